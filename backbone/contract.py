@@ -1,0 +1,260 @@
+"""The contracts between the trunk, the plugins and the runner.
+
+Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public and stable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from annotated_types import Ge, Lt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Scalar = str | int | float | bool | None
+Row = Mapping[str, Scalar]
+Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
+KINDS: tuple[Kind, ...] = ("experiments", "backbones", "adapters", "heads", "strategies", "datasets")
+
+
+# --- what a plugin offers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One registered thing, described without importing it.
+
+    ``target`` and ``options`` are ``"module:object"``; the options module must not import torch. For an experiment
+    ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
+    its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``.
+    """
+
+    target: str
+    summary: str
+    options: str | None = None
+    takes_path: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """What one package adds to engram. Its only entry point, in the group ``engram.plugins``."""
+
+    name: str
+    experiments: Mapping[str, Entry] = field(default_factory=dict)
+    backbones: Mapping[str, Entry] = field(default_factory=dict)
+    adapters: Mapping[str, Entry] = field(default_factory=dict)
+    heads: Mapping[str, Entry] = field(default_factory=dict)
+    strategies: Mapping[str, Entry] = field(default_factory=dict)
+    datasets: Mapping[str, Entry] = field(default_factory=dict)
+    targets: Sequence[Target] = ()
+
+
+# --- configuration: dataclasses whose fields are the flags and the TOML keys -----------------------------------------
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``)."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks a mapping field that holds the options of the thing another field names; flags ``--FIELD.OPTION``."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Gives a field another name on the command line and in TOML (``from`` is a Python keyword)."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number an experiment promises to report.
+
+    ``timed`` marks wall-clock figures, which no seed can reproduce; everything else must repeat exactly.
+    """
+
+    name: str
+    unit: str
+    direction: Literal["max", "min"]
+    primary: bool = False
+    timed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A trial that must be done before this one: an existing one (``trial``) or one to plan from a configuration."""
+
+    trial: str | None = None
+    experiment: str | None = None
+    config: ExperimentConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Base of every experiment's options. Subclasses are frozen, keyword-only, and import no torch.
+
+    ``version`` is raised when results stop being comparable with earlier ones; it is part of a trial's identity.
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Seed of everything random in the trial."""
+
+    def resolved(self) -> Self:
+        """The configuration with every value that depends on others filled in; idempotent."""
+        return self
+
+    def problems(self) -> list[str]:
+        """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>"."""
+        return []
+
+    def requires(self) -> Mapping[str, Requirement]:
+        """Trials this one needs, by role; the runner completes them first and hands over their folders."""
+        return {}
+
+
+# --- what can be run --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A line chart as plain data; the report draws it. ``lines`` are horizontal references (name, y)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
+    lines: Mapping[str, float] = field(default_factory=dict)
+    x_scale: Literal["linear", "log2"] = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished trial reports. ``artifacts`` maps names to paths relative to the trial folder."""
+
+    metrics: Mapping[str, float]
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Services(Protocol):
+    """Everything an experiment may ask of the world. An experiment writes only below ``trial_dir``."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def trial_dir(self) -> Path: ...
+    @property
+    def data_root(self) -> Path: ...
+    @property
+    def download(self) -> bool: ...
+    @property
+    def inputs(self) -> Mapping[str, Path]:
+        """Folders of the finished trials that `ExperimentConfig.requires` named, by role."""
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append to the trial's ledger. A (name, step) pair that is already there is not written again."""
+        ...
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        """Say how far the trial is; shown by the driver, kept nowhere."""
+        ...
+
+    def provenance(self, **facts: Scalar) -> None:
+        """Record facts about inputs (``data_sha256=...``). A resumed trial must state the same ones."""
+        ...
+
+    def table(self, title: str, rows: Sequence[Row]) -> None:
+        """Show a table to the user now (a pre-flight, say): it also lands in the trial's log."""
+        ...
+
+
+C = TypeVar("C", bound=ExperimentConfig, contravariant=True)
+S = TypeVar("S")
+
+
+class Experiment(Protocol[C, S]):
+    """A resumable piece of work; the runner owns the loop, so timing, resume and logging are written once.
+
+    The runner constructs it with its resolved configuration and the services, calls ``start``, loads the newest valid
+    checkpoint if there is one, calls ``step`` until it returns False, then ``finish``. ``step`` does a few seconds of
+    work at most. ``state_dict`` holds only tensors, numbers, strings and plain containers of them.
+    """
+
+    def __init__(self, config: C, services: Services) -> None: ...
+    def start(self) -> S: ...
+    def step(self, state: S) -> bool: ...
+    def finish(self, state: S) -> Result: ...
+    def state_dict(self, state: S) -> dict[str, Any]: ...
+    def load_state_dict(self, state: S, saved: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure somebody can hold us to: ``engram reproduce NAME`` runs it and prints target, ours, interval, verdict.
+
+    The verdict is "reproduced" when the mean over ``seeds`` is not worse than ``value`` by more than ``tolerance``.
+    """
+
+    name: str
+    experiment: str
+    options: Mapping[str, Scalar]
+    metric: str
+    value: float
+    tolerance: float
+    seeds: tuple[int, ...]
+    protocol: str
+    source: str
+    minutes: float
+    needs_data: bool = True
+
+
+# --- networks -----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A network that turns images into features, in one or more steps (spiking time or recurrence).
+
+    ``forward_steps(x)`` gives the features after each step, ``[steps, B, feature_dim]``; ``forward(x)`` their read-out
+    ``[B, feature_dim]``: the mean over steps (``readout == "mean"``) or the last step (``"last"``). Input is
+    ``[B, C, H, W]`` or, for event frames, ``[B, T, C, H, W]``. State is passed explicitly; there is no ``reset()``.
+    """
+
+    in_shape: tuple[int, int, int]
+    feature_dim: int
+    stage_channels: tuple[int, ...]
+    convertible: Literal["full", "hybrid", "no"]
+    steps: int
+    readout: Literal["mean", "last"]
+
+    def stages(self, x: Tensor) -> list[Tensor]: ...
+    def forward_steps(self, x: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor) -> Tensor: ...
+
+
+class Strategy(Protocol):
+    """Hooks around the one training loop. A strategy never knows which backbone it trains."""
+
+    def before_task(self, model: Any, task: int) -> None: ...
+    def loss(self, model: Any, images: Tensor, labels: Tensor, loss: Tensor) -> Tensor: ...
+    def after_backward(self, model: Any) -> None: ...
+    def after_step(self, model: Any) -> None: ...
+    def after_task(self, model: Any, task: int) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...

@@ -1,0 +1,1 @@
+"""The trunk's own experiments: train a network, score a trained one."""

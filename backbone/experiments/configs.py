@@ -1,0 +1,114 @@
+"""Options of ``backbone.train`` and ``backbone.evaluate``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
+from backbone.experiments.recipes import recipe
+
+TRAIN_METRICS = (
+    Metric(name="test/accuracy", unit="fraction", direction="max", primary=True),
+    Metric(name="test/loss", unit="nat", direction="min"),
+    Metric(name="validation/accuracy", unit="fraction", direction="max"),
+    Metric(name="validation/loss", unit="nat", direction="min"),
+    Metric(name="train/loss", unit="nat", direction="min"),
+    Metric(name="parameters", unit="count", direction="min"),
+    Metric(name="images_per_second", unit="1/s", direction="max", timed=True),
+    Metric(name="train_seconds", unit="s", direction="min", timed=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ExperimentConfig):
+    """Train a network on images.
+
+    Values left out come from the recipe of the network and dataset (``backbone/experiments/recipes.py``).
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = TRAIN_METRICS
+
+    dataset: Annotated[str, Registered("datasets")] = "digits"
+    """What to train on: see ``engram list datasets``."""
+    dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
+    """Options of the dataset."""
+    backbone: Annotated[str, Registered("backbones")] = "lenet5"
+    """The network: see ``engram list backbones``."""
+    backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
+    """Options of the network."""
+    validation: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """Share of the training images held out for validation; 0 trains on all of them."""
+
+    epochs: Annotated[int, Ge(1)] | None = None
+    """Passes over the training images."""
+    batch_size: Annotated[int, Ge(1)] | None = None
+    """Images per step."""
+    optimizer: Literal["sgd", "adamw", "muon"] | None = None
+    """sgd has Nesterov momentum; muon orthogonalises the updates of matrices and kernels, sgd takes the rest."""
+    lr: Annotated[float, Gt(0)] | None = None
+    """Peak learning rate."""
+    momentum: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Momentum of sgd and muon, beta1 of adamw."""
+    weight_decay: Annotated[float, Ge(0)] | None = None
+    """Decay of weights, in units of the learning rate (decoupled); biases and norms are spared."""
+    schedule: Literal["onecycle", "cosine", "constant"] | None = None
+    """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine."""
+    warmup: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Share of the steps in which the learning rate rises."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Share of the target spread over all classes."""
+    flip: Literal["none", "random", "alternate"] | None = None
+    """Horizontal mirror; alternate mirrors every image in every other epoch."""
+    translate: Annotated[int, Ge(0)] | None = None
+    """Largest shift in pixels, in each direction."""
+    cutout: Annotated[int, Ge(0)] | None = None
+    """Side of the square that is blanked; 0 for none."""
+    randaugment: Annotated[int, Ge(0), Le(8)] | None = None
+    """Number of RandAugment operations per batch; 0 for none."""
+    ema: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Decay per step of the running average of the weights that is scored; 0 for none."""
+    clip: Annotated[float, Ge(0)] | None = None
+    """Largest norm of the gradient; 0 for no limit."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 autocast where the processor has it in hardware."""
+
+    def resolved(self) -> Self:
+        values = recipe(self.backbone, self.dataset)
+        missing = {f.name: values[f.name] for f in fields(self) if f.name in values and getattr(self, f.name) is None}
+        return replace(self, **missing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ExperimentConfig):
+    """Score a trained network on any data, with the preprocessing it was trained with."""
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(name="accuracy", unit="fraction", direction="max", primary=True),
+        Metric(name="loss", unit="nat", direction="min"),
+        Metric(name="images", unit="count", direction="max"),
+    )
+
+    from_trial: Annotated[str | None, Flag("from")] = None
+    """The trained trial: its id, the beginning of it, or its folder."""
+    dataset: Annotated[str, Registered("datasets")] | None = None
+    """What to score on; by default what the trial was trained on."""
+    dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
+    """Options of the dataset."""
+    split: Literal["test", "validation", "train", "all"] = "test"
+    """Which images; a source that has no split of its own (one parquet file, say) is always scored whole."""
+
+    def problems(self) -> list[str]:
+        if self.from_trial is None:
+            return ["--from must be a trained trial; got nothing. Train one with: engram run backbone.train"]
+        return []
+
+    def requires(self) -> Mapping[str, Requirement]:
+        return {"trained": Requirement(trial=self.from_trial)}

@@ -1,0 +1,1 @@
+"""The trunk's own networks, one file per architecture."""

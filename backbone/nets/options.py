@@ -1,0 +1,44 @@
+"""Options of the trunk's networks; no torch here, so that help and validation are instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Activation = Literal["relu", "leaky-relu", "gelu", "silu"]
+Normalisation = Literal["batch", "group", "none"]
+Pooling = Literal["avg", "max", "stride"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPOptions:
+    """Fully connected network."""
+
+    width: Annotated[float, Gt(0), Le(64)] = 1.0
+    """Multiplies the 256 units of every hidden layer."""
+    depth: Annotated[int, Ge(1), Le(64)] = 2
+    """Hidden layers."""
+    activation: Activation = "relu"
+    """Only relu can be converted into spikes."""
+    normalisation: Normalisation = "none"
+    """After each linear layer."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of hidden units silenced in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvOptions:
+    """Convolutional network."""
+
+    width: Annotated[float, Gt(0), Le(64)] = 1.0
+    """Multiplies every layer's channels."""
+    depth: Annotated[int, Ge(1), Le(16)] | None = None
+    """Convolutions per stage (vgg, airnet), blocks per stage (resnet); not for lenet5. None: the architecture's own."""
+    activation: Activation = "relu"
+    """Only relu can be converted into spikes."""
+    normalisation: Normalisation | None = None
+    """None: the architecture's own (batch, but none for lenet5)."""
+    pooling: Pooling = "avg"
+    """avg and stride can be converted into spikes, max cannot."""

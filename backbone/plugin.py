@@ -1,0 +1,62 @@
+"""What the trunk itself offers, registered the way every plugin does it."""
+
+from __future__ import annotations
+
+from backbone.contract import Entry, Plugin
+
+_TORCHVISION = "backbone.data.torchvision_sets"
+_CONV = "backbone.nets.options:ConvOptions"
+_CONFIGS = "backbone.experiments.configs"
+_PICTURES = "backbone.data.options:PictureOptions"
+
+PLUGIN = Plugin(
+    name="backbone",
+    experiments={
+        "backbone.train": Entry(
+            target="backbone.experiments.train:Train", options=f"{_CONFIGS}:TrainConfig", summary="Train a network"
+        ),
+        "backbone.evaluate": Entry(
+            target="backbone.experiments.evaluate:Evaluate",
+            options=f"{_CONFIGS}:EvaluateConfig",
+            summary="Score a trained network on any data",
+        ),
+    },
+    backbones={
+        "mlp": Entry(
+            target="backbone.nets.mlp:mlp", options="backbone.nets.options:MLPOptions", summary="Fully connected, 256-256"
+        ),
+        "lenet5": Entry(target="backbone.nets.lenet5:lenet5", options=_CONV, summary="LeNet-5, LeCun et al. 1998"),
+        "vgg-tiny": Entry(target="backbone.nets.vgg:vgg_tiny", options=_CONV, summary="VGG, 16-32-64 channels"),
+        "vgg-small": Entry(target="backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"),
+        "resnet-tiny": Entry(target="backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"),
+        "airnet": Entry(
+            target="backbone.nets.airnet:airnet",
+            options=_CONV,
+            summary="The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",
+        ),
+    },
+    heads={"linear": Entry(target="backbone.nets.heads:linear", summary="One linear layer")},
+    datasets={
+        "digits": Entry(target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"),
+        "mnist": Entry(target=f"{_TORCHVISION}:open_mnist", summary="70,000 digits of 28x28"),
+        "fashion-mnist": Entry(target=f"{_TORCHVISION}:open_fashion_mnist", summary="70,000 garments of 28x28"),
+        "kmnist": Entry(target=f"{_TORCHVISION}:open_kmnist", summary="70,000 kuzushiji of 28x28"),
+        "cifar10": Entry(target=f"{_TORCHVISION}:open_cifar10", summary="60,000 colour pictures of 32x32, 10 classes"),
+        "cifar100": Entry(target=f"{_TORCHVISION}:open_cifar100", summary="60,000 colour pictures of 32x32, 100 classes"),
+        "omniglot": Entry(
+            target=f"{_TORCHVISION}:open_omniglot", options=_PICTURES, summary="32,460 drawings of 105x105, 1,623 characters"
+        ),
+        "parquet": Entry(
+            target="backbone.data.parquet:open_parquet",
+            options=_PICTURES,
+            takes_path=True,
+            summary="Image table as the Hugging Face hub stores it: parquet:PATH",
+        ),
+        "folder": Entry(
+            target="backbone.data.folders:open_folder",
+            options=_PICTURES,
+            takes_path=True,
+            summary="One folder of pictures per class: folder:PATH",
+        ),
+    },
+)

@@ -1,0 +1,95 @@
+"""Name -> lazy factory. Plugins are found by entry point; nothing is imported before it is chosen.
+
+>>> "lenet5" in Registry.discover().names("backbones")
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Self
+
+from backbone.contract import KINDS, Entry, Kind, Plugin, Target
+from backbone.errors import UserError, nearest
+
+GROUP = "engram.plugins"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything the installed plugins offer, and why the broken ones could not be loaded."""
+
+    plugins: Mapping[str, Plugin]
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def discover(cls) -> Self:
+        """Load every entry point of the group; a plugin that fails to import becomes a row in ``broken``."""
+        plugins: dict[str, Plugin] = {}
+        broken: dict[str, str] = {}
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+            try:
+                plugin = point.load()
+                if not isinstance(plugin, Plugin):
+                    raise TypeError(f"{point.value} is a {type(plugin).__name__}, not a backbone.contract.Plugin")
+                cls._claim(plugin, plugins)
+                plugins[point.name] = plugin
+            except Exception as error:  # a stranger's plugin may fail in any way; the others must live
+                broken[point.name] = f"{type(error).__name__}: {error}"
+        return cls(plugins, broken)
+
+    @staticmethod
+    def _claim(plugin: Plugin, others: Mapping[str, Plugin]) -> None:
+        for kind in KINDS:
+            for name in getattr(plugin, kind):
+                owner = next((other for other, held in others.items() if name in getattr(held, kind)), None)
+                if owner is not None:
+                    raise ValueError(f"it offers {kind[:-1]} {name!r}, which plugin {owner!r} offers already")
+
+    def entries(self, kind: Kind) -> Iterator[tuple[str, str, Entry]]:
+        """Yield (plugin, name, entry) of one kind, in the order of plugins and their own order."""
+        for plugin_name, plugin in self.plugins.items():
+            for name, entry in getattr(plugin, kind).items():
+                yield plugin_name, name, entry
+
+    def names(self, kind: Kind) -> list[str]:
+        return [name for _, name, _ in self.entries(kind)]
+
+    def entry(self, kind: Kind, name: str) -> Entry:
+        """The entry called ``name``; for a dataset that takes a path, ``name`` may be ``NAME:PATH``.
+
+        Raises:
+            UserError: nothing has that name, or a path is missing or not wanted.
+        """
+        base, colon, path = name.partition(":") if kind == "datasets" else (name, "", "")
+        for _, known, entry in self.entries(kind):
+            if known == base:
+                if entry.takes_path and not path:
+                    raise UserError(f"dataset {base!r} must be given with a path; got {name!r}. Write {base}:PATH.")
+                if colon and not entry.takes_path:
+                    raise UserError(f"dataset {base!r} must be given without a path; got {name!r}. Write {base}.")
+                return entry
+        hint = nearest(base, self.names(kind))
+        lost = "".join(f" Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
+        raise UserError(f"{kind[:-1]} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
+
+    def load(self, kind: Kind, name: str) -> Any:
+        """Import and return the object an entry points at."""
+        return resolve(self.entry(kind, name).target)
+
+    def options(self, kind: Kind, name: str) -> type | None:
+        """The options dataclass of an entry (imports no torch), or None."""
+        where = self.entry(kind, name).options
+        return None if where is None else resolve(where)
+
+    def targets(self) -> Mapping[str, Target]:
+        return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}
+
+
+def resolve(where: str) -> Any:
+    """Import ``"module:object"``; only strings written in a plugin's own code get here, never configuration."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)

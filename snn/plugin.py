@@ -1,0 +1,2 @@
+from backbone.contract import Plugin
+PLUGIN = Plugin(name="snn")
