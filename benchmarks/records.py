@@ -1,0 +1,198 @@
+"""What a trial's and a sweep's folder say, read without torch or mlflow; the sink, compare and report share it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from backbone.contract import Scalar
+from backbone.errors import must, nearest
+
+Status = Literal["done", "failed", "running", "unfinished", "planned"]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in ``path``; empty when the file is missing or is being written by a dying process."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a ledger: ``t`` in unix milliseconds."""
+
+    t: int
+    step: int
+    name: str
+    value: float
+
+
+def parse_lines(raw: bytes) -> Iterator[Line]:
+    """The measurements in ``raw``, whole lines of a ledger; a line a dying process garbled is passed over."""
+    for text in raw.splitlines():
+        try:
+            line = json.loads(text)
+            yield Line(int(line["t"]), int(line["step"]), str(line["name"]), float(line["value"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial's folder. Everything is read on first use, from files that are written whole or appended to."""
+
+    folder: Path
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+    """What the sweep set for this trial (axis -> value), beside its seed."""
+
+    @property
+    def trial(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return read_json(self.folder / "config.json")
+
+    @cached_property
+    def experiment(self) -> str:
+        return str(self.about.get("experiment", "?"))
+
+    @cached_property
+    def config(self) -> dict[str, Scalar]:
+        """Every option of the trial by flag name: options of options are ``backbone.width``."""
+        return by_flag({**self.about.get("config", {}), **self.options})
+
+    @cached_property
+    def seed(self) -> int | None:
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @cached_property
+    def provenance(self) -> dict[str, Scalar]:
+        return flat(read_json(self.folder / "provenance.json"))
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return read_json(self.folder / "result.json")
+
+    @cached_property
+    def error(self) -> dict[str, Any]:
+        return read_json(self.folder / "error.json")
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        return {name: number(value) for name, value in self.result.get("metrics", {}).items()}
+
+    @property
+    def seconds(self) -> float | None:
+        seconds = self.result.get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+    @cached_property
+    def status(self) -> Status:
+        if (self.folder / "result.json").exists():
+            return "done"
+        if not (self.folder / "config.json").exists():
+            return "planned"
+        if alive(self.folder):
+            return "running"
+        return "failed" if (self.folder / "error.json").exists() else "unfinished"
+
+    def ledger(self) -> list[Line]:
+        """All measurements so far, in the order they were made."""
+        try:
+            raw = (self.folder / "metrics.jsonl").read_bytes()
+        except OSError:
+            return []
+        return list(parse_lines(raw))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's plan and its trials, in the order of the plan."""
+
+    name: str
+    axes: Mapping[str, list[Scalar]]
+    seeds: list[int]
+    records: list[Record]
+    suite: str = ""
+
+
+def number(value: object) -> float:
+    """A metric's value; JSON has no word for what is not a number."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots.
+
+    >>> flat({"a": 1, "b": {"c": 2}, "d": {}})
+    {'a': 1, 'b.c': 2}
+    """
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def alive(folder: Path) -> bool:
+    """Whether a process works in the trial's folder: it holds the lock as long as it lives, however it dies."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def by_flag(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration by the names its flags have.
+
+    >>> by_flag({"backbone_options": {"width": 2.0}})
+    {'backbone.width': 2.0}
+    """
+    return {key.replace("_options.", ".", 1): value for key, value in flat(config).items()}
+
+
+def read_sweep(out: Path, name: str) -> Sweep:
+    """The sweep called ``name`` in ``out``.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
+    plan = read_json(out / "sweeps" / name / "plan.json")
+    if not plan:
+        known = sweep_names(out)
+        hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
+        raise must("sweep", "one that was run here", repr(name), hint)
+    records = [
+        Record(out / "trials" / str(planned["trial"]), options={**planned.get("options", {})})
+        for planned in plan.get("trials", [])
+    ]
+    axes = {str(axis): list(values) for axis, values in plan.get("axes", {}).items()}
+    return Sweep(name, axes, list(plan.get("seeds", [])), records, suite=str(plan.get("suite", "")))
+
+
+def sweep_names(out: Path) -> list[str]:
+    return sorted(plan.parent.name for plan in (out / "sweeps").glob("*/plan.json"))
+
+
+def trial_names(out: Path) -> list[str]:
+    return sorted(config.parent.name for config in (out / "trials").glob("*/config.json"))
