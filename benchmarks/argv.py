@@ -1,0 +1,105 @@
+"""Command line tokens -> raw values by option; what they mean is checked later, together with TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backbone.errors import nearest
+from backbone.registry import Registry
+from benchmarks.config import named_options
+from benchmarks.schema import Option, schema
+
+
+@dataclass
+class Parsed:
+    """``values[group][key]``: raw strings (True and False for switches) of the options of each group."""
+
+    words: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the value of a flag goes: an option of a group, or (``inside``) of one of the group's tables."""
+
+    group: str
+    option: Option
+    inside: str | None = None
+
+
+def places(group: str, cls: type, registry: Registry | None = None, argv: Sequence[str] = ()) -> dict[str, Place]:
+    """All flags of a dataclass; those of named things (``--backbone.width``) as ``argv`` chooses the things."""
+    options = schema(cls)
+    found = {option.flag: Place(group, option) for option in options if option.options_of is None}
+    for option in options:
+        if option.options_of is None or registry is None:
+            continue
+        owner = next(other for other in options if other.field == option.options_of)
+        chosen = named_options(registry, owner, last_value(argv, owner.flag) or owner.default)
+        if chosen is not None:
+            found |= {f"{owner.flag}.{sub.flag[2:]}": Place(group, sub, option.key) for sub in schema(chosen)}
+    return found
+
+
+def last_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value a flag will end up with."""
+    value = None
+    for index, token in enumerate(argv):
+        head, equals, tail = token.partition("=")
+        if _dashed(head) == flag:
+            value = tail if equals else (argv[index + 1] if index + 1 < len(argv) else None)
+    return value
+
+
+def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str) -> Parsed:
+    """Sort tokens into words and values. ``see`` is the next step offered for a mistake."""
+    parsed, rest = Parsed(), list(argv)
+    while rest:
+        token = rest.pop(0)
+        if not token.startswith("--"):
+            parsed.words.append(token)
+            continue
+        head, equals, tail = token.partition("=")
+        head = _dashed(head)
+        switched_off = head not in flags and head.startswith("--no-") and "--" + head[5:] in flags
+        place = flags.get("--" + head[5:] if switched_off else head)
+        if place is None:
+            parsed.problems.append(f"option must be one of those offered; got {head}. {nearest(head, flags)} {see}")
+            while rest and not rest[0].startswith("--"):
+                rest.pop(0)
+            continue
+        if place.option.base is bool and not equals:
+            _store(parsed, place, not switched_off)
+        elif equals:
+            _store(parsed, place, tail)
+        elif not rest or rest[0].startswith("--"):
+            parsed.problems.append(f"{head} must be {place.option.rule()}; got nothing. {see}")
+        elif place.option.many:
+            values: list[str] = []
+            while rest and not rest[0].startswith("--"):
+                values += [item for item in rest.pop(0).split(",") if item]
+            _store(parsed, place, values)
+        else:
+            _store(parsed, place, rest.pop(0))
+    return parsed
+
+
+def _store(parsed: Parsed, place: Place, value: Any) -> None:
+    group = parsed.values.setdefault(place.group, {})
+    if place.inside is not None:
+        group = group.setdefault(place.inside, {})
+    group[place.option.key] = value
+
+
+def _dashed(head: str) -> str:
+    return head.replace("_", "-") if head.startswith("--") else head
+
+
+def flag_name(cls: type) -> Mapping[str, str]:
+    """TOML path -> flag, for messages: ``backbone_options`` -> ``--backbone``."""
+    options = schema(cls)
+    owners = {option.field: option.flag for option in options}
+    return {option.key: owners[option.options_of] if option.options_of else option.flag for option in options}

@@ -1,0 +1,112 @@
+"""The command line: argv to one handler, errors to one line and an exit code. Nothing heavy is imported here.
+
+Exit codes: 0 done; 1 a trial failed; 2 wrong usage or configuration; 3 a gate failed; 4 another engram holds the sweep;
+130 and 143 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from backbone.errors import TrialError, UserError, nearest
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its words, what it does, its flags (a class of benchmarks.flags) and its handler."""
+
+    words: str
+    summary: str
+    flags: str
+    handler: str
+
+
+COMMANDS = {
+    "list": Command("[KIND]", "What is installed: experiments, networks, data sets, ...", "Listing", "listing:show"),
+    "run": Command("EXPERIMENT [--option value ...]", "Run one experiment", "Planning", "runs:run"),
+    "sweep": Command("SUITE.toml", "Run a grid of options and seeds", "Sweeping", "runs:sweep"),
+    "status": Command("", "What became of trials and sweeps", "Showing", "status:show"),
+    "compare": Command("SWEEP", "Means, intervals and paired differences", "Comparing", "results:compare"),
+    "report": Command("SWEEP|TRIAL", "Write one self-contained HTML file", "Where", "results:report"),
+    "sync": Command("", "Complete the MLflow store", "Tracked", "results:sync"),
+    "ui": Command("", "Browse the MLflow store", "Interface", "results:ui"),
+    "doctor": Command("", "Check the installation", "Diagnosing", "results:doctor"),
+    "quickstart": Command("", "Train, convert into spikes, compare and report, in a minute", "Quick", "quickstart:run"),
+    "reproduce": Command("[TARGET]", "Run published figures and judge ours", "Quick", "reproduce:run"),
+    "completion": Command("bash|zsh|fish|tcsh", "Print a shell completion script", "Nothing", "completion:show"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        return _complain(error, 2)
+    except TrialError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to complain about
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if type(error).__name__ != "Busy":
+            raise
+        return _complain(error, 4)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    name, *rest = words
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"engram {version('engram')}")
+        return 0
+    if name == "exec":
+        from benchmarks.trial import main as work
+
+        if len(rest) != 1:
+            raise UserError(f"exec must be given one trial folder; got {len(rest)}. It is what engram run starts.")
+        return work(Path(rest[0]).resolve())
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UserError(
+            f"command must be one of those offered; got {name}. {nearest(name, COMMANDS)} See: engram --help"
+        )
+    module, _, handler = command.handler.partition(":")
+    run: Callable[[str, Command, list[str]], int] = getattr(import_module(f"benchmarks.{module}"), handler)
+    return run(name, command, rest)
+
+
+def usage() -> str:
+    """The text of ``engram --help``."""
+    width = max(len(f"{name} {command.words}") for name, command in COMMANDS.items())
+    lines = [f"  {f'{name} {command.words}':<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "engram: an experimentation suite for brain-inspired vision networks",
+            "",
+            "usage: engram COMMAND ...; engram COMMAND --help and engram run EXPERIMENT --help say more",
+            "",
+            *lines,
+            "",
+            "Start with: engram quickstart",
+        ]
+    )
+
+
+def _complain(error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"engram: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,92 @@
+"""From a command's tokens to its checked flags; shared by all handlers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from backbone.contract import ExperimentConfig
+from backbone.errors import UserError
+from backbone.registry import Registry
+from benchmarks.argv import Place, parse, places
+from benchmarks.config import Checker, experiment_config
+from benchmarks.schema import schema
+
+if TYPE_CHECKING:
+    from benchmarks.cli import Command
+
+F = TypeVar("F")
+
+
+def read(
+    name: str, command: Command, argv: Sequence[str], flags: type[F], words: int = 0
+) -> tuple[list[str], F] | None:
+    """(words, flags) of a command without an experiment; None when help was asked for and printed.
+
+    Raises:
+        UserError: one line per problem.
+    """
+    if asks_help(argv):
+        from benchmarks.help import show_command
+
+        show_command(name, command, flags)
+        return None
+    see = f"See: engram {name} --help"
+    parsed = parse(argv, places("command", flags), see)
+    checker = Checker(Registry({}), flag, see, parsed.problems)
+    found = checker.build(flags, parsed.values.get("command", {}))
+    expected = [word for word in command.words.split() if not word.startswith("[")]
+    if len(parsed.words) < len(expected):
+        checker.problems.append(f"{expected[len(parsed.words)]} must be given; got nothing. {see}")
+    if len(parsed.words) > max(words, len(expected)):
+        extra = " ".join(parsed.words[max(words, len(expected)) :])
+        checker.problems.append(f"arguments must be {command.words or 'options only'}; got {extra} as well. {see}")
+    if checker.problems or found is None:
+        raise UserError("\n".join(checker.problems))
+    return parsed.words, found
+
+
+def read_experiment(
+    experiment: str, argv: Sequence[str], flags: type[F], registry: Registry
+) -> tuple[F, ExperimentConfig]:
+    """The flags of ``engram run`` and the configuration of the experiment, every mistake reported at once.
+
+    Raises:
+        UserError: one line per problem.
+    """
+    see = f"See: engram run {experiment} --help"
+    cls = experiment_config(registry, experiment)
+    table: Mapping[str, Place] = places("command", flags) | places("experiment", cls, registry, argv)
+    parsed = parse(argv, table, see)
+    owners = {option.key: option.options_of for option in schema(cls) if option.options_of}
+    checker = Checker(registry, lambda path: flag(path, owners), see, parsed.problems)
+    found = checker.build(flags, parsed.values.get("command", {}))
+    config = checker.build(cls, parsed.values.get("experiment", {}))
+    if parsed.words:
+        checker.problems.append(f"arguments must be options only; got {' '.join(parsed.words)} as well. {see}")
+    config = checker.finish(config)
+    if found is None:
+        raise UserError("\n".join(checker.problems))
+    return found, config
+
+
+def flag(path: str, owners: Mapping[str, str] | None = None) -> str:
+    """How an option is written on the command line.
+
+    >>> flag("batch_size"), flag("backbone_options.width", {"backbone_options": "backbone"})
+    ('--batch-size', '--backbone.width')
+    """
+    head, dot, tail = path.partition(".")
+    if dot and owners:
+        head = owners.get(head, head)
+    return f"--{head}{dot}{tail}".replace("_", "-")
+
+
+def asks_help(argv: Sequence[str]) -> bool:
+    return any(word in ("-h", "--help") for word in argv)
+
+
+def say(text: str) -> None:
+    """A line for people; standard output belongs to results."""
+    print(text, file=sys.stderr, flush=True)

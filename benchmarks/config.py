@@ -1,0 +1,234 @@
+"""Values from flags or TOML -> a validated configuration -> plain values and TOML again.
+
+All errors are found in one go, each one line with its next step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from backbone.contract import ExperimentConfig
+from backbone.errors import UserError, nearest
+from backbone.registry import Registry
+from benchmarks.schema import Option, schema
+
+T = TypeVar("T")
+
+
+@dataclass
+class Checker:
+    """Validates values against dataclasses and gathers every problem.
+
+    ``name`` says how the reader wrote an option (``--lr`` or ``options.lr``); ``next_step`` where to read on.
+    """
+
+    registry: Registry
+    name: Callable[[str], str]
+    next_step: str
+    problems: list[str] = field(default_factory=list)
+
+    def build(self, cls: type[T], values: Mapping[str, Any]) -> T | None:
+        """An instance of ``cls`` from values by TOML key, or None after adding to ``problems``."""
+        before = len(self.problems)
+        options = {option.key: option for option in schema(cls)}
+        self._unknown(values, options, "")
+        given: dict[str, Any] = {}
+        for key, option in options.items():
+            if key in values and option.options_of is None:
+                given[option.field] = self._value(option, key, values[key])
+        for key, option in options.items():
+            if key in values and option.options_of is not None:
+                given[option.field] = self._named(option, options, given, values[key])
+        return cls(**given) if len(self.problems) == before else None
+
+    def _unknown(self, values: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+        for key in values:
+            if key not in known:
+                hint = nearest(self.name(prefix + key), [self.name(prefix + name) for name in known])
+                self._add(
+                    f"option must be one of those offered; got {self.name(prefix + key)}. {hint} {self.next_step}"
+                )
+
+    def _value(self, option: Option, path: str, value: Any) -> Any:
+        if option.optional and (value is None or (value == "none" and option.base is not str)):
+            return None
+        converted, why = convert(option, value)
+        if why:
+            hint = f"{nearest(str(value), option.choices)} " if option.choices else ""
+            shown = str(value) if str(value).strip() else repr(value)
+            self._add(f"{self.name(path)} must be {why}; got {shown}. {hint}{self.next_step}")
+        elif option.kind is not None:
+            for item in converted if option.many else (converted,):
+                try:
+                    self.registry.entry(option.kind, item)
+                except UserError as error:
+                    self._add(str(error))
+        return converted
+
+    def _named(self, option: Option, options: Mapping[str, Option], given: Mapping[str, Any], values: Any) -> Any:
+        """Check the options of a registered thing against the thing's own dataclass."""
+        owner = next(other for other in options.values() if other.field == option.options_of)
+        thing = given.get(owner.field, owner.default)
+        if not isinstance(values, Mapping):
+            self._add(f"{self.name(option.key)} must be a table; got {values}. {self.next_step}")
+            return {}
+        if not values:
+            return {}
+        cls = named_options(self.registry, owner, thing)
+        if cls is None:
+            if thing is None or thing in self.registry.names(owner.kind or "backbones"):
+                got = ", ".join(self.name(f"{option.key}.{key}") for key in values)
+                self._add(
+                    f"{self.name(owner.key)} must be something that has options; got {got} for {thing}. Leave it out."
+                )
+            return {}
+        own = {sub.key: sub for sub in schema(cls)}
+        self._unknown(values, own, f"{option.key}.")
+        return {
+            own[key].field: self._value(own[key], f"{option.key}.{key}", value)
+            for key, value in values.items()
+            if key in own
+        }
+
+    def _add(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def finish(self, config: ExperimentConfig | None) -> ExperimentConfig:
+        """The configuration itself when neither its values nor their combination is wrong.
+
+        Raises:
+            UserError: one line per problem.
+        """
+        if config is not None and not self.problems:
+            try:
+                self.problems += config.resolved().problems()
+            except UserError as error:
+                self.problems.append(str(error))
+        if self.problems or config is None:
+            raise UserError("\n".join(self.problems))
+        return config
+
+
+def convert(option: Option, value: Any) -> tuple[Any, str]:
+    """(value in the option's type, "") or (anything, the rule that it breaks)."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if isinstance(value, bool) and option.base in (int, float):
+        return value, option.rule()
+    if option.many and isinstance(value, str):
+        value = [item for item in value.split(",") if item]
+    try:
+        return TypeAdapter(option.type, config=ConfigDict(allow_inf_nan=False)).validate_python(value), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["loc"]:
+            return value, f"{option.rule()} ({first['msg'][0].lower()}{first['msg'][1:]})"
+        out_of_range = first["type"] in ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+        return value, option.range() if out_of_range and option.range() else option.rule()
+
+
+def named_options(registry: Registry, owner: Option, thing: Any) -> type | None:
+    """The options dataclass of the thing that ``owner`` names; None when it has none or does not exist."""
+    if not isinstance(thing, str) or owner.kind is None:
+        return None
+    try:
+        return registry.options(owner.kind, thing)
+    except UserError:
+        return None
+
+
+def experiment_config(registry: Registry, experiment: str) -> type[ExperimentConfig]:
+    """The configuration class of an experiment.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    cls = registry.options("experiments", experiment)
+    return cast("type[ExperimentConfig]", cls or ExperimentConfig)
+
+
+def named(registry: Registry, config: ExperimentConfig, option: Option, *, changed: bool) -> dict[str, Any]:
+    """The options of a registered thing with its defaults, or (``changed``) only those that differ from them."""
+    given = getattr(config, option.field)
+    owner = next(other for other in schema(type(config)) if other.field == option.options_of)
+    cls = named_options(registry, owner, getattr(config, owner.field))
+    if cls is None:
+        return dict(given)
+    values = {sub.key: plain(given.get(sub.field, sub.default)) for sub in schema(cls)}
+    if changed:
+        return {sub.key: values[sub.key] for sub in schema(cls) if values[sub.key] != plain(sub.default)}
+    return values
+
+
+def full(registry: Registry, config: ExperimentConfig) -> dict[str, Any]:
+    """Every value of a configuration by TOML key, the options of named things included, as JSON has them."""
+    return {
+        option.key: named(registry, config, option, changed=False)
+        if option.options_of
+        else plain(getattr(config, option.field))
+        for option in schema(type(config))
+    }
+
+
+def changed(registry: Registry, config: ExperimentConfig) -> dict[str, Any]:
+    """Only the values that matter: those whose default would give another resolved configuration."""
+    from dataclasses import replace
+
+    resolved, found = full(registry, config.resolved()), {}
+    for option in schema(type(config)):
+        if option.options_of:
+            if values := named(registry, config, option, changed=True):
+                found[option.key] = values
+            continue
+        value = getattr(config, option.field)
+        if plain(value) == plain(option.default):
+            continue
+        if full(registry, replace(config, **{option.field: option.default}).resolved()) != resolved:
+            found[option.key] = plain(value)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """The JSON form of a value: paths are strings, tuples are lists."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return value
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """Plain values as TOML; None is left out, nested mappings become tables.
+
+    >>> print(to_toml({"lr": 0.5, "backbone_options": {"width": 2.0}}), end="")
+    lr = 0.5
+    <BLANKLINE>
+    [backbone_options]
+    width = 2.0
+    """
+    lines = [f"{key} = {_literal(value)}" for key, value in values.items() if _is_leaf(value)]
+    for key, table in values.items():
+        if isinstance(table, Mapping) and table:
+            lines += ["", f"[{key}]", *(f"{name} = {_literal(item)}" for name, item in table.items() if _is_leaf(item))]
+    return "\n".join(lines) + "\n"
+
+
+def _is_leaf(value: Any) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    # JSON's strings, numbers and booleans are TOML's too, but TOML wants DEL escaped as well
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,190 @@
+"""Runs planned trials to their end: starts workers, watches them, feeds the tracking store."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.feeder import PATIENCE_SECONDS, Feeder
+from benchmarks.launch.local import LocalPool
+from benchmarks.layout import write_json
+from benchmarks.plan import Trial
+from benchmarks.provenance import redacted
+from benchmarks.records import Record, read_json
+from benchmarks.stopping import STOPPED
+from benchmarks.view import REFRESH_SECONDS, View, open_view
+
+POLL_SECONDS = 0.05
+IMPATIENT_SECONDS = 5.0  # what the tracking store gets after ^C
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a trial's identity does not depend on."""
+
+    out: Path
+    data_root: Path
+    argv: Sequence[str]
+    download: bool = False
+    device: str = "auto"
+    tracking_uri: str | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no result. ``kind``: user, trial, crash, killed, busy or needs."""
+
+    trial: str
+    kind: str
+    message: str
+
+
+@dataclass
+class Outcome:
+    """What became of a plan."""
+
+    skipped: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    signal: int | None = None
+    untold: str = ""
+    """Why the tracking store is not complete; "" when it is."""
+
+    @property
+    def code(self) -> int:
+        """The exit code of a sweep: it depends on the trials alone."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return 1 if self.failures else 0
+
+
+def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None) -> Outcome:
+    """Run what is not done yet. Trials come in an order in which each follows those it needs."""
+    outcome = Outcome(skipped=[trial.id for trial in trials if Record(trial.folder).status == "done"])
+    todo = [trial for trial in trials if trial.id not in outcome.skipped]
+    feeder = Feeder(setting.out, setting.tracking_uri, [trial.id for trial in trials], sweep)
+    if todo:
+        for trial in todo:
+            _prepare(trial, setting)
+        feeder.start()
+        with open_view() as view, _signals(outcome):
+            _Drive(todo, LocalPool(min(setting.workers, len(todo))), view, outcome).run()
+    outcome.untold = feeder.finish(PATIENCE_SECONDS if outcome.signal is None else IMPATIENT_SECONDS)
+    return outcome
+
+
+def _prepare(trial: Trial, setting: Setting) -> None:
+    """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    if not read_json(trial.folder / "config.json"):
+        write_json(trial.folder / "config.json", trial.stored(), durable=True)
+    launch = {
+        "device": setting.device,
+        "data_root": str(setting.data_root),
+        "download": setting.download,
+        "inputs": dict(trial.paths),
+        "argv": redacted(list(setting.argv)),
+    }
+    write_json(trial.folder / "launch.json", launch)
+
+
+@contextmanager
+def _signals(outcome: Outcome) -> Iterator[None]:
+    """Note SIGINT and SIGTERM in the outcome; the loop acts on them. A second one has the workers killed."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        outcome.signal = -number if outcome.signal is not None else number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        outcome.signal = None if outcome.signal is None else abs(outcome.signal)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Drive:
+    """The loop of one drive."""
+
+    def __init__(self, todo: Sequence[Trial], pool: LocalPool, view: View, outcome: Outcome) -> None:
+        self.waiting = {trial.id: trial for trial in todo}
+        self.running: dict[Path, Trial] = {}
+        self.pool, self.view, self.outcome = pool, view, outcome
+        self.stopping = False
+
+    def run(self) -> None:
+        shown = 0.0
+        while self.running or (self.waiting and self.outcome.signal is None):
+            self._obey()
+            if not self.stopping:
+                self._start_ready()
+            for folder, code in self.pool.finished().items():
+                self._ended(self.running.pop(folder), code)
+            if time.monotonic() - shown > REFRESH_SECONDS:
+                shown = time.monotonic()
+                for trial in self.running.values():
+                    self.view.refresh(trial)
+            time.sleep(POLL_SECONDS)
+
+    def _obey(self) -> None:
+        if self.outcome.signal is None:
+            return
+        if not self.stopping:
+            self.stopping = True
+            self.view.line("stopping: trials save a checkpoint; once more to kill them")
+            self.pool.stop()
+        elif self.outcome.signal < 0:
+            self.outcome.signal = abs(self.outcome.signal)
+            self.pool.kill()
+
+    def _start_ready(self) -> None:
+        failed = {failure.trial for failure in self.outcome.failures}
+        for trial in list(self.waiting.values()):
+            lost = [need for need in trial.needs if need in failed]
+            if lost:
+                del self.waiting[trial.id]
+                failed.add(trial.id)
+                self._fail(trial, "needs", f"it needs trial {lost[0]}, which failed")
+            elif self.pool.free and not any(need in self.waiting or self._runs(need) for need in trial.needs):
+                del self.waiting[trial.id]
+                self.running[trial.folder] = trial
+                self.view.started(trial, label(trial))
+                self.pool.start(trial.folder)
+
+    def _runs(self, identity: str) -> bool:
+        return any(trial.id == identity for trial in self.running.values())
+
+    def _ended(self, trial: Trial, code: int) -> None:
+        if (trial.folder / "result.json").exists():
+            self.view.ended(trial, "done")
+            return
+        error = read_json(trial.folder / "error.json")
+        if code == STOPPED and self.stopping:
+            self.view.ended(trial, "stopped")
+        elif code < 0 or code == STOPPED:
+            self.view.ended(trial, "killed")
+            name = signal.Signals(-code).name if code < 0 else "SIGTERM"
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            self._fail(trial, "killed", f"its process was ended by {name}{hint}; the same command resumes it")
+        elif code == 4:
+            self.view.ended(trial, "busy")
+            self._fail(trial, "busy", "another engram is running it. Wait for it, or stop it.")
+        else:
+            self.view.ended(trial, "failed")
+            told = str(error.get("message", f"its process ended with {code} (see {trial.folder / 'log.txt'})"))
+            self._fail(trial, str(error.get("kind", "crash")), told)
+
+    def _fail(self, trial: Trial, kind: str, message: str) -> None:
+        self.outcome.failures.append(Failure(trial.id, kind, message))
+
+
+def label(trial: Trial) -> str:
+    """A trial in a few words, for people."""
+    words = [str(trial.config[key]) for key in ("dataset", "backbone") if trial.config.get(key)]
+    return " ".join([trial.experiment, *words, f"seed {trial.config['seed']}"])

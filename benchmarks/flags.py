@@ -1,0 +1,103 @@
+"""The flags of the commands themselves; those of an experiment come from its configuration."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What every command takes."""
+
+    out: Path = Path("runs")
+    """Folder of trials, sweeps and mlflow.db."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """For commands without flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosing:
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Showing(Where):
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Where):
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Where):
+    """What every command that runs trials takes."""
+
+    data_root: Path | None = None
+    """Folder of data sets; by default $ENGRAM_DATA, or data/."""
+    download: bool = False
+    """Fetch data sets that are not there."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    tracking_uri: str | None = None
+    """MLflow server; by default the file mlflow.db below --out."""
+    json: bool = False
+    """Print one JSON object on standard output, everything else on standard error."""
+
+    @property
+    def root(self) -> Path:
+        return (self.data_root or Path(os.environ.get("ENGRAM_DATA") or "data")).expanduser().resolve()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning(Running):
+    dry_run: bool = False
+    """Show the plan and write nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweeping(Planning):
+    workers: Annotated[int, Ge(1)] = 1
+    """Trials at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quick(Running):
+    workers: Annotated[int, Ge(1)] | None = None
+    """Trials at once; by default one per core, at most 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked(Where):
+    tracking_uri: str | None = None
+    """MLflow server; by default the file mlflow.db below --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing(Tracked):
+    by: str | None = None
+    """Compare the values of this option; by default every axis of the sweep."""
+    metric: str | None = None
+    """By default the experiment's primary metric."""
+    fail_if: str | None = None
+    """Exit with 3 when this holds, such as "test/accuracy < 0.9"."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface(Where):
+    port: Annotated[int, Ge(1)] = 5000
+    """Port on the loopback address."""

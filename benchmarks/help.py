@@ -1,0 +1,69 @@
+"""Help texts, rendered by tyro from the same dataclasses that are validated."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from backbone.contract import ExperimentConfig
+from backbone.registry import Registry
+from benchmarks.argv import last_value
+from benchmarks.config import experiment_config, named_options
+from benchmarks.schema import schema
+
+if TYPE_CHECKING:
+    from benchmarks.cli import Command
+
+
+def show_command(name: str, command: Command, flags: type) -> None:
+    """Print the help of a command."""
+    _print(flags, f"engram {name} {command.words}".rstrip(), f"{command.summary}.")
+
+
+def show_experiment(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> None:
+    """Print an experiment's options, those of the network and data set that ``argv`` chooses included."""
+    cls = experiment_config(registry, experiment)
+    parts = {"experiment": with_named_options(cls, registry, argv), "runner": flags}
+    fields = [(name, Annotated[part, tyro.conf.arg(name="")]) for name, part in parts.items()]
+    both = dataclasses.make_dataclass("Both", fields, kw_only=True)
+    _print(both, f"engram run {experiment}", " ".join((cls.__doc__ or "").split()))
+
+
+def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Sequence[str]) -> type:
+    """A dataclass like ``cls`` to render: resolved defaults, and ``--backbone.width`` and the like as real fields."""
+    options, defaults = schema(cls), _defaults(cls, argv)
+    fields: list[tuple[str, Any, Any]] = []
+    for option in options:
+        if option.options_of is None:
+            default = getattr(defaults, option.field)
+            hint = option.type | None if default is None else option.type
+            named = Annotated[hint, tyro.conf.arg(name=option.key)] if option.key != option.field else hint
+            fields.append((option.field, named, dataclasses.field(default=default)))
+            continue
+        owner = next(other for other in options if other.field == option.options_of)
+        chosen = named_options(registry, owner, last_value(argv, owner.flag) or owner.default)
+        hint = Annotated[chosen, tyro.conf.arg(name=owner.key)] if chosen else tyro.conf.Suppress[str]
+        default = dataclasses.field(default_factory=chosen) if chosen else dataclasses.field(default="")
+        fields.append((option.field, hint, default))
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), frozen=True, kw_only=True)
+
+
+def _defaults(cls: type[ExperimentConfig], argv: Sequence[str]) -> ExperimentConfig:
+    """What leaving an option out gives, for the named things that ``argv`` chooses: recipes depend on them."""
+    chosen = {option.field: last_value(argv, option.flag) for option in schema(cls) if option.kind is not None}
+    try:
+        return cls(**{name: value for name, value in chosen.items() if value is not None}).resolved()
+    except Exception:  # help must come up whatever else is on the command line
+        return cls()
+
+
+def _print(cls: type, program: str, description: str) -> None:
+    sys.stdout.flush()
+    try:
+        tyro.cli(cls, prog=program, description=description, args=["--help"])
+    except SystemExit:
+        return

@@ -1,0 +1,77 @@
+"""Trials as processes of this machine: one each, so that no crash, leak or seed of one reaches another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.stopping import DRIVEN
+
+
+@dataclass
+class LocalPool:
+    """At most ``workers`` trials at once, each with its share of the processor's cores."""
+
+    workers: int
+    _running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def free(self) -> int:
+        return self.workers - len(self._running)
+
+    @property
+    def running(self) -> tuple[Path, ...]:
+        return tuple(self._running)
+
+    def start(self, folder: Path) -> None:
+        """Start the worker of one trial.
+
+        Its standard input is a pipe that nobody writes to: when this process dies, the worker reads end of file and
+        stops by itself. Its own session keeps a terminal's ^C from reaching it before we decide what to do.
+        """
+        self._running[folder] = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks", "exec", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment(len(self._running)),
+            start_new_session=True,
+        )
+
+    def finished(self) -> dict[Path, int]:
+        """Exit codes of the workers that ended since the last call; negative: killed by that signal."""
+        ended = {folder: code for folder, process in self._running.items() if (code := process.poll()) is not None}
+        for folder in ended:
+            stdin = self._running.pop(folder).stdin
+            if stdin is not None:
+                stdin.close()
+        return ended
+
+    def stop(self) -> None:
+        """Ask all workers to save a checkpoint and leave."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        for process in self._running.values():
+            process.kill()
+
+    def _environment(self, slot: int) -> Mapping[str, str]:
+        env = dict(os.environ)
+        env[DRIVEN] = "1"
+        env.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // self.workers)))
+        env.setdefault("PYTHONHASHSEED", "0")
+        gpus = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        if len(gpus) > 1:
+            env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        return env
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which containers and schedulers may have cut down."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

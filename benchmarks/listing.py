@@ -1,0 +1,45 @@
+"""``engram list``: what the installed plugins offer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from backbone.contract import KINDS, Kind
+from backbone.errors import UserError, nearest
+from backbone.registry import Registry
+from benchmarks.command import read
+from benchmarks.flags import Listing
+
+if TYPE_CHECKING:
+    from benchmarks.cli import Command
+
+
+def show(name: str, command: Command, argv: list[str]) -> int:
+    """Print all kinds, or the one that is named."""
+    found = read(name, command, argv, Listing, words=1)
+    if found is None:
+        return 0
+    words, flags = found
+    kinds: list[Kind] = [kind for kind in KINDS if not words or words[0] == kind]
+    if not kinds:
+        raise UserError(f"KIND must be one of {', '.join(KINDS)}; got {words[0]}. {nearest(words[0], KINDS)}")
+    registry = Registry.discover()
+    offered = {
+        kind: [
+            {"name": thing + (":PATH" if entry.takes_path else ""), "plugin": plugin, "summary": entry.summary}
+            for plugin, thing, entry in registry.entries(kind)
+        ]
+        for kind in kinds
+    }
+    if flags.json:
+        print(json.dumps({**offered, "broken": dict(registry.broken)}))
+        return 0
+    width = max((len(row["name"]) for rows in offered.values() for row in rows), default=0)
+    for kind, rows in offered.items():
+        if rows:
+            print(kind)
+            print("\n".join(f"  {row['name']:<{width}}  {row['summary']}" for row in rows))
+    for plugin, why in registry.broken.items():
+        print(f"unavailable: plugin {plugin}: {why}")
+    return 0

@@ -1,0 +1,201 @@
+"""``engram run`` and ``engram sweep``: plan, drive, and say what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backbone.registry import Registry
+from benchmarks.command import asks_help, read, read_experiment, say
+from benchmarks.config import experiment_config
+from benchmarks.driver import Outcome, Setting, drive
+from benchmarks.flags import Planning, Running, Sweeping
+from benchmarks.layout import lock, prepare, sweep_dir, write_json
+from benchmarks.plan import Planner, Trial
+from benchmarks.records import Record, read_json
+from benchmarks.suite import Suite, load_suite
+from benchmarks.tables import render
+
+if TYPE_CHECKING:
+    from benchmarks.cli import Command
+
+
+def run(name: str, command: Command, argv: list[str]) -> int:
+    """``engram run EXPERIMENT``."""
+    registry = Registry.discover()
+    if not argv or argv[0].startswith("-"):
+        read(name, command, argv, Planning)
+        return 0
+    experiment, *rest = argv
+    experiment_config(registry, experiment)
+    if asks_help(rest):
+        from benchmarks.help import show_experiment
+
+        show_experiment(experiment, rest, registry, Planning)
+        return 0
+    flags, config = read_experiment(experiment, rest, Planning, registry)
+    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
+    planner = Planner(registry, out)
+    trial = planner.add(experiment, config)
+    if flags.dry_run:
+        return show_plan(list(planner.trials.values()), flags.json)
+    outcome = drive(list(planner.trials.values()), setting(flags, out, [name, *argv]), None)
+    return _finish_run(trial, outcome, flags)
+
+
+def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> Setting:
+    return Setting(
+        out=out,
+        data_root=flags.root,
+        argv=argv,
+        download=flags.download,
+        device=flags.device,
+        tracking_uri=flags.tracking_uri,
+        workers=workers,
+    )
+
+
+def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
+    report_troubles(outcome, flags)
+    result = read_json(trial.folder / "result.json")
+    if not result:
+        kinds = {failure.kind for failure in outcome.failures if failure.kind != "needs"}
+        by_kind = {"user": 2, "busy": 4}
+        return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
+    if flags.json:
+        print(json.dumps(public(trial.folder, result)))
+        return 0
+    for title, rows in result["tables"].items():
+        print(render(title, rows))
+    print(render("metrics", [{"metric": metric, "value": value} for metric, value in result["metrics"].items()]))
+    say(f"{'already done: ' if trial.id in outcome.skipped else ''}{trial.folder}")
+    return 0
+
+
+def public(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--json`` promises: a result with absolute paths, without what only the report draws."""
+    return {
+        **{key: result[key] for key in ("experiment", "trial", "config", "metrics", "tables")},
+        "artifacts": {name: str(folder / path) for name, path in result["artifacts"].items()},
+    }
+
+
+def report_troubles(outcome: Outcome, flags: Running) -> None:
+    """One line per failed trial, and one when the tracking store is not complete."""
+    for failure in outcome.failures:
+        for line in failure.message.splitlines():
+            say(f"engram: trial {failure.trial} failed: {line}")
+    if outcome.untold:
+        uri = f" --tracking-uri {flags.tracking_uri}" if flags.tracking_uri else ""
+        again = f"engram sync --out {flags.out}{uri}"
+        say(f"engram: not all trials are in MLflow yet ({outcome.untold}); {again} completes it")
+
+
+def show_plan(trials: Sequence[Trial], as_json: bool) -> int:
+    """Print what would be run."""
+    rows = [
+        {
+            "trial": trial.id,
+            "status": Record(trial.folder).status,
+            "experiment": trial.experiment,
+            "config": trial.config,
+        }
+        for trial in trials
+    ]
+    if as_json:
+        print(json.dumps({"trials": rows}))
+    else:
+        print(render("", [{**row, "config": _short(trial)} for row, trial in zip(rows, trials, strict=True)]))
+    return 0
+
+
+def _short(trial: Trial) -> str:
+    return " ".join(f"{key}={value}" for key, value in trial.config.items() if value is not None and value != {})
+
+
+def sweep(name: str, command: Command, argv: list[str]) -> int:
+    """``engram sweep SUITE.toml``."""
+    found = read(name, command, argv, Sweeping)
+    if found is None:
+        return 0
+    (path,), flags = found
+    registry = Registry.discover()
+    suite = load_suite(Path(path), registry)
+    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
+    _, trials, plan = plan_suite(suite, registry, out)
+    if flags.dry_run:
+        return show_plan(trials, flags.json)
+    outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], flags.workers))
+    return finish_sweep(out, plan, outcome, flags)
+
+
+def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[Planner, list[Trial], dict[str, Any]]:
+    """All trials of a suite, those that others need included, and the content of plan.json."""
+    planner = Planner(registry, out)
+    cells: dict[str, dict[str, Any]] = {}
+    for point in suite.points:
+        trial = planner.add(suite.experiment, point.config)
+        cell = {"trial": trial.id, "experiment": suite.experiment, "options": dict(point.options), "seed": point.seed}
+        cells.setdefault(trial.id, cell)
+    plan = {
+        "name": suite.name,
+        "suite": suite.text,
+        "axes": {axis: list(values) for axis, values in suite.axes.items()},
+        "seeds": list(suite.seeds),
+        "trials": list(cells.values()),
+    }
+    return planner, list(planner.trials.values()), plan
+
+
+def run_suite(name: str, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
+    """Drive a sweep while holding its lock.
+
+    Raises:
+        Busy: another driver holds it.
+    """
+    folder = sweep_dir(how.out, name)
+    with lock(folder / "lock", patience=0.0, what=f"sweep {name}"):
+        if read_json(folder / "plan.json") != plan:
+            write_json(folder / "plan.json", plan, durable=True)
+        return drive(trials, how, name)
+
+
+def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Running) -> int:
+    """Print the table of a sweep, or its JSON object."""
+    report_troubles(outcome, flags)
+    why = {failure.trial: failure for failure in outcome.failures}
+    rows = []
+    for cell in plan["trials"]:
+        record = Record(out / "trials" / cell["trial"])
+        failure = why.get(cell["trial"])
+        status = "skipped" if cell["trial"] in outcome.skipped else (failure.kind if failure else record.status)
+        rows.append((cell, record, status))
+    if flags.json:
+        trials = [{**cell, "status": status, "metrics": record.metrics} for cell, record, status in rows]
+        print(
+            json.dumps(
+                {"sweep": plan["name"], "trials": trials, "failures": [vars(failure) for failure in outcome.failures]}
+            )
+        )
+        return outcome.code
+    primary = _primary(str(plan["trials"][0]["experiment"]))
+    table = [
+        {
+            **cell["options"],
+            "seed": cell["seed"],
+            "trial": cell["trial"],
+            "status": "done" if status == "skipped" else status,
+        }
+        | {metric: record.metrics.get(metric) for metric in primary}
+        for cell, record, status in rows
+    ]
+    print(render(f"sweep {plan['name']}", table))
+    say(f"{len(outcome.skipped)} skipped; engram compare {plan['name']} --out {flags.out} says which differ")
+    return outcome.code
+
+
+def _primary(experiment: str) -> list[str]:
+    metrics = experiment_config(Registry.discover(), experiment).metrics
+    return [metric.name for metric in metrics if metric.primary] or [metric.name for metric in metrics[:1]]

@@ -1,0 +1,118 @@
+"""What a configuration dataclass offers: one `Option` per field, as a flag and as a TOML key."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from backbone.contract import Flag, Kind, OptionsOf, Registered
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a configuration dataclass.
+
+    ``key`` is its TOML key (the field's name, or what `Flag` says) and ``type`` its annotation without None.
+    """
+
+    field: str
+    key: str
+    type: Any
+    optional: bool
+    default: Any
+    kind: Kind | None = None
+    options_of: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def base(self) -> Any:
+        """The bare type: float for ``Annotated[float, Gt(0)]``, tuple for ``tuple[int, ...]``."""
+        inner = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+        return get_origin(inner) or inner
+
+    @property
+    def many(self) -> bool:
+        """Whether the option takes a list of values."""
+        return isinstance(self.base, type) and issubclass(self.base, Sequence) and not issubclass(self.base, str)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        inner = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+        return tuple(str(choice) for choice in get_args(inner)) if self.base is Literal else ()
+
+    @property
+    def metadata(self) -> tuple[Any, ...]:
+        return tuple(get_args(self.type)[1:]) if get_origin(self.type) is Annotated else ()
+
+    def range(self) -> str:
+        """The allowed interval in words, or "".
+
+        >>> from backbone.experiments.configs import TrainConfig
+        >>> by_key(TrainConfig)["validation"].range()
+        'at least 0 and less than 1'
+        """
+        words = (("gt", "greater than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most"))
+        found = [
+            f"{text} {getattr(mark, name)}"
+            for mark in self.metadata
+            for name, text in words
+            if getattr(mark, name, None) is not None
+        ]
+        return " and ".join(found)
+
+    def rule(self) -> str:
+        """What a value must be, in words.
+
+        >>> from backbone.experiments.configs import TrainConfig
+        >>> by_key(TrainConfig)["lr"].rule()
+        'a number greater than 0'
+        """
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.many:
+            return "a list, such as 1,2,3"
+        nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+        noun = nouns.get(self.base, f"a {getattr(self.base, '__name__', self.base)}")
+        limits = self.range().replace("at least", "of at least", 1)
+        return f"{noun} {limits}".strip()
+
+
+@cache
+def schema(cls: type) -> tuple[Option, ...]:
+    """The options of a dataclass, in the order of its fields."""
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple(_option(field, hints[field.name]) for field in fields(cls) if field.init)
+
+
+def by_key(cls: type) -> Mapping[str, Option]:
+    return {option.key: option for option in schema(cls)}
+
+
+def _option(field: Any, hint: Any) -> Option:
+    annotation, optional = _without_none(hint)
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    flag = next((mark.name for mark in marks if isinstance(mark, Flag)), field.name)
+    kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
+    options_of = next((mark.field for mark in marks if isinstance(mark, OptionsOf)), None)
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    return Option(field.name, flag, annotation, optional, default, kind, options_of)
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """Take None out of a union, below and above Annotated alike, keeping all metadata."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        inner, optional = _without_none(inner)
+        return Annotated[inner, *marks], optional
+    if get_origin(hint) in (Union, types.UnionType):
+        members = [member for member in get_args(hint) if member is not type(None)]
+        optional = len(members) < len(get_args(hint))
+        return (members[0] if len(members) == 1 else Union[tuple(members)]), optional  # noqa: UP007 - built at run time
+    return hint, False

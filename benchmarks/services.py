@@ -1,0 +1,65 @@
+"""What the worker lends to an experiment: `backbone.contract.Services`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from backbone.contract import Row, Scalar
+from backbone.errors import must
+from benchmarks.layout import write_json
+from benchmarks.ledger import Ledger
+from benchmarks.provenance import state_facts
+from benchmarks.tables import render
+
+PROGRESS_SECONDS = 0.2
+
+
+@dataclass
+class TrialServices:
+    """Everything goes to files in the trial's folder; whoever started the trial reads them there."""
+
+    trial_dir: Path
+    data_root: Path
+    download: bool
+    wanted_device: str
+    inputs: Mapping[str, Path]
+    ledger: Ledger
+    _shown: float = field(default=0.0, init=False)
+
+    @cached_property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``; what auto means is found out on first use.
+
+        Raises:
+            UserError: cuda was asked for and is not there.
+        """
+        if self.wanted_device == "cpu":
+            return "cpu"
+        import torch
+
+        there = torch.cuda.is_available()
+        if self.wanted_device == "cuda" and not there:
+            raise must("--device", "one that is here", "cuda", "Leave it out, or install a CUDA build of torch.")
+        return "cuda" if there else "cpu"
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.ledger.log(step, metrics)
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self._shown >= PROGRESS_SECONDS or done >= total:
+            self._shown = now
+            write_json(self.trial_dir / "progress.json", {"done": done, "total": total, "text": text})
+
+    def provenance(self, **facts: Scalar) -> None:
+        state_facts(self.trial_dir / "provenance.json", facts)
+
+    def table(self, title: str, rows: Sequence[Row]) -> None:
+        print(render(title, rows), flush=True)
+        with (self.trial_dir / "tables.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"title": title, "rows": [dict(row) for row in rows]}) + "\n")
