@@ -1,0 +1,1 @@
+"""Spiking networks: conversion of trained networks, simulation and its cost."""

@@ -1,0 +1,110 @@
+"""Accuracy against steps, for every network with more than one: spiking time, recurrence, event frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbone.contract import Row
+from backbone.data.sets import Split
+from backbone.errors import must
+from backbone.nets.classifier import Classifier
+
+
+def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "last"]) -> Tensor:
+    """The features a network would give if it stopped after each of ``steps``.
+
+    Args:
+        features: [S, B, feature_dim] after each step, from ``forward_steps``.
+        steps: ascending step numbers in 1..S.
+        readout: the network's own: the mean of the first t steps, or step t alone.
+
+    Returns: [len(steps), B, feature_dim].
+
+    Raises:
+        UserError: a step the network does not have.
+
+    >>> read_out(torch.tensor([[[1.0]], [[3.0]]]), [1, 2], "mean").flatten().tolist()
+    [1.0, 2.0]
+    """
+    if not steps or not 1 <= min(steps) <= max(steps) <= len(features):
+        raise must(
+            "steps", f"between 1 and the network's {len(features)}", list(steps), "Simulate longer or ask for fewer."
+        )
+    places = torch.tensor(list(steps), device=features.device)
+    if readout == "last":
+        return features[places - 1]
+    return features.cumsum(0)[places - 1] / places.view(-1, 1, 1)
+
+
+def logits_at(model: Classifier, features: Tensor, steps: Sequence[int]) -> Tensor:
+    """features: [S, B, feature_dim] -> logits [len(steps), B, classes] after each of ``steps``."""
+    return model.head(read_out(features, steps, model.backbone.readout))  # type: ignore[arg-type]
+
+
+class StepScores:
+    """Running sums of accuracy and loss after each of some steps; exact and independent of the batches' sizes.
+
+    Attributes:
+        images: how many were scored.
+        correct: [K] int64, loss: [K] float64, both summed over images, on the CPU.
+    """
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self.steps = list(steps)
+        self.images = 0
+        self.correct = torch.zeros(len(self.steps), dtype=torch.int64)
+        self.loss = torch.zeros(len(self.steps), dtype=torch.float64)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits: [K, B, classes], labels: [B] int64."""
+        self.images += len(labels)
+        self.correct += (logits.argmax(-1) == labels).sum(1).cpu()
+        repeated = labels.expand(len(self.steps), -1)
+        losses = F.cross_entropy(logits.float().flatten(0, 1), repeated.flatten(), reduction="none")
+        self.loss += losses.view(len(self.steps), -1).double().sum(1).cpu()
+
+    def rows(self) -> list[Row]:
+        """One row per step: steps, accuracy (fraction), loss (nat)."""
+        scored = zip(self.steps, self.correct.tolist(), self.loss.tolist(), strict=True)
+        return [{"steps": t, "accuracy": right / self.images, "loss": loss / self.images} for t, right, loss in scored]
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        return {"images": self.images, "correct": self.correct, "loss": self.loss}
+
+    def load_state_dict(self, saved: dict[str, Tensor | int]) -> None:
+        self.images = int(saved["images"])
+        self.correct, self.loss = torch.as_tensor(saved["correct"]), torch.as_tensor(saved["loss"])
+
+
+@torch.inference_mode()
+def accuracy_vs_steps(
+    model: Classifier,
+    split: Split,
+    steps: Sequence[int],
+    device: str,
+    batch_size: int,
+    precision: Literal["bf16", "fp32"] = "fp32",
+) -> list[Row]:
+    """Score a network that stops after each of ``steps``.
+
+    Args:
+        model: on ``device``, in evaluation mode; its backbone may be of any kind.
+        split: labelled images.
+        steps: ascending step numbers the network has.
+        device: where to compute.
+        batch_size: images at once.
+        precision: bf16 runs under autocast.
+
+    Returns: rows of steps, accuracy and loss.
+    """
+    scores = StepScores(steps)
+    for images, labels in split.batches(torch.arange(len(split)), batch_size, device):
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16"):
+            features = model.backbone.forward_steps(model.normalise(images))  # type: ignore[operator]
+            scores.add(logits_at(model, features, steps), labels)
+    return scores.rows()

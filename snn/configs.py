@@ -1,0 +1,99 @@
+"""Options of ``snn.convert``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, Le
+
+from backbone.contract import Flag, Metric, Requirement
+from backbone.experiments.configs import TrainConfig
+
+CONVERT_METRICS = (
+    Metric(name="snn/accuracy", unit="fraction", direction="max", primary=True),
+    Metric(name="ann/accuracy", unit="fraction", direction="max"),
+    Metric(name="accuracy_drop", unit="points", direction="min"),
+    Metric(name="spikes_per_neuron_per_step", unit="spikes", direction="min"),
+    Metric(name="synaptic_operations", unit="1/image", direction="min"),
+    Metric(name="analog_macs", unit="1/image", direction="min"),
+    Metric(name="macs", unit="1/image", direction="min"),
+    Metric(name="silent_channels", unit="count", direction="min"),
+)
+
+# Option values that settle, before anything is trained or imported, that a network cannot become spiking.
+_HOPELESS: Mapping[str, tuple[frozenset[str], str]] = {
+    "activation": (frozenset({"leaky-relu", "gelu", "silu"}), "relu"),
+    "normalisation": (frozenset({"group"}), "batch"),
+    "pooling": (frozenset({"max"}), "avg"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(TrainConfig):
+    """Turn a trained network into a spiking one and measure accuracy, spikes and operations against simulation length.
+
+    Give ``--from TRIAL``, or training options: then the network is trained first, as ``backbone.train`` would.
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = CONVERT_METRICS
+
+    from_trial: Annotated[str | None, Flag("from")] = None
+    """The trained trial: its id, the beginning of it, or its folder."""
+    steps: Annotated[int, Ge(1), Le(4096)] = 64
+    """Simulation steps; accuracy is also given for 1, 2, 4, ... up to it."""
+    percentile: Annotated[float, Gt(0), Le(100)] = 99.9
+    """Percentile of a ReLU's outputs that becomes its neuron's threshold; 100 is their maximum."""
+    per: Literal["channel", "layer"] = "channel"
+    """One threshold for each channel or for each layer."""
+    calibration_images: Annotated[int, Ge(1)] = 1000
+    """Training images the percentiles are taken over (all of them when there are fewer)."""
+
+    def resolved(self) -> Self:
+        return self if self.from_trial is not None else super().resolved()
+
+    def problems(self) -> list[str]:
+        if self.from_trial is not None:
+            return [self._beside(name) for name in self._training_options_given()]
+        found = []
+        for option, (hopeless, good) in _HOPELESS.items():
+            value = self.backbone_options.get(option)
+            if value in hopeless:
+                found.append(
+                    f"--backbone.{option} must be one that can become spiking; got {value}."
+                    f" Use --backbone.{option} {good}."
+                )
+        return [*super().problems(), *found]
+
+    def requires(self) -> Mapping[str, Requirement]:
+        if self.from_trial is not None:
+            return {"trained": Requirement(trial=self.from_trial)}
+        values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
+        return {"trained": Requirement(experiment="backbone.train", config=TrainConfig(**values))}
+
+    def _training_options_given(self) -> list[str]:
+        given = []
+        for field in fields(TrainConfig):
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            if field.name != "seed" and getattr(self, field.name) != default:
+                given.append(field.name)
+        return given
+
+    def _beside(self, name: str) -> str:
+        flag = "--" + name.replace("_options", ".*").replace("_", "-")
+        return (
+            f"{flag} must be left out beside --from, whose network is trained already;"
+            f" got {getattr(self, name)}. Drop one of the two."
+        )
+
+
+def curve_steps(steps: int) -> list[int]:
+    """Where the accuracy curve is measured: powers of two up to ``steps``, and ``steps``.
+
+    >>> curve_steps(8), curve_steps(12)
+    ([1, 2, 4, 8], [1, 2, 4, 8, 12])
+    """
+    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
+    return [*powers, steps]

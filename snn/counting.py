@@ -1,0 +1,158 @@
+"""What a spiking network costs: spikes, and the synaptic operations they cause, exact at the borders of a picture."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from snn.neurons import IntegrateFire
+
+
+@dataclass(frozen=True)
+class Synapses:
+    """The structure of a converted network, whatever its activity.
+
+    Attributes:
+        fan_out: neuron layer -> [C, H, W] (or [C]) float64, synapses that one spike of each neuron reaches.
+        macs: multiplications of one analog forward pass on one image.
+        analog_macs: those of them before the first neurons, paid once for a constant input.
+    """
+
+    fan_out: Mapping[str, Tensor]
+    macs: int
+    analog_macs: int
+
+
+class _Paths(fx.Interpreter):
+    """Runs a network of ones: every weight that is not zero becomes 1, every sum counts the synapses it adds up.
+
+    Neuron outputs become leaves, so that the gradient of all inputs of all neurons is the number of synapses of each
+    leaf: the transposed convolution of ones, for any graph. float64 holds these integers exactly.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.leaves: dict[str, Tensor] = {}
+        self.inputs = torch.zeros((), dtype=torch.float64)
+        self.macs = self.analog_macs = 0
+
+    def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        module, x = self.submodules[str(target)], args[0]
+        if isinstance(module, IntegrateFire):
+            self.inputs = self.inputs + x.sum()
+            self.leaves[str(target)] = torch.ones_like(x).requires_grad_()
+            return self.leaves[str(target)]
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            return self.layer(module, x)
+        if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            return _summed(module, args, kwargs)
+        return module(*args, **kwargs)
+
+    def layer(self, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+        macs = round(float(_ones(module, torch.ones_like(x)).sum()))
+        self.macs += macs
+        self.analog_macs += 0 if x.requires_grad else macs
+        return _ones(module, x)
+
+    def call_function(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        if target in (operator.mul, operator.truediv):
+            return args[0]  # a scaled synapse is one synapse
+        if target in (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean):
+            return _summed(target, args, kwargs)
+        return super().call_function(target, args, kwargs)
+
+    def call_method(self, target: Any, args: tuple, kwargs: dict) -> Any:
+        if target in ("mul", "div"):
+            return args[0]
+        return _summed(target, args, kwargs) if target == "mean" else super().call_method(target, args, kwargs)
+
+
+def synapses(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> Synapses:
+    """Count the synapses of a converted network, padding left out: a border pixel reaches fewer neurons.
+
+    A synapse is a weight that is not zero, between a neuron and one it drives (through a pooling layer, if any); a
+    residual addition is one more per neuron. Biases and additions inside pooling are not counted.
+
+    Args:
+        graph: a network whose ReLUs are `IntegrateFire`.
+        head: its read-out, counted as synapses of the last neurons.
+        in_shape: (C, H, W) of one image.
+    """
+    paths = _Paths(graph)
+    with torch.enable_grad(), torch.inference_mode(False):
+        image = torch.ones(1, *in_shape, dtype=torch.float64, device=head.weight.device)
+        features = paths.run(image)
+        total = paths.inputs.to(image.device) + paths.layer(head, features).sum()
+        grads = torch.autograd.grad(total, list(paths.leaves.values()), allow_unused=True)
+    found = zip(paths.leaves.items(), grads, strict=True)
+    fan_out = {name: torch.zeros_like(leaf[0]) if grad is None else grad[0] for (name, leaf), grad in found}
+    return Synapses({name: map_.detach() for name, map_ in fan_out.items()}, paths.macs, paths.analog_macs)
+
+
+def _ones(module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    weight = (module.weight.detach() != 0).to(x.dtype)
+    if isinstance(module, nn.Linear):
+        return F.linear(x, weight)
+    return F.conv2d(x, weight, None, module.stride, module.padding, module.dilation, module.groups)
+
+
+def _summed(target: Any, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
+    """A pooling operation with its averages turned into sums, so that each of its inputs counts as one path."""
+    x = args[0]
+    if isinstance(target, nn.AvgPool2d):
+        return F.avg_pool2d(x, target.kernel_size, target.stride, target.padding, target.ceil_mode, divisor_override=1)
+    if target is F.avg_pool2d:
+        return F.avg_pool2d(*args, **{**kwargs, "divisor_override": 1})
+    out: Any = target(*args, **kwargs) if callable(target) else x.mean(*args[1:], **kwargs)
+    if isinstance(target, nn.AdaptiveAvgPool2d) or target is F.adaptive_avg_pool2d:
+        rows, columns = (_bins(x.shape[d], out.shape[d], x) for d in (-2, -1))
+        return out * rows[:, None] * columns
+    return out * (x.numel() // out.numel())
+
+
+def _bins(size: int, out: int, like: Tensor) -> Tensor:
+    """[out]: how many of ``size`` inputs adaptive pooling averages for each output (they overlap when uneven)."""
+    lengths = [-(-(i + 1) * size // out) - i * size // out for i in range(out)]
+    return torch.tensor(lengths, dtype=like.dtype, device=like.device)
+
+
+class Tally:
+    """Spikes and synaptic operations of simulations, summed over images, up to each of some steps.
+
+    Args:
+        fan_out: of every neuron layer, as in `Synapses`.
+        checkpoints: ascending step numbers; the last is the length of the simulation.
+
+    Attributes:
+        spikes, operations: [layers, checkpoints] float64, whole numbers.
+    """
+
+    def __init__(self, fan_out: Mapping[str, Tensor], checkpoints: Sequence[int]) -> None:
+        self.fan_out = fan_out
+        self.checkpoints = list(checkpoints)
+        self._place = {layer: place for place, layer in enumerate(fan_out)}
+        device = next(iter(fan_out.values())).device
+        self.spikes = torch.zeros(len(fan_out), len(self.checkpoints), dtype=torch.float64, device=device)
+        self.operations = torch.zeros_like(self.spikes)
+
+    def add(self, layer: str, spikes: Tensor) -> None:
+        """spikes: [T, B, C, ...] in {0, 1} of one layer; their sums over T and B are exact in float32."""
+        fan_out, count = self.fan_out[layer], torch.zeros_like(self.fan_out[layer])
+        for place, (a, b) in enumerate(pairwise([0, *self.checkpoints])):
+            count += spikes[a:b].sum((0, 1))
+            self.spikes[self._place[layer], place] += count.sum()
+            self.operations[self._place[layer], place] += (count * fan_out).sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"spikes": self.spikes.cpu(), "operations": self.operations.cpu()}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        self.spikes.copy_(saved["spikes"])
+        self.operations.copy_(saved["operations"])
