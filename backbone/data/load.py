@@ -1,0 +1,147 @@
+"""From a dataset's name to the three sets a network is trained, chosen and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from backbone.contract import Scalar
+from backbone.data.sets import Data, Source, Split, join
+from backbone.data.splits import stratified
+from backbone.errors import UserError, must, nearest
+from backbone.registry import Registry
+
+BUDGET_BYTES = 4 * 2**30
+"""Sets whose pixels take more than this are streamed from their files."""
+TEST_SHARE = 0.2
+"""Of a source that has no test set of its own."""
+_TEST, _VALIDATION = 1, 2  # salts: the two choices are independent
+_ONE_GREY_LEVEL = 1 / 255
+
+
+def open_source(name: str, options: Mapping[str, Scalar], *, root: Path, download: bool) -> Source:
+    """Open a registered dataset, ``NAME`` or ``NAME:PATH``; every file is read and checked.
+
+    Raises:
+        UserError: the name, an option or a file is wrong.
+    """
+    registry = Registry.discover()
+    opener = registry.load("datasets", name)
+    chosen = _options(registry.options("datasets", name), name, options)
+    path = name.partition(":")[2] or None
+    return opener(path, chosen, root=root, download=download, budget_bytes=BUDGET_BYTES)
+
+
+def load(
+    name: str, options: Mapping[str, Scalar], *, root: Path, download: bool = False, validation: float = 0.1
+) -> Data:
+    """The sets to train, choose and test on; the same ones for every seed and on every machine.
+
+    A source without a test set of its own gives a fixed stratified fifth; ``validation`` is the stratified share of
+    the remaining train images that is held out, 0 for none. Mean and standard deviation are of the train images left.
+
+    Raises:
+        UserError: as `open_source`, or the set cannot be trained on.
+    """
+    if not 0 <= validation < 1:
+        raise must("--validation", "at least 0 and less than 1", validation, "A tenth is usual: 0.1.")
+    source = open_source(name, options, root=root, download=download)
+    train, held, test = _sets(source, validation)
+    _check_trainable(name, source, train, test)
+    if validation and not held:
+        got = f"{validation} of {len(train)} images"
+        raise must("--validation", "enough for one image", got, "Hold out more, or none with --validation 0.")
+    mean, std = _statistics(train)
+    return Data(name, train, held, test, source.classes, train.in_shape, mean, std, source.fingerprint)
+
+
+def load_for_scoring(
+    name: str,
+    options: Mapping[str, Scalar],
+    *,
+    root: Path,
+    download: bool = False,
+    split: Literal["test", "validation", "train", "all"] = "test",
+    validation: float = 0.1,
+    as_trained: bool = False,
+) -> tuple[Split, tuple[str, ...], str]:
+    """One set to score a trained network on, the class names, and the fingerprint of the source.
+
+    A source that has one split only is scored whole when the test set is asked for. With ``as_trained`` it is split
+    as `load` splits it: for the very data a network was trained on, most of the whole would be training images.
+
+    Raises:
+        UserError: as `open_source`, or the split wanted has no image.
+    """
+    source = open_source(name, options, root=root, download=download)
+    if split == "all":
+        chosen = source.train if source.test is None else join(source.train, source.test)
+    elif split == "test" and source.test is None and not as_trained:
+        chosen = source.train
+    else:
+        train, held, test = _sets(source, validation)
+        chosen = {"train": train, "validation": held, "test": test}[split]
+    if not chosen:
+        raise must(f"the {split} split of {name!r}", "at least one image", "none", "Choose another --split.")
+    return chosen, source.classes, source.fingerprint
+
+
+def _sets(source: Source, validation: float) -> tuple[Split, Split | None, Split]:
+    """Train, validation and test; their images are disjoint."""
+    train, test = source.train, source.test
+    if test is None:
+        kept, held = stratified(train.labels, TEST_SHARE, _TEST)
+        train, test = train.select(kept), train.select(held)
+    if not validation:
+        return train, None, test
+    kept, held = stratified(train.labels, validation, _VALIDATION)
+    return train.select(kept), train.select(held), test
+
+
+def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:
+    if len(source.classes) < 2:
+        raise must(f"dataset {name!r}", "of at least two classes", f"{', '.join(source.classes)} alone", "Add another.")
+    counts = torch.bincount(train.labels, minlength=len(source.classes))
+    if int(counts.min()) == 0:
+        missing = source.classes[int(counts.argmin())]
+        raise must(
+            f"every class of {name!r}",
+            "in the train set",
+            f"no image of {missing!r}",
+            "Add images of it, or leave the class out of the names.",
+        )
+    if not len(test):
+        got = f"{len(train)} images and none to test on"
+        raise must(f"dataset {name!r}", "large enough to hold out a fifth", got, "Add images or a test set.")
+
+
+def _statistics(split: Split) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel, ``[C] float32``, of pixels in [0, 1]."""
+    sums, squares = (moment.double() for moment in split.moments())
+    _, height, width = split.in_shape
+    count = len(split) * height * width
+    mean = sums / count
+    std = (squares / count - mean**2).clamp(min=0).sqrt()
+    return (mean / 255).float(), (std / 255).clamp(min=_ONE_GREY_LEVEL).float()
+
+
+def _options(cls: type | None, name: str, given: Mapping[str, Scalar]) -> Any:
+    """The options of a dataset, checked; None for a dataset that has none."""
+    known = () if cls is None else tuple(cls.__dataclass_fields__)
+    for key in given:
+        if key not in known:
+            hint = nearest(key, known) if known else "It has none."
+            raise UserError(f"an option of dataset {name!r} must be a known one; got {key!r}. {hint}")
+    if cls is None:
+        return None
+    try:
+        return TypeAdapter(cls).validate_python(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"--dataset.{first['loc'][0]}" if first["loc"] else f"the options of dataset {name!r}"
+        raise must(where, f"valid ({first['msg']})", repr(first["input"]), "See: engram list datasets") from error

@@ -1,0 +1,166 @@
+"""Sets made of encoded pictures: one pass checks, fingerprints and decodes them, within the memory budget."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbone.data.decoding import Decoder, bombs_are_errors
+from backbone.data.fingerprint import Fingerprint
+from backbone.data.options import PictureOptions
+from backbone.data.png import decode_alike
+from backbone.data.sets import MemorySplit, Source, Split, StreamedSplit, pixel_sums
+from backbone.errors import must
+
+_CHUNK_BYTES = 4 * 2**20  # of decoded pixels per piece of work
+_CHUNK_PICTURES = 256
+
+
+class Pictures(Protocol):
+    """Encoded pictures in a fixed order; holds no open file, so that it can be sent to another process."""
+
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str:
+        """What to call a picture in an error: its path, or its table and row."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> list[bytes | None]:
+        """The encoded bytes; None where there are none. Raises UserError for a file that cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class FilePictures:
+    """One file per picture."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def read(self, indices: Sequence[int]) -> list[bytes | None]:
+        return [self._read(self.paths[index]) for index in indices]
+
+    @staticmethod
+    def _read(path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise must("a picture", "a readable file", f"{path} ({error.strerror})", "Restore it.") from error
+
+
+@dataclass(frozen=True)
+class PictureStore:
+    """Pictures that are decoded when they are asked for."""
+
+    pictures: Pictures
+    decoder: Decoder
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        return self.decoder.in_shape
+
+    def images(self, indices: Sequence[int]) -> np.ndarray:
+        with bombs_are_errors():
+            return self.decode(self.pictures.read(indices), indices)
+
+    def decode(self, blobs: Sequence[bytes | None], indices: Sequence[int]) -> np.ndarray:
+        """``[len(indices), C, H, W] uint8`` from the encoded bytes of these pictures."""
+        out = np.empty((len(indices), *self.in_shape), np.uint8)
+        step = self.chunk
+        for start in range(0, len(indices), step):
+            span = slice(start, start + step)
+            alike = decode_alike(blobs[span], self.in_shape)
+            if alike is not None:
+                out[span] = alike
+                continue
+            for row, (blob, index) in enumerate(zip(blobs[span], indices[span], strict=True), start):
+                out[row] = self.decoder.decode(blob, self.pictures.name(index))
+        return out
+
+    @property
+    def chunk(self) -> int:
+        """Pictures per piece of work."""
+        return min(max(_CHUNK_BYTES // int(np.prod(self.in_shape)), 1), _CHUNK_PICTURES)
+
+
+def open_pictures(
+    pictures: Pictures,
+    parts: Mapping[str, Tensor],
+    classes: tuple[str, ...],
+    options: PictureOptions,
+    budget_bytes: int,
+) -> Source:
+    """Decode every picture once, so that a damaged one is found now and not in the middle of training.
+
+    Args:
+        pictures: all of them, part after part.
+        parts: labels ``[n] int64`` of ``train`` and perhaps ``test``, in the order of ``pictures``.
+        classes: names of the labels.
+        options: size and channels.
+        budget_bytes: sets that take more when decoded are streamed, and only their sums are kept.
+
+    Raises:
+        UserError: a picture is damaged or does not fit the others.
+    """
+    labels = torch.cat(list(parts.values()))
+    if not len(pictures):
+        raise must("a dataset", "at least one picture", "none", "Look into the files it was read from.")
+    with bombs_are_errors():
+        store = PictureStore(pictures, Decoder.like(pictures.read([0])[0], pictures.name(0), options))
+        size = len(pictures) * int(np.prod(store.in_shape))
+        held = np.empty((len(pictures), *store.in_shape), np.uint8) if size <= budget_bytes else None
+        sums = np.empty((2, len(pictures), store.in_shape[0]), np.int64)
+        digest = Fingerprint()
+        for span, images in _decoded(store, digest):
+            if held is not None:
+                held[span] = images
+            else:
+                sums[:, span] = pixel_sums(images)
+    digest.words((*classes, *parts))
+    digest.array(labels.numpy())
+    digest.array(np.array([len(part) for part in parts.values()]))
+    everything: Split
+    if held is not None:
+        everything = MemorySplit(torch.from_numpy(held), labels)
+    else:
+        everything = StreamedSplit(store, torch.arange(len(labels)), labels, *torch.from_numpy(sums))
+    chosen = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
+    test = everything.select(chosen["test"]) if "test" in chosen else None
+    train = everything if test is None else everything.select(chosen["train"])
+    return Source(train, test, classes, digest.hexdigest())
+
+
+def _decoded(store: PictureStore, digest: Fingerprint) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield all pictures in order, decoded by a few threads that are never far ahead."""
+    count = len(store.pictures)
+    threads = min(os.cpu_count() or 1, 8)
+    waiting: deque[tuple[slice, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for start in range(0, count, store.chunk):
+                indices = range(start, min(start + store.chunk, count))
+                blobs = store.pictures.read(indices)
+                for blob in blobs:
+                    digest.blob(blob or b"")
+                waiting.append((slice(indices.start, indices.stop), pool.submit(store.decode, blobs, indices)))
+                if len(waiting) > 2 * threads:
+                    span, images = waiting.popleft()
+                    yield span, images.result()
+            for span, images in waiting:
+                yield span, images.result()
+        finally:
+            for _, images in waiting:
+                images.cancel()

@@ -1,0 +1,84 @@
+"""PNG files: their checksums, and many of one shape decoded at once."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB = 0, 2
+
+
+def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield kind and content of every chunk up to the end, each checked against its CRC.
+
+    Pillow does not check those of the pixels, and would hand over a picture with flipped bytes.
+
+    Raises:
+        ValueError: the file is damaged.
+
+    Source: ISO/IEC 15948:2003, section 5.3.
+    """
+    view, at, kind = memoryview(blob), len(SIGNATURE), b""
+    while kind != b"IEND":
+        stop = at + 8 + int.from_bytes(view[at : at + 4])
+        if stop + 4 > len(blob):
+            raise ValueError("it ends too early")
+        if zlib.crc32(view[at + 4 : stop]) != int.from_bytes(view[stop : stop + 4]):
+            raise ValueError("its checksum is wrong")
+        kind = bytes(view[at + 4 : at + 8])
+        yield kind, view[at + 8 : stop]
+        at = stop + 4
+
+
+def decode_alike(blobs: Sequence[bytes | None], in_shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Decode pictures that are all plain 8-bit PNG of one shape, ``[N, C, H, W] uint8``; None when one is not.
+
+    Their rows become one tall picture, with an empty row between two so that no row is predicted from another
+    picture, and Pillow decodes that: for small pictures nearly all of its time goes into opening the file.
+    """
+    channels, height, width = in_shape
+    head = SIGNATURE + _header(channels, height, width)
+    stride = 1 + width * channels
+    rows: list[bytes] = []
+    for blob in blobs:
+        pixels = _rows(blob, head, height * stride)
+        if pixels is None:
+            return None
+        rows += pixels, bytes(stride)
+    tall = SIGNATURE + _header(channels, len(blobs) * (height + 1), width)
+    tall += _chunk(b"IDAT", zlib.compress(b"".join(rows), level=0)) + _chunk(b"IEND", b"")
+    try:
+        with Image.open(io.BytesIO(tall)) as picture:
+            flat = np.frombuffer(picture.tobytes(), np.uint8)
+    except (OSError, SyntaxError, ValueError):  # a filter that does not exist, say; alone, the picture gets its error
+        return None
+    return flat.reshape(len(blobs), height + 1, width, channels)[:, :height].transpose(0, 3, 1, 2)
+
+
+def _rows(blob: bytes | None, head: bytes, length: int) -> bytes | None:
+    """The filtered rows of a picture with this header, or None for any other file."""
+    if not blob or not blob.startswith(head):
+        return None
+    try:
+        found = list(chunks(blob))
+        if any(kind == b"acTL" for kind, _ in found):  # animated
+            return None
+        inflate = zlib.decompressobj()
+        rows = inflate.decompress(b"".join(data for kind, data in found if kind == b"IDAT"), length + 1)
+    except (ValueError, zlib.error):
+        return None
+    return rows if len(rows) == length else None
+
+
+def _header(channels: int, height: int, width: int) -> bytes:
+    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _GREY if channels == 1 else _RGB, 0, 0, 0))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
