@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbone.errors import UserError
+from backbone.errors import UserError, must, nearest
 from benchmarks.layout import lock, write_json
+from benchmarks.outcomes import Outcomes
 from benchmarks.records import Record, read_json, read_sweep
+from benchmarks.sink_read import stored_sweep
 from benchmarks.sink_state import Mark, Memory, address_of, adoption, behind, sweep_digest
 from benchmarks.sink_store import Teller, forget_deleted, probe, use_wal
 
@@ -140,7 +143,29 @@ class Sink:
         return self.out / "sweeps" / sweep
 
 
-def connect(uri: str) -> MlflowClient:
+def read_store(tracking_uri: str, sweep: str) -> Outcomes:
+    """A sweep's trials as an MLflow store knows them, from all machines that told it.
+
+    Raises:
+        UserError: the store cannot be read, or knows no such sweep.
+    """
+    shown = address_of(tracking_uri)
+    path = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith("sqlite:///") and not path.exists():
+        raise must("--tracking-uri", "a store that exists", shown, "Fill one with: engram sync --tracking-uri ...")
+    try:
+        client = connect(tracking_uri, write=False)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        axes, outcomes, known = stored_sweep(client, found.experiment_id if found else None, sweep)
+    except Exception as error:  # whatever ails a store that somebody named
+        raise must("--tracking-uri", "a store that answers", f"{shown} ({_one_line(error)})", "Check it.") from None
+    if not outcomes:
+        hint = nearest(sweep, known) if known else "It holds none yet: engram sync --tracking-uri ..."
+        raise must("sweep", "one that the store knows", repr(sweep), hint)
+    return Outcomes(sweep, axes, outcomes)
+
+
+def connect(uri: str, *, write: bool = True) -> MlflowClient:
     """A client that fails soon instead of retrying for minutes, and keeps quiet.
 
     Raises:
@@ -154,7 +179,7 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     if uri.startswith("sqlite:///"):
-        probe(uri, LOCK_SECONDS)
+        probe(uri, LOCK_SECONDS, write=write)
     from mlflow import MlflowClient
 
     if uri.startswith("sqlite:///"):
@@ -166,5 +191,10 @@ def connect(uri: str) -> MlflowClient:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    root: BaseException = error
+    while root.__context__ is not None:
+        root = root.__context__
+    # "Connection refused" and "database is locked" say more than the layers that pass them on
+    told = root if isinstance(root, OSError | sqlite3.Error) else error
+    text = " ".join(str(getattr(told, "strerror", None) or told).split()) or type(told).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."

@@ -57,7 +57,7 @@ def metric_key(name: str) -> str:
     """``name`` as MLflow accepts it. Mended names end in a hash, so that two names never become one.
 
     >>> metric_key("test/accuracy"), metric_key("top@5")
-    ('test/accuracy', 'top_5-5dd16d')
+    ('test/accuracy', 'top_5-e67973')
     """
     mended = _REFUSED.sub("_", name)[:200].strip("/") or "_"
     mended = posixpath.normpath(mended.replace("..", "_"))

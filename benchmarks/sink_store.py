@@ -60,7 +60,7 @@ class Teller:
             mark.told = state  # its owner deleted it on purpose
             memory.save(mark)
             return
-        known: set[tuple[str, int]] | None = None
+        known: set[tuple[str, int]] = set()
         if found or rewound(record.folder, mark):
             mark.offset = 0
             known = self._known(run)
@@ -68,10 +68,7 @@ class Teller:
         self._adopt(run, sweep, parent)
         mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
         for lines, offset in pending(record.folder, mark.offset):
-            new = (
-                lines if known is None else [line for line in lines if (metric_key(line.name), line.step) not in known]
-            )
-            self._log(mark.run, new)
+            self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known])
             mark.offset, mark.tail = offset, tail_digest(record.folder, offset)
             memory.save(mark)
         if state != mark.told:
@@ -166,7 +163,7 @@ class Teller:
 
     def _dataset(self, run: Run, record: Record) -> None:
         digest = record.provenance.get("facts.data_sha256")
-        if not digest or run.inputs.dataset_inputs:
+        if not digest or (run.inputs is not None and run.inputs.dataset_inputs):
             return
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
@@ -292,18 +289,18 @@ def newest(folder: Path) -> float:
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 
-def probe(uri: str, patience: float) -> None:
+def probe(uri: str, patience: float, *, write: bool) -> None:
     """Fail within ``patience`` seconds when the database is locked, read-only or none; mlflow waits 20 s per call.
 
     Raises:
-        sqlite3.Error: it cannot be written now.
+        sqlite3.Error: it cannot be written (or, without ``write``, read) now.
     """
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.exists():
         return
     connection = sqlite3.connect(path, timeout=patience)
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         connection.rollback()
     finally:
