@@ -23,12 +23,18 @@ PLUGIN = Plugin(
     },
     backbones={
         "mlp": Entry(
-            target="backbone.nets.mlp:mlp", options="backbone.nets.options:MLPOptions", summary="Fully connected, 256-256"
+            target="backbone.nets.mlp:mlp",
+            options="backbone.nets.options:MLPOptions",
+            summary="Fully connected, 256-256",
         ),
         "lenet5": Entry(target="backbone.nets.lenet5:lenet5", options=_CONV, summary="LeNet-5, LeCun et al. 1998"),
         "vgg-tiny": Entry(target="backbone.nets.vgg:vgg_tiny", options=_CONV, summary="VGG, 16-32-64 channels"),
-        "vgg-small": Entry(target="backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"),
-        "resnet-tiny": Entry(target="backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"),
+        "vgg-small": Entry(
+            target="backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"
+        ),
+        "resnet-tiny": Entry(
+            target="backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"
+        ),
         "airnet": Entry(
             target="backbone.nets.airnet:airnet",
             options=_CONV,
@@ -37,14 +43,20 @@ PLUGIN = Plugin(
     },
     heads={"linear": Entry(target="backbone.nets.heads:linear", summary="One linear layer")},
     datasets={
-        "digits": Entry(target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"),
+        "digits": Entry(
+            target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
+        ),
         "mnist": Entry(target=f"{_TORCHVISION}:open_mnist", summary="70,000 digits of 28x28"),
         "fashion-mnist": Entry(target=f"{_TORCHVISION}:open_fashion_mnist", summary="70,000 garments of 28x28"),
         "kmnist": Entry(target=f"{_TORCHVISION}:open_kmnist", summary="70,000 kuzushiji of 28x28"),
         "cifar10": Entry(target=f"{_TORCHVISION}:open_cifar10", summary="60,000 colour pictures of 32x32, 10 classes"),
-        "cifar100": Entry(target=f"{_TORCHVISION}:open_cifar100", summary="60,000 colour pictures of 32x32, 100 classes"),
+        "cifar100": Entry(
+            target=f"{_TORCHVISION}:open_cifar100", summary="60,000 colour pictures of 32x32, 100 classes"
+        ),
         "omniglot": Entry(
-            target=f"{_TORCHVISION}:open_omniglot", options=_PICTURES, summary="32,460 drawings of 105x105, 1,623 characters"
+            target=f"{_TORCHVISION}:open_omniglot",
+            options=_PICTURES,
+            summary="32,460 drawings of 105x105, 1,623 characters",
         ),
         "parquet": Entry(
             target="backbone.data.parquet:open_parquet",

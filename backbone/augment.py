@@ -1,0 +1,76 @@
+"""Batched image augmentation as tensor code: one draw per image, no loop over images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def flip(x: Tensor, which: Tensor) -> Tensor:
+    """Mirror some images left to right. x: [B, C, H, W]; which: [B] bool."""
+    return torch.where(which[:, None, None, None], x.flip(-1), x)
+
+
+def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
+    """Mirror half of the images in even epochs and the other half in odd ones.
+
+    An image is seen both ways in any two epochs, which a coin would not guarantee. indices: [B] int64, the images'
+    places in the training set, hashed so that no class pattern in their order matters.
+
+    Source: Jordan 2024 (arXiv 2404.00498), section 3.6.
+    """
+    coin = (indices * 2654435761 >> 16) & 1
+    return flip(x, (coin + epoch) % 2 == 1)
+
+
+def translate(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Shift every image by up to ``pixels`` in each direction, reflecting at the border. x: [B, C, H, W]."""
+    batch, channels, height, width = x.shape
+    mode = "reflect" if pixels < min(height, width) else "replicate"
+    padded = F.pad(x, (pixels,) * 4, mode=mode)
+    shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device).to(x.device)
+    rows = shift[0][:, None] + torch.arange(height, device=x.device)
+    columns = shift[1][:, None] + torch.arange(width, device=x.device)
+    images = torch.arange(batch, device=x.device)[:, None, None]
+    moved = padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
+
+
+def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Blank a square in every image; zero is the mean colour of normalised images. x: [B, C, H, W].
+
+    Source: DeVries and Taylor 2017 (arXiv 1708.04552), section 3.
+    """
+    batch, _, height, width = x.shape
+    top = torch.randint(0, height, (batch,), generator=generator, device=generator.device).to(x.device) - side // 2
+    left = torch.randint(0, width, (batch,), generator=generator, device=generator.device).to(x.device) - side // 2
+    row = torch.arange(height, device=x.device) - top[:, None]
+    column = torch.arange(width, device=x.device) - left[:, None]
+    inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None, :]
+    return x.masked_fill(inside[:, None], 0.0)
+
+
+def rand_augment(x: Tensor, operations: int, seed: int) -> Tensor:
+    """torchvision's RandAugment on uint8 images [B, C, H, W], with its default magnitude 9.
+
+    The operations are drawn for blocks of 8 images, a compromise between one draw per batch and a Python loop over
+    images. Grey images pass as RGB, since torchvision's colour operations need three channels.
+
+    Source: Cubuk et al. 2020 (arXiv 1909.13719).
+    """
+    from torchvision.transforms import v2  # heavy, and only this needs it
+
+    grey = x.shape[1] == 1
+    images = x.expand(-1, 3, -1, -1) if grey else x
+    transform = v2.RandAugment(num_ops=operations)
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # torchvision draws from the global generator
+        torch.manual_seed(seed)
+        images = torch.cat([transform(block) for block in images.split(8)])
+    return images[:, :1] if grey else images
+
+
+FlipMode = Literal["none", "random", "alternate"]

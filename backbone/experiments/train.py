@@ -1,0 +1,119 @@
+"""``backbone.train``: train a network on images, score it, keep it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from backbone.checkpoint import save_model
+from backbone.contract import Figure, Result, Services
+from backbone.data.load import Data, load
+from backbone.experiments.configs import TrainConfig
+from backbone.hardware import choose_precision
+from backbone.metrics import score
+from backbone.nets.classifier import build
+from backbone.training import Recipe, Trainer
+
+SCORE_SHARE = 0.1  # validation between epochs may take this share of the training time
+
+
+@dataclass
+class State:
+    data: Data
+    trainer: Trainer
+    curves: list[dict[str, float]]
+
+
+class Train:
+    """Units of work are a few seconds of training; the last epoch's unit ends with the scores."""
+
+    def __init__(self, config: TrainConfig, services: Services) -> None:
+        self.config, self.services = config, services
+        self.precision = choose_precision(config.precision, services.device)
+
+    def start(self) -> State:
+        c, s = self.config, self.services
+        data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
+        s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision)
+        model = build(c.backbone, c.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
+        values = {f.name: getattr(c, f.name) for f in fields(Recipe)}
+        return State(data, Trainer(model, data.train, Recipe(**values), s.device, self.precision), [])
+
+    def step(self, state: State) -> bool:
+        trainer = state.trainer
+        ended = trainer.advance()
+        p = trainer.progress
+        epoch = p.step / trainer.steps_per_epoch
+        self.services.progress(p.step, trainer.total_steps, f"epoch {epoch:.1f} of {self.config.epochs}")
+        if ended is not None:
+            row = {"epoch": epoch, **ended, **self._validate(state)}
+            state.curves.append(row)
+            self.services.log(p.step, {name: value for name, value in row.items() if name != "epoch"})
+        return not trainer.done
+
+    def _validate(self, state: State) -> dict[str, float]:
+        """Score the validation images, every epoch for small sets and about ten times in all for large ones."""
+        trainer, split = state.trainer, state.data.validation
+        epoch = trainer.progress.step // trainer.steps_per_epoch
+        every = max(1, round((self.config.epochs or 1) / 10)) if len(state.data.train) > 10_000 else 1
+        if split is None or (epoch % every and not trainer.done):
+            return {}
+        scores = score(trainer.scored_model, split, self.services.device, self.precision)
+        return {f"validation/{name}": scores[name] for name in ("accuracy", "loss")}
+
+    def finish(self, state: State) -> Result:
+        c, data, trainer = self.config, state.data, state.trainer
+        model = trainer.scored_model.eval()
+        test = score(model, data.test, self.services.device, self.precision)
+        last = state.curves[-1]
+        metrics = {
+            "test/accuracy": test["accuracy"],
+            "test/loss": test["loss"],
+            "train/loss": last["train/loss"],
+            "parameters": float(sum(p.numel() for p in model.parameters())),
+            "train_seconds": trainer.progress.seconds,
+            "images_per_second": trainer.total_steps * trainer.batch_size / trainer.progress.seconds,
+        }
+        metrics |= {name: last[name] for name in ("validation/accuracy", "validation/loss") if name in last}
+        about = {
+            "backbone": c.backbone,
+            "backbone_options": dict(c.backbone_options),
+            "in_shape": list(data.in_shape),
+            "classes": list(data.classes),
+            "dataset": c.dataset,
+            "dataset_options": dict(c.dataset_options),
+            "validation": c.validation,
+            "data_sha256": data.fingerprint,
+            "test_accuracy": test["accuracy"],
+            "precision": self.precision,
+            "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        save_model(self.services.trial_dir / "model", model, about)
+        return Result(
+            metrics=metrics,
+            tables={"epochs": state.curves},
+            figures=_curves(state.curves),
+            artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
+        )
+
+    def state_dict(self, state: State) -> dict[str, Any]:
+        return {"trainer": state.trainer.state_dict(), "curves": state.curves}
+
+    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+        state.trainer.load_state_dict(saved["trainer"])
+        state.curves[:] = saved["curves"]
+
+
+def _curves(rows: list[dict[str, float]]) -> dict[str, Figure]:
+    def line(name: str) -> list[tuple[float, float]]:
+        return [(row["epoch"], row[name]) for row in rows if name in row]
+
+    names = [name for name in ("train/loss", "validation/loss") if line(name)]
+    loss = Figure(title="Loss", x_label="epoch", y_label="loss (nat)", series={name: line(name) for name in names})
+    figures = {"loss": loss}
+    if line("validation/accuracy"):
+        series = {"validation/accuracy": line("validation/accuracy")}
+        figures["accuracy"] = Figure(title="Validation accuracy", x_label="epoch", y_label="accuracy", series=series)
+    return figures

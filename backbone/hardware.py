@@ -1,0 +1,40 @@
+"""What the processor can do: devices and precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from backbone.errors import must
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(wanted: str) -> str:
+    """ "auto" is CUDA where there is one."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise must("--device", "one this machine has", "cuda", "Use --device cpu, or see: engram doctor")
+    return wanted
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 arithmetic is in hardware; emulated it is slower than fp32."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported() if torch.backends.mkldnn.is_available() else False
+    return bool(supported) and torch.cpu._is_avx512_bf16_supported()
+
+
+def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: str) -> Precision:
+    """ "auto" is bf16 where the hardware has it, fp32 elsewhere."""
+    if wanted == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return wanted
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    return torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,35 @@
+"""Scoring a classifier on a set of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from backbone.hardware import autocast
+
+if TYPE_CHECKING:
+    from backbone.data.sets import Split
+    from backbone.nets.classifier import Classifier
+
+SCORING_BATCH = 512
+
+
+@torch.inference_mode()
+def score(model: Classifier, split: Split, device: str, precision: str = "fp32") -> dict[str, float]:
+    """Accuracy (fraction), mean cross-entropy (nat) and number of images, in evaluation mode.
+
+    Args:
+        precision: "fp32" or "bf16" (autocast).
+    """
+    training = model.training
+    model.eval()
+    right, loss = 0, 0.0
+    for images, labels in split.batches(torch.arange(len(split)), SCORING_BATCH, device):
+        with autocast(device, precision):
+            logits = model(images.contiguous(memory_format=torch.channels_last)).float()
+        right += int((logits.argmax(1) == labels).sum())
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    model.train(training)
+    return {"accuracy": right / len(split), "loss": loss / len(split), "images": float(len(split))}

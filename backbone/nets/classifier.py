@@ -1,0 +1,69 @@
+"""A whole model: preprocessing, backbone and head in one module, so that none of them can be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from backbone.contract import Scalar
+from backbone.registry import Registry
+
+
+class Normalise(nn.Module):
+    """Images to zero mean and unit deviation per channel, as measured on the training images.
+
+    Shapes: [..., C, H, W] uint8 in 0..255 or float in [0, 1] -> the same shape, float32.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.float().clone())
+        self.register_buffer("std", std.float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit = 255.0 if x.dtype == torch.uint8 else 1.0
+        scale = 1 / (self.std * unit)
+        return x.float() * scale[:, None, None] - (self.mean / self.std)[:, None, None]
+
+
+class Classifier(nn.Module):
+    """Images [B, C, H, W] (uint8, or float in [0, 1]) -> logits [B, classes]."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(self.normalise(x)))
+
+    def forward_normalised(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] float, already normalised (training augments between the two) -> logits [B, classes]."""
+        return self.head(self.backbone(x))
+
+
+def build(
+    backbone: str,
+    options: Mapping[str, Scalar],
+    in_shape: tuple[int, int, int],
+    classes: int,
+    mean: Tensor,
+    std: Tensor,
+    head: str = "linear",
+) -> Classifier:
+    """Build a classifier from registered names. Random initialisation uses torch's global generator.
+
+    Args:
+        options: the backbone's options by field name; absent ones take their defaults.
+        mean: [C], std: [C] of the training images in [0, 1].
+    """
+    registry = Registry.discover()
+    schema = registry.options("backbones", backbone)
+    net = registry.load("backbones", backbone)(in_shape, schema(**options) if schema else None)
+    return Classifier(net, registry.load("heads", head)(net.feature_dim, classes), mean, std)

@@ -1,0 +1,93 @@
+"""Tracing a backbone to a graph, baking composed layers, and folding BatchNorm: all exact, none changes the function."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+_FOLDABLE = (nn.Conv2d, nn.Linear)
+_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class FeatureTracer(fx.Tracer):
+    """Traces ``features``, the part of a backbone without control flow."""
+
+    traced_func_name = "features"
+
+
+def bake(module: nn.Module) -> nn.Module:
+    """A copy in which every layer that knows its plain form (``baked()``) is replaced by it."""
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if hasattr(child, "baked"):
+                setattr(parent, name, child.baked())
+    return module
+
+
+def trace(backbone: nn.Module) -> fx.GraphModule:
+    """The graph of ``backbone.features`` on a baked copy, in evaluation mode.
+
+    Raises whatever torch.fx raises when the code depends on the values of tensors.
+    """
+    baked = bake(backbone).eval()
+    return fx.GraphModule(baked, FeatureTracer().trace(baked))
+
+
+def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
+    """Fold every BatchNorm into the convolution or linear layer before it, where that is exact; the rest stay.
+
+    Exact are a BatchNorm whose only input is a layer with no other consumer, directly or through average pooling
+    (linear, and a constant stays a constant) that does not count padding. Works on a copy, in evaluation mode:
+    ``W' = W * s, b' = (b - mu) * s + beta`` with ``s = gamma / sqrt(var + eps)`` per output channel.
+
+    Source: Ioffe and Szegedy 2015, algorithm 2 (inference form).
+    """
+    graph = copy.deepcopy(graph).eval()
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(norm, _BATCHNORMS) or norm.running_mean is None:
+            continue
+        layer_node = _source_layer(node, modules)
+        if layer_node is None:
+            continue
+        _fold_into(modules[str(layer_node.target)], norm)
+        node.replace_all_uses_with(node.args[0])
+        graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+def _source_layer(norm: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """The layer a BatchNorm can be folded into, or None."""
+    node = norm.args[0]
+    while isinstance(node, fx.Node) and node.op == "call_module" and len(node.users) == 1:
+        module = modules[str(node.target)]
+        if isinstance(module, _FOLDABLE):
+            shared = sum(n.op == "call_module" and n.target == node.target for n in norm.graph.nodes) > 1
+            return None if shared else node
+        if not isinstance(module, nn.AvgPool2d) or _pads(module):
+            return None
+        node = node.args[0]
+    return None
+
+
+def _pads(pool: nn.AvgPool2d) -> bool:
+    padding = pool.padding if isinstance(pool.padding, tuple) else (pool.padding,)
+    return any(padding) and pool.count_include_pad
+
+
+@torch.no_grad()
+def _fold_into(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    mean, var = norm.running_mean, norm.running_var
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    scale = (var + norm.eps).rsqrt()  # type: ignore[operator]
+    scale = scale * norm.weight if norm.weight is not None else scale
+    bias = layer.bias if isinstance(layer.bias, Tensor) else torch.zeros_like(scale)
+    shift = norm.bias if norm.bias is not None else torch.zeros_like(scale)
+    layer.weight = nn.Parameter(weight * scale.view(-1, *[1] * (weight.ndim - 1)), requires_grad=False)
+    layer.bias = nn.Parameter((bias - mean) * scale + shift, requires_grad=False)

@@ -1,0 +1,10 @@
+"""Heads: features -> logits."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def linear(features: int, classes: int) -> nn.Linear:
+    """features: [B, features] -> logits [B, classes]."""
+    return nn.Linear(features, classes)

@@ -1,0 +1,117 @@
+"""Optimizers and learning-rate schedules of the training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+MUON_REST = 0.05  # AdamW's share of the learning rate, for the parameters Muon does not take
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update of every matrix is replaced by the nearest orthogonal one.
+
+    ``m <- mu m + g``; ``W <- (1 - lr wd) W - lr sqrt(max(1, rows / columns)) NS(g + mu m)``, with kernels
+    [C_out, C_in, h, w] as matrices [C_out, C_in h w] and NS a few Newton-Schulz steps. torch.optim.Muon (2.12) takes
+    matrices only, no kernels.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.6, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in (p for p in group["params"] if p.grad is not None):
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                buffer: Tensor = state["momentum"]
+                buffer.mul_(group["momentum"]).add_(weight.grad)
+                update = orthogonalise(weight.grad.add(buffer, alpha=group["momentum"]).flatten(1))
+                gain = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * gain)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
+    """matrix: [m, n] -> about U V^T of its singular value decomposition, singular values within some 0.3 of 1.
+
+    Source: Jordan et al. 2024 (quintic Newton-Schulz iteration and its coefficients).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together, with one relative learning rate.
+
+    Weight decay spares biases and norms (every parameter with fewer than two dimensions).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kind: Literal["sgd", "adamw", "muon"],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        params = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in params if p.ndim >= 2]
+        rest = [p for p in params if p.ndim < 2]
+        if kind == "muon":
+            head = list(getattr(model, "head", nn.Module()).parameters())
+            last = [p for p in matrices if any(p is h for h in head)]
+            matrices = [p for p in matrices if not any(p is h for h in head)]
+            groups = [{"params": last, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            adamw = torch.optim.AdamW(groups, lr * MUON_REST, (0.9, 0.95), fused=True)
+            self.parts: list[torch.optim.Optimizer] = [Muon(matrices, lr, momentum, weight_decay), adamw]
+        else:
+            groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            if kind == "adamw":
+                self.parts = [torch.optim.AdamW(groups, lr, (momentum, 0.999), fused=True)]
+            else:  # torch's SGD decay is not decoupled: it multiplies the gradient, as the papers that use it do
+                self.parts = [torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)]
+        self.parts = [part for part in self.parts if any(group["params"] for group in part.param_groups)]
+        self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
+
+    def step(self, relative_lr: float) -> None:
+        """One step at ``relative_lr`` times the peak rates; clears the gradients."""
+        for part, peaks in zip(self.parts, self.peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * relative_lr
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, saved["parts"], strict=True):
+            part.load_state_dict(state)
+
+
+def relative_rate(schedule: Literal["onecycle", "cosine", "constant"], progress: float, warmup: float) -> float:
+    """Learning rate relative to its peak, at ``progress`` in [0, 1] of the training.
+
+    >>> [round(relative_rate("onecycle", p, 0.25), 2) for p in (0.0, 0.25, 0.625, 1.0)]
+    [0.0, 1.0, 0.5, 0.0]
+    """
+    if progress < warmup:
+        return progress / warmup
+    left = (1 - progress) / (1 - warmup)
+    if schedule == "onecycle":
+        return left
+    return 1.0 if schedule == "constant" else 0.5 - 0.5 * math.cos(math.pi * left)

@@ -1,0 +1,227 @@
+"""The one supervised training loop, resumable after any step.
+
+Everything random is a pure function of (seed, step): the order of an epoch, the augmentation of a batch, dropout. So
+the state to resume from is the weights, the optimizers' buffers and one counter, and a resumed run repeats the
+uninterrupted one bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
+
+from backbone import augment
+from backbone.contract import Strategy
+from backbone.data.sets import Split
+from backbone.errors import TrialError
+from backbone.hardware import Precision, autocast
+from backbone.nets.classifier import Classifier
+from backbone.optim import Optimizers, relative_rate
+from backbone.seeding import derive, generator
+
+UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
+PREPARE_IMAGES = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every value of a training run; the fields mean what they mean in `TrainConfig`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Any
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: Any
+    warmup: float
+    label_smoothing: float
+    flip: str
+    translate: int
+    cutout: int
+    randaugment: int
+    ema: float
+    clip: float
+    gradient_checkpointing: bool
+    seed: int
+
+
+@dataclass
+class Progress:
+    """What changes while training. ``loss_sum`` runs over the current epoch; ``seconds`` over the whole training."""
+
+    model: Classifier
+    optimizers: Optimizers
+    average: AveragedModel | None
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one classifier on one set of images.
+
+    Args:
+        model: freshly built, on the CPU.
+        train: the training images.
+        precision: "fp32", or "bf16" for autocast around the forward pass.
+        strategies: hooks that change the loss or the step (`backbone.contract.Strategy`).
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        train: Split,
+        recipe: Recipe,
+        device: str,
+        precision: Precision,
+        strategies: Sequence[Strategy] = (),
+    ) -> None:
+        self.recipe, self.train, self.device, self.precision = recipe, train, device, precision
+        self.strategies = strategies
+        self.batch_size = min(recipe.batch_size, len(train))
+        self.steps_per_epoch = len(train) // self.batch_size
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self._prepare(model)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+        average = None
+        if recipe.ema:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.progress = Progress(model, optimizers, average)
+        self.progress.loss_sum = self.progress.loss_sum.to(device)
+        self._epoch_order: tuple[int, Tensor] | None = None
+
+    def _prepare(self, model: Classifier) -> None:
+        order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:PREPARE_IMAGES]
+        images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
+        with torch.no_grad():
+            prepare = getattr(model.backbone, "prepare", None)
+            if prepare is not None:
+                prepare(model.normalise(images))
+
+    @property
+    def scored_model(self) -> Classifier:
+        """The model to score and save: the running average when there is one."""
+        average = self.progress.average
+        return self.progress.model if average is None else average.module  # type: ignore[return-value]
+
+    @property
+    def done(self) -> bool:
+        return self.progress.step >= self.total_steps
+
+    def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
+        """Train for about ``seconds``, at most to the end of the epoch.
+
+        Returns:
+            The epoch's mean training loss and learning rate when an epoch ended, else None.
+
+        Raises:
+            TrialError: the loss is not finite.
+        """
+        began = time.perf_counter()
+        p, model = self.progress, self.progress.model.train()
+        epoch, first = divmod(p.step, self.steps_per_epoch)
+        indices = self._order(epoch)[first * self.batch_size : self.steps_per_epoch * self.batch_size]
+        if first == 0:
+            p.loss_sum.zero_()
+        for position, (images, labels) in enumerate(self.train.batches(indices, self.batch_size, self.device)):
+            chosen = indices[position * self.batch_size : (position + 1) * self.batch_size]
+            p.loss_sum += self._step(model, images, labels, chosen, epoch)
+            p.step += 1
+            if time.perf_counter() - began > seconds:
+                break
+        ended = p.step % self.steps_per_epoch == 0
+        mean_loss = p.loss_sum.item() / (p.step - epoch * self.steps_per_epoch)  # waits for the device
+        p.seconds += time.perf_counter() - began
+        if not mean_loss < float("inf"):
+            raise self._diverged()
+        return {"train/loss": mean_loss, "lr": self._rate() * self.recipe.lr} if ended else None
+
+    def _step(self, model: Classifier, images: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        step, recipe = self.progress.step, self.recipe
+        torch.manual_seed(derive(recipe.seed, "layers", step))  # dropout and the like
+        images = self._augment(model, images, indices, epoch)
+        with autocast(self.device, self.precision):
+            if recipe.gradient_checkpointing:
+                logits: Tensor = checkpoint(model.forward_normalised, images, use_reentrant=False)  # type: ignore[assignment]
+            else:
+                logits = model.forward_normalised(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        for strategy in self.strategies:
+            loss = strategy.loss(model, images, labels, loss)
+        loss.backward()
+        for strategy in self.strategies:
+            strategy.after_backward(model)
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        self.progress.optimizers.step(self._rate())
+        if self.progress.average is not None:
+            self.progress.average.update_parameters(model)
+        for strategy in self.strategies:
+            strategy.after_step(model)
+        return loss.detach()
+
+    def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        recipe, step = self.recipe, self.progress.step
+        if recipe.randaugment:
+            images = augment.rand_augment(images, recipe.randaugment, derive(recipe.seed, "randaugment", step))
+        x = model.normalise(images)
+        random = generator(recipe.seed, "augment", step)
+        if recipe.flip == "alternate":
+            x = augment.flip_alternate(x, indices.to(x.device), epoch)
+        elif recipe.flip == "random":
+            x = augment.flip(x, torch.rand(len(x), generator=random).to(x.device) < 0.5)
+        if recipe.translate:
+            x = augment.translate(x, recipe.translate, random)
+        if recipe.cutout:
+            x = augment.cutout(x, recipe.cutout, random)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "order", epoch))
+            self._epoch_order = (epoch, order)
+        return self._epoch_order[1]
+
+    def _rate(self) -> float:
+        done = (self.progress.step + 1) / (self.total_steps + 1)
+        return relative_rate(self.recipe.schedule, done, self.recipe.warmup)
+
+    def _diverged(self) -> TrialError:
+        lr = self.recipe.lr * self._rate()
+        return TrialError(
+            f"the training loss must be finite; got nan or inf by step {self.progress.step} of {self.total_steps}, at "
+            f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, a longer --warmup, --clip 1 or --precision fp32."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        p = self.progress
+        return {
+            "model": p.model.state_dict(),
+            "optimizers": p.optimizers.state_dict(),
+            "average": None if p.average is None else p.average.state_dict(),
+            "step": p.step,
+            "loss_sum": p.loss_sum,
+            "seconds": p.seconds,
+            "strategies": [strategy.state_dict() for strategy in self.strategies],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        p = self.progress
+        p.model.load_state_dict(saved["model"])
+        p.optimizers.load_state_dict(saved["optimizers"])
+        if p.average is not None:
+            p.average.load_state_dict(saved["average"])
+        p.step, p.seconds = saved["step"], saved["seconds"]
+        p.loss_sum = saved["loss_sum"].to(self.device)
+        for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
+            strategy.load_state_dict(state)
