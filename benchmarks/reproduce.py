@@ -1,0 +1,99 @@
+"""``engram reproduce``: run what somebody published, with their protocol, and judge our figure against theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from backbone.contract import Target
+from backbone.errors import UserError, nearest
+from backbone.registry import Registry
+from benchmarks.command import read, say
+from benchmarks.config import Checker, experiment_config
+from benchmarks.driver import Setting, drive
+from benchmarks.flags import Quick
+from benchmarks.layout import prepare
+from benchmarks.plan import Planner
+from benchmarks.records import Record
+from benchmarks.runs import report_troubles, setting
+from benchmarks.stats import interval
+from benchmarks.tables import render
+
+if TYPE_CHECKING:
+    from benchmarks.cli import Command
+
+
+def run(name: str, command: Command, argv: list[str]) -> int:
+    """Run the named target, or all whose data are there; 1 when one could not be run, 3 when one was missed."""
+    found = read(name, command, argv, Quick, words=1)
+    if found is None:
+        return 0
+    words, flags = found
+    registry = Registry.discover()
+    targets = registry.targets()
+    if words and words[0] not in targets:
+        raise UserError(f"TARGET must be a known one; got {words[0]}. {nearest(words[0], targets)}")
+    how = setting(flags, prepare(flags.out), [name, *argv], flags.workers or 1)
+    rows = [judge(target, registry, how, flags) for key, target in targets.items() if not words or key == words[0]]
+    if flags.json:
+        print(json.dumps({"targets": rows}))
+    else:
+        for target in targets.values():
+            if not words or target.name == words[0]:
+                say(f"{target.name}: {target.experiment} {_words(target)}; {target.protocol}; {target.source}")
+        print(render("targets", rows) if rows else "no target is registered")
+    verdicts = {row["verdict"] for row in rows}
+    failed = "failed" in verdicts or (bool(words) and "no data" in verdicts)
+    return 1 if failed else 3 if "missed" in verdicts else 0
+
+
+def judge(target: Target, registry: Registry, how: Setting, flags: Quick) -> dict[str, Any]:
+    """Run one target over its seeds; one row of the table."""
+    planner = Planner(registry, how.out)
+    wanted = [planner.add(target.experiment, config_of(target, seed, registry)).id for seed in target.seeds]
+    outcome = drive(list(planner.trials.values()), how, None)
+    report_troubles(outcome, flags)
+    if outcome.signal is not None:
+        raise KeyboardInterrupt
+    row = {"target": target.name, "metric": target.metric, "published": target.value, "tolerance": target.tolerance}
+    metrics = [Record(how.out / "trials" / trial).metrics for trial in wanted]
+    values = [found[target.metric] for found in metrics if target.metric in found]
+    if len(values) < len(wanted):
+        no_data = target.needs_data and all(failure.kind in ("user", "needs") for failure in outcome.failures)
+        return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no data" if no_data else "failed"}
+    ours = interval(values)
+    verdict = "reproduced" if reproduced(target, ours.mean, registry) else "missed"
+    return {**row, "ours": ours.mean, "low": ours.low, "high": ours.high, "n": ours.n, "verdict": verdict}
+
+
+def config_of(target: Target, seed: int, registry: Registry) -> Any:
+    """The configuration a target asks for; options of named things are written ``backbone.width``."""
+    cls = experiment_config(registry, target.experiment)
+    checker = Checker(registry, lambda path: path, f"Mend the target {target.name}.")
+    return checker.finish(checker.build(cls, {**_nested(cls, target.options), "seed": seed}))
+
+
+def reproduced(target: Target, ours: float, registry: Registry) -> bool:
+    """Whether our mean is not worse than the published figure by more than the tolerance."""
+    metrics = experiment_config(registry, target.experiment).metrics
+    direction = next((metric.direction for metric in metrics if metric.name == target.metric), "max")
+    return ours >= target.value - target.tolerance if direction == "max" else ours <= target.value + target.tolerance
+
+
+def _nested(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    from benchmarks.schema import schema
+
+    tables = {option.options_of: option.key for option in schema(cls) if option.options_of}
+    values: dict[str, Any] = {}
+    for key, value in options.items():
+        head, dot, tail = key.partition(".")
+        if dot:
+            values.setdefault(tables.get(head, head), {})[tail] = value
+        else:
+            values[key] = value
+    return values
+
+
+def _words(target: Target) -> str:
+    return " ".join(f"--{key} {value}" for key, value in target.options.items())

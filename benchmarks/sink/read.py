@@ -1,0 +1,73 @@
+"""Reads a sweep's trials back from an MLflow store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.outcomes import Outcome
+from benchmarks.records import Status
+from benchmarks.sink.state import metric_key
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_STATUS: dict[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING": "running", "KILLED": "unfinished"}
+
+
+def stored_sweep(
+    client: MlflowClient, experiment: str | None, sweep: str
+) -> tuple[tuple[str, ...], list[Outcome], list[str]]:
+    """(axes, trials, names of all sweeps) of the store; a trial that several machines ran counts once."""
+    if experiment is None:
+        return (), [], []
+    parents = list(_runs(client, experiment, "tags.`engram.home` != ''"))
+    known = sorted({run.data.tags["engram.sweep"] for run in parents if "engram.sweep" in run.data.tags})
+    axes: dict[str, Any] = {}
+    for run in parents:
+        if run.data.tags.get("engram.sweep") == sweep:
+            axes.update(_json(run.data.tags.get("engram.axes", "")))
+    best: dict[str, Run] = {}
+    for run in _runs(client, experiment, f"tags.`engram.in.{metric_key(sweep)}` = 'yes'"):
+        trial = run.data.tags.get("engram.trial", run.info.run_id)
+        if trial not in best or (run.info.status == "FINISHED" != best[trial].info.status):
+            best[trial] = run
+    return tuple(axes), [_outcome(trial, run) for trial, run in sorted(best.items())], known
+
+
+def _runs(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], text, page_token=token, order_by=["attributes.start_time DESC"])
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _outcome(trial: str, run: Run) -> Outcome:
+    tags, status = run.data.tags, _STATUS.get(run.info.status, "unfinished")
+    options = _json(tags.get("engram.config", "")) or dict(run.data.params)
+    metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("final/")}
+    # a final number whose name the ledger had taken
+    metrics |= {key[6:]: value for key, value in run.data.metrics.items() if key.startswith("final/")}
+    seconds = tags.get("engram.seconds")
+    return Outcome(
+        trial=trial,
+        experiment=tags.get("engram.experiment", "?"),
+        options=options,
+        metrics=metrics if status == "done" else {},
+        status=status,
+        seconds=float(seconds) if seconds else None,
+        why=tags.get("engram.error", "" if status == "done" else "it has no result in this store"),
+    )
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,180 @@
+"""What the sink remembers about each trial, and what it has yet to tell the tracking store; no mlflow here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from benchmarks.layout import write_json
+from benchmarks.records import Line, Record, Sweep, parse_lines, read_json
+from benchmarks.stats import interval
+
+BATCH = 1000  # metrics a request may carry
+_TAIL = 256  # bytes before the offset that show whether the ledger is still the one that was read
+_REFUSED = re.compile(r"[^/\w.\- ]")
+
+
+@dataclass
+class Mark:
+    """How far one trial has been told to one store.
+
+    ``store`` names the store's incarnation, for a deleted one comes back new; ``adopted`` the sweeps it was put under.
+    """
+
+    store: str = ""
+    run: str = ""
+    offset: int = 0
+    tail: str = ""
+    told: str = ""
+    adopted: list[str] = field(default_factory=list)
+
+
+class Memory:
+    """A ``sink.json``: one mark per tracking address, replaced as a whole so that no kill leaves half of one."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self.path = path
+        self.address = address
+
+    def load(self, store: str) -> Mark:
+        kept = read_json(self.path).get(self.address)
+        if not isinstance(kept, dict) or kept.get("store") != store:
+            return Mark(store=store)
+        return Mark(**{key: value for key, value in kept.items() if key in Mark.__dataclass_fields__})
+
+    def save(self, mark: Mark) -> None:
+        write_json(self.path, {**read_json(self.path), self.address: asdict(mark)})
+
+
+def metric_key(name: str) -> str:
+    """``name`` as MLflow accepts it. Mended names end in a hash, so that two names never become one.
+
+    >>> metric_key("test/accuracy"), metric_key("top@5")
+    ('test/accuracy', 'top_5-e67973')
+    """
+    mended = _REFUSED.sub("_", name)[:200].strip("/") or "_"
+    mended = posixpath.normpath(mended.replace("..", "_"))
+    if mended == "." or mended != name:
+        return f"{mended.strip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return name
+
+
+def address_of(tracking_uri: str | None) -> str:
+    """The name of a store in ``sink.json``; never with the password an address may carry.
+
+    >>> address_of("https://me:secret@host:5000/x")
+    'https://host:5000/x'
+    """
+    if tracking_uri is None:
+        return "default"  # not its path: the whole folder may be moved
+    parts = urlsplit(tracking_uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else tracking_uri
+
+
+def execution(folder: Path) -> str:
+    """Names this very execution of a trial by the first line of its ledger: another machine's has another clock."""
+    try:
+        with (folder / "metrics.jsonl").open("rb") as ledger:
+            first = ledger.readline()
+    except OSError:
+        return ""
+    return hashlib.sha256(first).hexdigest()[:16] if first.endswith(b"\n") else ""
+
+
+def told_state(record: Record) -> str:
+    """The state the trial's run should show, with a digest of what is said at the end; empty: nothing to tell yet."""
+    endings = {"done": ("FINISHED", "result.json"), "failed": ("FAILED", "error.json")}
+    if record.status in endings:
+        state, name = endings[record.status]
+        try:
+            return f"{state}:{hashlib.sha256((record.folder / name).read_bytes()).hexdigest()[:16]}"
+        except OSError:
+            return ""
+    if not execution(record.folder):
+        return ""
+    return "RUNNING" if record.status == "running" else "KILLED"
+
+
+def rewound(folder: Path, mark: Mark) -> bool:
+    """Whether the ledger before the mark is no longer what was read (its tail was lost with the power, say)."""
+    return mark.offset > 0 and tail_digest(folder, mark.offset) != mark.tail
+
+
+def tail_digest(folder: Path, offset: int) -> str:
+    try:
+        with (folder / "metrics.jsonl").open("rb") as ledger:
+            ledger.seek(max(0, offset - _TAIL))
+            tail = ledger.read(min(offset, _TAIL))
+    except OSError:
+        return ""
+    return hashlib.sha256(tail).hexdigest()[:16]
+
+
+def pending(folder: Path, offset: int) -> Iterator[tuple[list[Line], int]]:
+    """Batches of the measurements after byte ``offset``, each with the offset behind it; a torn last line waits."""
+    try:
+        ledger = (folder / "metrics.jsonl").open("rb")
+    except OSError:
+        return
+    with ledger:
+        ledger.seek(offset)
+        while raw := [line for line in islice(ledger, BATCH) if line.endswith(b"\n")]:
+            offset += sum(map(len, raw))
+            yield list(parse_lines(b"".join(raw))), offset
+
+
+def adoption(sweep: str, parent: str) -> str:
+    return f"{sweep}:{parent}"
+
+
+def behind(record: Record, mark: Mark) -> bool:
+    """Whether the store lacks anything about the trial."""
+    state = told_state(record)
+    if not state:
+        return False
+    if state != mark.told or rewound(record.folder, mark):
+        return True
+    return next(pending(record.folder, mark.offset), None) is not None
+
+
+def group_label(options: Mapping[str, object]) -> str:
+    """How a group of a sweep is called in metric names.
+
+    >>> group_label({"backbone": "mlp", "epochs": 3})
+    'backbone mlp epochs 3'
+    """
+    return " ".join(f"{axis} {value}" for axis, value in options.items()) or "all"
+
+
+def aggregates(sweep: Sweep) -> dict[str, float] | None:
+    """Mean, interval and n of every metric per group; None as long as a trial may still change them."""
+    groups: dict[str, list[Record]] = {}
+    for record in sweep.records:
+        if record.status not in ("done", "failed"):
+            return None
+        if record.status == "done":
+            axes = {axis: record.config.get(axis) for axis in sweep.axes}
+            groups.setdefault(group_label(axes), []).append(record)
+    values: dict[str, float] = {}
+    for label, records in groups.items():
+        for metric in sorted({name for record in records for name in record.metrics}):
+            found = interval([record.metrics[metric] for record in records if metric in record.metrics])
+            summary = {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
+            values.update({f"{label}/{metric}/{key}": value for key, value in summary.items() if value is not None})
+    return values
+
+
+def sweep_digest(sweep: Sweep) -> str:
+    """Changes when the sweep's trials or their results do."""
+    said: Sequence[object] = [
+        sorted((record.trial, record.status, sorted(record.metrics.items())) for record in sweep.records),
+        dict(sweep.axes),
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]

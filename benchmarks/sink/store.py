@@ -1,0 +1,343 @@
+"""Speaks to an MLflow client: runs, batches, endings, sweeps. Every call may be made again and doubles nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backbone.contract import Scalar
+from benchmarks.layout import sweep_dir
+from benchmarks.records import Line, Record, Sweep
+from benchmarks.sink.params import params_of
+from benchmarks.sink.state import (
+    BATCH,
+    Mark,
+    Memory,
+    adoption,
+    aggregates,
+    execution,
+    metric_key,
+    pending,
+    rewound,
+    tail_digest,
+    told_state,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_ENTITIES = 100  # params or tags a request may carry
+_TAG_SIZE = 8000
+_ARTIFACTS = ("config.json", "provenance.json", "result.json", "error.json")
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse.sshfs"}
+
+
+class Teller:
+    """Tells one store, one experiment of it, about trials and sweeps of the output folder ``out``."""
+
+    def __init__(self, client: MlflowClient, experiment: str, out: Path) -> None:
+        self.client = client
+        self.experiment = experiment
+        self.home = sha256(f"{socket.gethostname()}:{out}".encode()).hexdigest()[:16]
+        self.out = out
+
+    # --- trials -------------------------------------------------------------------------------------------------------
+
+    def tell_trial(self, record: Record, memory: Memory, mark: Mark, sweep: str, parent: str) -> None:
+        """Bring the trial's run up to date, saving the mark after every step that need not be repeated."""
+        state = told_state(record)  # before the ledger is read: what is told as finished was complete
+        if not state:
+            return
+        run, found = self._run_of(record, mark)
+        if run.info.lifecycle_stage != "active":
+            mark.told = state  # its owner deleted it on purpose
+            memory.save(mark)
+            return
+        known: set[tuple[str, int]] = set()
+        if found or rewound(record.folder, mark):
+            mark.offset = 0
+            known = self._known(run)
+        mark.run = run.info.run_id
+        self._adopt(run, sweep, parent)
+        mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
+        for lines, offset in pending(record.folder, mark.offset):
+            self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known])
+            mark.offset, mark.tail = offset, tail_digest(record.folder, offset)
+            memory.save(mark)
+        if state != mark.told:
+            self._end(record, run, state)
+            mark.told = state
+        memory.save(mark)
+
+    def _run_of(self, record: Record, mark: Mark) -> tuple[Run, bool]:
+        """The trial's run, and whether it was found by its tag: then nothing is known of what was told to it."""
+        if mark.run:
+            try:
+                return self.client.get_run(mark.run), False
+            except Exception as error:  # its type depends on the kind of store
+                if "not found" not in str(error).lower() and "RESOURCE_DOES_NOT_EXIST" not in str(error):
+                    raise
+        mark.offset, mark.tail, mark.told = 0, "", ""
+        this = execution(record.folder)
+        for run in self._search({"engram.trial": record.trial}):
+            if run.data.tags.get("engram.execution", "") in (this, ""):
+                return run, True
+        return self._create(record, this), False
+
+    def _create(self, record: Record, this: str) -> Run:
+        ledger = record.ledger()
+        start = ledger[0].t if ledger else int((record.folder / "config.json").stat().st_mtime * 1000)
+        tags = {"engram.trial": record.trial, "engram.execution": this, **tags_of(record)}
+        return self.client.create_run(self.experiment, start_time=start, run_name=run_name(record), tags=tags)
+
+    def _params(self, run: Run, record: Record) -> None:
+        from mlflow.entities import Param
+
+        # params cannot be changed: those that are there stay
+        named = {metric_key(name): str(value) for name, value in params_of(record).items()}
+        fresh = [Param(name, value) for name, value in named.items() if name not in run.data.params]
+        for first in range(0, len(fresh), _ENTITIES):
+            self.client.log_batch(run.info.run_id, params=fresh[first : first + _ENTITIES])
+
+    def _known(self, run: Run) -> set[tuple[str, int]]:
+        history = self.client.get_metric_history
+        return {(key, point.step) for key in run.data.metrics for point in history(run.info.run_id, key)}
+
+    def _log(self, run: str, lines: list[Line]) -> None:
+        from mlflow.entities import Metric
+
+        if lines:
+            self.client.log_batch(run, [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines])
+
+    def _adopt(self, run: Run, sweep: str, parent: str) -> None:
+        """A trial shared by several sweeps stays below the first, and says it belongs to all."""
+        self._tag(run, {f"engram.in.{metric_key(sweep)}": "yes"} if sweep else {})
+        before = run.data.tags.get("mlflow.parentRunId", "")
+        if parent and before != parent and not self._is_live(before):
+            self._tag(run, {"mlflow.parentRunId": parent})
+
+    def _is_live(self, run: str) -> bool:
+        if not run:
+            return False
+        try:
+            return self.client.get_run(run).info.lifecycle_stage == "active"
+        except Exception:
+            return False  # gone for good, or the next call fails the same way and says so
+
+    def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        fresh = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+        for first in range(0, len(fresh), _ENTITIES):
+            self.client.log_batch(run.info.run_id, tags=fresh[first : first + _ENTITIES])
+
+    def _end(self, record: Record, run: Run, state: str) -> None:
+        """Final numbers, files and the state. Resumed trials come here again, with more to say."""
+        status, run_id = state.partition(":")[0], run.info.run_id
+        self._tag(run, {"engram.execution": execution(record.folder), **tags_of(record)})
+        self._params(run, record)
+        self._dataset(run, record)
+        if status == "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+            return
+        ledger = record.ledger()
+        end = ledger[-1].t if ledger else int(newest(record.folder) * 1000)
+        if status == "FINISHED":
+            told, history = self.client.get_run(run_id).data.metrics, {line.name for line in ledger}
+            step = max((line.step for line in ledger), default=0)
+            final = [Line(end, step, final_key(name, history), value) for name, value in record.metrics.items()]
+            missing = [line for line in final if metric_key(line.name) not in told]
+            for first in range(0, len(missing), BATCH):
+                self._log(run_id, missing[first : first + BATCH])
+        for name in _ARTIFACTS:
+            if (record.folder / name).is_file():
+                self.client.log_artifact(run_id, str(record.folder / name))
+        self.client.set_terminated(run_id, status, end_time=end)
+
+    def _dataset(self, run: Run, record: Record) -> None:
+        digest = record.provenance.get("facts.data_sha256")
+        if not digest or (run.inputs is not None and run.inputs.dataset_inputs):
+            return
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput
+
+        name = str(record.config.get("dataset") or "data")
+        source = CodeDatasetSource(tags={"dataset": name, "sha256": str(digest)})
+        # the column for the digest holds 36 characters
+        dataset = MetaDataset(source, name=name, digest=str(digest)[:32])
+        self.client.log_inputs(run.info.run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[])])
+
+    # --- sweeps -------------------------------------------------------------------------------------------------------
+
+    def tell_sweep(self, sweep: Sweep, known: str, digest: str) -> str:
+        """The id of the sweep's run, with the table of its groups once every trial is over.
+
+        MLflow cannot take a number back. When the table changes (another seed was added), a new run replaces the old
+        one, so that every key has one value.
+        """
+        values = aggregates(sweep)
+        mine = self._search({"engram.sweep": sweep.name, "engram.home": self.home})
+        mine += [run for run in self._runs_by_id(known) if run.info.run_id not in {other.info.run_id for other in mine}]
+        stamp = digest if values is not None else ""
+        keep = next((run for run in mine if run.data.tags.get("engram.table", "") in (stamp, "")), None)
+        if keep is None:
+            keep = self._create_parent(sweep)
+        self._tag(keep, {"engram.axes": json.dumps(dict(sweep.axes))[:_TAG_SIZE]})
+        if values is not None:
+            self._tag(keep, {"engram.table": digest})  # first: a half-told table must not be taken for another one's
+            self._tell_table(keep, sweep, values)
+        for run in mine:
+            if run.info.run_id != keep.info.run_id:
+                self.client.delete_run(run.info.run_id)
+        return keep.info.run_id
+
+    def _create_parent(self, sweep: Sweep) -> Run:
+        tags = {"engram.sweep": sweep.name, "engram.home": self.home, "mlflow.note.content": sweep.suite[:_TAG_SIZE]}
+        starts = [ledger[0].t for record in sweep.records if (ledger := record.ledger())]
+        start = min(starts) if starts else int((sweep_dir(self.out, sweep.name) / "plan.json").stat().st_mtime * 1000)
+        return self.client.create_run(
+            self.experiment, start_time=start, run_name=sweep.name, tags={**tags, **_source_tags()}
+        )
+
+    def _tell_table(self, parent: Run, sweep: Sweep, values: Mapping[str, float]) -> None:
+        ends = [ledger[-1].t for record in sweep.records if (ledger := record.ledger())]
+        end = max(ends) if ends else parent.info.start_time
+        lines = [Line(end, 0, name, value) for name, value in values.items()]
+        for first in range(0, len(lines), BATCH):
+            self._log(parent.info.run_id, lines[first : first + BATCH])
+        failed = any(record.status == "failed" for record in sweep.records)
+        self.client.set_terminated(parent.info.run_id, "FAILED" if failed else "FINISHED", end_time=end)
+
+    def _runs_by_id(self, run: str) -> list[Run]:
+        if not run:
+            return []
+        try:
+            found = self.client.get_run(run)
+        except Exception:
+            return []  # it was deleted for good: another one takes its place
+        return [found] if found.info.lifecycle_stage == "active" else []
+
+    def _search(self, tags: Mapping[str, str]) -> list[Run]:
+        text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return list(self.client.search_runs([self.experiment], text, order_by=["attributes.start_time DESC"]))
+
+
+# --- what is said about a trial ---------------------------------------------------------------------------------------
+
+
+def final_key(name: str, history: set[str]) -> str:
+    """A final number goes by its own name, unless the ledger has a curve of that name: then below ``final/``."""
+    return f"final/{name}" if name in history else name
+
+
+def run_name(record: Record) -> str:
+    """A name for people.
+
+    >>> run_name(Record(Path("trials/0123456789abcdef")))
+    '? 01234567'
+    """
+    said = [record.config.get(key) for key in ("backbone", "dataset")]
+    seed = [] if record.seed is None else [f"seed {record.seed}"]
+    return " ".join([record.experiment, *(str(value) for value in said if value), *seed, record.trial[:8]])
+
+
+def tags_of(record: Record) -> dict[str, str]:
+    """Where the trial came from; whatever its provenance knows goes by the names a reader looks for."""
+    facts = record.provenance
+    tags = {
+        "engram.experiment": record.experiment,
+        "engram.version": str(record.about.get("version", "")),
+        "git.commit": facts.get("git.commit"),
+        "git.dirty": facts.get("git.dirty"),
+        "mlflow.source.git.commit": facts.get("git.commit"),
+        "data.sha256": facts.get("facts.data_sha256"),
+        "env.sha256": environment_digest(facts),
+        "engram.error": record.error.get("message") if record.status == "failed" else None,
+        "engram.seconds": record.seconds,
+    }
+    config = json.dumps(record.config)
+    if len(config) <= _TAG_SIZE:  # never half of it: compare reads it back
+        tags["engram.config"] = config
+    return _source_tags() | {key: str(value)[:_TAG_SIZE] for key, value in tags.items() if value not in (None, "")}
+
+
+def environment_digest(facts: Mapping[str, Scalar]) -> str | None:
+    """One word for packages, Python and machine: equal for runs that were made under the same ones."""
+    alone = ("python", "platform", "processor")
+    kept = sorted((name, str(value)) for name, value in facts.items() if name in alone or name.startswith("packages."))
+    return sha256(json.dumps(kept).encode()).hexdigest() if kept else None
+
+
+def _source_tags() -> dict[str, str]:
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or ""
+    return {"mlflow.source.name": "engram", "mlflow.source.type": "LOCAL"} | ({"mlflow.user": user} if user else {})
+
+
+def newest(folder: Path) -> float:
+    """When the trial was last heard of, unix seconds."""
+    return max(path.stat().st_mtime for name in _ARTIFACTS if (path := folder / name).exists())
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+
+
+def probe(uri: str, patience: float, *, write: bool) -> None:
+    """Fail within ``patience`` seconds when the database is locked, read-only or none; mlflow waits 20 s per call.
+
+    Raises:
+        sqlite3.Error: it cannot be written (or, without ``write``, read) now.
+    """
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.exists():
+        return
+    connection = sqlite3.connect(path, timeout=patience)
+    try:
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.rollback()
+    finally:
+        connection.close()
+
+
+def use_wal(uri: str) -> None:
+    """Let readers (the UI) and the writer work at once; lasts. Never over a network, where it breaks."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    header = path.open("rb").read(20)
+    if header[18:20] == b"\x02\x02" or file_system(path) in _NETWORK_FILE_SYSTEMS:
+        return
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system below ``path`` where the system says so, else empty."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [mount for mount in mounts if path.resolve().is_relative_to(mount[1].replace("\\040", " "))]
+    return max(holding, key=lambda mount: len(mount[1]), default=["", "", ""])[2]
+
+
+def forget_deleted(uri: str) -> None:
+    """Make mlflow let go of a database that was deleted: it would go on writing to the file that is no more."""
+    if Path(uri.removeprefix("sqlite:///")).exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    engine = SqlAlchemyStore._engine_map.pop(uri, None)
+    if engine is not None:
+        engine.dispose()
+    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
