@@ -89,11 +89,11 @@ class Checker:
             return {}
         own = {sub.key: sub for sub in schema(cls)}
         self._unknown(values, own, f"{option.key}.")
-        return {
-            own[key].field: self._value(own[key], f"{option.key}.{key}", value)
-            for key, value in values.items()
-            if key in own
+        checked = {
+            key: self._value(own[key], f"{option.key}.{key}", value) for key, value in values.items() if key in own
         }
+        # spelling out a default is the same configuration as leaving it out
+        return {own[key].field: value for key, value in checked.items() if plain(value) != plain(own[key].default)}
 
     def _add(self, problem: str) -> None:
         if problem not in self.problems:

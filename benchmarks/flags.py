@@ -24,7 +24,7 @@ class Nothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosing:
+class Diagnosing(Where):
     json: bool = False
     """Print one JSON object."""
 

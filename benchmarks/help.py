@@ -26,11 +26,16 @@ def show_command(name: str, command: Command, flags: type) -> None:
 
 def show_experiment(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> None:
     """Print an experiment's options, those of the network and data set that ``argv`` chooses included."""
+    about = " ".join((experiment_config(registry, experiment).__doc__ or "").split())
+    _print(with_runner_flags(experiment, argv, registry, flags), f"engram run {experiment}", about)
+
+
+def with_runner_flags(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> type:
+    """A dataclass of an experiment's options and those of ``engram run``, side by side."""
     cls = experiment_config(registry, experiment)
     parts = {"experiment": with_named_options(cls, registry, argv), "runner": flags}
     fields = [(name, Annotated[part, tyro.conf.arg(name="")]) for name, part in parts.items()]
-    both = dataclasses.make_dataclass("Both", fields, kw_only=True)
-    _print(both, f"engram run {experiment}", " ".join((cls.__doc__ or "").split()))
+    return dataclasses.make_dataclass("Options", fields, kw_only=True)
 
 
 def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Sequence[str]) -> type:
@@ -54,9 +59,10 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
 
 def _defaults(cls: type[ExperimentConfig], argv: Sequence[str]) -> ExperimentConfig:
     """What leaving an option out gives, for the named things that ``argv`` chooses: recipes depend on them."""
-    chosen = {option.field: last_value(argv, option.flag) for option in schema(cls) if option.kind is not None}
+    named = [option for option in schema(cls) if option.kind is not None]
+    chosen: dict[str, Any] = {option.field: last_value(argv, option.flag) or option.default for option in named}
     try:
-        return cls(**{name: value for name, value in chosen.items() if value is not None}).resolved()
+        return cls(**chosen).resolved()
     except Exception:  # help must come up whatever else is on the command line
         return cls()
 

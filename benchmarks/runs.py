@@ -124,14 +124,14 @@ def sweep(name: str, command: Command, argv: list[str]) -> int:
     registry = Registry.discover()
     suite = load_suite(Path(path), registry)
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    _, trials, plan = plan_suite(suite, registry, out)
+    trials, plan = plan_suite(suite, registry, out)
     if flags.dry_run:
         return show_plan(trials, flags.json)
     outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], flags.workers))
     return finish_sweep(out, plan, outcome, flags)
 
 
-def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[Planner, list[Trial], dict[str, Any]]:
+def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[list[Trial], dict[str, Any]]:
     """All trials of a suite, those that others need included, and the content of plan.json."""
     planner = Planner(registry, out)
     cells: dict[str, dict[str, Any]] = {}
@@ -146,7 +146,7 @@ def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[Planner, li
         "seeds": list(suite.seeds),
         "trials": list(cells.values()),
     }
-    return planner, list(planner.trials.values()), plan
+    return list(planner.trials.values()), plan
 
 
 def run_suite(name: str, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
