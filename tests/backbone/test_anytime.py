@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from backbone.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
+from backbone.data.sets import MemorySplit
+from backbone.errors import UserError
+from backbone.nets.classifier import Classifier, build
+
+
+class Ramp(nn.Module):
+    """Gives the image's mean times the step number, so that read-outs can be told by hand."""
+
+    in_shape, feature_dim, stage_channels, convertible, steps = (1, 2, 2), 1, (1,), "no", 4
+
+    def __init__(self, readout):
+        super().__init__()
+        self.readout = readout
+
+    def forward_steps(self, x):
+        return torch.stack([x.mean((1, 2, 3)).unsqueeze(1) * t for t in range(1, 5)])
+
+
+FEATURES = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_mean_is_that_of_the_steps_so_far():
+    got = read_out(FEATURES, [1, 3, 6], "mean")
+    for place, steps in enumerate((1, 3, 6)):
+        torch.testing.assert_close(got[place], FEATURES[:steps].mean(0))
+
+
+def test_last_is_the_step_itself():
+    assert torch.equal(read_out(FEATURES, [1, 3, 6], "last"), FEATURES[[0, 2, 5]])
+
+
+@pytest.mark.parametrize("steps", [[], [0], [7], [1, 7]])
+def test_steps_the_network_does_not_have(steps):
+    with pytest.raises(UserError, match="steps must be between 1 and the network's 6"):
+        read_out(FEATURES, steps, "mean")
+
+
+@pytest.mark.parametrize(("readout", "factors"), [("mean", [1.0, 2.5]), ("last", [1.0, 4.0])])
+def test_logits_follow_the_networks_own_read_out(readout, factors):
+    model = Classifier(Ramp(readout), nn.Linear(1, 2), torch.zeros(1), torch.ones(1))
+    x = torch.rand(3, 1, 2, 2)
+    logits = logits_at(model, model.backbone.forward_steps(x), [1, 4])
+    for got, factor in zip(logits, factors, strict=True):
+        torch.testing.assert_close(got, model.head(x.mean((1, 2, 3)).unsqueeze(1) * factor))
+
+
+@pytest.fixture
+def split():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (37, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return MemorySplit(images, torch.randint(0, 3, (37,), generator=generator))
+
+
+@torch.no_grad()
+def test_rows_are_those_of_scoring_by_hand(split):
+    torch.manual_seed(0)
+    model = build("mlp", {}, (1, 8, 8), 3, torch.tensor([0.5]), torch.tensor([0.3])).eval()
+    (row,) = accuracy_vs_steps(model, split, [1], "cpu", 10)
+    logits = model(split.images)
+    assert row["steps"] == 1
+    assert row["accuracy"] == pytest.approx((logits.argmax(1) == split.labels).float().mean().item())
+    assert row["loss"] == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batches_and_survive_a_round_trip():
+    logits, labels = torch.randn(2, 20, 4), torch.randint(0, 4, (20,))
+    whole, parts = StepScores([1, 2]), StepScores([1, 2])
+    whole.add(logits, labels)
+    parts.add(logits[:, :7], labels[:7])
+    resumed = StepScores([1, 2])
+    resumed.load_state_dict(parts.state_dict())
+    resumed.add(logits[:, 7:], labels[7:])
+    assert torch.equal(resumed.correct, whole.correct)
+    torch.testing.assert_close(resumed.loss, whole.loss)
+    assert resumed.images == whole.images == 20
+    assert [row["steps"] for row in whole.rows()] == [1, 2]

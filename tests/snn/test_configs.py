@@ -1,0 +1,70 @@
+import subprocess
+import sys
+from dataclasses import fields
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backbone.experiments.configs import TrainConfig
+from snn.configs import ConvertConfig, curve_steps
+
+
+def test_without_from_the_network_is_trained_by_backbone_train():
+    config = ConvertConfig(dataset="digits", backbone="mlp", epochs=3, seed=4, steps=8).resolved()
+    requirement = config.requires()["trained"]
+    assert requirement.experiment == "backbone.train"
+    assert type(requirement.config) is TrainConfig
+    for field in fields(TrainConfig):
+        assert getattr(requirement.config, field.name) == getattr(config, field.name)
+    assert requirement.config == TrainConfig(dataset="digits", backbone="mlp", epochs=3, seed=4).resolved()
+    assert config.problems() == []
+
+
+def test_with_from_the_given_trial_is_used():
+    config = ConvertConfig(from_trial="abc", steps=8, seed=3)
+    assert config.resolved() == config
+    assert config.requires()["trained"].trial == "abc"
+    assert config.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("option", "flag"),
+    [
+        ({"epochs": 3}, "--epochs"),
+        ({"dataset": "mnist"}, "--dataset"),
+        ({"backbone_options": {"width": 2.0}}, "--backbone.*"),
+        ({"batch_size": 8}, "--batch-size"),
+    ],
+)
+def test_training_options_beside_from_are_refused(option, flag):
+    (problem,) = ConvertConfig(from_trial="abc", **option).problems()
+    assert problem.startswith(f"{flag} must be left out beside --from")
+
+
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        ({"pooling": "max"}, "--backbone.pooling avg"),
+        ({"activation": "gelu"}, "--backbone.activation relu"),
+        ({"normalisation": "group"}, "--backbone.normalisation batch"),
+    ],
+)
+def test_options_that_cannot_become_spiking_are_refused_before_training(options, remedy):
+    (problem,) = ConvertConfig(backbone_options=options).problems()
+    assert remedy in problem
+
+
+@given(st.integers(1, 4096))
+@settings(deadline=None)
+def test_the_curve_ends_at_the_last_step(steps):
+    points = curve_steps(steps)
+    assert points[-1] == steps
+    assert points == sorted(set(points))
+    assert all(a * 2 == b for a, b in pairwise(points[:-1]))
+
+
+def test_options_import_no_torch():
+    code = "import sys, snn.configs, snn.plugin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,114 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from backbone.anytime import accuracy_vs_steps
+from backbone.errors import TrialError, UserError
+from backbone.nets.blocks import StaticBackbone
+from backbone.nets.folding import trace
+from snn.conversion import check_folding, convert, lower
+from snn.storage import load_converted, save_converted
+
+
+@pytest.fixture(scope="module")
+def batches(digits):
+    """Calibration images; none of them is ever scored."""
+    return [images for images, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
+
+
+def into_spikes(model, batches, steps, per="channel", percentile=99.9):
+    return convert(model, batches, sum(map(len, batches)), steps=steps, percentile=percentile, per=per)
+
+
+@torch.no_grad()
+def test_folding_is_exact(trained, digits):
+    images, _ = next(digits.test.batches(torch.arange(64), 64, "cpu"))
+    graph, x = lower(trained.backbone), trained.normalise(images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())
+    torch.testing.assert_close(graph(x), trained.backbone(x), rtol=1e-5, atol=1e-5)
+    assert check_folding(trained.backbone, graph, x) < 1e-5
+
+
+@torch.no_grad()
+def test_a_fold_that_changes_the_network_stops_the_trial(trained):
+    graph = lower(trained.backbone)
+    graph.get_submodule("body.0.0").bias[0] += 0.1
+    with pytest.raises(TrialError, match="must compute what the trained one does"):
+        check_folding(trained.backbone, graph, torch.rand(4, *trained.backbone.in_shape))
+    graph.get_submodule("body.0.0").bias[0] = float("nan")
+    with pytest.raises(TrialError):
+        check_folding(trained.backbone, graph, torch.rand(4, *trained.backbone.in_shape))
+
+
+def test_layers_that_do_nothing_are_taken_out_and_the_model_stays_as_it_was():
+    layers = [nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Identity()]
+    net = StaticBackbone((1, 2, 2), [nn.Identity()], nn.Sequential(*layers), "full").eval()
+    before = copy.deepcopy(net.state_dict())
+    left = [type(module).__name__ for name, module in lower(net).named_modules() if "." in name]
+    assert left == ["Flatten", "Linear", "ReLU"]
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert any(isinstance(module, nn.Dropout) for module in trace(net).modules())
+
+
+@torch.inference_mode()
+def test_the_spiking_network_approaches_the_analog_one(trained, digits, batches):
+    images, _ = next(digits.test.batches(torch.arange(100), 100, "cpu"))
+    exact = trained(images)
+    errors = []
+    for steps in (4, 32, 256):
+        spiking = into_spikes(trained, batches, steps, percentile=100)
+        errors.append(float((spiking(images) - exact).abs().mean() / exact.abs().mean()))
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
+    assert errors[2] < 0.02
+
+
+@torch.inference_mode()
+def test_accuracy_on_test_images_reaches_that_of_the_analog_network(trained, digits, batches):
+    spiking = into_spikes(trained, batches, 64)
+    rows = accuracy_vs_steps(spiking, digits.test, [1, 8, 64], "cpu", 128)
+    (analog,) = accuracy_vs_steps(trained, digits.test, [1], "cpu", 128)
+    assert analog["accuracy"] > 0.9
+    assert abs(rows[2]["accuracy"] - analog["accuracy"]) <= 0.01
+    assert rows[0]["accuracy"] < rows[1]["accuracy"] <= rows[2]["accuracy"] + 0.01
+
+
+@torch.inference_mode()
+def test_thresholds_by_channel_survive_unequal_channels_and_by_layer_do_not(trained, digits, batches):
+    """Scale channels by powers of two and undo it in the next layer: the same analog network, bit for bit."""
+    uneven = copy.deepcopy(trained)
+    first, norm, second = uneven.backbone.body[0][0], uneven.backbone.body[0][1], uneven.backbone.body[1][0]
+    scale = 2.0 ** (torch.arange(first.out_channels) % 8)
+    norm.weight.mul_(scale)
+    norm.bias.mul_(scale)
+    second.weight.div_(scale.view(1, -1, 1, 1))
+
+    def accuracy(model, per):
+        rows = accuracy_vs_steps(into_spikes(model, batches, 8, per), digits.test, [8], "cpu", 128)
+        return rows[0]["accuracy"]
+
+    assert accuracy(uneven, "channel") == accuracy(trained, "channel")
+    assert accuracy(uneven, "layer") < accuracy(uneven, "channel") - 0.1
+
+
+@torch.inference_mode()
+def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_path):
+    spiking = into_spikes(trained, batches, 6)
+    about = {
+        "backbone": "vgg-tiny",
+        "backbone_options": {},
+        "in_shape": list(digits.in_shape),
+        "classes": list(digits.classes),
+    }
+    save_converted(tmp_path, spiking, about, 6)
+    images, _ = next(digits.test.batches(torch.arange(20), 20, "cpu"))
+    assert torch.equal(load_converted(tmp_path)(images), spiking(images))
+    file = tmp_path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="as it was saved"):
+        load_converted(tmp_path)
+    with pytest.raises(UserError, match="must be in"):
+        load_converted(tmp_path / "nothing")

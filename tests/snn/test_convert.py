@@ -1,0 +1,146 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from backbone.checkpoint import save_model
+from backbone.errors import UserError
+from snn import convert as experiment
+from snn.configs import ConvertConfig
+from snn.convert import Convert
+
+
+@pytest.fixture
+def setup(trained, digits, tmp_path, services):
+    about = {
+        "backbone": "vgg-tiny",
+        "backbone_options": {},
+        "in_shape": list(digits.in_shape),
+        "classes": list(digits.classes),
+        "dataset": "digits",
+        "dataset_options": {},
+        "validation": 0.1,
+        "data_sha256": digits.fingerprint,
+    }
+
+    def make(**changes):
+        save_model(tmp_path / "trained" / "model", changes.pop("model", trained), about | changes)
+        (tmp_path / "trial").mkdir(exist_ok=True)
+        return services(tmp_path / "trial", {"trained": tmp_path / "trained"})
+
+    return make
+
+
+CONFIG = ConvertConfig(from_trial="x", steps=12, calibration_images=200)
+
+
+def run(config, services, stop_after=None, saved=None):
+    work = Convert(config, services)
+    state = work.start()
+    if saved is not None:
+        work.load_state_dict(state, saved)
+    steps = 0
+    while work.step(state):
+        steps += 1
+        if steps == stop_after:
+            return work.state_dict(state)
+    return work.finish(state)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(experiment, "LARGEST_CHUNK", 50)
+
+
+def test_result(setup, digits):
+    services = setup()
+    result = run(CONFIG, services)
+    declared = {metric.name for metric in ConvertConfig.metrics}
+    assert set(result.metrics) == declared
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    curve = result.tables["accuracy_vs_steps"]
+    assert [row["steps"] for row in curve] == [1, 2, 4, 8, 12]
+    assert list(curve[0]) == [
+        *("steps", "accuracy", "ann_accuracy", "drop_points", "spikes_per_neuron_per_step", "synaptic_operations")
+    ]
+    assert curve[-1]["accuracy"] == result.metrics["snn/accuracy"] > 0.9
+    assert result.metrics["accuracy_drop"] == pytest.approx(
+        100 * (result.metrics["ann/accuracy"] - result.metrics["snn/accuracy"])
+    )
+    operations = [row["synaptic_operations"] for row in curve]
+    assert operations == sorted(operations)
+    layers = result.tables["layers"]
+    assert [row["layer"] for row in layers] == ["body.0.2", "body.1.2", "body.2.2"]
+    assert sum(row["synaptic_operations"] for row in layers) == pytest.approx(operations[-1])
+    assert all(0 < row["firing_rate"] < 1 and row["threshold_min"] > 0 for row in layers)
+    assert result.figures["accuracy_vs_steps"].x_scale == "log2"
+    assert [(step, list(entry)) for step, entry in services.logged] == [(t, ["snn/accuracy"]) for t in (1, 2, 4, 8, 12)]
+    assert services.facts["data_sha256"] == digits.fingerprint
+    assert next(iter(services.tables.values())) == result.tables["preflight"]
+    assert all((services.trial_dir / path).is_file() for path in result.artifacts.values())
+
+
+def test_chunks_and_resume_change_nothing(setup, monkeypatch):
+    services = setup()
+    whole = run(CONFIG, services)
+    monkeypatch.setattr(experiment, "LARGEST_CHUNK", 50)
+    chunks = run(CONFIG, services)
+    saved = run(CONFIG, services, stop_after=3)
+    resumed = run(CONFIG, services, saved=saved)
+    assert resumed.metrics == chunks.metrics
+    assert resumed.tables == chunks.tables
+    for name, value in whole.metrics.items():  # another chunk may round a convolution differently, and a spike tips
+        assert chunks.metrics[name] == pytest.approx(value, rel=1e-3, abs=0.3)
+
+
+def test_a_state_saved_after_the_last_chunk_finishes(setup, small_chunks):
+    services = setup()
+    work = Convert(CONFIG, services)
+    state = work.start()
+    while work.step(state):
+        pass
+    saved, expected = work.state_dict(state), work.finish(state).metrics
+    assert run(CONFIG, services, saved=saved).metrics == expected
+
+
+def test_calibration_uses_training_images_only(setup, digits, monkeypatch):
+    services, asked = setup(), []
+    original = type(digits.test).batches
+    monkeypatch.setattr(
+        type(digits.test), "batches", lambda self, *args: (asked.append(len(self)), original(self, *args))[1]
+    )
+    Convert(CONFIG, services).start()
+    assert set(asked) == {len(digits.train)}
+    assert len(digits.test) not in asked
+
+
+def test_other_data_than_it_was_trained_on_is_refused(setup):
+    with pytest.raises(UserError, match="must be the one the network was trained on"):
+        Convert(CONFIG, setup(data_sha256="0" * 64)).start()
+
+
+def test_the_table_is_shown_before_the_refusal(setup, digits):
+    from backbone.nets.classifier import build
+
+    model = build("vgg-tiny", {"pooling": "max"}, digits.in_shape, 10, digits.mean, digits.std)
+    services = setup(model=model, backbone_options={"pooling": "max"}, dataset="nowhere")
+    with pytest.raises(UserError, match=r"MaxPool2d.*--backbone.pooling avg"):
+        Convert(CONFIG, services).start()
+    (table,) = services.tables.values()
+    assert any("cannot convert" in row["verdict"] for row in table)
+
+
+def test_more_calibration_images_than_there_are(setup, digits):
+    config = ConvertConfig(from_trial="x", steps=2, calibration_images=10**6)
+    assert run(config, setup()).metrics["snn/accuracy"] > 0.2
+
+
+def test_silent_channels_are_counted(setup, trained):
+    import copy
+
+    model = copy.deepcopy(trained)
+    norm = next(module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.bias[:3] = -1e3
+    assert run(CONFIG, setup(model=model)).metrics["silent_channels"] >= 3

@@ -1,0 +1,154 @@
+import pytest
+import torch
+from torch import nn
+
+from backbone.contract import Backbone
+from backbone.nets.blocks import Add, StaticBackbone
+from snn import spiking as simulator
+from snn.balancing import Thresholds
+from snn.conversion import lower, spiking
+from snn.counting import Tally, synapses
+from snn.neurons import IntegrateFire, if_start, if_step
+
+THETA = torch.tensor([0.75, 1.0, 1.25, 2.0])
+
+
+def converted(net, steps):
+    graph = lower(net)
+    found = {}
+    for name, module in graph.named_modules():
+        if isinstance(module, nn.ReLU):
+            found[name] = Thresholds(torch.ones(1), torch.zeros(1, dtype=torch.bool))
+    net = spiking(net, graph, found, steps)
+    for index, neurons in enumerate(net.neurons().values()):
+        neurons.threshold.fill_(float(THETA[index % 4]))
+    return net
+
+
+def one_step_at_a_time(net, images, steps):
+    """The reference: the analog module itself, called once per step, its ReLUs replaced by stateful neurons."""
+    neurons = iter(converted(net, 1).neurons().values())
+    spikes = []
+
+    class Neurons(nn.Module):
+        def __init__(self, theta):
+            super().__init__()
+            self.theta, self.v = theta, None
+
+        def forward(self, x):
+            self.v = if_start(self.theta, x) if self.v is None else self.v
+            s, self.v = if_step(x, self.v, self.theta)
+            spikes.append(s)
+            return s * self.theta
+
+    def replace(module):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, Neurons(next(neurons).threshold.clone()))
+            else:
+                replace(child)
+
+    replace(net)
+    return torch.stack([net.features(images) for _ in range(steps)]), sum(float(s.sum()) for s in spikes)
+
+
+@pytest.mark.parametrize("kind", ["sequential_net", "residual_net"])
+@torch.no_grad()
+def test_time_folded_into_the_batch_is_the_step_by_step_simulation_bit_for_bit(kind, request, images):
+    net = request.getfixturevalue(kind)
+    fast = converted(net, 9)
+    fan_out = synapses(fast.graph, nn.Linear(fast.feature_dim, 2), fast.in_shape).fan_out
+    tally = Tally(fan_out, [9])
+    features = fast.simulate(images, tally)
+    expected, spikes = one_step_at_a_time(net, images, 9)
+    assert torch.equal(features, expected)
+    assert tally.spikes.sum() == spikes > 0
+
+
+class Skip(nn.Module):
+    """A branch that stays constant in time meets one that spikes."""
+
+    def __init__(self):
+        super().__init__()
+        self.act, self.add, self.last = nn.ReLU(), Add(), nn.ReLU()
+
+    def forward(self, x):
+        return self.last(self.add(self.act(x), x))
+
+
+@torch.no_grad()
+def test_a_constant_branch_is_repeated_where_it_meets_spikes(exact, images):
+    net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 3, 1), Skip()], nn.Flatten(), "full"))
+    features = converted(net, 5).simulate(images)
+    assert torch.equal(features, one_step_at_a_time(net, images, 5)[0])
+
+
+@torch.no_grad()
+def test_the_drive_is_kept_when_something_else_needs_it(exact, images):
+    class Before(nn.Module):
+        """Pre-activation: the neurons' input is also the skip."""
+
+        def __init__(self):
+            super().__init__()
+            self.act, self.conv = nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return x + self.conv(self.act(x))
+
+    stem = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    net = exact(StaticBackbone((2, 8, 8), [stem, Before(), nn.ReLU()], nn.Flatten(), "full"))
+    features = converted(net, 5).simulate(images)
+    assert torch.equal(features, one_step_at_a_time(net, images, 5)[0])
+
+
+@pytest.mark.parametrize("kind", ["sequential_net", "residual_net"])
+@torch.no_grad()
+def test_images_do_not_influence_each_other(kind, request, images):
+    net = converted(request.getfixturevalue(kind), 6)
+    together = net.simulate(images)
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    apart = torch.cat([net.simulate(part) for part in images[order].split([1, 3, 2])], 1)
+    assert torch.equal(together[:, order], apart)
+
+
+@torch.no_grad()
+def test_memory_sets_the_chunk_and_not_the_result(sequential_net, images, monkeypatch):
+    net = converted(sequential_net, 6)
+    expected = net.forward_steps(images)
+    monkeypatch.setattr(simulator, "MEMORY", 2 * 6 * net.bytes_per_step)
+    assert net.chunk(6) == 2
+    assert torch.equal(net.forward_steps(images), expected)
+    monkeypatch.setattr(simulator, "MEMORY", 1)
+    assert net.chunk(6) == 1  # one image always goes
+
+
+@torch.no_grad()
+def test_contract(residual_net, images):
+    net = converted(residual_net, 7)
+    assert isinstance(net, Backbone)
+    assert (net.steps, net.readout, net.feature_dim) == (7, "mean", residual_net.feature_dim)
+    assert net.forward_steps(images).shape == (7, 6, net.feature_dim)
+    assert torch.equal(net(images), net.forward_steps(images).mean(0))
+    stages = net.stages(images)
+    assert [stage.shape for stage in stages] == [stage.shape for stage in residual_net.stages(images)]
+    assert tuple(stage.shape[1] for stage in stages) == net.stage_channels
+
+
+@torch.no_grad()
+def test_frames_that_stand_still_are_a_constant_image(sequential_net, images):
+    net = converted(sequential_net, 5)
+    frames = images.unsqueeze(1).expand(-1, 5, -1, -1, -1)
+    assert torch.equal(net.forward_steps(frames), net.forward_steps(images))
+    assert net.forward_steps(frames[:, :3]).shape[0] == 3
+
+
+@torch.no_grad()
+def test_the_memory_estimate_covers_what_is_alive(sequential_net):
+    floats = converted(sequential_net, 1).bytes_per_step / 4
+    assert 2 * 4 * 8 * 8 <= floats <= 2 * 8 * 8 + 2 * 4 * 8 * 8  # the first layer's drive and spikes, and the image
+
+
+def test_neurons_are_the_only_change(sequential_net):
+    graph = converted(sequential_net, 2).graph
+    assert sum(isinstance(module, IntegrateFire) for module in graph.modules()) == 3
+    assert not any(isinstance(module, nn.ReLU) for module in graph.modules())
