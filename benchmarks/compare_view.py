@@ -38,9 +38,8 @@ def render(comparison: Comparison, console: Console) -> None:
             numbers = [signed(found.mean), span(found), str(found.n), p_value(pair.paired.p), p_value(pair.p)]
             table.add_row(*map(Text, [pair.group, *numbers, pair.verdict]))
         console.print(table)
-        console.print(
-            Text(f"p: exact sign flips, two-sided; Holm over all {len(comparison.pairs)} pairs of the table.")
-        )
+        count = len(comparison.pairs)
+        console.print(Text(f"p: exact sign flips, two-sided; Holm over {count} pair{'s' if count > 1 else ''}."))
     for trial in comparison.absent:
         console.print(Text(f"not counted: {trial.trial} ({trial.status}) {trial.why}"))
     if comparison.gate is not None:

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.layout import write_json
 from benchmarks.records import Line, Record, Sweep, parse_lines, read_json
-from benchmarks.stats import interval
 
 BATCH = 1000  # metrics a request may carry
 _TAIL = 256  # bytes before the offset that show whether the ledger is still the one that was read
@@ -155,6 +154,8 @@ def group_label(options: Mapping[str, object]) -> str:
 
 def aggregates(sweep: Sweep) -> dict[str, float] | None:
     """Mean, interval and n of every metric per group; None as long as a trial may still change them."""
+    from benchmarks.stats import interval  # numpy and scipy, which asking whether there is news does not need
+
     groups: dict[str, list[Record]] = {}
     for record in sweep.records:
         if record.status not in ("done", "failed"):

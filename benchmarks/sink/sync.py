@@ -104,7 +104,7 @@ class Sink:
         for record in records.values():
             memory = Memory(record.folder / "sink.json", self.address)
             mark = memory.load(store)
-            if behind(record, mark) or adoption(sweep or "", parent) not in mark.adopted:
+            if behind(record, mark) or (sweep is not None and adoption(sweep, parent) not in mark.adopted):
                 teller.tell_trial(record, memory, mark, sweep or "", parent)
         if parent_memory is not None:
             parent_memory.save(Mark(store=store, run=parent, told=digest))

@@ -1,0 +1,102 @@
+"""The charts of a report: learning curves from the ledgers, and the figures that trials hand over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.records import Record, number
+from benchmarks.svg import Chart, Point, Series
+
+MOST_POINTS = 300  # per line; more cannot be told apart
+
+
+def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
+    """One chart per metric of the ledgers: the mean over seeds, and their range as a band."""
+    curves: dict[str, dict[str, list[dict[float, float]]]] = {}
+    for name, records in groups.items():
+        for record in records:
+            for metric, points in ledger_points(record).items():
+                curves.setdefault(metric, {}).setdefault(name, []).append(points)
+    charts = []
+    for metric in sorted(curves, key=_importance):
+        series = [merge(name, runs) for name, runs in curves[metric].items()]
+        charts.append(Chart(metric, "training step", metric, series))
+    return charts
+
+
+def ledger_points(record: Record) -> dict[str, dict[float, float]]:
+    """Metric -> step -> value."""
+    found: dict[str, dict[float, float]] = {}
+    for line in record.ledger():
+        found.setdefault(line.name, {})[float(line.step)] = line.value
+    return found
+
+
+def merge(name: str, runs: Sequence[Mapping[float, float]]) -> Series:
+    """Mean and range over runs, at the places that all of them reached (one that broke off must not bend the mean)."""
+    shared = set(runs[0]).intersection(*runs[1:]) or set().union(*runs)
+    places = thin(sorted(shared))
+    points: list[Point] = []
+    low: list[float] = []
+    high: list[float] = []
+    for x in places:
+        values = [run[x] for run in runs if x in run and math.isfinite(run[x])]
+        points.append((x, math.fsum(values) / len(values) if values else math.nan))
+        low.append(min(values, default=math.nan))
+        high.append(max(values, default=math.nan))
+    return Series(name, points, low, high) if len(runs) > 1 else Series(name, points)
+
+
+def thin(places: list[float]) -> list[float]:
+    """At most `MOST_POINTS` of them, the last one always."""
+    stride = max(1, math.ceil(len(places) / MOST_POINTS))
+    kept = places[::stride]
+    return kept if not places or kept[-1] == places[-1] else [*kept, places[-1]]
+
+
+def figures(groups: Mapping[str, list[Record]]) -> list[Chart]:
+    """The trials' own figures, each averaged over the seeds of a group."""
+    names = dict.fromkeys(name for records in groups.values() for record in records for name in _figures(record))
+    return [chart for name in names if (chart := _figure(name, groups)) is not None]
+
+
+def _figures(record: Record) -> Mapping[str, Any]:
+    return record.result.get("figures") or {}
+
+
+def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
+    series: list[Series] = []
+    lines: list[tuple[str, float, int]] = []
+    about: Mapping[str, Any] = {}
+    several = sum(any(name in _figures(record) for record in records) for records in groups.values()) > 1
+    for group, records in groups.items():
+        drawn = [_figures(record)[name] for record in records if name in _figures(record)]
+        if not drawn:
+            continue
+        about = about or drawn[0]
+        first = len(series)
+        labels = dict.fromkeys(label for figure in drawn for label in figure["series"])
+        for label in labels:
+            runs = [as_points(figure["series"][label]) for figure in drawn if label in figure["series"]]
+            said = (group if len(labels) == 1 else f"{group}: {label}") if several else label
+            series.append(merge(said, runs))
+        for label in dict.fromkeys(label for figure in drawn for label in figure.get("lines") or {}):
+            values = [number(figure["lines"][label]) for figure in drawn if label in (figure.get("lines") or {})]
+            lines.append((f"{label} ({group})" if several else label, math.fsum(values) / len(values), first))
+    if not series:
+        return None
+    scale = "log2" if about.get("x_scale") == "log2" else "linear"
+    return Chart(about["title"], about["x_label"], about["y_label"], series, lines, scale)
+
+
+def as_points(pairs: Sequence[Sequence[float | None]]) -> dict[float, float]:
+    return {number(x): number(y) for x, y in pairs}
+
+
+def _importance(metric: str) -> tuple[int, str]:
+    """Accuracy first, and what was held out before what was trained on."""
+    kinds = ("validation/accuracy", "validation/loss", "train/loss", "train/accuracy", "test/")
+    rank = next((index for index, kind in enumerate(kinds) if metric.startswith(kind)), len(kinds))
+    return rank, metric

@@ -1,0 +1,236 @@
+"""The page: sections in the order in which a reader asks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from html import escape
+
+from benchmarks.compare import Comparison
+from benchmarks.numbers import p_value, seconds, span
+from benchmarks.outcomes import declared
+from benchmarks.records import Record
+from benchmarks.report.curves import figures, learning_curves
+from benchmarks.report.forest import forest
+from benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
+from benchmarks.report.style import STYLE
+from benchmarks.report.words import amount, headline, pair_words, unit_of, what
+from benchmarks.report.write import Subject
+from benchmarks.stats import interval
+from benchmarks.svg import Chart, legend, line_chart
+
+_MOST_ROWS = 200
+
+
+def page(subject: Subject) -> str:
+    """The whole file."""
+    title = escape(f"{subject.name} \N{MIDDLE DOT} engram")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    body = [
+        '<header><p class="brand">engram report</p>',
+        f"<h1>{escape(subject.name)}</h1>{paragraph(what(subject), 'what')}",
+        f"{paragraph(headline(subject), 'headline')}{tiles(subject)}</header>",
+        leaderboard(subject),
+        charts("Figures", "figures", figures(subject.groups)),
+        charts("Learning curves", "curves", learning_curves(subject.groups)),
+        tables(subject),
+        absent(subject),
+        trials(subject),
+        reading(subject),
+        reproducing(subject),
+    ]
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
+        f"<body><main>{chr(10).join(part for part in body if part)}"
+        f"<footer>Made by engram from the trials' own files. This page needs no network.</footer></main></body></html>\n"
+    )
+
+
+def tiles(subject: Subject) -> str:
+    """A few facts at a glance."""
+    times = [record.seconds for record in subject.done if record.seconds is not None]
+    commits = {str(record.provenance.get("git.commit", ""))[:10] for record in subject.records} - {""}
+    dirty = any(record.provenance.get("git.dirty") for record in subject.records)
+    data = {str(record.provenance.get("facts.data_sha256", ""))[:10] for record in subject.records} - {""}
+    shown = {
+        "trials done": f"{len(subject.done)} of {len(subject.records)}",
+        "working time": seconds(sum(times)) if times else "",
+        "code": ", ".join(sorted(commits)) + (" + changes" if dirty else "") if commits else "",
+        "data (sha256)": ", ".join(sorted(data)),
+    }
+    items = "".join(
+        f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in shown.items() if value
+    )
+    return f'<dl class="tiles">{items}</dl>'
+
+
+def leaderboard(subject: Subject) -> str:
+    """Groups, best first, and their differences; for a single trial its metrics."""
+    found = subject.comparison
+    if found is None:
+        return ""
+    if subject.single:
+        promised = declared(found.experiment)
+        rows = [
+            [name, value, promised[name].unit if name in promised else ""]
+            for name, value in subject.records[0].metrics.items()
+        ]
+        return section("Results", "results", table("Final metrics", ("metric", "value", "unit"), rows))
+    unit = unit_of(found.experiment, found.metric)
+    better = "higher is better" if found.direction == "max" else "lower is better"
+    caption = f"{found.metric}{f' ({unit})' if unit else ''}, {better}{'; oracle selection' if found.oracle else ''}"
+    head = (", ".join(found.by) or "group", "mean", "95 % interval", "seeds", "lowest", "highest", "time per trial")
+    rows = [
+        [
+            group.label,
+            group.interval.mean,
+            span(group.interval),
+            group.interval.n,
+            group.statistic("min"),
+            group.statistic("max"),
+            seconds(group.seconds),
+        ]
+        for group in found.groups
+    ]
+    drawn = f"<figure><figcaption>{escape(found.metric)}: every seed, mean and 95 % interval</figcaption>{forest(found, 'forest')}</figure>"
+    oracle = "The first row was chosen by its test score (oracle selection), so that score is optimistic."
+    parts = [table(caption, head, rows), paragraph(oracle, "note") if found.oracle else "", drawn, differences(found)]
+    return section("Leaderboard", "leaderboard", *parts, other_metrics(subject, found))
+
+
+def differences(found: Comparison) -> str:
+    if len(found.groups) < 2:
+        return ""
+    head = ("group", "difference", "95 % interval", "seeds", "p", "p, Holm", "verdict")
+    rows = [
+        [name, difference, between, n, _p(p), _p(adjusted), said]
+        for name, difference, between, n, p, adjusted, said in pair_words(found)
+    ]
+    return table(f"Difference to {found.baseline}, paired by seed", head, rows)
+
+
+def other_metrics(subject: Subject, found: Comparison) -> str:
+    """Means of all metrics per group, folded away."""
+    names = sorted({name for record in subject.done for name in record.metrics})
+    rows = []
+    for label, records in subject.groups.items():
+        values = [[record.metrics[name] for record in records if name in record.metrics] for name in names]
+        if any(values):
+            rows.append([label, *(interval(scores).mean if scores else None for scores in values)])
+    return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
+
+
+def charts(title: str, anchor: str, drawn: Sequence[Chart]) -> str:
+    if not drawn:
+        return ""
+    shown = [
+        f"<figure><figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'{anchor}-{index}')}{legend(chart)}</figure>"
+        for index, chart in enumerate(drawn)
+    ]
+    banded = any(series.low for chart in drawn for series in chart.series)
+    note = (
+        paragraph("Lines are means over seeds, bands reach from the lowest to the highest seed.", "note")
+        if banded
+        else ""
+    )
+    return section(title, anchor, note, f'<div class="charts">{"".join(shown)}</div>')
+
+
+def tables(subject: Subject) -> str:
+    """The trials' own tables, folded away, each under the trial it belongs to."""
+    parts = []
+    for label, records in subject.groups.items():
+        for record in records:
+            for name, rows in (record.result.get("tables") or {}).items():
+                head = list(dict.fromkeys(key for row in rows for key in row))
+                cells = [[row.get(key) for key in head] for row in rows[:_MOST_ROWS]]
+                more = len(rows) - len(cells)
+                note = paragraph(f"{more} more rows are in result.json.", "note") if more > 0 else ""
+                where = name if subject.single else f"{name}: {label}, seed {record.seed}"
+                parts.append(details(where, table(name, head, cells), note) if head else "")
+    return section("Tables", "tables", *parts) if any(parts) else ""
+
+
+def absent(subject: Subject) -> str:
+    """Trials that are not counted: never dropped silently."""
+    rows = [
+        [record.trial, record.config.get("backbone"), record.seed, record.status, record.error.get("message", "")]
+        for record in subject.records
+        if record.status != "done"
+    ]
+    if not rows:
+        return ""
+    head = ("trial", "backbone", "seed", "state", "why")
+    return section("Not counted", "absent", table("Trials without a result", head, [[*map(str, row)] for row in rows]))
+
+
+def trials(subject: Subject) -> str:
+    """Configuration and provenance of every trial."""
+    parts = []
+    for label, records in subject.groups.items():
+        for record in records:
+            named = (
+                f"{record.trial[:12]} \N{MIDDLE DOT} "
+                + ("" if subject.single else f"{label}, ")
+                + f"seed {record.seed}"
+            )
+            score = ""
+            if subject.comparison is not None and subject.comparison.metric in record.metrics:
+                metric = subject.comparison.metric
+                score = f" \N{MIDDLE DOT} {metric} {amount(record.metrics[metric], unit_of(record.experiment, metric))}"
+            parts.append(details(f"{named} \N{MIDDLE DOT} {record.status}{score}", trial_facts(record)))
+    return section("Trials", "trials", *parts)
+
+
+def trial_facts(record: Record) -> str:
+    inputs = {f"input: {role}": trial for role, trial in record.about.get("inputs", {}).items()}
+    artifacts = {f"artifact: {name}": path for name, path in (record.result.get("artifacts") or {}).items()}
+    about = {"trial": record.trial, "experiment": record.experiment, "version": record.about.get("version"), **inputs}
+    times = {"time": seconds(record.seconds), **artifacts}
+    return (
+        f"<h3>Configuration</h3>{facts({**about, **times, **record.config})}"
+        f"<h3>Provenance</h3>{facts({key.removeprefix('facts.'): value for key, value in record.provenance.items()})}"
+    )
+
+
+def reading(subject: Subject) -> str:
+    """How to read the numbers."""
+    terms = {
+        "95 % interval": "Student's t over seeds: where the mean would lie if more seeds were run. One seed has none.",
+        "paired by seed": "Groups are compared seed by seed, for a seed fixes the order of the data and the first weights.",
+        "p": "How often a difference this large would arise if signs were chance: all sign flips, two-sided. Holm's "
+        "correction counts every pair of groups, because the best one was not known before.",
+        "too few seeds": "With n seeds no p is below 2 / 2^n, so no verdict is possible; run the number it names.",
+        "oracle selection": "The best row was picked by looking at test data; choose by validation data to claim it.",
+        "bands": "The range from the lowest to the highest seed, not an interval.",
+    }
+    if subject.single:
+        terms = {"one trial": "A single seed says nothing about chance. Sweep over seeds to get an interval."}
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
+    return section("How to read this", "reading", f'<dl class="how">{items}</dl>')
+
+
+def reproducing(subject: Subject) -> str:
+    """The command that makes these numbers again."""
+    if subject.single:
+        return section("How to reproduce it", "reproduce", code(command(subject.records[0])))
+    suite = subject.sweep.suite
+    parts = [paragraph(f"Save this as {subject.name}.toml:"), code(suite)] if suite else []
+    return section("How to reproduce it", "reproduce", *parts, code(f"engram sweep {shlex.quote(subject.name)}.toml"))
+
+
+def command(record: Record) -> str:
+    words = ["engram", "run", record.experiment]
+    for name, value in record.config.items():
+        if value is not None:
+            flag = name.replace("_", "-")
+            words += (
+                [f"--{flag}", str(value)] if not isinstance(value, bool) else [f"--{flag if value else f'no-{flag}'}"]
+            )
+    return shlex.join(words)
+
+
+def _p(value: object) -> object:
+    return Number(value, p_value(value)) if isinstance(value, float) else cell_text(None)

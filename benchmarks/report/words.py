@@ -1,0 +1,112 @@
+"""What the report says in sentences."""
+
+from __future__ import annotations
+
+from benchmarks.compare import Comparison, Group
+from benchmarks.numbers import number, signed
+from benchmarks.outcomes import declared
+from benchmarks.report.write import Subject
+from benchmarks.stats import Interval
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit; fractions as percent.
+
+    >>> amount(0.9712, "fraction"), amount(0.31, "nat")
+    ('97.12\\xa0%', '0.3100 nat')
+    """
+    if unit == "fraction":
+        return f"{number(None)}" if value is None else f"{100 * value:.2f}\N{NO-BREAK SPACE}%"
+    return f"{number(value)} {unit}".strip() if unit != "count" else number(value)
+
+
+def unit_of(experiment: str, metric: str) -> str:
+    promised = declared(experiment).get(metric)
+    return promised.unit if promised else ""
+
+
+def what(subject: Subject) -> str:
+    """What was run, in one line."""
+    records = subject.records
+    experiment = next((record.experiment for record in records if record.experiment != "?"), "?")
+    data = sorted({str(record.config["dataset"]) for record in records if record.config.get("dataset")})
+    on = f" on {' and '.join(data)}" if data else ""
+    if subject.single:
+        record = records[0]
+        net = f" of {record.config['backbone']}" if record.config.get("backbone") else ""
+        return f"One trial of {experiment}{net}{on}, seed {record.seed}."
+    cells = [f"{len(values)} {_plural(axis, len(values))}" for axis, values in subject.sweep.axes.items()]
+    seeds = len({record.seed for record in records})
+    grid = " \N{MULTIPLICATION SIGN} ".join([*cells, f"{seeds} seed{'s' if seeds != 1 else ''}"])
+    return f"A sweep of {experiment}{on}: {grid}, {len(records)} trials."
+
+
+def headline(subject: Subject) -> str:
+    """The result in plain words."""
+    found = subject.comparison
+    if found is None or not found.groups:
+        return f"No trial is done yet ({_states(subject)})."
+    unit = unit_of(found.experiment, found.metric)
+    best = found.groups[0]
+    reached = f"{found.metric} of {amount(best.interval.mean, unit)}{_interval(best.interval, unit)}"
+    if subject.single:
+        return f"The trial reached a {found.metric} of {amount(best.interval.mean, unit)}."
+    text = f"{_called(best, found)} reached a {reached}."
+    if len(found.groups) > 1:
+        second = found.groups[1]
+        pair = found.against_best()[0]
+        gap = abs(pair.paired.difference.mean)
+        shown = f"{100 * gap:.2f} points" if unit == "fraction" else amount(gap, unit)
+        side = "above" if (best.interval.mean > second.interval.mean) else "below"
+        text += f" It is {shown} {side} {second.label}, the next best, {_strength(pair.verdict)}."
+    lost = len(subject.records) - len(subject.done)
+    if lost:
+        text += (
+            f" {lost} of {len(subject.records)} trials {'is' if lost == 1 else 'are'} not counted ({_states(subject)})."
+        )
+    return text
+
+
+def pair_words(found: Comparison) -> list[list[object]]:
+    """Rows of the table of paired differences."""
+    rows: list[list[object]] = []
+    for pair in found.against_best():
+        difference = pair.paired.difference
+        ends = [signed(difference.low), signed(difference.high)]
+        between = " to ".join(ends) if difference.low is not None else "none"
+        rows.append([pair.group, signed(difference.mean), between, difference.n, pair.paired.p, pair.p, pair.verdict])
+    return rows
+
+
+def _called(group: Group, found: Comparison) -> str:
+    return group.label if found.by else "The sweep"
+
+
+def _interval(found: Interval, unit: str) -> str:
+    seeds = f"{found.n} seed{'s' if found.n != 1 else ''}"
+    if found.low is None or found.high is None:
+        return f" ({seeds}: no interval)" if found.n == 1 else f" ({seeds})"
+    return f" (95 % interval {amount(found.low, unit)} to {amount(found.high, unit)}, {seeds})"
+
+
+def _strength(verdict: str) -> str:
+    if verdict.startswith("too few seeds"):
+        return f"but there are {verdict} to call the difference real".replace("there are too", "that is too")
+    return {
+        "differs": "a difference that seeds do not explain",
+        "no difference shown": "which seeds alone may explain",
+    }.get(verdict, "and no seed is common to both, so nothing is paired")
+
+
+def _states(subject: Subject) -> str:
+    counts: dict[str, int] = {}
+    for record in subject.records:
+        if record.status != "done":
+            counts[record.status] = counts.get(record.status, 0) + 1
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned"
+
+
+def _plural(axis: str, count: int) -> str:
+    names = {"backbone": "networks", "dataset": "data sets"}
+    singular = {"backbone": "network", "dataset": "data set"}
+    return (singular if count == 1 else names).get(axis, f"value{'s' if count != 1 else ''} of {axis}")
