@@ -55,7 +55,8 @@ class Checker:
                 )
 
     def _value(self, option: Option, path: str, value: Any) -> Any:
-        if option.optional and (value is None or (value == "none" and option.base is not str)):
+        spelled = value == "none" and option.base is not str and "none" not in option.choices
+        if option.optional and (value is None or spelled):
             return None
         converted, why = convert(option, value)
         if why:

@@ -70,7 +70,7 @@ def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None) -> Outco
     feeder = Feeder(setting.out, setting.tracking_uri, [trial.id for trial in trials], sweep)
     if todo:
         for trial in todo:
-            _prepare(trial, setting)
+            write_trial(trial, setting)
         feeder.start()
         with open_view() as view, _signals(outcome):
             _Drive(todo, LocalPool(min(setting.workers, len(todo))), view, outcome).run()
@@ -78,7 +78,7 @@ def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None) -> Outco
     return outcome
 
 
-def _prepare(trial: Trial, setting: Setting) -> None:
+def write_trial(trial: Trial, setting: Setting) -> None:
     """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
     trial.folder.mkdir(parents=True, exist_ok=True)
     if not read_json(trial.folder / "config.json"):

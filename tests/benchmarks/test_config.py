@@ -1,0 +1,140 @@
+"""Flags and TOML -> a checked configuration -> TOML, every mistake found at once."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backbone.errors import UserError
+from backbone.experiments.configs import EvaluateConfig, TrainConfig
+from backbone.registry import Registry
+from benchmarks.command import read_experiment
+from benchmarks.config import Checker, changed, full, to_toml
+from benchmarks.flags import Planning
+
+REGISTRY = Registry.discover()
+
+
+def flags(*words: str, experiment: str = "backbone.train"):
+    return read_experiment(experiment, words, Planning, REGISTRY)[1]
+
+
+def complaints(*words: str, experiment: str = "backbone.train") -> list[str]:
+    with pytest.raises(UserError) as caught:
+        flags(*words, experiment=experiment)
+    return str(caught.value).splitlines()
+
+
+def from_values(cls, values):
+    checker = Checker(REGISTRY, lambda path: path, "Mend it.")
+    return checker.finish(checker.build(cls, values))
+
+
+def test_flags_of_all_kinds():
+    config = flags(
+        "--epochs", "3", "--lr=0.5", "--gradient-checkpointing", "--backbone", "mlp", "--backbone.depth", "3",
+        "--ema", "none", "--batch_size", "7",
+    )  # fmt: skip
+    assert isinstance(config, TrainConfig)
+    assert (config.epochs, config.lr, config.gradient_checkpointing, config.ema) == (3, 0.5, True, None)
+    assert config.backbone_options == {"depth": 3}
+    assert config.batch_size == 7
+
+
+def test_renamed_flag():
+    assert flags("--from", "abc", experiment="backbone.evaluate") == EvaluateConfig(from_trial="abc")
+
+
+def test_all_mistakes_at_once():
+    found = complaints("--lr", "-1", "--epochs", "many", "--datset", "digits", "--backbone", "lenet6", "--flip", "yes")
+    assert len(found) == 5
+    text = "\n".join(found)
+    assert "--lr must be greater than 0; got -1. See: engram run backbone.train --help" in found
+    assert "--epochs must be a whole number of at least 1; got many." in text
+    assert "got --datset. Did you mean --dataset" in text
+    assert "got 'lenet6'. Did you mean lenet5?" in text
+    assert "--flip must be one of none, random, alternate; got yes." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lr"], "--lr must be a number greater than 0; got nothing"),
+        (["--lr", "inf"], "--lr must be a number greater than 0; got inf"),
+        (["--lr", "nan"], "--lr must be"),
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--epochs", "1.5"], "--epochs must be a whole number"),
+        (["--epochs", ""], "got ''"),
+        (["stray"], "got stray as well"),
+        (["--backbone.widht", "2"], "Did you mean --backbone.width"),
+        (["--backbone.width", "-2"], "--backbone.width must be greater than 0"),
+        (["--dataset", "folder"], "Write folder:PATH"),
+        (["--dataset", "digits:x"], "Write digits."),
+        (["--gradient-checkpointing=perhaps"], "--gradient-checkpointing must be true or false; got perhaps"),
+        (["--workers", "2"], "got --workers"),
+    ],
+)
+def test_one_line_with_the_next_step(words, said):
+    found = complaints(*words)
+    assert len(found) == 1
+    assert said in found[0]
+    assert found[0].count("; got ") == 1
+
+
+def test_problems_of_combinations_are_reported():
+    assert "--from must be a trained trial" in complaints(experiment="backbone.evaluate")[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lr": "fast"}, "lr must be a number"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"dataset": 3}, "dataset must be text"),
+        ({"epoch": 3}, "Did you mean epochs?"),
+        ({"backbone_options": {"width": 0}}, "backbone_options.width must be greater than 0"),
+        ({"backbone_options": {"wide": 1}}, "Did you mean backbone_options.width"),
+        ({"backbone_options": 3}, "backbone_options must be a table"),
+        ({"dataset_options": {"size": 3}}, "something that has options"),
+    ],
+)
+def test_toml_is_checked_the_same_way(values, said):
+    with pytest.raises(UserError, match="must be") as caught:
+        from_values(TrainConfig, values)
+    assert said in str(caught.value)
+
+
+def test_a_spelled_out_default_changes_nothing():
+    assert from_values(TrainConfig, {"backbone_options": {"width": 1.0}}) == TrainConfig()
+
+
+configurations = st.builds(
+    TrainConfig,
+    seed=st.integers(0, 2**31 - 1),
+    backbone=st.sampled_from(["lenet5", "mlp", "airnet"]),
+    backbone_options=st.fixed_dictionaries({}, optional={"width": st.sampled_from([0.5, 2.0])}),
+    epochs=st.none() | st.integers(1, 1000),
+    lr=st.none() | st.floats(1e-12, 1e12),
+    flip=st.none() | st.sampled_from(["none", "random", "alternate"]),
+    gradient_checkpointing=st.booleans(),
+)
+
+
+@given(configurations)
+@settings(max_examples=50, deadline=None)
+def test_toml_round_trip(config):
+    values = full(REGISTRY, config)
+    text = to_toml(values)
+    again = from_values(TrainConfig, tomllib.loads(text))
+    assert again == config
+    assert to_toml(full(REGISTRY, again)) == text
+    assert from_values(TrainConfig, changed(REGISTRY, config)).resolved() == config.resolved()
+
+
+@given(st.text())
+def test_any_text_survives_toml(text):
+    text = "".join(char for char in text if not 0xD800 <= ord(char) <= 0xDFFF)
+    assert tomllib.loads(to_toml({"from": text})) == {"from": text}

@@ -1,0 +1,149 @@
+"""A trial's identity, and what it needs first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbone.errors import UserError
+from backbone.experiments.configs import EvaluateConfig, TrainConfig
+from backbone.registry import Registry
+from benchmarks.driver import Setting, write_trial
+from benchmarks.plan import Planner, trial_id
+
+pytestmark = pytest.mark.usefixtures("with_plugins")
+BASE = TrainConfig()
+CHANGES = {
+    "seed": 1,
+    "dataset": "mnist",
+    "backbone": "mlp",
+    "backbone_options": {"width": 2.0},
+    "validation": 0.2,
+    "epochs": 99,
+    "batch_size": 9,
+    "optimizer": "sgd",
+    "lr": 0.123,
+    "momentum": 0.123,
+    "weight_decay": 0.123,
+    "schedule": "constant",
+    "warmup": 0.123,
+    "label_smoothing": 0.123,
+    "flip": "alternate",
+    "translate": 7,
+    "cutout": 7,
+    "randaugment": 7,
+    "ema": 0.123,
+    "clip": 0.123,
+    "gradient_checkpointing": True,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Planner:
+    return Planner(Registry.discover(), tmp_path)
+
+
+def finish(planner: Planner, trial) -> None:
+    """Make a planned trial look done."""
+    write_trial(trial, Setting(out=planner.out, data_root=planner.out, argv=[]))
+    (trial.folder / "result.json").write_text(json.dumps({"trial": trial.id}))
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)))
+def test_id_ignores_the_order_of_keys(options):
+    backwards = dict(reversed(list(options.items())))
+    assert trial_id("a", 1, options, {}) == trial_id("a", 1, backwards, {})
+
+
+def test_every_semantic_field_is_part_of_the_id(planner):
+    found = {"": planner.add("backbone.train", BASE).id}
+    found |= {key: planner.add("backbone.train", replace(BASE, **{key: value})).id for key, value in CHANGES.items()}
+    assert len(set(found.values())) == len(found)
+
+
+def test_experiment_version_and_inputs_are_part_of_the_id():
+    ids = [
+        trial_id("a", 1, {}, {}),
+        trial_id("b", 1, {}, {}),
+        trial_id("a", 2, {}, {}),
+        trial_id("a", 1, {}, {"x": "y"}),
+    ]
+    assert len(set(ids)) == 4
+    assert all(len(identity) == 16 for identity in ids)
+
+
+def test_values_that_a_recipe_would_give_do_not_change_the_id(planner):
+    plain = planner.add("backbone.train", BASE)
+    assert planner.add("backbone.train", BASE.resolved()) == plain
+    assert planner.add("backbone.train", replace(BASE, backbone_options={"width": 1.0})) == plain
+
+
+def test_config_json_holds_every_value(planner):
+    stored = planner.add("backbone.train", BASE).stored()
+    assert stored["config"]["lr"] == BASE.resolved().lr
+    assert stored["config"]["backbone_options"]["width"] == 1.0
+
+
+def test_a_changed_default_is_refused(planner):
+    trial = planner.add("backbone.train", BASE)
+    finish(planner, trial)
+    stored = trial.stored()
+    stored["config"]["lr"] = 17.0
+    (trial.folder / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="lr of trial .* was 17.0 .* Raise the version of backbone.train, or delete"):
+        planner.add("backbone.train", BASE)
+
+
+def test_a_new_option_keeps_old_results(planner):
+    trial = planner.add("backbone.train", BASE)
+    finish(planner, trial)
+    stored = trial.stored()
+    del stored["config"]["precision"]
+    (trial.folder / "config.json").write_text(json.dumps(stored))
+    assert planner.add("backbone.train", BASE) == trial
+
+
+def test_all_spellings_of_from_are_one_trial(planner):
+    trained = planner.add("backbone.train", BASE)
+    finish(planner, trained)
+    spellings = [trained.id, trained.id[:6], str(trained.folder)]
+    planned = [planner.add("backbone.evaluate", EvaluateConfig(from_trial=text)) for text in spellings]
+    assert len({trial.id for trial in planned}) == 1
+    assert planned[0].config["from"] == trained.id
+    assert planned[0].inputs == {"trained": trained.id}
+    assert planned[0].needs == ()
+
+
+def test_from_must_be_known_unique_and_finished(planner):
+    first, second = (planner.add("backbone.train", replace(BASE, seed=seed)) for seed in (0, 1))
+
+    def complaint(text: str) -> str:
+        with pytest.raises(UserError) as caught:
+            planner.add("backbone.evaluate", EvaluateConfig(from_trial=text))
+        return str(caught.value)
+
+    assert "engram status" in complaint("nothing-like-it")
+    write_trial(first, Setting(out=planner.out, data_root=planner.out, argv=[]))
+    assert "unfinished" in complaint(first.id)
+    finish(planner, first)
+    for folder in (first.folder, second.folder):
+        (folder.parent / f"aaaa{folder.name[4:]}").mkdir()
+    assert "Give more of it" in complaint("aaaa")
+
+
+def test_required_trials_come_first_and_are_shared(planner):
+    from counting.configs import TwiceConfig
+
+    planner.add("counting.twice", TwiceConfig(steps=3))
+    planner.add("counting.twice", TwiceConfig(steps=3, seed=1))
+    planner.add("counting.twice", TwiceConfig(steps=3))
+    experiments = [trial.experiment for trial in planner.trials.values()]
+    assert experiments == ["counting.count", "counting.twice"] * 2
+    count, twice, *_ = planner.trials.values()
+    assert twice.needs == (count.id,)

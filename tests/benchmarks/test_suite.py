@@ -1,0 +1,88 @@
+"""Suite files: what they mean, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backbone.errors import UserError
+from backbone.registry import Registry
+from benchmarks.suite import load_suite
+
+REGISTRY = Registry.discover()
+GOOD = """
+experiment = "backbone.train"
+seeds = 2
+[options]
+dataset = "digits"
+epochs = 1
+[options.backbone_options]
+pooling = "max"
+[grid]
+backbone = ["lenet5", "vgg-tiny"]
+"backbone.width" = [0.5, 2]
+"""
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "nets.toml"
+    path.write_text(text)
+    return load_suite(path, REGISTRY)
+
+
+def test_grid_times_seeds(tmp_path):
+    suite = load(tmp_path, GOOD)
+    assert (suite.name, suite.seeds) == ("nets", (0, 1))
+    assert suite.axes == {"backbone": ["lenet5", "vgg-tiny"], "backbone.width": [0.5, 2]}
+    assert len(suite.points) == 8
+    point = suite.points[-1]
+    assert (point.options, point.seed) == ({"backbone": "vgg-tiny", "backbone.width": 2}, 1)
+    assert point.config.backbone_options == {"pooling": "max", "width": 2.0}
+
+
+def test_a_table_in_the_grid_is_the_same(tmp_path):
+    table = GOOD.replace('"backbone.width" = [0.5, 2]', "backbone_options = { width = [0.5, 2] }")
+    assert load(tmp_path, table).points == load(tmp_path, GOOD).points
+
+
+def test_seeds_by_name(tmp_path):
+    assert load(tmp_path, GOOD.replace("seeds = 2", "seeds = [3, 5]")).seeds == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seeds = 2", "seeds = 0", "seeds must be a number of at least 1"),
+        ("seeds = 2", "sedes = 2", "Did you mean seeds?"),
+        ("seeds = 2", 'seeds = 2\nname = "../x"', "name must be letters"),
+        ('"backbone.train"', '"backbone.trian"', "Did you mean backbone.train"),
+        ("epochs = 1", "epochs = 1\nseed = 3", "options.seed must be left out"),
+        ("epochs = 1", "epoch = 1", "Did you mean epochs?"),
+        ("[0.5, 2]", "2", "grid.backbone.width must be a list"),
+        ("[0.5, 2]", "[0.5, -2, -3]", "backbone_options.width must be greater than 0"),
+        ('"vgg-tiny"', '"vgg-tyni"', "Did you mean vgg-tiny"),
+        ("seeds = 2", "seeds = = 2", "nets.toml must be valid TOML; got Invalid value (at line 3, column 9)"),
+    ],
+)
+def test_wrong_suites(tmp_path, old, new, said):
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, GOOD.replace(old, new))
+    assert said in str(caught.value)
+
+
+def test_all_wrong_points_are_reported_once_each(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, GOOD.replace("[0.5, 2]", "[-2, -3]"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"suite must be a TOML file; got .*none\.toml"):
+        load_suite(tmp_path / "none.toml", REGISTRY)
+
+
+def test_the_suites_that_come_with_engram_are_valid():
+    folder = Path(__file__).parents[2] / "benchmarks" / "suites"
+    for path in folder.glob("*.toml"):
+        assert load_suite(path, REGISTRY).points

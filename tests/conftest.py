@@ -1,0 +1,141 @@
+"""What tests of the whole program share: a third party's plugin, installed, and engram as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+THIRD_PARTY = Path(__file__).parent / "thirdparty"
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        """The one JSON object on standard output."""
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+    @property
+    def complaints(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("engram: ")]
+
+
+@dataclass
+class Engram:
+    """Runs ``engram`` in a folder of its own, with the plugins of ``site`` installed beside ours."""
+
+    cwd: Path
+    site: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        home = self.cwd / "home"
+        home.mkdir(exist_ok=True)
+        keep = {key: value for key, value in os.environ.items() if not key.startswith(("ENGRAM_", "MLFLOW_"))}
+        ours = {"PYTHONPATH": str(self.site), "HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        return {**keep, **ours, **self.env}
+
+    def start(self, *words: object, **more: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "benchmarks", *map(str, words)],
+            cwd=self.cwd,
+            env=self.environment() | more,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *words: object, **more: str) -> Done:
+        process = self.start(*words, **more)
+        out, err = process.communicate(timeout=300)
+        return Done(process.returncode, out, err)
+
+
+def install(site: Path, package: Path) -> None:
+    """What pip would leave of a package with one entry point."""
+    name = package.name
+    shutil.copytree(package, site / name, ignore=shutil.ignore_patterns("__pycache__"))
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[engram.plugins]\n{name} = {name}.plugin:PLUGIN\n")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed third-party plugins."""
+    folder = tmp_path_factory.mktemp("site")
+    for package in sorted(path for path in THIRD_PARTY.iterdir() if (path / "plugin.py").exists()):
+        install(folder, package)
+    return folder
+
+
+@pytest.fixture
+def engram(tmp_path: Path, site: Path) -> Engram:
+    return Engram(tmp_path, site)
+
+
+@pytest.fixture
+def with_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the third-party plugins importable in this process too."""
+    monkeypatch.syspath_prepend(str(site))
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., None]:
+    """Poll until something is true; fail after a time that only a hung process takes."""
+
+    def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def workers_in() -> Callable[[Path], list[int]]:
+    """Process ids of all workers of an output folder, whoever started them."""
+
+    def find(out: Path) -> list[int]:
+        found = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (proc / "cmdline").read_bytes().split(b"\0")
+                dead = (proc / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            except OSError:
+                continue
+            if not dead and b"exec" in words and any(word.startswith(str(out).encode()) for word in words):
+                found.append(int(proc.name))
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def kill_hard() -> Callable[[int], None]:
+    def kill(process: int) -> None:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    return kill
