@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +26,7 @@ def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
 
 def translate(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shift every image by up to ``pixels`` in each direction, reflecting at the border. x: [B, C, H, W]."""
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     mode = "reflect" if pixels < min(height, width) else "replicate"
     padded = F.pad(x, (pixels,) * 4, mode=mode)
     shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device).to(x.device)
@@ -71,6 +69,3 @@ def rand_augment(x: Tensor, operations: int, seed: int) -> Tensor:
         torch.manual_seed(seed)
         images = torch.cat([transform(block) for block in images.split(8)])
     return images[:, :1] if grey else images
-
-
-FlipMode = Literal["none", "random", "alternate"]

@@ -1,6 +1,6 @@
 """The contracts between the trunk, the plugins and the runner.
 
-Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public and stable.
+Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ class Target:
     needs_data: bool = True
 
 
-# --- networks -----------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------------------------
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def choose_device(wanted: str) -> str:
-    """ "auto" is CUDA where there is one."""
+    """CUDA for "auto" where there is one."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -30,7 +30,7 @@ def has_bf16(device: str) -> bool:
 
 
 def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: str) -> Precision:
-    """ "auto" is bf16 where the hardware has it, fp32 elsewhere."""
+    """For "auto" bf16 where the hardware has it, fp32 elsewhere."""
     if wanted == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     return wanted

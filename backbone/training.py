@@ -200,7 +200,7 @@ class Trainer:
         lr = self.recipe.lr * self._rate()
         return TrialError(
             f"the training loss must be finite; got nan or inf by step {self.progress.step} of {self.total_steps}, at "
-            f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, a longer --warmup, --clip 1 or --precision fp32."
+            f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, --clip 1 or --precision fp32."
         )
 
     def state_dict(self) -> dict[str, Any]:

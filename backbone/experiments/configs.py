@@ -49,13 +49,13 @@ class TrainConfig(ExperimentConfig):
     batch_size: Annotated[int, Ge(1)] | None = None
     """Images per step."""
     optimizer: Literal["sgd", "adamw", "muon"] | None = None
-    """sgd has Nesterov momentum; muon orthogonalises the updates of matrices and kernels, sgd takes the rest."""
+    """sgd has Nesterov momentum; muon orthogonalises the updates of matrices and kernels, adamw takes the rest."""
     lr: Annotated[float, Gt(0)] | None = None
     """Peak learning rate."""
     momentum: Annotated[float, Ge(0), Lt(1)] | None = None
     """Momentum of sgd and muon, beta1 of adamw."""
     weight_decay: Annotated[float, Ge(0)] | None = None
-    """Decay of weights, in units of the learning rate (decoupled); biases and norms are spared."""
+    """Decay of weights (decoupled for adamw and muon); biases and norms are spared."""
     schedule: Literal["onecycle", "cosine", "constant"] | None = None
     """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine."""
     warmup: Annotated[float, Ge(0), Lt(1)] | None = None

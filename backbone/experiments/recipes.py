@@ -1,4 +1,4 @@
-"""Training defaults per network and dataset. Chosen on validation images held out from the training set; no torch here."""
+"""Training defaults per network and dataset. Chosen on held-out training images; no torch here."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from backbone.checkpoint import save_model
 from backbone.contract import Figure, Result, Services
 from backbone.data.load import Data, load
 from backbone.experiments.configs import TrainConfig
-from backbone.hardware import choose_precision
+from backbone.hardware import Precision, choose_precision
 from backbone.metrics import score
 from backbone.nets.classifier import build
 from backbone.training import Recipe, Trainer
@@ -31,7 +31,7 @@ class Train:
 
     def __init__(self, config: TrainConfig, services: Services) -> None:
         self.config, self.services = config, services
-        self.precision = choose_precision(config.precision, services.device)
+        self.precision: Precision = choose_precision(config.precision, services.device)
 
     def start(self) -> State:
         c, s = self.config, self.services

@@ -1,4 +1,4 @@
-"""Tracing a backbone to a graph, baking composed layers, and folding BatchNorm: all exact, none changes the function."""
+"""Tracing a backbone to a graph, baking composed layers, folding BatchNorm: none of them changes the function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def bake(module: nn.Module) -> nn.Module:
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if hasattr(child, "baked"):
-                setattr(parent, name, child.baked())
+                setattr(parent, name, child.baked())  # type: ignore[operator]
     return module
 
 
@@ -46,7 +46,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
     Source: Ioffe and Szegedy 2015, algorithm 2 (inference form).
     """
     graph = copy.deepcopy(graph).eval()
-    modules = dict(graph.named_modules())
+    modules: dict[str, nn.Module] = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
         if not isinstance(norm, _BATCHNORMS) or norm.running_mean is None:
@@ -55,7 +55,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
         if layer_node is None:
             continue
         _fold_into(modules[str(layer_node.target)], norm)
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(node.all_input_nodes[0])
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
     graph.recompile()
@@ -84,8 +84,9 @@ def _pads(pool: nn.AvgPool2d) -> bool:
 @torch.no_grad()
 def _fold_into(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None  # the caller skips norms without statistics
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    scale = (var + norm.eps).rsqrt()  # type: ignore[operator]
+    scale = (var + norm.eps).rsqrt()
     scale = scale * norm.weight if norm.weight is not None else scale
     bias = layer.bias if isinstance(layer.bias, Tensor) else torch.zeros_like(scale)
     shift = norm.bias if norm.bias is not None else torch.zeros_like(scale)
