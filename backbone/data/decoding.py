@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from backbone.data import png
 from backbone.data.options import PictureOptions
@@ -107,6 +107,7 @@ def _channels(picture: Image.Image, name: str) -> int:
 
 
 def _damaged(name: str, why: Exception) -> UserError:
+    reason = "in no format known" if isinstance(why, UnidentifiedImageError) else why
     return must(
-        "a picture", "a readable file", f"a damaged one: {name} ({why})", "Restore it or take it out of the set."
+        "a picture", "a readable file", f"a damaged one: {name} ({reason})", "Restore it or take it out of the set."
     )

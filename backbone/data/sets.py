@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from backbone.errors import UserError
 
 WORKERS = 2
-"""Processes that decode a streamed set while the trial computes."""
+"""Processes that decode a streamed set while the trial computes; fewer where there are fewer processors."""
 
 
 class Split(Protocol):
@@ -136,7 +137,7 @@ class StreamedSplit:
         loader = DataLoader(
             _Stream(self.store, [part.tolist() for part in chosen.split(batch_size)] if len(chosen) else []),
             batch_size=None,
-            num_workers=WORKERS,
+            num_workers=min(WORKERS, _processors()),
             generator=torch.Generator(),  # otherwise every pass would draw from the trial's own random state
         )
         for images, span in zip(loader, order.split(batch_size), strict=False):
@@ -175,6 +176,10 @@ class _Stream(Dataset[np.ndarray | UserError]):
             return self._store.images(self._batches[item])
         except UserError as error:  # raised in a worker it would arrive as a traceback
             return error
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

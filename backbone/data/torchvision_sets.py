@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +149,8 @@ def _torchvision(kind: str) -> Any:
 
 def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: bool) -> None:
     """Let torchvision download a set, one process at a time; every file is checked against its md5."""
+    import fcntl  # here, so that systems without it can still read what is there
+
     if not allowed:
         raise must(
             f"dataset {name!r}",
@@ -164,7 +165,8 @@ def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: 
             for part in ({"background": True}, {"background": False}) if kind == "Omniglot" else ({},):
                 _torchvision(kind)(root, download=True, **part)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = " ".join(str(error).split())  # torchvision tells about every mirror, a line each
         raise UserError(
-            f"dataset {name!r} must be downloaded to {root}; got {type(error).__name__}: {error}. "
+            f"dataset {name!r} must be downloaded to {root}; got {type(error).__name__}: {reason}. "
             "Check the network and the folder, or put the files there and leave --download out."
         ) from error

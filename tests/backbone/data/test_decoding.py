@@ -1,0 +1,127 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from backbone.data.decoding import Decoder, bombs_are_errors
+from backbone.data.options import PictureOptions
+from backbone.data.png import decode_alike
+from backbone.errors import UserError
+
+
+def decoded(blob):
+    return Decoder.like(blob, "first", PictureOptions()).decode(blob, "first")
+
+
+def encode_filtered(array, filters):
+    """A PNG whose rows use the filters given: Pillow writes only those it likes best."""
+    height, width = array.shape[:2]
+    step = 1 if array.ndim == 2 else 3
+    rows = array.reshape(height, -1).astype(int)
+    left = np.pad(rows, ((0, 0), (step, 0)))[:, :-step]
+    up = np.pad(rows, ((1, 0), (0, 0)))[:-1]
+    corner = np.pad(up, ((0, 0), (step, 0)))[:, :-step]
+    guess = left + up - corner
+    near = np.stack([abs(guess - left), abs(guess - up), abs(guess - corner)]).argmin(0)
+    paeth = np.choose(near, [left, up, corner])
+    predicted = [0 * rows, left, up, (left + up) // 2, paeth]
+    lines = [bytes([kind, *((rows - predicted[kind])[row] % 256)]) for row, kind in enumerate(filters)]
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if step == 1 else 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def planes(array):
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_pixels_arrive_unchanged(png, images, shape):
+    [image] = images(1, shape)
+    assert (decoded(png(image)) == planes(image)).all()
+    assert (decoded(png(image, "BMP")) == planes(image)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.integers(1, 9), st.integers(1, 9), st.booleans(), st.integers(1, 5))
+def test_many_at_once_are_as_one_by_one(data, height, width, colour, count):
+    shape = (height, width, 3) if colour else (height, width)
+    held = [data.draw(arrays(np.uint8, shape)) for _ in range(count)]
+    filters = data.draw(st.lists(st.integers(0, 4), min_size=height, max_size=height))
+    blobs = [encode_filtered(image, filters) for image in held]
+    together = decode_alike(blobs, (3 if colour else 1, height, width))
+    assert together is not None
+    assert (together == np.stack([planes(image) for image in held])).all()
+    assert (together[0] == decoded(blobs[0])).all()
+
+
+def test_other_files_are_not_decoded_together(png, images):
+    [image], [large] = images(1), images(1, (9, 8))
+    good = png(image)
+    for other in (png(image, "BMP"), png(large), png(image)[:-4], None, b"", good[:60] + b"\x00" + good[61:]):
+        assert decode_alike([good, other], (1, 8, 8)) is None
+    palette = png(np.asarray(Image.fromarray(image).convert("P")))
+    assert decode_alike([palette], (3, 8, 8)) is None
+
+
+@pytest.mark.parametrize("at", [3, 20, 30, 37, 50, -20, -9, -2])
+def test_a_flipped_byte_of_a_png_is_found(png, images, at):
+    blob = bytearray(png(images(1)[0]))
+    blob[at] ^= 4
+    with pytest.raises(UserError, match=r"damaged one: first \("):
+        decoded(bytes(blob))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_picture_is_found(png, images, kind, share):
+    blob = png(images(1, (32, 32))[0], kind)
+    with pytest.raises(UserError, match="readable file; got a damaged one: first"):
+        decoded(blob[: int(len(blob) * share)])
+
+
+@pytest.mark.parametrize("blob", [b"", None])
+def test_nothing_at_all(blob):
+    with pytest.raises(UserError, match="an empty one: first"):
+        decoded(blob)
+
+
+def test_not_a_picture():
+    with pytest.raises(UserError, match=r"damaged one: first \(in no format known\)"):
+        decoded(b"hello")
+
+
+def test_bombs_are_errors(png, images, monkeypatch):
+    blob = png(images(1, (32, 32))[0])
+    for limit in (1000, 100):  # Pillow warns up to twice the limit and refuses beyond
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with bombs_are_errors(), pytest.raises(UserError, match=rf"at most {limit:,} pixels; got first"):
+            decoded(blob)
+
+
+def test_sixteen_bits_are_refused(png):
+    with pytest.raises(UserError, match=r"8 bits per channel; got mode I;16 in first"):
+        decoded(png(np.zeros((4, 4), np.uint16)))
+
+
+def test_options_give_one_shape(png, images):
+    blobs = [png(images(1, shape)[0]) for shape in [(5, 7), (9, 3, 3)]]
+    for options in (PictureOptions(size=6, channels=1), PictureOptions(size=6, channels=3)):
+        decoder = Decoder.like(blobs[0], "first", options)
+        assert decoder.in_shape == (options.channels, 6, 6)
+        assert all(decoder.decode(blob, "x").shape == decoder.in_shape for blob in blobs)
+
+
+def test_the_odd_one_is_named_with_the_option(png, images):
+    small, large, colour = (png(images(1, shape)[0]) for shape in [(8, 8), (8, 9), (8, 8, 3)])
+    decoder = Decoder.like(small, "first", PictureOptions())
+    with pytest.raises(UserError, match=r"8 x 8 pixels like .*first\); got 9 x 8 in odd.*--dataset.size 8"):
+        decoder.decode(large, "odd")
+    with pytest.raises(UserError, match=r"grey like the first.*3 channels in odd.*--dataset.channels 1"):
+        decoder.decode(colour, "odd")

@@ -1,0 +1,146 @@
+import os
+
+import pytest
+import torch
+
+from backbone.data.folders import open_folder
+from backbone.data.options import PictureOptions
+from backbone.errors import UserError
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def open_it(where, options=None, budget=2**30):
+        return open_folder(str(where), options, root=tmp_path, download=False, budget_bytes=budget)
+
+    return open_it
+
+
+def test_classes_are_folders_in_the_order_of_their_names(folder, opened):
+    source = opened(folder({"dog": 3, "cat": 2, "Ape": 1}))
+    assert source.classes == ("Ape", "cat", "dog")
+    assert source.train.labels.tolist() == [0, 1, 1, 2, 2, 2]
+    assert source.train.in_shape == (1, 8, 8)
+    assert source.test is None
+
+
+def test_nested_classes(folder, opened):
+    source = opened(folder({"Greek/character02": 2, "Greek/character01": 1, "Latin/character01": 1}))
+    assert source.classes == ("Greek/character01", "Greek/character02", "Latin/character01")
+
+
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
+def test_parts(folder, opened, test):
+    source = opened(folder({"train/a": 3, "train/b": 2, f"{test}/b": 4}))
+    assert source.classes == ("a", "b")
+    assert (len(source.train), source.test.labels.tolist()) == (5, [1, 1, 1, 1])
+
+
+def test_test_goes_before_val(folder, opened, caplog):
+    source = opened(folder({"train/a": 3, "test/a": 1, "val/a": 2}))
+    assert len(source.test) == 1
+    assert "val is left out" in caplog.text
+
+
+def test_train_alone_and_a_class_called_train(folder, opened):
+    assert opened(folder({"train/a": 3, "train/b": 3}, name="one")).test is None
+    assert opened(folder({"train": 3, "car": 3}, name="two")).classes == ("car", "train")
+
+
+def test_other_and_hidden_files_are_passed_over(folder, opened):
+    where = folder({"a": 2, "b": 2})
+    before = opened(where).fingerprint
+    (where / "README.md").write_text("hello")
+    (where / "a" / ".hidden.png").write_bytes(b"x")
+    (where / "a" / "notes.txt").write_text("hello")
+    (where / ".cache").mkdir()
+    assert opened(where).fingerprint == before
+
+
+def test_links_are_followed_but_not_in_circles(folder, opened):
+    where = folder({"a": 2, "b": 2})
+    (where / "a" / "back").symlink_to(where)
+    (where / "c").symlink_to(folder({"x": 3}, name="elsewhere") / "x")
+    source = opened(where)
+    assert source.classes == ("a", "b", "c")
+    assert len(source.train) == 7
+
+
+def test_fingerprint_knows_every_byte_label_and_name(folder, opened):
+    where = folder({"a": 3, "b": 3})
+    found = [opened(where).fingerprint, opened(where).fingerprint]
+    assert found[0] == found[1]
+    (where / "a" / "000.png").rename(where / "b" / "a.png")  # another label
+    found.append(opened(where).fingerprint)
+    (where / "b").rename(where / "c")  # another name
+    found.append(opened(where).fingerprint)
+    blob = (where / "c" / "001.png").read_bytes()
+    (where / "c" / "001.png").write_bytes(blob + b"\0")  # one byte that no decoder looks at
+    found.append(opened(where).fingerprint)
+    assert len(set(found)) == 4
+
+
+def test_options(folder, opened):
+    where = folder({"a": 2, "b": 2}, (8, 9, 3))
+    assert opened(where, PictureOptions(size=4, channels=1)).train.in_shape == (1, 4, 4)
+
+
+def test_the_first_odd_file_is_named(folder, opened):
+    folder({"a": 2, "b": 2})
+    where = folder({"c": 3}, (8, 9))
+    with pytest.raises(UserError, match=r"8 x 8 pixels like .*a/000.png\); got 9 x 8 in .*c/000.png.*--dataset.size 8"):
+        opened(where)
+    assert opened(where, PictureOptions(size=8)).train.in_shape == (1, 8, 8)
+
+
+def test_a_damaged_file_is_named(folder, opened):
+    where = folder({"a": 2, "b": 400})
+    (where / "b" / "333.png").write_bytes((where / "b" / "333.png").read_bytes()[:70])
+    for budget in (0, 2**30):
+        with pytest.raises(UserError, match=r"a damaged one: .*b/333.png \(.*\)\. Restore it"):
+            opened(where, budget=budget)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "an empty one"),
+        ({"a": 2, "b": 0}, "at least one picture; got none in .*/b. Add"),
+        ({".": 1, "a": 1}, "in the folder of its class; got .*000.png"),
+        ({"train/a": 1, "test/b": 1}, r"in the train set too; got 'b' \(.*test/b\)"),
+        ({"test/a": 1}, "with train/ in it; got only test. Give the split itself: folder:"),
+        ({"train/a": 1, "test": 0}, "an empty one"),
+    ],
+)
+def test_bad_layouts(folder, opened, counts, message):
+    with pytest.raises(UserError, match=message) as error:
+        opened(folder(counts))
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_there(opened, tmp_path):
+    (tmp_path / "file").write_text("")
+    for where in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(UserError, match=r"a folder; got nothing of the kind at /.*Check the path"):
+            opened(where)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable(folder, opened):
+    where = folder({"a": 2, "b": 2})
+    (where / "a" / "000.png").chmod(0)
+    with pytest.raises(UserError, match=r"000.png \(Permission denied\)"):
+        opened(where)
+    (where / "b").chmod(0)
+    with pytest.raises(UserError, match=r"readable; got .*b \(Permission denied\)"):
+        opened(where)
+    (where / "b").chmod(0o755)
+
+
+def test_images_do_not_depend_on_the_number_of_threads(folder, opened, monkeypatch):
+    where = folder({"a": 300, "b": 300})
+    first = opened(where)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    second = opened(where)
+    assert torch.equal(first.train.images, second.train.images)
+    assert first.fingerprint == second.fingerprint

@@ -1,0 +1,166 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from backbone.data import pictures
+from backbone.data.folders import open_folder
+from backbone.data.parquet import open_parquet
+from backbone.data.sets import MemorySplit, Split, StreamedSplit, join
+from backbone.errors import UserError
+
+LARGE, NOTHING = 2**30, 0
+
+
+@pytest.fixture
+def memory(images):
+    return MemorySplit(torch.from_numpy(images(50)).unsqueeze(1), torch.arange(50) % 5)
+
+
+@pytest.fixture(params=["folder", "parquet"])
+def both(request, folder, table, tmp_path):
+    """The same source in memory and streamed."""
+    if request.param == "folder":
+        where, opened = folder({"train/a": 21, "train/b": 8, "test/b": 9}, (6, 5, 3)), open_folder
+    else:
+        table(labels=(0, 1) * 11)
+        table("test-00000-of-00001.parquet", labels=(0, 1) * 4, seed=1)
+        where, opened = tmp_path / "tables", open_parquet
+    return [opened(str(where), None, root=tmp_path, download=False, budget_bytes=size) for size in (LARGE, NOTHING)]
+
+
+def batches(split, order, size=7):
+    return [(x.clone(), y.clone()) for x, y in split.batches(order, size, "cpu")]
+
+
+def same(one, two):
+    pairs = [pair for x, y in zip(one, two, strict=True) for pair in zip(x, y, strict=True)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("order", [torch.randperm(50), torch.arange(50), torch.arange(13, 40), torch.tensor([3, 3, 1])])
+def test_batches_follow_the_order(memory, order):
+    found = batches(memory, order, 8)
+    assert [len(x) for x, _ in found] == [len(part) for part in order.split(8)]
+    assert torch.equal(torch.cat([x for x, _ in found]), memory.images[order])
+    assert torch.equal(torch.cat([y for _, y in found]), memory.labels[order])
+
+
+def test_file_order_costs_no_copy(memory):
+    x, _ = next(iter(memory.batches(torch.arange(10, 50), 8, "cpu")))
+    assert x.data_ptr() == memory.images[10:].data_ptr()
+
+
+@pytest.mark.parametrize("order", [torch.arange(45, 55), torch.tensor([50, 3])])
+def test_positions_outside_are_errors(memory, order):
+    with pytest.raises(IndexError):
+        batches(memory, order)
+
+
+def test_no_positions_give_no_batches(memory, both):
+    nothing = torch.empty(0, dtype=torch.int64)
+    for split in (memory, both[1].train):
+        assert batches(split, nothing) == []
+        assert len(split.select(nothing)) == 0
+
+
+@pytest.mark.parametrize("device", ["meta", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_one_copy_on_the_device(memory, device):
+    """The meta device stands in for one with memory of its own."""
+    assert [len(x) for x, _ in memory.batches(torch.randperm(50), 20, device)] == [20, 20, 10]
+    held = memory._held[device]
+    for images, labels in memory.batches(torch.arange(50), 50, device):
+        assert images.device.type == labels.device.type == device
+        assert images.data_ptr() == held[0].data_ptr() if device == "cuda" else images.is_meta
+    assert memory._held[device] is held
+
+
+def test_select_and_moments(memory):
+    chosen = torch.tensor([4, 2, 2])
+    part = memory.select(chosen)
+    assert torch.equal(part.images, memory.images[chosen])
+    assert torch.equal(part.labels, memory.labels[chosen])
+    sums, squares = part.moments()
+    pixels = part.images.double()
+    assert sums.tolist() == pixels.sum((0, 2, 3)).tolist()
+    assert squares.tolist() == (pixels**2).sum((0, 2, 3)).tolist()
+
+
+def test_streamed_is_as_in_memory(both):
+    held, streamed = both
+    assert isinstance(streamed.train, StreamedSplit)
+    assert isinstance(held.train, MemorySplit)
+    assert held.fingerprint == streamed.fingerprint
+    for one, two in ((held.train, streamed.train), (held.test, streamed.test)):
+        assert one.in_shape == two.in_shape
+        assert torch.equal(one.labels, two.labels)
+        order = torch.randperm(len(one))
+        assert same(batches(one, order), batches(two, order))
+        for left, right in ((one, two), (one.select(order[::2]), two.select(order[::2]))):
+            assert same([left.moments()], [right.moments()])
+            assert same(batches(left, torch.arange(len(left))), batches(right, torch.arange(len(right))))
+
+
+def test_streaming_leaves_the_random_state_alone(both):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    batches(both[1].train, torch.arange(len(both[1].train)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_stream_may_be_left_early(both):
+    for _ in both[1].train.batches(torch.arange(len(both[1].train)), 2, "cpu"):
+        break
+
+
+def test_join_is_one_after_another(both):
+    for source in both:
+        together = join(source.train, source.test)
+        assert len(together) == len(source.train) + len(source.test)
+        found = batches(together, torch.arange(len(together)), 1000)
+        parts = [batches(part, torch.arange(len(part)), 1000)[0] for part in (source.train, source.test)]
+        assert same(found, [tuple(torch.cat(pair) for pair in zip(*parts, strict=True))])
+
+
+def test_splits_fit_the_protocol(memory, both):
+    splits: list[Split] = [memory, both[1].train]
+    assert all(len(split.in_shape) == 3 for split in splits)
+
+
+def test_a_store_can_be_sent_to_another_process(both):
+    store = both[1].train.store
+    store.images([0])
+    again = pickle.loads(pickle.dumps(store))
+    assert (again.images([3, 1, 3]) == store.images([3, 1, 3])).all()
+
+
+def test_a_file_damaged_after_opening_is_one_line(folder, tmp_path):
+    where = folder({"a": 8, "b": 8})
+    source = open_folder(str(where), None, root=tmp_path, download=False, budget_bytes=NOTHING)
+    (where / "b" / "003.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"^a picture must be .* an empty one: .*003.png\. [^\n]*$"):
+        batches(source.train, torch.arange(len(source.train)))
+    (where / "b" / "003.png").unlink()
+    with pytest.raises(UserError, match=r"003.png \(No such file"):
+        batches(source.train, torch.arange(len(source.train)))
+
+
+def test_memory_is_bounded_while_opening(folder, tmp_path, monkeypatch):
+    """Over the budget, never more than a few pieces of work are decoded at once."""
+    monkeypatch.setattr(pictures, "_CHUNK_PICTURES", 2)
+    where = folder({"a": 60, "b": 60})
+    sizes = []
+    empty = np.empty
+    monkeypatch.setattr(np, "empty", lambda shape, *rest: sizes.append(shape) or empty(shape, *rest))
+    open_folder(str(where), None, root=tmp_path, download=False, budget_bytes=NOTHING)
+    assert max(shape[0] for shape in sizes if isinstance(shape, tuple) and len(shape) == 4) == 2
+
+
+def test_the_budget_counts_decoded_bytes(folder, tmp_path):
+    where = folder({"a": 5, "b": 5})
+    kinds = [
+        type(open_folder(str(where), None, root=tmp_path, download=False, budget_bytes=size).train)
+        for size in (640, 639)
+    ]
+    assert kinds == [MemorySplit, StreamedSplit]
