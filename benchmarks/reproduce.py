@@ -17,7 +17,7 @@ from benchmarks.layout import prepare
 from benchmarks.plan import Planner
 from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
-from benchmarks.stats import interval
+from benchmarks.schema import schema
 from benchmarks.tables import render
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def judge(target: Target, registry: Registry, how: Setting, flags: Quick) -> dic
     if len(values) < len(wanted):
         no_data = target.needs_data and all(failure.kind in ("user", "needs") for failure in outcome.failures)
         return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no data" if no_data else "failed"}
+    from benchmarks.stats import interval  # SciPy takes a second that help should not
+
     ours = interval(values)
     verdict = "reproduced" if reproduced(target, ours.mean, registry) else "missed"
     return {**row, "ours": ours.mean, "low": ours.low, "high": ours.high, "n": ours.n, "verdict": verdict}
@@ -82,8 +84,6 @@ def reproduced(target: Target, ours: float, registry: Registry) -> bool:
 
 
 def _nested(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    from benchmarks.schema import schema
-
     tables = {option.options_of: option.key for option in schema(cls) if option.options_of}
     values: dict[str, Any] = {}
     for key, value in options.items():

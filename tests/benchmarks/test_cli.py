@@ -1,0 +1,169 @@
+"""The command line: quick where it should be, one line for each mistake, one object for --json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.cli import COMMANDS
+
+HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["list"],
+        ["run", "backbone.train", "--help"],
+        ["run", "snn.convert", "--help"],
+        ["run", "backbone.train", "--dry-run"],
+        ["status"],
+        ["completion", "bash"],
+        *([name, "--help"] for name in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(engram, words):
+    code = f"""
+import sys
+from benchmarks.cli import main
+code = main({words!r})
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=engram.cwd,
+        env=engram.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+    assert done.stdout
+
+
+def test_list_names_everything(engram):
+    listed = engram("list", "--json").json
+    assert "counting.count" in [row["name"] for row in listed["experiments"]]
+    assert "lenet5" in engram("list", "backbones").out
+
+
+def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
+    broken = tmp_path / "broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (broken / "entry_points.txt").write_text("[engram.plugins]\nbroken = nothing.plugin:PLUGIN\n")
+    engram.env["PYTHONPATH"] = f"{site}{os.pathsep}{tmp_path}"
+    done = engram("list")
+    assert done.code == 0
+    assert "unavailable: plugin broken: ModuleNotFoundError: No module named 'nothing'" in done.out
+    done = engram("run", "broken.thing")
+    assert done.code == 2
+    assert "Plugin 'broken' could not be loaded" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rnu"], "got rnu. Did you mean run?"),
+        (["run"], "EXPERIMENT must be given"),
+        (["run", "backbone.trian"], "Did you mean backbone.train"),
+        (["run", "backbone.train", "--backbone", "lenet"], "Did you mean lenet5?"),
+        (["run", "backbone.train", "--dataset", "dijits"], "Did you mean digits?"),
+        (["run", "backbone.train", "--epoch", "3"], "Did you mean --epochs"),
+        (["run", "backbone.train", "--out", "/proc/nowhere"], "--out must be a folder that can be written"),
+        (["run", "backbone.evaluate", "--from", "nope"], "See: engram status"),
+        (["sweep"], "SUITE.toml must be given"),
+        (["sweep", "none.toml"], "suite must be a TOML file"),
+        (["sweep", "bad.toml"], "(at line 1, column 14)"),
+        (["sweep", "bad.toml", "--workers", "0"], "--workers must be at least 1"),
+        (["list", "networks"], "KIND must be one of"),
+        (["status", "stray"], "got stray as well"),
+        (["compare", "none"], "sweep must be one that was run here"),
+        (["reproduce", "none"], "TARGET must be a known one"),
+        (["completion", "bush"], "Did you mean bash?"),
+        (["ui"], "--out must be a folder with mlflow.db"),
+        (["sync", "--out", "none"], "--out must be a folder with trials"),
+        (["exec"], "exec must be given one trial folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_one_line_and_exit_code_2(engram, words, said):
+    (engram.cwd / "bad.toml").write_text("experiment = = 3\n")
+    done = engram(*words)
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert len(done.complaints) == 1
+    assert done.err.count("\n") == 1
+    assert said in done.err
+
+
+def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
+    done = engram("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
+    assert done.code == 0
+    result = done.json
+    assert set(result) == {"experiment", "trial", "config", "metrics", "tables", "artifacts"}
+    assert result["metrics"]["total"] == 2.0
+    assert os.path.isabs(result["artifacts"]["note"])
+    assert "pebbles" in done.err
+    again = engram("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
+    assert again.json == result
+    assert "started" not in again.err
+    status = engram("status", "--json", "--out", "here").json
+    assert [row["status"] for row in status["trials"]] == ["done"]
+
+
+def test_failures_of_a_run(engram):
+    done = engram("run", "counting.count", "--fail", "user", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert len(done.complaints) == 1
+    done = engram("run", "counting.count", "--fail", "crash")
+    assert done.code == 1
+    assert "log.txt" in done.complaints[0]
+    assert "Traceback" not in done.err
+
+
+def test_dry_run_writes_nothing(engram):
+    plan = engram("run", "counting.twice", "--dry-run", "--json", "--out", "here").json
+    assert [trial["experiment"] for trial in plan["trials"]] == ["counting.count", "counting.twice"]
+    assert not (engram.cwd / "here").exists()
+
+
+def test_requirements_are_run_first_and_from_takes_them(engram):
+    first = engram("run", "counting.twice", "--steps", "4", "--json").json
+    assert first["metrics"]["double"] == 8.0
+    count = next(
+        row["trial"] for row in engram("status", "--json").json["trials"] if row["experiment"] == "counting.count"
+    )
+    assert engram("run", "counting.twice", "--from", count[:5], "--json").json["metrics"]["double"] == 8.0
+    assert len(engram("status", "--json").json["trials"]) == 3
+
+
+def test_reproduce(engram):
+    done = engram("reproduce", "counting-tens", "--json")
+    (row,) = done.json["targets"]
+    assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_completion(engram, shell):
+    script = engram("completion", shell).out
+    assert "quickstart" in script
+    if shell == "bash":
+        assert "--backbone.width" in script
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_help_shows_the_options_of_the_chosen_network(engram):
+    assert "--backbone.dropout" in engram("run", "backbone.train", "--backbone", "mlp", "--help").out
+    assert "--backbone.dropout" not in engram("run", "backbone.train", "--help").out
+
+
+def test_version(engram):
+    assert json.dumps(engram("--version").out).startswith('"engram ')

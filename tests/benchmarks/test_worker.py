@@ -1,0 +1,153 @@
+"""``python -m benchmarks exec TRIAL_DIR``: every way a trial can end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from backbone.registry import Registry
+from benchmarks.driver import Setting, write_trial
+from benchmarks.plan import Planner, Trial
+from benchmarks.records import Record
+
+pytestmark = pytest.mark.usefixtures("with_plugins")
+
+
+@pytest.fixture
+def plan(tmp_path) -> Callable[..., Trial]:
+    """Write the folder of one trial of counting.count."""
+
+    def count(**options) -> Trial:
+        from counting.configs import CountConfig
+
+        trial = Planner(Registry.discover(), tmp_path / "runs").add("counting.count", CountConfig(**options))
+        write_trial(trial, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=["test"]))
+        return trial
+
+    return count
+
+
+def read(trial, name):
+    return json.loads((trial.folder / name).read_text())
+
+
+def ledger(trial):
+    return [(line.name, line.step, line.value) for line in Record(trial.folder).ledger()]
+
+
+def test_done(engram, plan):
+    trial = plan(steps=3, loud=True)
+    done = engram("exec", trial.folder)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    result = read(trial, "result.json")
+    assert result["metrics"]["total"] == 3.0
+    assert (result["trial"], result["experiment"]) == (trial.id, "counting.count")
+    assert result["tables"]["counts"] == [{"n": 3, "total": 3.0}]
+    assert result["artifacts"] == {"note": "note.txt"}
+    assert result["figures"]["count"]["series"]["count"][1] == [1, 1.0]
+    assert "grey" in (trial.folder / "log.txt").read_text()
+    assert read(trial, "provenance.json")["facts"] == {"data_sha256": "0" * 64}
+    assert read(trial, "provenance.json")["argv"] == ["test"]
+    assert not (trial.folder / "ckpt").exists()
+    assert engram("exec", trial.folder).code == 0
+
+
+@pytest.mark.parametrize(
+    ("fail", "code", "kind", "said"),
+    [
+        ("user", 2, "user", "--fail must be never"),
+        ("trial", 1, "trial", "loss must be finite"),
+        ("crash", 1, "crash", "ZeroDivisionError: on purpose (see "),
+        ("nan", 1, "trial", "metric total must be finite; got nan"),
+        ("missing", 1, "trial", "metric total must be reported"),
+    ],
+)
+def test_failures(engram, plan, fail, code, kind, said):
+    trial = plan(steps=1, fail=fail)
+    done = engram("exec", trial.folder)
+    error = read(trial, "error.json")
+    assert (done.code, error["kind"]) == (code, kind)
+    assert said in error["message"]
+    assert done.err.count("\n") == 1
+    assert not (trial.folder / "result.json").exists()
+    assert ("Traceback" in (trial.folder / "log.txt").read_text()) == (kind == "crash")
+
+
+def test_a_trial_that_was_begun_with_other_data_is_refused(engram, plan):
+    trial = plan(steps=1, fail="trial")
+    engram("exec", trial.folder)
+    provenance = read(trial, "provenance.json")
+    (trial.folder / "provenance.json").write_text(json.dumps({**provenance, "facts": {"data_sha256": "1" * 64}}))
+    done = engram("exec", trial.folder)
+    assert done.code == 2
+    assert "data_sha256 must be what the trial was begun with" in done.err
+
+
+def test_stopped_and_resumed_gives_the_same_numbers(engram, plan, wait_for):
+    trial, whole = plan(steps=12, pause=0.25), plan(steps=12, pause=0.0)
+    assert engram("exec", whole.folder).code == 0
+    process = engram.start("exec", trial.folder)
+    wait_for(lambda: len(ledger(trial)) >= 4)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list((trial.folder / "ckpt").glob("state-*.pt"))
+    assert engram("exec", trial.folder).code == 0
+    assert "resumed at step" in (trial.folder / "log.txt").read_text()
+    assert read(trial, "result.json")["metrics"] == read(whole, "result.json")["metrics"]
+    assert ledger(trial) == ledger(whole)
+
+
+def test_a_worker_whose_driver_died_stops_by_itself(engram, plan, wait_for):
+    trial = plan(steps=500, pause=0.1)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "exec", str(trial.folder)],
+        env=engram.environment() | {"ENGRAM_DRIVEN": "1"},
+        stdin=subprocess.PIPE,
+    )
+    wait_for(lambda: len(ledger(trial)) >= 4)
+    worker.stdin.close()
+    assert worker.wait(timeout=60) == 143
+    assert list((trial.folder / "ckpt").glob("state-*.pt"))
+
+
+def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
+    from benchmarks.layout import Busy, lock
+
+    trial = plan(steps=500, pause=0.1)
+    first = engram.start("exec", trial.folder)
+    wait_for(lambda: ledger(trial))
+    assert Record(trial.folder).status == "running"
+    with pytest.raises(Busy), lock(trial.folder / "lock", patience=0.2, what="trial"):
+        pass
+    first.kill()
+    first.communicate()
+    assert Record(trial.folder).status == "unfinished"
+    with lock(trial.folder / "lock", patience=5, what="trial"):
+        pass
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_for):
+    trial = plan(steps=60, pause=0.1)
+    process = engram.start("exec", trial.folder, ENGRAM_CHECKPOINT_SECONDS="0.3")
+    wait_for(lambda: len(list((trial.folder / "ckpt").glob("state-*.json"))) >= 2)
+    process.kill()
+    process.communicate()
+    newest = sorted((trial.folder / "ckpt").glob("state-*.json"))[-1].with_suffix(".pt")
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    assert engram("exec", trial.folder).code == 0
+    assert "is damaged" in (trial.folder / "log.txt").read_text()
+    assert read(trial, "result.json")["metrics"]["total"] == 60.0
+
+
+def test_not_a_trial(engram, tmp_path):
+    done = engram("exec", tmp_path)
+    assert done.code == 2
+    assert "must be a folder with a config.json" in done.err
