@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -137,13 +137,14 @@ class StreamedSplit:
         loader = DataLoader(
             _Stream(self.store, [part.tolist() for part in chosen.split(batch_size)] if len(chosen) else []),
             batch_size=None,
+            collate_fn=_unchanged,  # by default workers would make tensors, which travel in shared memory
             num_workers=min(WORKERS, _processors()),
             generator=torch.Generator(),  # otherwise every pass would draw from the trial's own random state
         )
         for images, span in zip(loader, order.split(batch_size), strict=False):
             if isinstance(images, UserError):
                 raise images
-            yield torch.as_tensor(images).to(device), self.labels.index_select(0, span).to(device)
+            yield torch.from_numpy(images).to(device), self.labels.index_select(0, span).to(device)
 
     def select(self, indices: Tensor) -> StreamedSplit:
         labels, sums, squares = (held.index_select(0, indices) for held in (self.labels, self._sums, self._squares))
@@ -163,7 +164,7 @@ class StreamedSplit:
 
 
 class _Stream(Dataset[np.ndarray | UserError]):
-    """One item is one batch. Arrays go through a pipe: shared memory is a few megabytes in most containers."""
+    """One item is one batch, as an array: that goes through a pipe, and most containers have little shared memory."""
 
     def __init__(self, store: ImageStore, batches: list[list[int]]) -> None:
         self._store, self._batches = store, batches
@@ -176,6 +177,10 @@ class _Stream(Dataset[np.ndarray | UserError]):
             return self._store.images(self._batches[item])
         except UserError as error:  # raised in a worker it would arrive as a traceback
             return error
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _processors() -> int:
