@@ -25,7 +25,7 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
 }
 STATISTICS = ("mean", "min", "max", "low", "high", "n")
 _FORM = re.compile(
-    rf"(?:(?P<statistic>{'|'.join(STATISTICS)})\s+)?(?P<metric>\S.*?)(?:\s+of\s+(?P<group>\S.*?))?"
+    rf"(?:(?P<statistic>{'|'.join(STATISTICS)})\s+)?(?P<metric>[^\s<>=!][^<>=!]*?)(?:\s+of\s+(?P<group>\S.*?))?"
     r"\s*(?P<relation><=|>=|==|!=|<|>)\s*(?P<bound>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
 )
 

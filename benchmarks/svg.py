@@ -16,6 +16,7 @@ COLOURS = 8  # .c0 to .c7 in the style sheet
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 4")
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
 _MOST_MARKERS = 24
+_TINY, _HUGE = 1e-100, 1e100  # beyond, arithmetic on the axis itself breaks down
 
 Point = tuple[float, float]
 Scale = Literal["linear", "log2"]
@@ -58,13 +59,17 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def linear_axis(values: Iterable[float], most: int = 6, pad: float = 0.05) -> Axis:
+def drawable(value: float) -> bool:
+    return math.isfinite(value) and abs(value) < _HUGE
+
+
+def linear_axis(values: Iterable[float], most: int = 8, pad: float = 0.05) -> Axis:
     """An axis over the finite values; never empty, whatever they are.
 
     >>> linear_axis([0.0, 1.0], pad=0.0).ticks
     (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     """
-    known = [value for value in values if math.isfinite(value)]
+    known = [value if abs(value) > _TINY else 0.0 for value in values if drawable(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         room = abs(low) * 0.05 or 0.5
@@ -74,7 +79,7 @@ def linear_axis(values: Iterable[float], most: int = 6, pad: float = 0.05) -> Ax
     step = nice_step((high - low) / (most - 1))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return Axis(low, high, tuple(round(index * step, 12) for index in range(first, last + 1)))
+    return Axis(low, high, tuple(float(f"{index * step:.12g}") for index in range(first, last + 1)))
 
 
 def nice_step(rough: float) -> float:
@@ -93,7 +98,7 @@ def log2_axis(values: Iterable[float], most: int = 9) -> Axis:
     >>> log2_axis([1, 64]).ticks
     (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     """
-    logs = [math.log2(value) for value in values if math.isfinite(value) and value > 0]
+    logs = [math.log2(value) for value in values if drawable(value) and value > _TINY]
     low, high = (min(logs), max(logs)) if logs else (0.0, 1.0)
     pad = 0.03 * (high - low) or 0.5
     first, last = math.ceil(low), math.floor(high)
@@ -115,7 +120,7 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
         divisor, unit = (1e6, "M") if largest >= 1e6 else (1e3, "k")
         text = f"{value / divisor:.6g}{unit if value else ''}"
     else:
-        gaps = [f"{tick:.6f}".rstrip("0").partition(".")[2] for tick in ticks]
+        gaps = [f"{tick:.12g}".partition(".")[2] if "e" not in f"{tick:.12g}" else "" for tick in ticks]
         text = f"{value:.{max(map(len, gaps))}f}"
     return text.replace("-", "\N{MINUS SIGN}") if value < 0 else text
 
@@ -128,12 +133,12 @@ def line_chart(chart: Chart, name: str) -> str:
     body = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d">',
         f'<title id="{name}-t">{escape(chart.title)}</title><desc id="{name}-d">{escape(describe(chart))}</desc>',
-        f'<clipPath id="{name}-c"><rect x="{LEFT}" y="{TOP - 6}" width="{WIDTH - LEFT - RIGHT + 6}" '
+        f'<clipPath id="{name}-c"><rect x="{LEFT - 6}" y="{TOP - 6}" width="{WIDTH - LEFT - RIGHT + 12}" '
         f'height="{HEIGHT - TOP - BOTTOM + 12}"/></clipPath>',
         *grid(chart, x_axis, y_axis, x, y),
         f'<g clip-path="url(#{name}-c)">',
         *(band(series, index, x, y, x_axis) for index, series in enumerate(chart.series)),
-        *(reference(text, value, index, y) for text, value, index in chart.lines if math.isfinite(value)),
+        *(reference(text, value, index, y) for text, value, index in chart.lines if drawable(value)),
         *(curve(series, index, x, y, x_axis) for index, series in enumerate(chart.series)),
         "</g>",
         *reference_labels(chart, y),
@@ -160,19 +165,20 @@ def grid(
     for tick in y_axis.ticks:
         at = y(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(_text("tick", LEFT - 7, at + 4, tick_text(tick, y_axis.ticks), "end"))
+        parts.append(svg_text("tick", LEFT - 7, at + 4, tick_text(tick, y_axis.ticks), "end"))
     for tick in x_axis.ticks:
         at = x(tick)
         parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(_text("tick", at, bottom + 17, tick_text(tick, x_axis.ticks), "middle"))
+        parts.append(svg_text("tick", at, bottom + 17, tick_text(tick, x_axis.ticks), "middle"))
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(_text("label", (LEFT + right) / 2, HEIGHT - 8, chart.x_label, "middle"))
+    parts.append(svg_text("label", (LEFT + right) / 2, HEIGHT - 8, chart.x_label, "middle"))
     turned = f'<g transform="translate(13 {(TOP + bottom) / 2}) rotate(-90)">'
-    parts.append(f"{turned}{_text('label', 0, 0, chart.y_label, 'middle')}</g>")
+    parts.append(f"{turned}{svg_text('label', 0, 0, chart.y_label, 'middle')}</g>")
     return parts
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str) -> str:
+def svg_text(kind: str, x: float, y: float, text: str, anchor: str) -> str:
+    """One piece of writing, escaped."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
@@ -180,7 +186,7 @@ def usable(series: Series, x_axis: Axis) -> list[list[int]]:
     """Runs of consecutive drawable points, by index: what is not a number is a gap."""
     runs: list[list[int]] = [[]]
     for index, (x, y) in enumerate(series.points):
-        if math.isfinite(x) and math.isfinite(y) and (x_axis.scale == "linear" or x > 0):
+        if drawable(x) and drawable(y) and (x_axis.scale == "linear" or x > _TINY):
             runs[-1].append(index)
         elif runs[-1]:
             runs.append([])
@@ -192,8 +198,8 @@ def band(series: Series, index: int, x: Callable[[float], float], y: Callable[[f
         return ""
     shapes = []
     for run in usable(series, x_axis):
-        edge = [(x(series.points[i][0]), y(series.low[i])) for i in run if math.isfinite(series.low[i])]
-        edge += [(x(series.points[i][0]), y(series.high[i])) for i in reversed(run) if math.isfinite(series.high[i])]
+        edge = [(x(series.points[i][0]), y(series.low[i])) for i in run if drawable(series.low[i])]
+        edge += [(x(series.points[i][0]), y(series.high[i])) for i in reversed(run) if drawable(series.high[i])]
         if len(run) > 1:
             shapes.append(f'<polygon class="band c{index % COLOURS}" points="{_path(edge)}"/>')
     return "".join(shapes)
@@ -251,7 +257,7 @@ def reference_labels(chart: Chart, y: Callable[[float], float]) -> list[str]:
     parts: list[str] = []
     taken: list[float] = []
     for text, value, _ in chart.lines:
-        if not math.isfinite(value):
+        if not drawable(value):
             continue
         at = y(value) + 13 if y(value) < TOP + 14 else y(value) - 5
         if all(abs(at - other) >= 14 for other in taken):

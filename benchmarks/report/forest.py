@@ -7,7 +7,7 @@ from html import escape
 
 from benchmarks.compare import Comparison
 from benchmarks.numbers import number, span
-from benchmarks.svg import COLOURS, WIDTH, linear_axis, marker, tick_text
+from benchmarks.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
 
 _LEFT, _RIGHT, _ROW, _FOOT = 14, 14, 40, 44
 
@@ -32,26 +32,20 @@ def forest(comparison: Comparison, name: str) -> str:
     for tick in axis.ticks:
         at = f"{x(tick):.1f}"
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="6" y2="{foot}"/>')
-        parts.append(
-            f'<text class="tick" x="{at}" y="{foot + 16}" text-anchor="middle">{tick_text(tick, axis.ticks)}</text>'
-        )
+        parts.append(svg_text("tick", x(tick), foot + 16, tick_text(tick, axis.ticks), "middle"))
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{foot}" y2="{foot}"/>')
-    parts.append(
-        f'<text class="label" x="{WIDTH / 2}" y="{height - 8}" text-anchor="middle">{escape(comparison.metric)}</text>'
-    )
+    parts.append(svg_text("label", WIDTH / 2, height - 8, comparison.metric, "middle"))
     for index, group in enumerate(groups):
         top = 8 + index * _ROW
         middle, mean = top + 25, group.interval.mean
-        parts.append(f'<text class="name halo" x="{_LEFT}" y="{top + 11}">{escape(_short(group.label))}</text>')
+        parts.append(svg_text("name halo", _LEFT, top + 11, _short(group.label), "start"))
         for seed, score in group.scores.items():
             if math.isfinite(score):
                 dot = f'<circle class="dot seed c{index % COLOURS}" cx="{x(score):.1f}" cy="{middle}" r="2.6"/>'
                 parts.append(f"<g>{dot}<title>seed {seed}: {number(score)}</title></g>")
         if group.interval.low is not None and group.interval.high is not None:
-            ends = x(group.interval.low), x(group.interval.high)
-            parts.append(
-                f'<line class="whisker c{index % COLOURS}" x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" y1="{middle}" y2="{middle}"/>'
-            )
+            ends = f'x1="{x(group.interval.low):.1f}" x2="{x(group.interval.high):.1f}"'
+            parts.append(f'<line class="whisker c{index % COLOURS}" {ends} y1="{middle}" y2="{middle}"/>')
         if math.isfinite(mean):
             parts.append(f"<g>{marker(index, x(mean), middle, 5)}<title>mean {number(mean)}</title></g>")
     return "".join([*parts, "</svg>"])

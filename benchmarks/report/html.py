@@ -9,14 +9,15 @@ from benchmarks.numbers import number
 
 
 def cell_text(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no"}.get(value, "\N{EN DASH}") if value is not None else "\N{EN DASH}"
+    """A value of a table as text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "\N{EN DASH}"
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def table(
-    caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, first_is_header: bool = True
-) -> str:
+def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table that scrolls sideways on small screens. Columns that hold a number anywhere are set to the right."""
     numeric = [
         any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in rows)
@@ -26,7 +27,7 @@ def table(
         f'<th scope="col"{" class=num" if right else ""}>{escape(name)}</th>'
         for name, right in zip(columns, numeric, strict=True)
     )
-    body = "".join(_row(row, numeric, first_is_header) for row in rows)
+    body = "".join(_row(row, numeric) for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -44,12 +45,12 @@ class Number(float):
     text: str
 
 
-def _row(row: Sequence[object], numeric: Sequence[bool], first_is_header: bool) -> str:
+def _row(row: Sequence[object], numeric: Sequence[bool]) -> str:
     parts = []
     for index, value in enumerate(row):
         text = value.text if isinstance(value, Number) else cell_text(value)
-        right = " class=num" if numeric[index] else ""
-        tag = 'th scope="row"' if index == 0 and first_is_header else "td"
+        right = " class=num" if numeric[index] else " class=keep" if len(text) < 26 else ""
+        tag = 'th scope="row"' if index == 0 else "td"
         parts.append(f"<{tag}{right}>{escape(text)}</{tag.split()[0]}>")
     return f"<tr>{''.join(parts)}</tr>"
 

@@ -44,7 +44,7 @@ def page(subject: Subject) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
         f"<body><main>{chr(10).join(part for part in body if part)}"
-        f"<footer>Made by engram from the trials' own files. This page needs no network.</footer></main></body></html>\n"
+        "<footer>Made by engram from the trials' own files. This page needs no network.</footer></main></body></html>\n"
     )
 
 
@@ -94,8 +94,9 @@ def leaderboard(subject: Subject) -> str:
         ]
         for group in found.groups
     ]
-    drawn = f"<figure><figcaption>{escape(found.metric)}: every seed, mean and 95 % interval</figcaption>{forest(found, 'forest')}</figure>"
     oracle = "The first row was chosen by its test score (oracle selection), so that score is optimistic."
+    seen = f"<figcaption>{escape(found.metric)}: every seed, mean and 95 % interval</figcaption>"
+    drawn = f"<figure>{seen}{forest(found, 'forest')}</figure>"
     parts = [table(caption, head, rows), paragraph(oracle, "note") if found.oracle else "", drawn, differences(found)]
     return section("Leaderboard", "leaderboard", *parts, other_metrics(subject, found))
 
@@ -125,32 +126,34 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
 def charts(title: str, anchor: str, drawn: Sequence[Chart]) -> str:
     if not drawn:
         return ""
-    shown = [
-        f"<figure><figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'{anchor}-{index}')}{legend(chart)}</figure>"
-        for index, chart in enumerate(drawn)
-    ]
+    shown = []
+    for index, chart in enumerate(drawn):
+        inner = f"<figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'{anchor}-{index}')}{legend(chart)}"
+        shown.append(f"<figure>{inner}</figure>")
+    said = "Lines are means over seeds, bands reach from the lowest to the highest seed."
     banded = any(series.low for chart in drawn for series in chart.series)
-    note = (
-        paragraph("Lines are means over seeds, bands reach from the lowest to the highest seed.", "note")
-        if banded
-        else ""
-    )
+    note = paragraph(said, "note") if banded else ""
     return section(title, anchor, note, f'<div class="charts">{"".join(shown)}</div>')
 
 
 def tables(subject: Subject) -> str:
-    """The trials' own tables, folded away, each under the trial it belongs to."""
-    parts = []
+    """The trials' own tables, folded away: one entry per name, with the table of every trial."""
+    held: dict[str, list[str]] = {}
     for label, records in subject.groups.items():
         for record in records:
             for name, rows in (record.result.get("tables") or {}).items():
-                head = list(dict.fromkeys(key for row in rows for key in row))
-                cells = [[row.get(key) for key in head] for row in rows[:_MOST_ROWS]]
-                more = len(rows) - len(cells)
-                note = paragraph(f"{more} more rows are in result.json.", "note") if more > 0 else ""
-                where = name if subject.single else f"{name}: {label}, seed {record.seed}"
-                parts.append(details(where, table(name, head, cells), note) if head else "")
-    return section("Tables", "tables", *parts) if any(parts) else ""
+                where = name if subject.single else f"{label}, seed {record.seed}"
+                held.setdefault(name, []).append(one_table(where, rows))
+    parts = [details(name, *drawn) for name, drawn in held.items()]
+    return section("Tables", "tables", *parts) if parts else ""
+
+
+def one_table(caption: str, rows: Sequence[dict[str, object]]) -> str:
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[row.get(key) for key in head] for row in rows[:_MOST_ROWS]]
+    more = len(rows) - len(cells)
+    note = paragraph(f"{more} more rows are in result.json.", "note") if more > 0 else ""
+    return table(caption, head, cells) + note
 
 
 def absent(subject: Subject) -> str:
@@ -171,16 +174,11 @@ def trials(subject: Subject) -> str:
     parts = []
     for label, records in subject.groups.items():
         for record in records:
-            named = (
-                f"{record.trial[:12]} \N{MIDDLE DOT} "
-                + ("" if subject.single else f"{label}, ")
-                + f"seed {record.seed}"
-            )
-            score = ""
+            said = [record.trial[:12], *([] if subject.single else [label]), f"seed {record.seed}", record.status]
             if subject.comparison is not None and subject.comparison.metric in record.metrics:
                 metric = subject.comparison.metric
-                score = f" \N{MIDDLE DOT} {metric} {amount(record.metrics[metric], unit_of(record.experiment, metric))}"
-            parts.append(details(f"{named} \N{MIDDLE DOT} {record.status}{score}", trial_facts(record)))
+                said.append(f"{metric} {amount(record.metrics[metric], unit_of(record.experiment, metric))}")
+            parts.append(details(" \N{MIDDLE DOT} ".join(said), trial_facts(record)))
     return section("Trials", "trials", *parts)
 
 
@@ -199,7 +197,7 @@ def reading(subject: Subject) -> str:
     """How to read the numbers."""
     terms = {
         "95 % interval": "Student's t over seeds: where the mean would lie if more seeds were run. One seed has none.",
-        "paired by seed": "Groups are compared seed by seed, for a seed fixes the order of the data and the first weights.",
+        "paired by seed": "Groups are compared seed by seed: a seed fixes the order of the data and the first weights.",
         "p": "How often a difference this large would arise if signs were chance: all sign flips, two-sided. Holm's "
         "correction counts every pair of groups, because the best one was not known before.",
         "too few seeds": "With n seeds no p is below 2 / 2^n, so no verdict is possible; run the number it names.",
@@ -225,10 +223,8 @@ def command(record: Record) -> str:
     words = ["engram", "run", record.experiment]
     for name, value in record.config.items():
         if value is not None:
-            flag = name.replace("_", "-")
-            words += (
-                [f"--{flag}", str(value)] if not isinstance(value, bool) else [f"--{flag if value else f'no-{flag}'}"]
-            )
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
     return shlex.join(words)
 
 

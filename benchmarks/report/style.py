@@ -25,7 +25,7 @@ table{width:100%;border-collapse:collapse;font-size:.92rem;font-variant-numeric:
 caption{padding:.65rem .85rem .35rem;color:var(--soft);font-size:.85rem;text-align:left}
 th,td{padding:.42rem .85rem;text-align:left;border-top:1px solid var(--line);vertical-align:top}
 thead th{border-top:0;color:var(--soft);font-size:.8rem;font-weight:600;white-space:nowrap}
-tbody th{font-weight:600}.num{text-align:right;white-space:nowrap}
+.keep{white-space:nowrap}tbody th{font-weight:600}.num{text-align:right;white-space:nowrap}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:1rem}
 figure{margin:0;padding:.9rem .9rem .6rem;max-width:640px;background:var(--panel);border:1px solid var(--line);
 border-radius:6px}
@@ -49,14 +49,17 @@ details{margin:.5rem 0;background:var(--panel);border:1px solid var(--line);bord
 details>*:not(summary){margin-left:1rem;margin-right:1rem}
 summary{padding:.6rem .9rem;cursor:pointer;font-weight:600;overflow-wrap:anywhere}
 summary:focus-visible,.scroll:focus-visible,pre:focus-visible{outline:3px solid var(--accent);outline-offset:1px}
-.facts{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.15rem 1rem;margin-bottom:1rem;font-size:.88rem}
-.facts dt{color:var(--soft);overflow-wrap:anywhere}.facts dd{margin:0;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.facts{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.15rem 1rem;margin-bottom:1rem}
+.facts dt,.facts dd{font-size:.88rem;overflow-wrap:anywhere}.facts dt{color:var(--soft)}.facts dd{margin:0}
 details h3{margin-top:.6rem}
-pre{overflow-x:auto;padding:.8rem 1rem;background:var(--panel);border:1px solid var(--line);border-radius:6px;font-size:.88rem}
+pre{overflow-x:auto;padding:.8rem 1rem;background:var(--panel);border:1px solid var(--line);border-radius:6px}
+pre code{font-size:.88rem}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 dl.how dt{margin-top:.6rem;font-weight:600}dl.how dd{margin:0;max-width:68ch}
 footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:560px){.facts{grid-template-columns:1fr}.facts dd{margin-bottom:.35rem}th,td{padding:.4rem .6rem}
-main{padding-top:1.3rem}figure{padding:.6rem .4rem .5rem}figcaption{padding:0 .4rem}.legend{padding:0 .4rem}}
+main{padding-top:1.3rem}
+svg .tick{font-size:14.5px}svg .label,svg .name{font-size:15.5px}
+figure{padding:.6rem .4rem .5rem}figcaption{padding:0 .4rem}.legend{padding:0 .4rem}}
 @media print{body{background:#fff}details{break-inside:avoid}}
 """

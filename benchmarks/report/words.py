@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.compare import Comparison, Group
-from benchmarks.numbers import number, signed
+from benchmarks.compare import Comparison, Group, Pair
+from benchmarks.numbers import number, p_value, signed
 from benchmarks.outcomes import declared
 from benchmarks.report.write import Subject
-from benchmarks.stats import Interval
+from benchmarks.stats import Interval, seeds_needed
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A number with its unit; fractions as percent.
+    r"""A number with its unit; fractions as percent.
 
     >>> amount(0.9712, "fraction"), amount(0.31, "nat")
-    ('97.12\\xa0%', '0.3100 nat')
+    ('97.12\xa0%', '0.3100 nat')
     """
     if unit == "fraction":
         return f"{number(None)}" if value is None else f"{100 * value:.2f}\N{NO-BREAK SPACE}%"
@@ -58,7 +58,7 @@ def headline(subject: Subject) -> str:
         gap = abs(pair.paired.difference.mean)
         shown = f"{100 * gap:.2f} points" if unit == "fraction" else amount(gap, unit)
         side = "above" if (best.interval.mean > second.interval.mean) else "below"
-        text += f" It is {shown} {side} {second.label}, the next best, {_strength(pair.verdict)}."
+        text += f" It is {shown} {side} {second.label}, the next best, {_strength(pair, len(found.pairs))}."
     lost = len(subject.records) - len(subject.done)
     if lost:
         text += (
@@ -89,13 +89,14 @@ def _interval(found: Interval, unit: str) -> str:
     return f" (95 % interval {amount(found.low, unit)} to {amount(found.high, unit)}, {seeds})"
 
 
-def _strength(verdict: str) -> str:
-    if verdict.startswith("too few seeds"):
-        return f"but there are {verdict} to call the difference real".replace("there are too", "that is too")
+def _strength(pair: Pair, comparisons: int) -> str:
+    n = len(pair.paired.seeds)
+    if pair.verdict.startswith("too few"):
+        return f"but {n} seed{'s' if n != 1 else ''} cannot rule out chance (a test needs {seeds_needed(comparisons)})"
     return {
-        "differs": "a difference that seeds do not explain",
-        "no difference shown": "which seeds alone may explain",
-    }.get(verdict, "and no seed is common to both, so nothing is paired")
+        "differs": f"which chance does not explain (p = {p_value(pair.p)})",
+        "no difference shown": f"which chance may explain (p = {p_value(pair.p)})",
+    }.get(pair.verdict, "and no seed is common to both, so nothing is paired")
 
 
 def _states(subject: Subject) -> str:

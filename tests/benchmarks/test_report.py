@@ -1,0 +1,178 @@
+"""The report: one file, nothing fetched, nothing run, nothing hidden."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from backbone.errors import UserError
+from benchmarks.report import write_report
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.tags, self.words, self.attributes = [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+def read(folders, name="nets"):
+    path = write_report(folders.out, name)
+    assert path == folders.out / "reports" / f"{path.stem}.html"
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_the_page_is_whole_and_alone(folders):
+    folders.sweep()
+    text, page = read(folders)
+    assert text.startswith("<!DOCTYPE html>")
+    assert len(page.ids) == len(set(page.ids))
+    assert not {"script", "link", "img", "iframe", "object", "form"} & set(page.tags)
+    assert not re.search(r"(?:https?:)?//[a-z]", text)
+    assert "@import" not in text
+    assert "url(" not in text.replace("url(#", "")
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("href", "src")]
+    assert "prefers-color-scheme:dark" in text
+    assert [path.name for path in (folders.out / "reports").iterdir()] == ["nets.html"]
+
+
+def test_it_says_what_was_found(folders):
+    trials = folders.sweep()
+    page = read(folders)[1]
+    words = " ".join(page.words)
+    assert "A sweep of backbone.train on digits: 2 networks × 3 seeds, 6 trials." in words
+    assert re.search(r"lenet5 reached a test/accuracy of 9\d\.\d\d.% \(95 % interval", words)
+    assert "but 3 seeds cannot rule out chance (a test needs 6)" in words
+    assert "too few seeds (3 of 6)" in words
+    assert "oracle selection" in words
+    for trial in trials:
+        assert trial in words
+    for title in (
+        "Leaderboard",
+        "Learning curves",
+        "Accuracy against steps",
+        "How to read this",
+        "How to reproduce it",
+    ):
+        assert title in words
+    assert "0123456789abcdef0123456789abcdef01234567" in words
+    assert "ab" * 32 in words
+
+
+def test_charts_and_tables_can_be_read_without_eyes(folders):
+    folders.sweep()
+    text, page = read(folders)
+    charts = re.findall(r'<svg [^>]*role="img".*?</svg>', text, re.S)
+    assert len(charts) == 4  # leaderboard, accuracy against steps, two learning curves
+    assert all("<title" in chart and "<desc" in chart for chart in charts)
+    assert page.tags.count("table") == page.tags.count("caption") == page.tags.count("thead")
+    assert text.count('scope="col"') > 5
+
+
+def test_figures_are_averaged_over_seeds_with_their_reference_lines(folders):
+    trials = folders.sweep()
+    text, _ = read(folders)
+    curve = re.search(r'<svg [^>]*aria-labelledby="figures-0.*?</svg>', text, re.S).group()
+    assert len(re.findall(r'class="line ', curve)) == 2
+    assert len(re.findall(r'class="band ', curve)) == 2
+    assert len(re.findall(r'class="reference ', curve)) == 2
+    results = [json.loads((folders.out / "trials" / trial / "result.json").read_text()) for trial in trials[:3]]
+    mean = sum(result["figures"]["accuracy_vs_steps"]["series"]["SNN"][3][1] for result in results) / 3
+    assert f"lenet5: {mean:.4f} at 8" in curve
+
+
+def test_names_from_outside_are_escaped(folders):
+    evil = '"><script>alert(1)</script>'
+    folders.sweep(backbones=("lenet5", evil))
+    for path in folders.out.glob("trials/*/error.json"):
+        path.unlink()
+    text, page = read(folders)
+    assert "<script>" not in text
+    assert "script" not in page.tags
+    assert evil in "".join(page.words)
+
+
+def test_trials_without_a_result_are_listed(folders):
+    folders.sweep(states={("mlp", 1): "failed", ("mlp", 2): "interrupted"})
+    words = " ".join(read(folders)[1].words)
+    assert "2 of 6 trials are not counted (1 failed, 1 unfinished)" in words
+    assert "Not counted" in words
+    assert "loss must be finite; got nan." in words
+
+
+def test_a_sweep_that_has_just_begun(folders):
+    states = {(net, seed): "new" for net in ("lenet5", "mlp") for seed in range(3)} | {("mlp", 0): "interrupted"}
+    folders.sweep(states=states)
+    words = " ".join(read(folders)[1].words)
+    assert "No trial is done yet (6 unfinished)." in words
+    assert "Learning curves" in words
+
+
+def test_a_single_trial_by_its_id_or_the_beginning_of_it(folders):
+    trial = folders.trial("lenet5", 2)
+    folders.trial("mlp", 0)
+    page = read(folders, trial[:9])[1]
+    words = " ".join(page.words)
+    assert (folders.out / "reports" / f"{trial}.html").exists()
+    assert "One trial of backbone.train of lenet5 on digits, seed 2." in words
+    assert "engram run backbone.train --seed 2 --dataset digits --backbone lenet5" in words
+    assert "Leaderboard" not in words
+
+
+def test_one_group_and_one_seed(folders):
+    folders.sweep(backbones=("lenet5",), seeds=1)
+    words = " ".join(read(folders)[1].words)
+    assert "1 seed: no interval" in words
+    assert "Difference to" not in words
+
+
+def test_results_with_holes(folders):
+    """What is not finite is null in result.json; the page lives with it."""
+    trial = folders.trial("lenet5", 0)
+    path = folders.out / "trials" / trial / "result.json"
+    result = json.loads(path.read_text())
+    result["figures"]["accuracy_vs_steps"]["series"]["SNN"][2][1] = None
+    result["figures"]["empty"] = {"title": "empty", "x_label": "", "y_label": "", "series": {}, "lines": {}}
+    result["tables"] = {"none": [], "odd": [{"a": None, "b": True}, {"c": "x"}]}
+    path.write_text(json.dumps(result))
+    page = read(folders, trial)[1]
+    assert "odd" in " ".join(page.words)
+
+
+@pytest.mark.parametrize("name", ["netz", "", "../nets", "0000"])
+def test_unknown_names(folders, name):
+    folders.sweep()
+    with pytest.raises(UserError, match="report must be about one sweep or one trial"):
+        write_report(folders.out, name)
+
+
+def test_written_twice_is_the_same(folders):
+    folders.sweep()
+    assert read(folders)[0] == read(folders)[0]
