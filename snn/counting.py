@@ -144,9 +144,12 @@ class Tally:
 
     def add(self, layer: str, spikes: Tensor) -> None:
         """spikes: [T, B, C, ...] in {0, 1} of one layer; their sums over T and B are exact in float32."""
-        fan_out, count = self.fan_out[layer], torch.zeros_like(self.fan_out[layer])
+        batch, fan_out = spikes.shape[1], self.fan_out[layer].movedim(0, -1).flatten()
+        rows = spikes.movedim(2, -1).reshape(-1, len(fan_out))  # no copy when channels are last in memory
+        count = torch.zeros_like(fan_out)
         for place, (a, b) in enumerate(pairwise([0, *self.checkpoints])):
-            count += spikes[a:b].sum((0, 1))
+            part = rows[a * batch : b * batch]
+            count += part.new_ones(len(part)) @ part
             self.spikes[self._place[layer], place] += count.sum()
             self.operations[self._place[layer], place] += (count * fan_out).sum()
 
