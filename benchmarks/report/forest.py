@@ -9,7 +9,7 @@ from benchmarks.compare import Comparison
 from benchmarks.numbers import number, span
 from benchmarks.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
 
-_LEFT, _RIGHT, _ROW, _FOOT = 14, 14, 40, 44
+_LEFT, _RIGHT, _ROW, _FOOT = 14, 22, 40, 44
 
 
 def forest(comparison: Comparison, name: str) -> str:

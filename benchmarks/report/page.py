@@ -51,9 +51,9 @@ def page(subject: Subject) -> str:
 def tiles(subject: Subject) -> str:
     """A few facts at a glance."""
     times = [record.seconds for record in subject.done if record.seconds is not None]
-    commits = {str(record.provenance.get("git.commit", ""))[:10] for record in subject.records} - {""}
+    commits = {str(record.provenance.get("git.commit", ""))[:8] for record in subject.records} - {""}
     dirty = any(record.provenance.get("git.dirty") for record in subject.records)
-    data = {str(record.provenance.get("facts.data_sha256", ""))[:10] for record in subject.records} - {""}
+    data = {str(record.provenance.get("facts.data_sha256", ""))[:8] for record in subject.records} - {""}
     shown = {
         "trials done": f"{len(subject.done)} of {len(subject.records)}",
         "working time": seconds(sum(times)) if times else "",

@@ -19,7 +19,7 @@ border-left:4px solid var(--accent);border-radius:6px;font-size:1.12rem;line-hei
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(135px,1fr));gap:.7rem;margin:1rem 0 0;padding:0}
 .tiles div{padding:.65rem .85rem;background:var(--panel);border:1px solid var(--line);border-radius:6px}
 .tiles dt{color:var(--soft);font-size:.8rem}
-.tiles dd{margin:0;font-size:1.1rem;font-weight:600;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.tiles dd{margin:0;font-size:1.05rem;font-weight:600;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto;margin:.7rem 0;background:var(--panel);border:1px solid var(--line);border-radius:6px}
 table{width:100%;border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 caption{padding:.65rem .85rem .35rem;color:var(--soft);font-size:.85rem;text-align:left}
