@@ -7,6 +7,7 @@ uninterrupted one bit for bit on a CPU.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.checkpoint import checkpoint
 
 from backbone import augment
 from backbone.contract import Strategy
 from backbone.data.sets import Split
-from backbone.errors import TrialError
+from backbone.errors import TrialError, must
 from backbone.hardware import Precision, autocast
 from backbone.nets.classifier import Classifier
 from backbone.optim import Optimizers, relative_rate
@@ -29,6 +29,7 @@ from backbone.seeding import derive, generator
 
 UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
 PREPARE_IMAGES = 5000
+PREPARE_VALUES = 2**24  # fewer images when they are large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class Trainer:
         model: freshly built, on the CPU.
         train: the training images.
         precision: "fp32", or "bf16" for autocast around the forward pass.
-        strategies: hooks that change the loss or the step (`backbone.contract.Strategy`).
+        strategies: hooks that change the loss or the step (`backbone.contract.Strategy`); ``before_task`` and
+            ``after_task`` are the caller's, who knows what a task is.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Trainer:
         self.steps_per_epoch = len(train) // self.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self._prepare(model)
+        if recipe.gradient_checkpointing:
+            _recompute(model)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
         average = None
@@ -101,12 +105,14 @@ class Trainer:
         self._epoch_order: tuple[int, Tensor] | None = None
 
     def _prepare(self, model: Classifier) -> None:
-        order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:PREPARE_IMAGES]
+        prepare = getattr(model.backbone, "prepare", None)
+        if prepare is None:
+            return
+        count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // math.prod(self.train.in_shape)))
+        order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:count]
         images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
         with torch.no_grad():
-            prepare = getattr(model.backbone, "prepare", None)
-            if prepare is not None:
-                prepare(model.normalise(images))
+            prepare(model.normalise(images))
 
     @property
     def scored_model(self) -> Classifier:
@@ -119,14 +125,16 @@ class Trainer:
         return self.progress.step >= self.total_steps
 
     def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
-        """Train for about ``seconds``, at most to the end of the epoch.
+        """Train for about ``seconds``, at most to the end of the epoch; after the last step, not at all.
 
         Returns:
-            The epoch's mean training loss and learning rate when an epoch ended, else None.
+            The epoch's mean training loss and last learning rate when an epoch ended, else None.
 
         Raises:
             TrialError: the loss is not finite.
         """
+        if self.done:
+            return None
         began = time.perf_counter()
         p, model = self.progress, self.progress.model.train()
         epoch, first = divmod(p.step, self.steps_per_epoch)
@@ -144,17 +152,14 @@ class Trainer:
         p.seconds += time.perf_counter() - began
         if not mean_loss < float("inf"):
             raise self._diverged()
-        return {"train/loss": mean_loss, "lr": self._rate() * self.recipe.lr} if ended else None
+        return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.recipe.lr} if ended else None
 
     def _step(self, model: Classifier, images: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         step, recipe = self.progress.step, self.recipe
         torch.manual_seed(derive(recipe.seed, "layers", step))  # dropout and the like
         images = self._augment(model, images, indices, epoch)
         with autocast(self.device, self.precision):
-            if recipe.gradient_checkpointing:
-                logits: Tensor = checkpoint(model.forward_normalised, images, use_reentrant=False)  # type: ignore[assignment]
-            else:
-                logits = model.forward_normalised(images)
+            logits = model.forward_normalised(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         for strategy in self.strategies:
             loss = strategy.loss(model, images, labels, loss)
@@ -163,11 +168,11 @@ class Trainer:
             strategy.after_backward(model)
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        self.progress.optimizers.step(self._rate())
-        if self.progress.average is not None:
-            self.progress.average.update_parameters(model)
+        self.progress.optimizers.step(self._rate(step))
         for strategy in self.strategies:
             strategy.after_step(model)
+        if self.progress.average is not None:
+            self.progress.average.update_parameters(model)
         return loss.detach()
 
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
@@ -192,18 +197,19 @@ class Trainer:
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
 
-    def _rate(self) -> float:
-        done = (self.progress.step + 1) / (self.total_steps + 1)
+    def _rate(self, step: int) -> float:
+        done = (step + 1) / (self.total_steps + 1)
         return relative_rate(self.recipe.schedule, done, self.recipe.warmup)
 
     def _diverged(self) -> TrialError:
-        lr = self.recipe.lr * self._rate()
+        lr = self.recipe.lr * self._rate(self.progress.step - 1)
         return TrialError(
             f"the training loss must be finite; got nan or inf by step {self.progress.step} of {self.total_steps}, at "
             f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, --clip 1 or --precision fp32."
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """What to save now: as in torch, its tensors are the live ones and change with the next step."""
         p = self.progress
         return {
             "model": p.model.state_dict(),
@@ -222,6 +228,16 @@ class Trainer:
         if p.average is not None:
             p.average.load_state_dict(saved["average"])
         p.step, p.seconds = saved["step"], saved["seconds"]
-        p.loss_sum = saved["loss_sum"].to(self.device)
+        p.loss_sum = saved["loss_sum"].to(self.device, copy=True)
         for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
             strategy.load_state_dict(state)
+
+
+def _recompute(model: Classifier) -> None:
+    able: list[Any] = [module for module in model.modules() if hasattr(module, "recompute")]
+    if not able:
+        raise must(
+            "--gradient-checkpointing", "left out for this network", "on", "Nothing in it can be computed again."
+        )
+    for module in able:
+        module.recompute = True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backbone.errors import must
 from backbone.nets.options import Activation, ConvOptions, Normalisation, Pooling
+from backbone.recompute import recomputed
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -29,11 +30,15 @@ class StaticBackbone(nn.Module):
         tail: what turns the last stage into features, ``[B, C, H, W] -> [B, feature_dim]``.
         convertible: how much of it can become spiking.
 
+    With ``recompute`` set, training keeps the output of every stage only and computes the rest again in the backward
+    pass. ``prepare(images: [N, C, H, W])``, where a network has it, is its initialisation from normalised images.
+
     Event frames ``[B, T, C, H, W]`` are a sequence of T images: each is one step, and the read-out is their mean.
     """
 
     steps = 1
     readout: Literal["mean", "last"] = "mean"
+    recompute = False
 
     def __init__(
         self,
@@ -70,8 +75,9 @@ class StaticBackbone(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, feature_dim]. Free of control flow on tensors: this is what gets traced."""
+        recompute = self.recompute and self.training
         for stage in self.body:
-            x = stage(x)
+            x = recomputed(stage, x) if recompute else stage(x)
         return self.tail(x)
 
     def forward_steps(self, x: Tensor) -> Tensor:
@@ -83,9 +89,6 @@ class StaticBackbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
         return self.forward_steps(x).mean(0) if x.ndim == 5 else self.features(x)
-
-    def prepare(self, images: Tensor) -> None:
-        """Data-dependent initialisation from normalised training images [N, C, H, W]; by default there is none."""
 
 
 class PooledConv2d(nn.Conv2d):
