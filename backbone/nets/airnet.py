@@ -35,10 +35,12 @@ class AirNet(StaticBackbone):
         Source: Jordan 2024, section 3.1 (patch whitening after Page 2019), with both signs because a ReLU follows.
         """
         conv = self.body[0][0]  # type: ignore[index]
-        patches = nn.functional.unfold(images.float(), 2).transpose(1, 2).flatten(0, 1)
-        patches = patches - patches.mean(0)
-        covariance = patches.T.double() @ patches.double() / len(patches)
-        values, vectors = torch.linalg.eigh(covariance)
+        count, total, products = 0, torch.zeros(()), torch.zeros(())
+        for block in images.split(20):  # all patches at once would take many times the memory of the images
+            patches = nn.functional.unfold(block.double(), 2).transpose(1, 2).flatten(0, 1)
+            count, total, products = count + len(patches), total + patches.sum(0), products + patches.T @ patches
+        mean = total / count
+        values, vectors = torch.linalg.eigh(products / count - mean.outer(mean))
         filters = (vectors / (values + EIGENVALUE_FLOOR).sqrt()).T.flip(0).float()
         signs = (filters.sum(1, keepdim=True) >= 0).float() * 2 - 1  # eigh leaves the sign open; fix it
         filters = (filters * signs).view(-1, images.shape[1], 2, 2)

@@ -40,7 +40,8 @@ def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:
     """Fold every BatchNorm into the convolution or linear layer before it, where that is exact; the rest stay.
 
     Exact are a BatchNorm whose only input is a layer with no other consumer, directly or through average pooling
-    (linear, and a constant stays a constant) that does not count padding. Works on a copy, in evaluation mode:
+    (linear, and a constant stays a constant) that neither counts padding nor sets its own divisor. Works on a copy,
+    in evaluation mode:
     ``W' = W * s, b' = (b - mu) * s + beta`` with ``s = gamma / sqrt(var + eps)`` per output channel.
 
     Source: Ioffe and Szegedy 2015, algorithm 2 (inference form).
@@ -70,15 +71,15 @@ def _source_layer(norm: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | Non
         if isinstance(module, _FOLDABLE):
             shared = sum(n.op == "call_module" and n.target == node.target for n in norm.graph.nodes) > 1
             return None if shared else node
-        if not isinstance(module, nn.AvgPool2d) or _pads(module):
+        if not isinstance(module, nn.AvgPool2d) or _changes_constants(module):
             return None
         node = node.args[0]
     return None
 
 
-def _pads(pool: nn.AvgPool2d) -> bool:
+def _changes_constants(pool: nn.AvgPool2d) -> bool:
     padding = pool.padding if isinstance(pool.padding, tuple) else (pool.padding,)
-    return any(padding) and pool.count_include_pad
+    return (any(padding) and pool.count_include_pad) or pool.divisor_override is not None
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def lenet5(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbo
     need_size("lenet5", in_shape, 4)
     norm = options.normalisation or "none"
     channels = (scaled(6, options.width), scaled(16, options.width))
-    side = in_shape[1]
+    side = min(in_shape[1:])
     first = _stage(in_shape[0], channels[0], 2 if side < 32 else 0, options, norm)
     second = _stage(channels[0], channels[1], 2 if side < 28 else 0, options, norm)
     probe = StaticBackbone(in_shape, [first, second], nn.Flatten(), "full")
