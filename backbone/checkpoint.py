@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from backbone.errors import UserError
 from backbone.nets.classifier import Classifier, build
@@ -36,7 +38,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def save_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
-    """Save resume state as ``state-STEP.pt`` and keep the newest two."""
+    """Save resume state as ``state-STEP.pt`` and keep the newest two.
+
+    States of later steps can only be damaged ones that were passed over; they go, or they would displace good ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"state-{step:09d}.pt"
     with path.open("wb") as file:
@@ -45,9 +50,10 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
     manifest = {"step": step, "sha256": _sha256(path)}
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
-    for old in sorted(folder.glob("state-*.json"))[:-KEPT]:
-        old.unlink()
-        old.with_suffix(".pt").unlink(missing_ok=True)
+    kept = sorted(stem for stem in {each.stem for each in folder.glob("state-*.json")} if stem <= path.stem)[-KEPT:]
+    for old in folder.glob("state-*"):
+        if old.stem not in kept:
+            old.unlink()
 
 
 def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
@@ -58,8 +64,10 @@ def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
             manifest = json.loads(manifest_path.read_text())
             if _sha256(path) != manifest["sha256"]:
                 raise ValueError("its bytes are not the ones that were saved")
+            if f"state-{manifest['step']:09d}" != path.stem:
+                raise ValueError("its manifest is of another step")
             return manifest["step"], torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             log.warning("checkpoint %s is damaged (%s); going back to the one before", path.name, error)
     return None
 
@@ -83,18 +91,20 @@ def load_model(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     """Load what `save_model` wrote, in evaluation mode, with its manifest.
 
     Raises:
-        UserError: there is no model, or its bytes are not the ones that were saved.
+        UserError: there is no model, its bytes are not the ones that were saved, or they fit no registered network.
     """
     try:
         about = json.loads((folder / "model.json").read_text())
         data = (folder / "model.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"a trained model must be in {folder}; got {error}. Train it again.") from None
-    if hashlib.sha256(data).hexdigest() != about["sha256"]:
-        raise UserError(
-            f"{folder / 'model.safetensors'} must have the sha256 in model.json; got another. Train it again."
-        )
-    weights = load_safetensors(data)
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise ValueError("weights with another sha256 than model.json says")
+        return _rebuild(about, load_safetensors(data)).eval(), about
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"a whole trained model must be in {folder}; got {what}. Train it again.") from error
+
+
+def _rebuild(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Classifier:
     model = build(
         about["backbone"],
         about["backbone_options"],
@@ -104,7 +114,7 @@ def load_model(folder: Path) -> tuple[Classifier, dict[str, Any]]:
         weights["normalise.std"],
     )
     model.load_state_dict(weights)
-    return model.eval(), about
+    return model
 
 
 def _sha256(path: Path) -> str:
