@@ -82,6 +82,7 @@ class Metric:
     """A number an experiment promises to report.
 
     ``timed`` marks wall-clock figures, which no seed can reproduce; everything else must repeat exactly.
+    ``optional`` marks one that some configurations cannot report (a validation score without validation images).
     """
 
     name: str
@@ -89,6 +90,7 @@ class Metric:
     direction: Literal["max", "min"]
     primary: bool = False
     timed: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from backbone.hardware import autocast
 
@@ -17,11 +18,17 @@ SCORING_BATCH = 512
 
 
 @torch.inference_mode()
-def score(model: Classifier, split: Split, device: str, precision: str = "fp32") -> dict[str, float]:
+def score(
+    model: Classifier, split: Split, device: str, precision: str = "fp32", targets: Tensor | None = None
+) -> dict[str, float]:
     """Accuracy (fraction), mean cross-entropy (nat) and number of images, in evaluation mode.
 
     Args:
+        model: on ``device``.
+        split: the images, in its own order.
+        device: where to compute.
         precision: "fp32" or "bf16" (autocast).
+        targets: [K] int64, the model's class for each of the split's K classes; None when they are the same.
     """
     training = model.training
     model.eval()
@@ -29,6 +36,7 @@ def score(model: Classifier, split: Split, device: str, precision: str = "fp32")
     for images, labels in split.batches(torch.arange(len(split)), SCORING_BATCH, device):
         with autocast(device, precision):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
+        labels = labels if targets is None else targets.to(labels.device)[labels]
         right += int((logits.argmax(1) == labels).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
     model.train(training)

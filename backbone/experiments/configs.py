@@ -14,8 +14,8 @@ from backbone.experiments.recipes import recipe
 TRAIN_METRICS = (
     Metric(name="test/accuracy", unit="fraction", direction="max", primary=True),
     Metric(name="test/loss", unit="nat", direction="min"),
-    Metric(name="validation/accuracy", unit="fraction", direction="max"),
-    Metric(name="validation/loss", unit="nat", direction="min"),
+    Metric(name="validation/accuracy", unit="fraction", direction="max", optional=True),
+    Metric(name="validation/loss", unit="nat", direction="min", optional=True),
     Metric(name="train/loss", unit="nat", direction="min"),
     Metric(name="parameters", unit="count", direction="min"),
     Metric(name="images_per_second", unit="1/s", direction="max", timed=True),

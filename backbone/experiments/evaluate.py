@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from backbone.checkpoint import load_model
 from backbone.contract import Result, Services
@@ -14,7 +17,7 @@ from backbone.metrics import score
 
 
 class Evaluate:
-    """One unit of work: load, score, report accuracy over all and per class."""
+    """One unit of work: load and score."""
 
     def __init__(self, config: EvaluateConfig, services: Services) -> None:
         self.config, self.services = config, services
@@ -25,18 +28,20 @@ class Evaluate:
     def step(self, state: dict[str, Any]) -> bool:
         c, s = self.config, self.services
         model, about = load_model(s.inputs["trained"] / "model")
-        same = c.dataset is None
+        dataset = about["dataset"] if c.dataset is None else c.dataset
         split, classes, fingerprint = load_for_scoring(
-            about["dataset"] if c.dataset is None else c.dataset,
-            about["dataset_options"] if same else c.dataset_options,
+            dataset,
+            about["dataset_options"] if c.dataset is None else c.dataset_options,
             root=s.data_root,
             download=s.download,
             split=c.split,
             validation=about["validation"],
+            as_trained=dataset == about["dataset"],
         )
-        s.provenance(data_sha256=fingerprint, dataset=about["dataset"] if c.dataset is None else c.dataset)
-        _check_fit(about, split.in_shape, len(classes))
-        state["scores"] = score(model.to(s.device), split, s.device)
+        s.provenance(data_sha256=fingerprint, dataset=dataset)
+        _check_shape(about["in_shape"], split.in_shape)
+        targets = _match(about["classes"], classes)
+        state["scores"] = score(model.to(s.device), split, s.device, targets=targets)
         return False
 
     def finish(self, state: dict[str, Any]) -> Result:
@@ -50,15 +55,27 @@ class Evaluate:
         pass
 
 
-def _check_fit(about: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int) -> None:
-    wanted = tuple(about["in_shape"])
-    if in_shape != wanted:
-        step = f"Pass --dataset.size {wanted[1]} and --dataset.channels {wanted[0]}."
-        raise must(
-            "the images", f"{'x'.join(map(str, wanted))} like those trained on", "x".join(map(str, in_shape)), step
-        )
-    if classes > len(about["classes"]):
-        got = f"{classes} classes"
-        raise must(
-            "the labels", f"among the {len(about['classes'])} classes trained on", got, "Score data with these classes."
-        )
+def _check_shape(trained: Sequence[int], got: Sequence[int]) -> None:
+    if list(trained) != list(got):
+        step = f"Pass --dataset.size {trained[1]} and --dataset.channels {trained[0]}."
+        raise must("the images", f"{'x'.join(map(str, trained))} like those trained on", "x".join(map(str, got)), step)
+
+
+def _match(trained: Sequence[str], got: Sequence[str]) -> Tensor:
+    """The trained class for each class of the data, [K] int64: by name, or by number where either has numbers only.
+
+    Raises:
+        UserError: a class of the data was not trained.
+    """
+    if set(got) <= set(trained):
+        return torch.tensor([list(trained).index(name) for name in got])
+    if len(got) <= len(trained) and (_only_numbered(trained) or _only_numbered(got)):
+        return torch.arange(len(got))
+    unknown = next((name for name in got if name not in trained), got[-1])
+    known = ", ".join(trained[:10]) + (", ..." if len(trained) > 10 else "")
+    raise must("the classes", f"among those trained on ({known})", repr(unknown), "Score data with these classes.")
+
+
+def _only_numbered(names: Sequence[str]) -> bool:
+    """Whether a source without names for its classes made these up."""
+    return list(names) == [str(number) for number in range(len(names))]

@@ -16,8 +16,6 @@ from backbone.metrics import score
 from backbone.nets.classifier import build
 from backbone.training import Recipe, Trainer
 
-SCORE_SHARE = 0.1  # validation between epochs may take this share of the training time
-
 
 @dataclass
 class State:
@@ -66,7 +64,7 @@ class Train:
     def finish(self, state: State) -> Result:
         c, data, trainer = self.config, state.data, state.trainer
         model = trainer.scored_model.eval()
-        test = score(model, data.test, self.services.device, self.precision)
+        test = score(model, data.test, self.services.device)  # in fp32, as everything that starts from the model
         last = state.curves[-1]
         metrics = {
             "test/accuracy": test["accuracy"],
