@@ -16,6 +16,7 @@ from backbone.contract import KINDS, Entry, Kind, Plugin, Target
 from backbone.errors import UserError, nearest
 
 GROUP = "engram.plugins"
+SINGULAR = {kind: "strategy" if kind == "strategies" else kind[:-1] for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Registry:
                 plugin = point.load()
                 if not isinstance(plugin, Plugin):
                     raise TypeError(f"{point.value} is a {type(plugin).__name__}, not a backbone.contract.Plugin")
+                if point.name in plugins:
+                    raise ValueError(f"another installed package has a plugin called {point.name!r}")
                 cls._claim(plugin, plugins)
                 plugins[point.name] = plugin
-            except Exception as error:  # a stranger's plugin may fail in any way; the others must live
+            except (Exception, SystemExit) as error:  # a stranger's plugin may fail in any way; the others must live
                 broken[point.name] = f"{type(error).__name__}: {error}"
         return cls(plugins, broken)
 
@@ -47,7 +50,7 @@ class Registry:
             for name in getattr(plugin, kind):
                 owner = next((other for other, held in others.items() if name in getattr(held, kind)), None)
                 if owner is not None:
-                    raise ValueError(f"it offers {kind[:-1]} {name!r}, which plugin {owner!r} offers already")
+                    raise ValueError(f"it offers {SINGULAR[kind]} {name!r}, which plugin {owner!r} offers already")
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, str, Entry]]:
         """Yield (plugin, name, entry) of one kind, in the order of plugins and their own order."""
@@ -74,7 +77,8 @@ class Registry:
                 return entry
         hint = nearest(base, self.names(kind))
         lost = "".join(f" Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
-        raise UserError(f"{kind[:-1]} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
+        what = SINGULAR[kind]
+        raise UserError(f"{what} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
 
     def load(self, kind: Kind, name: str) -> Any:
         """Import and return the object an entry points at."""
