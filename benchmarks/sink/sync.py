@@ -178,6 +178,7 @@ def connect(uri: str, *, write: bool = True) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where --json speaks
     if uri.startswith("sqlite:///"):
         probe(uri, LOCK_SECONDS, write=write)
     from mlflow import MlflowClient
