@@ -57,7 +57,7 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
         return 0
     (folder / "error.json").unlink(missing_ok=True)
     try:
-        return _run(folder, stop)
+        return work(folder, stop)
     except UserError as error:
         kind, message, code = "user", str(error), 2
     except TrialError as error:
@@ -71,7 +71,8 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     return _say(said, message, code)
 
 
-def _run(folder: Path, stop: Stop) -> int:
+def work(folder: Path, stop: Stop) -> int:
+    """Run one trial in this process; 0, or `STOPPED` when it was told to stop and can be resumed."""
     about, launch = read_json(folder / "config.json"), read_json(folder / "launch.json")
     registry = Registry.discover()
     config = load_config(registry, about)
@@ -202,7 +203,7 @@ def check_metrics(config: ExperimentConfig, result: Result) -> None:
         TrialError: one is missing or not a finite number.
     """
     for metric in config.metrics:
-        if metric.name not in result.metrics:
+        if metric.name not in result.metrics and not metric.optional:
             raise TrialError(
                 f"metric {metric.name} must be reported; got {', '.join(result.metrics)}. Mend the experiment."
             )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
     result = done.json
     assert set(result) == {"experiment", "trial", "config", "metrics", "tables", "artifacts"}
     assert result["metrics"]["total"] == 2.0
-    assert os.path.isabs(result["artifacts"]["note"])
+    assert Path(result["artifacts"]["note"]).is_absolute()
     assert "pebbles" in done.err
     again = engram("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
     assert again.json == result

@@ -96,7 +96,7 @@ def test_a_changed_default_is_refused(planner):
     stored = trial.stored()
     stored["config"]["lr"] = 17.0
     (trial.folder / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(UserError, match="lr of trial .* was 17.0 .* Raise the version of backbone.train, or delete"):
+    with pytest.raises(UserError, match=r"lr of trial .* was 17.0 .* Raise the version of backbone.train, or delete"):
         planner.add("backbone.train", BASE)
 
 

@@ -1,0 +1,149 @@
+"""SIGKILL at random moments: the same command again ends with the same table, every number once in MLflow."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.records import Record, trial_names
+
+SUITE = """
+experiment = "counting.count"
+seeds = 2
+[options]
+pause = 0.05
+[grid]
+steps = [20, 30]
+"""
+KINDS = ("worker", "driver", "both")
+
+
+def told(out: Path) -> Counter:
+    """(trial, metric, step) -> how often MLflow has it; read from the database itself."""
+    with sqlite3.connect(out / "mlflow.db") as store:
+        query = (
+            "select t.value, m.key, m.step, m.value from metrics m join tags t on t.run_uuid = m.run_uuid"
+            " join runs r on r.run_uuid = m.run_uuid where t.key = 'engram.trial' and r.lifecycle_stage = 'active'"
+        )
+        return Counter((trial, key, step) for trial, key, step, _ in store.execute(query))
+
+
+def logged(out: Path) -> set[tuple]:
+    return {
+        (trial, line.name, line.step) for trial in trial_names(out) for line in Record(out / "trials" / trial).ledger()
+    }
+
+
+@pytest.fixture
+def sweep(engram, wait_for, workers_in, kill_hard):
+    """Start the sweep and kill what ``kind`` says after ``delay`` seconds with workers; or run it to its end."""
+    (engram.cwd / "small.toml").write_text(SUITE)
+    words = ("sweep", "small.toml", "--workers", "2", "--json", "--out", "runs")
+    out = engram.cwd / "runs"
+
+    def run(kind: str | None = None, delay: float = 0.0):
+        if kind is None:
+            return engram(*words, ENGRAM_CHECKPOINT_SECONDS="0.3")
+        driver = engram.start(*words, ENGRAM_CHECKPOINT_SECONDS="0.3")
+        wait_for(lambda: workers_in(out) or driver.poll() is not None)
+        time.sleep(delay)
+        victims = workers_in(out)
+        if kind in ("driver", "both"):
+            kill_hard(driver.pid)
+        if kind in ("worker", "both"):
+            for victim in victims[:1] if kind == "worker" else victims:
+                kill_hard(victim)
+        driver.communicate(timeout=300)
+        wait_for(lambda: not workers_in(out), seconds=60)  # no orphan outlives its driver for long
+        return None
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, site):
+    """Options, seed and metrics of every cell, stepped in this process without any runner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        from backbone.registry import Registry
+        from benchmarks.suite import load_suite
+
+        path = tmp_path_factory.mktemp("undisturbed") / "small.toml"
+        path.write_text(SUITE.replace("0.05", "0.0"))
+        registry = Registry.discover()
+        suite = load_suite(path, registry)
+        kind = registry.load("experiments", suite.experiment)
+        return [(dict(p.options), p.seed, _step_through(kind, p.config.resolved(), path.parent)) for p in suite.points]
+
+
+def _step_through(kind, config, folder):
+    class Quiet:
+        trial_dir = folder
+
+        def __getattr__(self, name):
+            return lambda *args, **named: None
+
+    random.seed(config.seed)
+    experiment = kind(config, Quiet())
+    state = experiment.start()
+    while experiment.step(state):
+        pass
+    return dict(experiment.finish(state).metrics)
+
+
+def check(engram, done, undisturbed) -> None:
+    out = engram.cwd / "runs"
+    assert done.code == 0, done.err
+    assert [(row["options"], row["seed"], row["metrics"]) for row in done.json["trials"]] == undisturbed
+    found, wanted = told(out), logged(out)
+    assert len(wanted) == 2 * (20 + 20 + 30 + 30)
+    assert {key for key in found if key[1] in ("so/far", "noise") and key[2] > 0} >= wanted
+    assert not [key for key, times in found.items() if times > 1]
+
+
+def test_kill_each_once(engram, sweep, undisturbed):
+    for kind in KINDS:
+        sweep(kind, delay=0.8)
+    check(engram, sweep(), undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_kill_at_random_moments(engram, sweep, undisturbed, seed):
+    """Five moments each, twenty in all."""
+    moments = random.Random(seed)
+    for _ in range(5):
+        sweep(moments.choice(KINDS), delay=moments.uniform(0.0, 2.5))
+    check(engram, sweep(), undisturbed)
+
+
+def test_a_second_driver_is_refused(engram, sweep, wait_for, workers_in):
+    words = ("sweep", "small.toml", "--workers", "2", "--out", "runs")
+    first = engram.start(*words)
+    wait_for(lambda: workers_in(engram.cwd / "runs"))
+    second = engram(*words)
+    assert (second.code, len(second.complaints)) == (4, 1)
+    assert "sweep small is held by another engram" in second.err
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 130
+    assert "stopping: trials save a checkpoint" in err
+    assert not workers_in(engram.cwd / "runs")
+    statuses = {Record(engram.cwd / "runs" / "trials" / trial).status for trial in trial_names(engram.cwd / "runs")}
+    assert statuses <= {"unfinished", "done"}
+
+
+def test_a_failed_trial_stops_no_other(engram):
+    (engram.cwd / "mixed.toml").write_text(
+        'experiment = "counting.count"\n[options]\nsteps = 2\n[grid]\nfail = ["never", "crash", "trial", "user"]\n'
+    )
+    done = engram("sweep", "mixed.toml", "--workers", "2", "--json")
+    assert done.code == 1
+    assert [row["status"] for row in done.json["trials"]] == ["done", "crash", "trial", "user"]
+    assert len(done.complaints) == 3

@@ -1,0 +1,161 @@
+"""Runs real trials in this process, on the smallest settings: what a plugin's author needs to prove a new one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backbone.registry import Registry
+from benchmarks.config import experiment_config
+from benchmarks.driver import Setting, write_trial
+from benchmarks.plan import Planner, Trial
+from benchmarks.records import Record
+from benchmarks.schema import by_key
+from benchmarks.stopping import Stop
+from benchmarks.trial import work
+
+REGISTRY = Registry.discover()
+# an option by this name is set to this value wherever an experiment has it
+TINY = {"epochs": 2, "backbone": "mlp", "backbone_options": {"width": 0.25}, "steps": 4, "calibration_images": 64}
+_watching: list[tuple[Path, list[str]]] = []
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it, nothing is cleaned up."""
+
+
+class KillAfter(Stop):
+    """Dies right after the checkpoint of the given step: the loop asks twice per step, and once more."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = 2 * steps
+
+    @property
+    def asked(self) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise Killed
+        return False
+
+
+class Bench:
+    """One output folder in which trials are planned and run. The data set PICTURES is a folder of 16x16 noise."""
+
+    def __init__(self, out: Path, pictures: Path) -> None:
+        self.out, self.pictures = out, pictures
+        self.planner = Planner(REGISTRY, out)
+
+    def plan(self, experiment: str, **options) -> Trial:
+        """Plan an experiment, made tiny; run what it needs first."""
+        cls = experiment_config(REGISTRY, experiment)
+        known = by_key(cls)
+        values = {key: value for key, value in TINY.items() if key in known and not options.get("from_trial")}
+        if options.get("dataset") == "PICTURES":
+            options["dataset"] = f"folder:{self.pictures}"
+        config = cls(**{**values, **options})
+        if config.resolved().problems() and "from" in known:
+            trained = self.plan("backbone.train")
+            self.run(trained)
+            config = replace(config, **{known["from"].field: trained.id})
+        trial = self.planner.add(experiment, config)
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        for need in trial.needs:
+            self.run(self.planner.trials[need])
+        return trial
+
+    def run(self, trial: Trial, stop: Stop | None = None) -> Record:
+        write_trial(trial, Setting(out=self.out, data_root=self.out, argv=[], device="cpu"))
+        if not (trial.folder / "result.json").exists():
+            assert work(trial.folder, stop or Stop()) == 0
+        return Record(trial.folder)
+
+
+def numbers(record: Record) -> tuple[dict, list]:
+    """Metrics and ledger without wall-clock figures."""
+    timed = {metric.name for metric in experiment_config(REGISTRY, record.experiment).metrics if metric.timed}
+    metrics = {name: value for name, value in record.metrics.items() if name not in timed}
+    return metrics, [(line.name, line.step, line.value) for line in record.ledger() if line.name not in timed]
+
+
+def _watch(event: str, details: tuple) -> None:
+    if not _watching or event not in ("open", "os.mkdir", "os.rename", "os.symlink", "os.link"):
+        return
+    allowed, found = _watching[-1]
+    path, mode, flags = details if event == "open" else (details[0], "w", os.O_WRONLY)
+    writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else flags & (os.O_WRONLY | os.O_RDWR)
+    if not writes or not isinstance(path, str | bytes | os.PathLike):
+        return
+    path = Path(os.fsdecode(path)).absolute()
+    harmless = path.is_relative_to("/dev") or path.is_relative_to("/proc") or "__pycache__" in path.parts
+    harmless = harmless or path.name.startswith("torchinductor_")  # torch makes it in /tmp, whoever uses it
+    if not harmless and not path.is_relative_to(allowed):
+        found.append(f"{event} {path}")
+
+
+sys.addaudithook(_watch)
+
+
+@contextmanager
+def _writes_outside(folder: Path) -> Iterator[list[str]]:
+    found: list[str] = []
+    _watching.append((folder, found))
+    try:
+        yield found
+    finally:
+        _watching.pop()
+
+
+@pytest.fixture(scope="session")
+def writes_outside():
+    """Context manager: the list of everything this process writes outside a folder."""
+    return _writes_outside
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import numpy as np
+    from PIL import Image
+
+    folder, noise = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(80):
+        path = folder / ("left" if number % 2 else "right") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"), pictures)
+
+
+@pytest.fixture
+def other_bench(tmp_path: Path, pictures: Path) -> Bench:
+    """A second, empty output folder."""
+    return Bench(tmp_path / "other", pictures)
+
+
+@pytest.fixture(scope="session")
+def the_numbers():
+    return numbers
+
+
+@pytest.fixture(scope="session")
+def kill_after():
+    return KillAfter
+
+
+@pytest.fixture(scope="session")
+def killed() -> type[BaseException]:
+    return Killed
+
+
+@pytest.fixture
+def checkpoint_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGRAM_CHECKPOINT_SECONDS", "0")

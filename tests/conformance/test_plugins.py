@@ -1,0 +1,129 @@
+"""What every discovered plugin, experiment and network must keep to."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from backbone.contract import KINDS
+from backbone.registry import Registry, resolve
+from benchmarks.config import Checker, experiment_config, full, to_toml
+from benchmarks.driver import Setting, write_trial
+from benchmarks.flags import Planning
+
+REGISTRY = Registry.discover()
+EXPERIMENTS = REGISTRY.names("experiments")
+NETWORKS = REGISTRY.names("backbones")
+CASES = [(name, {}) for name in EXPERIMENTS] + [
+    ("backbone.train", {"dataset": "PICTURES", "backbone": name}) for name in NETWORKS
+]
+cases = pytest.mark.parametrize(
+    ("experiment", "options"), CASES, ids=lambda value: value if isinstance(value, str) else value.get("backbone", "")
+)
+
+
+def test_every_plugin_loads():
+    assert REGISTRY.broken == {}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_config_survives_toml(experiment):
+    cls = experiment_config(REGISTRY, experiment)
+    config = cls()
+    values = full(REGISTRY, config)
+    checker = Checker(REGISTRY, lambda path: path, "Mend it.")
+    again = checker.build(cls, tomllib.loads(to_toml(values)))
+    assert again == config
+    assert to_toml(full(REGISTRY, again)) == to_toml(values)
+    assert config.resolved().resolved() == config.resolved()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_options_do_not_hide_flags_of_the_runner(experiment):
+    ours = {field.name for field in fields(Planning)}
+    assert not ours & {field.name for field in fields(experiment_config(REGISTRY, experiment))}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_one_metric_is_primary(experiment):
+    assert sum(metric.primary for metric in experiment_config(REGISTRY, experiment).metrics) == 1
+
+
+def test_options_import_no_torch():
+    where = [entry.options for kind in KINDS for _, _, entry in REGISTRY.entries(kind) if entry.options]
+    code = f"""
+import sys
+from backbone.registry import resolve
+for where in {where!r}:
+    resolve(where)
+assert not {{"torch", "mlflow"}} & set(sys.modules), "options must import neither torch nor mlflow"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_entries_lead_somewhere(kind):
+    for _, name, entry in REGISTRY.entries(kind):
+        assert callable(resolve(entry.target)), name
+        assert entry.summary
+        assert entry.options is None or is_dataclass(resolve(entry.options))
+
+
+@cases
+def test_declared_metrics_and_no_writing_elsewhere(bench, writes_outside, experiment, options):
+    trial = bench.plan(experiment, **options)
+    with writes_outside(trial.folder) as elsewhere:
+        record = bench.run(trial)
+    assert elsewhere == []
+    declared = {metric.name for metric in experiment_config(REGISTRY, experiment).metrics}
+    assert declared <= set(record.metrics)
+    assert all(math.isfinite(value) for value in record.metrics.values())
+    assert "data_sha256" in json.loads((trial.folder / "provenance.json").read_text())["facts"]
+
+
+@cases
+def test_same_seed_same_numbers(bench, other_bench, the_numbers, experiment, options):
+    first = bench.run(bench.plan(experiment, **options))
+    again = other_bench.run(other_bench.plan(experiment, **options))
+    assert again.trial == first.trial
+    assert the_numbers(again) == the_numbers(first)
+
+
+@cases
+@pytest.mark.usefixtures("checkpoint_always")
+def test_killed_and_resumed_gives_the_same_numbers(
+    bench, other_bench, the_numbers, kill_after, killed, experiment, options
+):
+    whole = bench.run(bench.plan(experiment, **options))
+    trial = other_bench.plan(experiment, **options)
+    for steps in (1, 2):
+        try:
+            other_bench.run(trial, kill_after(steps))
+        except killed:
+            assert not (trial.folder / "result.json").exists()
+    assert the_numbers(other_bench.run(trial)) == the_numbers(whole)
+
+
+@pytest.mark.usefixtures("checkpoint_always")
+def test_killed_by_the_kernel_and_resumed(engram, bench, other_bench, the_numbers, wait_for):
+    """The same with processes and SIGKILL."""
+    records = []
+    for place, kill in ((bench, False), (other_bench, True)):
+        trial = place.plan("backbone.train", epochs=20, seed=5)
+        write_trial(trial, Setting(out=place.out, data_root=place.out, argv=[], device="cpu"))
+        if kill:
+            process = engram.start("exec", trial.folder, ENGRAM_CHECKPOINT_SECONDS="0")
+            wait_for(lambda folder=trial.folder: len(list((folder / "ckpt").glob("*.json"))) > 1, seconds=120)
+            process.kill()
+            process.communicate()
+            assert not (trial.folder / "result.json").exists()
+        assert engram("exec", trial.folder).code == 0
+        records.append(place.run(trial))
+    assert the_numbers(records[0]) == the_numbers(records[1])
+    assert "resumed at step" in (records[1].folder / "log.txt").read_text()
