@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from backbone.contract import Scalar
 
-_BASE: dict[str, Scalar] = {
-    "epochs": 12,
-    "batch_size": 128,
+_PLAIN: dict[str, Scalar] = {
+    "epochs": 30,
+    "batch_size": 64,
     "optimizer": "adamw",
     "lr": 2e-3,
     "momentum": 0.9,
@@ -23,8 +23,38 @@ _BASE: dict[str, Scalar] = {
     "ema": 0.0,
     "clip": 0.0,
 }
+_DIGITS: dict[str, Scalar] = {"epochs": 60, "batch_size": 32, "lr": 4e-3, "translate": 1}
+_GREY: dict[str, Scalar] = {"epochs": 15, "batch_size": 128, "lr": 3e-3, "translate": 2}
+_COLOUR: dict[str, Scalar] = {
+    "epochs": 20,
+    "batch_size": 128,
+    "lr": 3e-3,
+    "label_smoothing": 0.1,
+    "flip": "alternate",
+    "translate": 2,
+}
+_AIRNET: dict[str, Scalar] = {
+    "epochs": 6,
+    "batch_size": 500,
+    "optimizer": "muon",
+    "lr": 0.25,
+    "momentum": 0.6,
+    "label_smoothing": 0.2,
+}
+_BY_DATASET: dict[str, dict[str, Scalar]] = {
+    "digits": _DIGITS,
+    "mnist": _GREY,
+    "kmnist": _GREY,
+    "fashion-mnist": {**_GREY, "flip": "random"},
+    "cifar10": _COLOUR,
+    "cifar100": _COLOUR,
+}
 
 
 def recipe(backbone: str, dataset: str) -> Mapping[str, Scalar]:
     """Every training value for one network on one dataset (``dataset`` may carry a path)."""
-    return dict(_BASE)
+    name = dataset.partition(":")[0]
+    values = {**_PLAIN, **_BY_DATASET.get(name, {})}
+    if backbone == "airnet" and name in ("cifar10", "cifar100"):
+        values |= _AIRNET
+    return values

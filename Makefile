@@ -1,0 +1,47 @@
+# Everything a fresh machine with Python 3.11 and make needs. PIP_ARGS goes to pip, so that you can choose a CPU build:
+#   make demo PIP_ARGS="--index-url URL-OF-A-CPU-BUILD --extra-index-url URL-OF-THE-REST"
+# torch and torchvision must come from the same index: a CPU torch cannot load a CUDA torchvision.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+ONLY ?=
+TARGET ?=
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+
+.PHONY: demo test test-slow lint perf reproduce clean
+
+demo: .venv/.core
+	$(BIN)/engram quickstart
+
+test: .venv/.all lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/.all
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --warnings
+	$(BIN)/lint-imports
+
+perf: .venv/.perf
+	$(BIN)/python -m benchmarks.perf $(ONLY)
+
+reproduce: .venv/.core
+	$(BIN)/engram reproduce $(TARGET)
+
+# One stamp per extra: an unchanged project installs nothing the second time.
+.venv/.core: EXTRA =
+.venv/.all: EXTRA = [all]
+.venv/.perf: EXTRA = [perf]
+.venv/.core .venv/.all .venv/.perf: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e ".$(EXTRA)"
+	touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "engram needs Python 3.11 or newer; got $$($(PYTHON) --version). Set PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv
