@@ -10,37 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from backbone.errors import TrialError, UserError, nearest
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: its words, what it does, its flags (a class of benchmarks.flags) and its handler."""
-
-    words: str
-    summary: str
-    flags: str
-    handler: str
-
-
-COMMANDS = {
-    "list": Command("[KIND]", "What is installed: experiments, networks, data sets, ...", "Listing", "listing:show"),
-    "run": Command("EXPERIMENT [--option value ...]", "Run one experiment", "Planning", "runs:run"),
-    "sweep": Command("SUITE.toml", "Run a grid of options and seeds", "Sweeping", "runs:sweep"),
-    "status": Command("", "What became of trials and sweeps", "Showing", "status:show"),
-    "compare": Command("SWEEP", "Means, intervals and paired differences", "Comparing", "results:compare"),
-    "report": Command("SWEEP|TRIAL", "Write one self-contained HTML file", "Where", "results:report"),
-    "sync": Command("", "Complete the MLflow store", "Tracked", "results:sync"),
-    "ui": Command("", "Browse the MLflow store", "Interface", "results:ui"),
-    "doctor": Command("", "Check the installation", "Diagnosing", "results:doctor"),
-    "quickstart": Command("", "Train, convert into spikes, compare and report, in a minute", "Quick", "quickstart:run"),
-    "reproduce": Command("[TARGET]", "Run published figures and judge ours", "Quick", "reproduce:run"),
-    "completion": Command("bash|zsh|fish|tcsh", "Print a shell completion script", "Nothing", "completion:show"),
-}
+from benchmarks.catalogue import COMMANDS, Command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from backbone.contract import ExperimentConfig
 from backbone.errors import UserError
 from backbone.registry import Registry
 from benchmarks.argv import Place, parse, places
+from benchmarks.catalogue import Command
 from benchmarks.config import Checker, experiment_config
 from benchmarks.schema import schema
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 F = TypeVar("F")
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from backbone.errors import UserError, nearest
 from backbone.registry import Registry
+from benchmarks.catalogue import Command
 from benchmarks.command import read
 from benchmarks.flags import Nothing, Planning
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
@@ -39,7 +37,7 @@ def _commands() -> Any:
     import tyro
 
     from benchmarks import flags
-    from benchmarks.cli import COMMANDS
+    from benchmarks.catalogue import COMMANDS
     from benchmarks.help import with_runner_flags
 
     registry = Registry.discover()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from backbone.contract import ExperimentConfig
 from backbone.registry import Registry
 from benchmarks.argv import last_value
+from benchmarks.catalogue import Command
 from benchmarks.config import experiment_config, named_options
 from benchmarks.schema import schema
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def show_command(name: str, command: Command, flags: type) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from backbone.contract import KINDS, Kind
 from backbone.errors import UserError, nearest
 from backbone.registry import Registry
+from benchmarks.catalogue import Command
 from benchmarks.command import read
 from benchmarks.flags import Listing
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from backbone.registry import Registry
+from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.flags import Quick
 from benchmarks.launch.local import available_cores
 from benchmarks.layout import prepare
 from benchmarks.runs import finish_sweep, plan_suite, run_suite, setting
 from benchmarks.suite import load_suite
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 SUITE = Path(__file__).parent / "suites" / "quickstart.toml"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backbone.contract import Target
 from backbone.errors import UserError, nearest
 from backbone.registry import Registry
+from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.config import Checker, experiment_config
 from benchmarks.driver import Setting, drive
@@ -19,9 +20,6 @@ from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
 from benchmarks.schema import schema
 from benchmarks.tables import render
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:

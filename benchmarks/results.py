@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from backbone.errors import must
+from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.flags import Comparing, Diagnosing, Interface, Tracked, Where
 from benchmarks.records import read_sweep, sweep_names, trial_names
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def compare(name: str, command: Command, argv: list[str]) -> int:

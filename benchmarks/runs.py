@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backbone.registry import Registry
+from benchmarks.catalogue import Command
 from benchmarks.command import asks_help, read, read_experiment, say
 from benchmarks.config import experiment_config
 from benchmarks.driver import Outcome, Setting, drive
@@ -17,9 +18,6 @@ from benchmarks.plan import Planner, Trial
 from benchmarks.records import Record, read_json
 from benchmarks.suite import Suite, load_suite
 from benchmarks.tables import render
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:

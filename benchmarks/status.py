@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmarks.catalogue import Command
 from benchmarks.command import read
 from benchmarks.flags import Showing
 from benchmarks.records import Record, alive, read_json, read_sweep, sweep_names, trial_names
 from benchmarks.tables import render
-
-if TYPE_CHECKING:
-    from benchmarks.cli import Command
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli import COMMANDS
+from benchmarks.catalogue import COMMANDS
 
 HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
 
