@@ -1,0 +1,132 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from backbone import augment
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(40, 3, 7, 9, generator=generator(5))
+
+
+def test_flip(images):
+    which = torch.rand(40, generator=generator()) < 0.5
+    got = augment.flip(images, which)
+    for index, mirrored in enumerate(which.tolist()):
+        want = images[index].flip(2) if mirrored else images[index]
+        assert torch.equal(got[index], want)
+
+
+def test_alternate_flip_shows_every_image_both_ways_in_any_two_epochs():
+    places = torch.arange(1000)
+    x = places.float()[:, None, None, None] + torch.tensor([0.0, 0.5])
+    mirrored = [augment.flip_alternate(x, places, epoch)[:, 0, 0, 0] != x[:, 0, 0, 0] for epoch in range(4)]
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert torch.equal(mirrored[0], mirrored[2]) and torch.equal(mirrored[1], mirrored[3])
+    assert 450 < mirrored[0].sum() < 550
+    for period in (2, 3, 10):  # nor does a pattern of classes in the files' order give one class one side
+        for start in range(period):
+            assert 0.4 < mirrored[0][start::period].float().mean() < 0.6
+
+
+def test_alternate_flip_depends_on_the_image_not_on_the_batch():
+    places = torch.randperm(60, generator=generator())
+    x = torch.randn(60, 1, 2, 2)
+    whole = augment.flip_alternate(x, places, 1)
+    parts = [augment.flip_alternate(x[i : i + 7], places[i : i + 7], 1) for i in range(0, 60, 7)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 6, 12])
+def test_translate_against_a_loop_over_pixels(images, pixels):
+    got = augment.translate(images, pixels, generator(3))
+    shifts = torch.randint(0, 2 * pixels + 1, (2, 40), generator=generator(3)).T.tolist()
+    assert got.shape == images.shape
+
+    def inside(place, size):
+        if pixels >= 7:  # more than the smaller side cannot be reflected
+            return min(max(place, 0), size - 1)
+        return -place if place < 0 else 2 * (size - 1) - place if place >= size else place
+
+    for index, (down, right) in enumerate(shifts):
+        for row in range(7):
+            for column in range(9):
+                source = inside(row + down - pixels, 7), inside(column + right - pixels, 9)
+                assert torch.equal(got[index, :, row, column], images[index, :, source[0], source[1]])
+
+
+def test_translate_uses_every_shift_and_both_directions():
+    x = torch.zeros(4000, 1, 9, 9)
+    x[:, 0, 4, 4] = 1
+    moved = augment.translate(x, 2, generator())[:, 0]
+    place = moved.flatten(1).argmax(1)
+    assert set(place.tolist()) == {9 * row + column for row in range(2, 7) for column in range(2, 7)}
+    assert torch.bincount(place).max() < 1.4 * 4000 / 25
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 30])
+def test_cutout_against_a_loop(images, side):
+    got = augment.cutout(images, side, generator(1))
+    draw = generator(1)
+    centres = torch.randint(0, 7, (40,), generator=draw), torch.randint(0, 9, (40,), generator=draw)
+    for index in range(40):
+        want = images[index].clone()
+        top, left = int(centres[0][index]) - side // 2, int(centres[1][index]) - side // 2
+        want[:, max(0, top) : top + side, max(0, left) : left + side] = 0
+        assert torch.equal(got[index], want)
+
+
+def test_cutout_blanks_a_whole_square_in_the_middle_and_part_of_it_at_borders():
+    blank = (augment.cutout(torch.ones(2000, 1, 12, 12), 4, generator()) == 0).sum((1, 2, 3))
+    assert blank.max() == 16 and blank.min() == 4
+
+
+def colour(count=20, channels=3):
+    return torch.randint(0, 256, (count, channels, 16, 16), dtype=torch.uint8, generator=generator(2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rand_augment_changes_images_not_their_kind_nor_its_input(channels):
+    x = colour(channels=channels)
+    before = x.clone()
+    got = augment.rand_augment(x, 2, seed=4)
+    assert got.shape == x.shape and got.dtype == torch.uint8
+    assert torch.equal(x, before)
+    assert (got != x).flatten(1).any(1).float().mean() > 0.5
+    assert torch.equal(got, augment.rand_augment(x, 2, seed=4))
+    assert not torch.equal(got, augment.rand_augment(x, 2, seed=5))
+
+
+def test_rand_augment_is_torchvisions_on_blocks():
+    from torchvision.transforms import v2
+
+    x = colour(19)
+    got = augment.rand_augment(x, 2, seed=7)
+    torch.manual_seed(7)
+    want = torch.cat([v2.RandAugment(num_ops=2)(x[start : start + 8]) for start in (0, 8, 16)])
+    assert torch.equal(got, want)
+
+
+def test_operations_are_reproducible_and_leave_the_global_random_state_alone(images):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for work in (
+        lambda seed: augment.translate(images, 2, generator(seed)),
+        lambda seed: augment.cutout(images, 3, generator(seed)),
+        lambda seed: augment.rand_augment(colour(), 3, seed),
+    ):
+        assert torch.equal(work(1), work(1))
+        assert not torch.equal(work(1), work(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_translation_keeps_channels_last(images):
+    x = images.contiguous(memory_format=torch.channels_last)
+    assert augment.translate(x, 1, generator()).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(augment.translate(x, 1, generator()), augment.translate(images, 1, generator()))
+    assert F.l1_loss(augment.cutout(x, 2, generator()), augment.cutout(images, 2, generator())) == 0

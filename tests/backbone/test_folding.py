@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import nn
+
+from backbone.nets.blocks import StaticBackbone
+from backbone.nets.folding import fold_batchnorm, trace
+
+NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet"]
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def norms(graph):
+    return sum(isinstance(module, NORMS) for module in graph.modules())
+
+
+def net(*layers, shape=(2, 8, 8)):
+    return StaticBackbone(shape, [nn.Sequential(*layers)], nn.Flatten(), "full")
+
+
+def check(module, left, shape=(2, 8, 8)):
+    """Folding leaves ``left`` norms and the function as it was."""
+    module = module.double().eval()
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    graph = trace(module)
+    folded = fold_batchnorm(graph)
+    assert norms(folded) == left
+    torch.testing.assert_close(folded(x), module(x))
+    assert norms(graph) == norms(module)  # the original is another object
+    torch.testing.assert_close(graph(x), module(x))
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "stride"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network(backbone, randomise, name, pooling):
+    options = {} if name == "mlp" else {"pooling": pooling}
+    module = randomise(backbone(name, (2, 18, 21), normalisation="batch", width=0.25, **options))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    through_max = {"airnet": 3, "resnet-tiny": 2}.get(name, 0) if pooling == "max" else 0
+    check(module, through_max, (2, 18, 21))
+
+
+def test_without_gain_and_bias(randomise):
+    check(randomise(net(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, affine=False), nn.ReLU())), 0)
+
+
+def test_one_dimensional_after_linear(randomise):
+    check(randomise(net(nn.Flatten(), nn.Linear(128, 5, bias=False), nn.BatchNorm1d(5), nn.Unflatten(1, (5, 1, 1)))), 0)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
+        nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(2)),
+    ],
+)
+def test_through_average_pooling(randomise, pool):
+    check(randomise(net(nn.Conv2d(2, 3, 1), pool, nn.BatchNorm2d(3))), 0)
+
+
+@pytest.mark.parametrize(
+    "between", [nn.AvgPool2d(3, 1, padding=1), nn.AvgPool2d(2, divisor_override=3), nn.MaxPool2d(2), nn.ReLU()]
+)
+def test_not_through_what_is_not_linear_or_moves_constants(randomise, between):
+    check(randomise(net(nn.Conv2d(2, 3, 1), between, nn.BatchNorm2d(3))), 1)
+
+
+def test_not_first_and_not_twice(randomise):
+    check(randomise(net(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3))), 1)
+
+
+class TwoConsumers(nn.Module):
+    def __init__(self, pooled):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+        self.pool = nn.AvgPool2d(1) if pooled else None
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y if self.pool is None else self.pool(y)) + y
+
+
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.norm(self.conv(self.conv(x)))
+
+
+@pytest.mark.parametrize("block", [TwoConsumers(True), TwoConsumers(False), Reused()])
+def test_not_into_a_layer_somebody_else_needs(randomise, block):
+    check(randomise(net(block)), 1)
+
+
+class SharedNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        return self.norm(self.b(self.norm(self.a(x))))
+
+
+def test_one_norm_after_two_layers_goes_into_both(randomise):
+    check(randomise(net(SharedNorm())), 0)
+
+
+def test_a_norm_without_statistics_stays(randomise):
+    module = net(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)).double().eval()
+    graph, x = fold_batchnorm(trace(module)), torch.randn(4, 2, 8, 8, dtype=torch.float64)
+    assert norms(graph) == 1
+    torch.testing.assert_close(graph(x), module(x))

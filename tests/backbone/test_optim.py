@@ -1,0 +1,172 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from backbone.nets.classifier import build
+from backbone.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 20), (20, 5), (1, 7)])
+def test_orthogonalise_against_the_svd(shape):
+    matrix = torch.randn(shape, dtype=torch.float64)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    got = orthogonalise(matrix, steps=12)
+    values = torch.linalg.svdvals(got)
+    assert values.min() > 0.5 and values.max() < 1.3
+    rotated = u.T @ got @ v.T  # diagonal and positive: the same singular vectors, the same signs
+    torch.testing.assert_close(rotated, torch.diag(rotated.diagonal()), atol=1e-8, rtol=0)
+    assert (rotated.diagonal() > 0.5).all()
+
+
+def test_three_steps_follow_the_published_polynomial():
+    matrix = torch.randn(6, 4, dtype=torch.float64)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / (matrix.norm() + 1e-7)
+    for _ in range(3):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    torch.testing.assert_close(orthogonalise(matrix), u @ torch.diag(s) @ v)
+
+
+def test_orthogonalise_nothing():
+    assert torch.equal(orthogonalise(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 8), (6, 2, 3, 3), (40, 1, 2, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_by_hand(shape, layout):
+    if len(shape) < 4:
+        layout = torch.contiguous_format
+    lr, mu, wd = 0.1, 0.6, 0.02
+    weight = nn.Parameter(torch.randn(shape, dtype=torch.float64).to(memory_format=layout))
+    want, momentum = weight.detach().clone(), torch.zeros(shape, dtype=torch.float64)
+    optimizer = Muon([weight], lr, mu, wd)
+    for _ in range(3):
+        gradient = torch.randn(shape, dtype=torch.float64)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        momentum = mu * momentum + gradient
+        matrix = (gradient + mu * momentum).reshape(shape[0], -1)
+        update = orthogonalise(matrix) * math.sqrt(max(1, shape[0] / matrix.shape[1]))
+        want = (1 - lr * wd) * want - lr * update.reshape(shape)
+        torch.testing.assert_close(weight.detach(), want)
+
+
+def small():
+    return build("mlp", {"width": 0.05, "normalisation": "batch"}, (1, 4, 4), 3, torch.zeros(1), torch.ones(1))
+
+
+def stepped(kind, momentum=0.9, decay=0.1, steps=4):
+    """Weights after some steps with our optimizers, and with torch's own on a copy."""
+    torch.manual_seed(0)
+    ours, theirs = small(), small()
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = Optimizers(ours, kind, 0.05, momentum, decay)
+    split = [
+        {"params": [p for p in theirs.parameters() if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if kind == "sgd":
+        reference = torch.optim.SGD(split, 0.05, momentum, nesterov=momentum > 0)
+    else:
+        reference = torch.optim.AdamW(split, 0.05, (momentum, 0.999))
+    for step in range(steps):
+        for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for group in reference.param_groups:
+            group["lr"] = 0.05 * (step + 1) / steps
+        reference.step()
+        optimizers.step((step + 1) / steps)
+    return ours, theirs
+
+
+@pytest.mark.parametrize(("kind", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9)])
+def test_sgd_and_adamw_are_torchs(kind, momentum):
+    ours, theirs = stepped(kind, momentum)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+        assert p.grad is None
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_weight_decay_spares_biases_and_norms(kind):
+    model = small()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(1.0)
+    optimizers = Optimizers(model, kind, 0.5, 0.0, 0.1)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizers.step(1.0)
+    head = 1 - 0.5 * MUON_REST * 0.1 if kind == "muon" else 0.95
+    for name, p in model.named_parameters():
+        want = 1.0 if p.ndim < 2 else head if name == "head.weight" else 0.95
+        torch.testing.assert_close(p.detach(), torch.full_like(p, want), msg=name)
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
+    model = small()
+    muon, adamw = Optimizers(model, "muon", 0.2, 0.6, 0.0).parts
+    taken = {id(p) for group in muon.param_groups for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in taken}
+    assert names == {name for name, p in model.named_parameters() if p.ndim == 2} - {"head.weight"}
+    others = [p for group in adamw.param_groups for p in group["params"]]
+    assert len(names) + len(others) == len(list(model.parameters()))
+    assert {group["lr"] for group in adamw.param_groups} == {0.2 * MUON_REST}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_frozen_weights_stay(kind):
+    model = small()
+    model.backbone.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizers = Optimizers(model, kind, 0.5, 0.9, 0.1)
+    for p in model.head.parameters():
+        p.grad = torch.ones_like(p)
+    optimizers.step(1.0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_loaded_state_is_a_copy(kind):
+    def run(optimizers, model, seed):
+        torch.manual_seed(seed)
+        for p in model.parameters():
+            p.grad = torch.randn_like(p)
+        optimizers.step(1.0)
+
+    first = small()
+    a = Optimizers(first, kind, 0.1, 0.9, 0.1)
+    run(a, first, 1)
+    weights = {name: value.clone() for name, value in first.state_dict().items()}
+    ends = []
+    saved = a.state_dict()
+    for _ in range(2):  # a second load of the same state finds it as it was saved
+        model = small()
+        model.load_state_dict(weights)
+        b = Optimizers(model, kind, 0.1, 0.9, 0.1)
+        b.load_state_dict(saved)
+        run(b, model, 2)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    run(a, first, 2)
+    ends.append(torch.cat([p.detach().flatten() for p in first.parameters()]))
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "points"),
+    [
+        ("onecycle", 0.25, {0: 0, 0.125: 0.5, 0.25: 1, 0.625: 0.5, 1: 0}),
+        ("onecycle", 0.0, {0: 1, 0.5: 0.5, 1: 0}),
+        ("cosine", 0.0, {0: 1, 0.25: (1 + math.sqrt(0.5)) / 2, 0.5: 0.5, 1: 0}),
+        ("cosine", 0.5, {0: 0, 0.25: 0.5, 0.5: 1, 0.75: 0.5, 1: 0}),
+        ("constant", 0.0, {0: 1, 0.3: 1, 1: 1}),
+        ("constant", 0.5, {0: 0, 0.25: 0.5, 0.5: 1, 1: 1}),
+    ],
+)
+def test_schedules(schedule, warmup, points):
+    for progress, rate in points.items():
+        assert relative_rate(schedule, progress, warmup) == pytest.approx(rate, abs=1e-12)
