@@ -1,0 +1,229 @@
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from backbone.checkpoint import load_latest, load_model, save_model, save_state, write_atomically
+from backbone.errors import UserError
+from backbone.nets.classifier import build
+
+
+def state(value):
+    return {"tensor": torch.full((5,), float(value)), "nested": {"list": [1, 2.5, "x", None]}, "value": value}
+
+
+def flip(path, place=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if place is None else place] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder with the states of steps 10 and 20."""
+    save_state(tmp_path, 10, state(10))
+    save_state(tmp_path, 20, state(20))
+    return tmp_path
+
+
+def newest(folder):
+    found = load_latest(folder)
+    return None if found is None else found[0]
+
+
+def test_round_trip(two):
+    step, found = load_latest(two)
+    assert step == 20 and found["value"] == 20
+    assert torch.equal(found["tensor"], torch.full((5,), 20.0))
+    assert found["nested"] == {"list": [1, 2.5, "x", None]}
+
+
+def test_nothing_there(tmp_path):
+    assert load_latest(tmp_path) is None
+    assert load_latest(tmp_path / "none") is None
+
+
+def test_the_newest_two_stay(tmp_path):
+    for step in (9, 10, 999_999_999, 1000):
+        save_state(tmp_path, step, state(step))
+    assert newest(tmp_path) == 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"state-{step:09d}.{kind}" for step in (10, 1000) for kind in ("json", "pt")
+    ]
+
+
+def test_any_flipped_byte_of_the_newest_is_noticed(two, caplog):
+    size = (two / "state-000000020.pt").stat().st_size
+    for place in range(0, size, 97):
+        flip(two / "state-000000020.pt", place)
+        assert newest(two) == 10
+        flip(two / "state-000000020.pt", place)
+    assert newest(two) == 20
+    damaged = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert damaged and "state-000000020.pt is damaged" in damaged[0].getMessage()
+
+
+def test_any_flipped_byte_of_the_manifest_is_noticed(two):
+    path = two / "state-000000020.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flip(path, place)
+        found = load_latest(two)
+        assert found is not None and found[0] == found[1]["value"]
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"{}", b"\xff\xfe", b'{"step": "x", "sha256": 1}', b"null"])
+def test_a_broken_manifest(two, content):
+    (two / "state-000000020.json").write_bytes(content)
+    assert newest(two) == 10
+
+
+def test_both_damaged_then_work_goes_on(two):
+    for step in (10, 20):
+        flip(two / f"state-0000000{step}.pt")
+    assert load_latest(two) is None
+    for step in (3, 6, 9):  # the damaged ones of later steps must not displace these
+        save_state(two, step, state(step))
+        assert newest(two) == step
+    assert len(list(two.iterdir())) == 4
+
+
+def test_truncated_missing_and_orphaned_files(two):
+    path = two / "state-000000020.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert newest(two) == 10
+    path.write_bytes(b"")
+    assert newest(two) == 10
+    path.unlink()
+    assert newest(two) == 10
+    (two / "state-000000030.pt").write_bytes(whole)  # killed before its manifest was written
+    assert newest(two) == 10
+    save_state(two, 40, state(40))
+    assert newest(two) == 40
+    assert not (two / "state-000000030.pt").exists()
+
+
+def test_killed_while_overwriting_a_step(two):
+    (two / "state-000000020.pt").write_bytes(b"half a file")  # its old manifest is still there
+    assert newest(two) == 10
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_no_code_in_a_checkpoint_is_run(two, tmp_path, plain):
+    import hashlib
+
+    target, path = tmp_path / "exploded", two / "state-000000020.pt"
+    if plain:
+        path.write_bytes(pickle.dumps({"x": Bomb(target)}))
+    else:
+        torch.save({"x": Bomb(target)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"step": 20, "sha256": digest}))
+    assert newest(two) == 10
+    assert not target.exists()
+
+
+def test_kill_between_the_two_writes(tmp_path):
+    code = (
+        "import os, signal, sys, torch, pathlib\n"
+        "from backbone import checkpoint\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "checkpoint.save_state(folder, 1, {'value': 1})\n"
+        "checkpoint.write_atomically = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.save_state(folder, 2, {'value': 2})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == -9
+    assert (tmp_path / "state-000000002.pt").exists()
+    assert newest(tmp_path) == 1
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, "no bytes")
+    assert path.read_bytes() == b"old"
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path, randomise):
+    """A folder with a model, and the model."""
+    options = {"width": 0.5, "pooling": "stride"}
+    model = build("resnet-tiny", options, (2, 9, 12), 3, torch.tensor([0.1, 0.2]), torch.tensor([0.3, 0.4]))
+    randomise(model).to(memory_format=torch.channels_last)
+    about = {"backbone": "resnet-tiny", "backbone_options": options, "in_shape": [2, 9, 12], "classes": ["a", "b", "é"]}
+    save_model(tmp_path / "model", model, about)
+    return tmp_path / "model", model.eval()
+
+
+def test_a_model_comes_back_bit_for_bit(saved):
+    folder, model = saved
+    found, about = load_model(folder)
+    assert not found.training and about["classes"] == ["a", "b", "é"]
+    wanted = model.state_dict()
+    assert found.state_dict().keys() == wanted.keys()
+    for name, value in found.state_dict().items():
+        assert value.dtype == wanted[name].dtype and torch.equal(value, wanted[name]), name
+    x = torch.randint(0, 256, (4, 2, 9, 12), dtype=torch.uint8)
+    torch.testing.assert_close(found(x), model(x))
+
+
+def test_any_flipped_byte_of_the_weights_is_one_clear_error(saved):
+    folder, _ = saved
+    path = folder / "model.safetensors"
+    for place in range(0, path.stat().st_size, 9973):
+        flip(path, place)
+        with pytest.raises(UserError, match=r"a whole trained model must be in .*sha256.* Train it again\."):
+            load_model(folder)
+        flip(path, place)
+    load_model(folder)
+
+
+def test_a_flipped_byte_of_the_manifest_is_never_a_crash(saved):
+    folder, _ = saved
+    path = folder / "model.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        flip(path, place)
+        try:
+            load_model(folder)
+        except UserError as error:
+            assert "\n" not in str(error)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
+def test_a_missing_file(saved, missing):
+    folder, _ = saved
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=r"a whole trained model must be in .*got FileNotFoundError"):
+        load_model(folder)
+
+
+def test_weights_of_another_network(saved):
+    folder, _ = saved
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**about, "backbone": "vgg-tiny"}))
+    with pytest.raises(UserError, match=r"got RuntimeError: Error\(s\) in loading state_dict"):
+        load_model(folder)
