@@ -69,7 +69,8 @@ def _match(trained: Sequence[str], got: Sequence[str]) -> Tensor:
     """
     if set(got) <= set(trained):
         return torch.tensor([list(trained).index(name) for name in got])
-    if len(got) <= len(trained) and (_only_numbered(trained) or _only_numbered(got)):
+    fits = len(got) <= len(trained) and not set(got) & set(trained)
+    if fits and (_only_numbered(trained) or _only_numbered(got)):
         return torch.arange(len(got))
     unknown = next((name for name in got if name not in trained), got[-1])
     known = ", ".join(trained[:10]) + (", ..." if len(trained) > 10 else "")

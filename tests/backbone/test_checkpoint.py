@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import os
@@ -125,11 +126,9 @@ class Bomb:
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_no_code_in_a_checkpoint_is_run(two, tmp_path, plain):
-    import hashlib
-
     target, path = tmp_path / "exploded", two / "state-000000020.pt"
     if plain:
-        path.write_bytes(pickle.dumps({"x": Bomb(target)}))
+        path.write_bytes(pickle.dumps({"x": Bomb(target)}, protocol=2))
     else:
         torch.save({"x": Bomb(target)}, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,45 @@
+from dataclasses import fields
+
+import pytest
+
+from backbone.experiments.configs import TrainConfig
+from backbone.experiments.recipes import recipe
+from backbone.plugin import PLUGIN
+
+RECIPE_FIELDS = {field.name for field in fields(TrainConfig)} - {
+    *("seed", "dataset", "dataset_options", "backbone", "backbone_options", "validation"),
+    *("gradient_checkpointing", "precision"),
+}
+DATASETS = [name + ":x" * entry.takes_path for name, entry in PLUGIN.datasets.items()]
+
+
+@pytest.mark.parametrize("dataset", [*DATASETS, "somebody.elses:/path"])
+@pytest.mark.parametrize("backbone", [*PLUGIN.backbones, "somebody.elses"])
+def test_every_network_on_every_dataset_has_a_complete_recipe(backbone, dataset):
+    bare = TrainConfig(backbone=backbone, dataset=dataset)
+    config = bare.resolved()
+    assert set(recipe(backbone, dataset)) == RECIPE_FIELDS
+    assert all(getattr(config, field.name) is not None for field in fields(config))
+    assert config.resolved() == config != bare
+    assert config.problems() == []
+    assert config.epochs >= 1 and config.batch_size >= 1 and 0 <= config.ema < 1 and 0 <= config.warmup < 1
+
+
+def test_what_is_given_stays():
+    config = TrainConfig(epochs=3, flip="none", ema=0.0, lr=1.5, seed=4).resolved()
+    assert (config.epochs, config.flip, config.ema, config.lr, config.seed) == (3, "none", 0.0, 1.5, 4)
+
+
+def test_recipes_are_not_shared():
+    recipe("mlp", "digits")["epochs"] = 0
+    assert recipe("mlp", "digits")["epochs"] != 0
+
+
+def test_values_have_the_types_of_the_configuration():
+    from pydantic import TypeAdapter
+
+    check = TypeAdapter(TrainConfig)
+    for backbone in PLUGIN.backbones:
+        for dataset in DATASETS:
+            values = {"backbone": backbone, "dataset": dataset, **recipe(backbone, dataset)}
+            assert check.validate_python(values) == TrainConfig(**values)

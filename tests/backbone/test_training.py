@@ -1,0 +1,427 @@
+import copy
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backbone.checkpoint import load_latest, save_state
+from backbone.errors import TrialError, UserError
+from backbone.nets.classifier import Classifier, build
+from backbone.recompute import recomputed
+from backbone.seeding import derive, generator
+from backbone.training import Recipe, Trainer
+
+PLAIN = Recipe(
+    epochs=2,
+    batch_size=16,
+    optimizer="sgd",
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=1e-3,
+    schedule="onecycle",
+    warmup=0.2,
+    label_smoothing=0.0,
+    flip="none",
+    translate=0,
+    cutout=0,
+    randaugment=0,
+    ema=0.0,
+    clip=0.0,
+    gradient_checkpointing=False,
+    seed=5,
+)
+ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
+
+
+@pytest.fixture
+def trainer(blobs):
+    """``trainer(net, net options, count=..., strategies=..., **recipe)``, the same weights each time."""
+
+    def make(net="lenet5", options=None, count=50, strategies=(), precision="fp32", **recipe):
+        torch.manual_seed(0)
+        split = blobs(count, (1, 10, 10))
+        model = build(net, options or {"width": 0.5}, (1, 10, 10), 3, torch.tensor([0.35]), torch.tensor([0.2]))
+        return Trainer(model, split, replace(PLAIN, **recipe), "cpu", precision, strategies)
+
+    return make
+
+
+def train(trainer, seconds=1e9):
+    """Rows of all epochs; with no seconds every call is one step."""
+    rows = []
+    while not trainer.done:
+        row = trainer.advance(seconds)
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+# --- the loop against one written out by hand ------------------------------------------------------------------------
+
+
+def test_a_run_by_hand(trainer):
+    ours = trainer(label_smoothing=0.2, momentum=0.0, weight_decay=0.0, warmup=0.5)
+    model, split = copy.deepcopy(ours.progress.model), ours.train
+    rows, step = [], 0
+    for epoch in range(2):
+        order, losses = torch.randperm(50, generator=generator(5, "order", epoch)), []
+        for start in (0, 16, 32):  # 50 images are three batches; the last two images wait for another epoch
+            chosen = order[start : start + 16]
+            logits = model(split.images[chosen].contiguous(memory_format=torch.channels_last))
+            target = F.one_hot(split.labels[chosen], 3) * 0.8 + 0.2 / 3
+            loss = -(target * logits.log_softmax(1)).sum(1).mean()
+            done = (step + 1) / 7
+            rate = 0.05 * (done / 0.5 if done < 0.5 else (1 - done) / 0.5)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for p, g in zip(model.parameters(), gradients, strict=True):
+                    p -= rate * g
+            step += 1
+            losses.append(loss.item())
+        rows.append((sum(losses) / 3, rate))
+    for got, (loss, rate) in zip(train(ours), rows, strict=True):
+        assert got["train/loss"] == pytest.approx(loss, rel=1e-4)
+        assert got["lr"] == pytest.approx(rate)
+    for p, q in zip(ours.progress.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_by_hand(trainer):
+    ours, want = trainer(ema=0.7, options={"normalisation": "batch"}), None
+    while not ours.done:
+        ours.advance(0)
+        now = weights(ours.progress.model)
+        want = (
+            now if want is None else {n: w.lerp(now[n], 0.3) if w.is_floating_point() else w for n, w in want.items()}
+        )
+    got = ours.scored_model.state_dict()
+    assert any(not torch.equal(got[name], value) for name, value in ours.progress.model.state_dict().items())
+    for name, value in want.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(got[name], value, msg=name)
+
+
+def test_without_an_average_the_model_itself_is_scored(trainer):
+    ours = trainer()
+    assert ours.scored_model is ours.progress.model
+
+
+def test_a_training_lowers_the_loss(trainer):
+    rows = train(trainer(epochs=15, optimizer="adamw", lr=0.01))
+    assert rows[-1]["train/loss"] < 0.1 < rows[0]["train/loss"]
+    assert len(rows) == 15
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_same_seed_same_numbers_other_seed_others(trainer, optimizer):
+    ends = [trainer(optimizer=optimizer, seed=seed, **ALL) for seed in (1, 1, 2)]
+    rows = [train(each) for each in ends]
+    assert rows[0] == rows[1] != rows[2]
+    same(*(weights(each.scored_model) for each in ends[:2]))
+
+
+def test_the_global_random_state_before_does_not_matter(trainer):
+    ends = []
+    for seed in (3, 4):
+        each = trainer("mlp", {"dropout": 0.5}, **ALL)
+        torch.manual_seed(seed)
+        train(each)
+        ends.append(weights(each.scored_model))
+    same(*ends)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
+        {"label_smoothing": 0.1}, {"schedule": "cosine"}, {"schedule": "constant"}, {"warmup": 0.5}, {"lr": 0.01},
+        {"momentum": 0.5}, {"weight_decay": 0.1}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"batch_size": 8},
+        {"epochs": 3}, {"ema": 0.9}, {"seed": 6},
+    ],
+)  # fmt: skip
+def test_every_value_of_the_recipe_changes_the_result(trainer, change):
+    plain, changed = trainer(), trainer(**change)
+    train(plain)
+    train(changed)
+    ours, theirs = weights(plain.scored_model), weights(changed.scored_model)
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_every_field_of_the_recipe_was_changed_above():
+    marks = test_every_value_of_the_recipe_changes_the_result.pytestmark[0].args[1]
+    names = {name for change in marks for name in change}
+    assert names == {field.name for field in fields(Recipe)} - {"gradient_checkpointing"}
+
+
+def test_clipping_bounds_the_step(trainer):
+    ours = trainer(clip=1e-3, momentum=0.0, weight_decay=0.0, lr=1.0, schedule="constant", warmup=0.0)
+    before = weights(ours.progress.model)
+    ours.advance(0)
+    after = ours.progress.model.state_dict()
+    moved = torch.sqrt(sum(((after[name] - value) ** 2).sum() for name, value in before.items()))
+    assert moved.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_fewer_images_than_a_batch(trainer):
+    ours = trainer(count=10, batch_size=64)
+    assert (ours.batch_size, ours.steps_per_epoch, ours.total_steps) == (10, 1, 2)
+    assert len(train(ours)) == 2
+
+
+def test_bf16_trains_nearly_as_fp32(trainer):
+    exact, rough = (train(trainer(epochs=4, precision=precision)) for precision in ("fp32", "bf16"))
+    assert rough != exact
+    for ours, theirs in zip(rough, exact, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=0.1)
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("net", "options", "recipe"),
+    [
+        ("mlp", {"dropout": 0.3, "width": 0.1, "normalisation": "batch"}, {"optimizer": "sgd", **ALL}),
+        ("vgg-tiny", {"width": 0.2}, {"optimizer": "adamw", **ALL, "gradient_checkpointing": True}),
+        ("airnet", {"width": 0.1}, {"optimizer": "muon", **ALL, "flip": "alternate"}),
+    ],
+)
+def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(trainer, tmp_path, stop, net, options, recipe):
+    whole = trainer(net, options, **recipe)
+    wanted = train(whole)  # three steps an epoch: stops are in the first epoch, between the two, and in the second
+    first, rows = trainer(net, options, **recipe), []
+    while first.progress.step < stop:
+        rows.append(first.advance(0))
+    save_state(tmp_path, stop, first.state_dict())
+    second = trainer(net, options, **recipe)
+    with torch.no_grad():  # what the new process begins with must not matter
+        for value in second.progress.model.state_dict().values():
+            value.zero_()
+    second.load_state_dict(load_latest(tmp_path)[1])
+    assert second.progress.step == stop and second.progress.seconds == first.progress.seconds
+    rows = [row for row in rows if row is not None] + train(second, seconds=0)
+    assert rows == wanted
+    same(weights(second.progress.model), weights(whole.progress.model))
+    same(weights(second.scored_model), weights(whole.scored_model))
+
+
+def test_a_state_can_be_loaded_twice(trainer):
+    first = trainer(ema=0.9, optimizer="adamw")
+    first.advance(0)
+    saved, ends = copy.deepcopy(first.state_dict()), []
+    for _ in range(2):
+        again = trainer(ema=0.9, optimizer="adamw")
+        again.load_state_dict(saved)
+        ends.append((train(again), weights(again.scored_model)))
+    assert ends[0][0] == ends[1][0]
+    same(ends[0][1], ends[1][1])
+
+
+def test_nothing_happens_after_the_end(trainer):
+    ours = trainer()
+    train(ours)
+    before, seconds = weights(ours.progress.model), ours.progress.seconds
+    assert ours.advance() is None
+    same(before, weights(ours.progress.model))
+    assert (ours.progress.step, ours.progress.seconds) == (ours.total_steps, seconds)
+    again = trainer()
+    again.load_state_dict(ours.state_dict())
+    assert again.done and again.advance() is None
+
+
+def test_units_of_work_end_with_the_epoch(trainer):
+    ours = trainer()
+    assert ours.advance(1e9) is not None and ours.progress.step == 3
+    assert ours.advance(0) is None and ours.progress.step == 4
+
+
+# --- gradient checkpointing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", ["mlp", "lenet5", "vgg-small", "resnet-tiny", "airnet"])
+def test_gradient_checkpointing_changes_no_number(trainer, net):
+    options = {"width": 0.25, "normalisation": "batch"}
+    kept, again = (trainer(net, options, gradient_checkpointing=on) for on in (False, True))
+    assert train(kept) == train(again)
+    same(weights(kept.progress.model), weights(again.progress.model))
+
+
+def test_recomputation_leaves_statistics_and_random_numbers_alone():
+    torch.manual_seed(0)
+    block = nn.Sequential(
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6),
+        nn.Dropout(0.5),
+        nn.BatchNorm1d(6, momentum=None),
+        nn.ReLU(),
+        nn.Linear(6, 2),
+    )
+    other, x = copy.deepcopy(block), torch.randn(8, 4)
+    torch.manual_seed(1)
+    block(x).square().sum().backward()
+    torch.manual_seed(1)
+    recomputed(other, x).square().sum().backward()
+    same(weights(block), weights(other))
+    assert other[1].num_batches_tracked == 1 and other[1].momentum == 0.1 and other[3].momentum is None
+    for p, q in zip(block.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_gradient_checkpointing_keeps_less(trainer):
+    def kept(on):
+        """Bytes held between forward and backward pass, counted by whole storages."""
+        ours, held, known = trainer("vgg-small", gradient_checkpointing=on), {}, set()
+        known = {p.untyped_storage().data_ptr() for p in ours.progress.model.parameters()}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                held[storage.data_ptr()] = (storage.nbytes(), tensor)
+            return tensor
+
+        x = torch.randn(16, 1, 10, 10)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            ours.progress.model.train().forward_normalised(x)
+        return sum(size for size, _ in held.values())
+
+    assert kept(True) < 0.6 * kept(False)
+
+
+def test_gradient_checkpointing_of_a_network_that_cannot(blobs):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    model = Classifier(net, nn.Linear(4, 3), torch.zeros(1), torch.ones(1))
+    with pytest.raises(UserError, match="--gradient-checkpointing must be left out for this network"):
+        Trainer(model, blobs(), replace(PLAIN, gradient_checkpointing=True), "cpu", "fp32")
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(trainer, bad):
+    ours = trainer(schedule="constant", warmup=0.0, lr=0.3)
+    ours.advance(0)
+    with torch.no_grad():
+        ours.progress.model.head.bias.fill_(bad)
+    with pytest.raises(TrialError) as error:
+        train(ours, seconds=0)
+    assert str(error.value) == (
+        "the training loss must be finite; got nan or inf by step 2 of 6, at learning rate 0.3. "
+        "Try --lr 0.1, --clip 1 or --precision fp32."
+    )
+
+
+def test_divergence_at_the_end_names_the_rate_that_was_used(trainer):
+    ours = trainer(count=16, epochs=1, warmup=0.0)
+    with torch.no_grad():
+        ours.progress.model.head.bias.fill_(math.nan)
+    with pytest.raises(TrialError, match=r"by step 1 of 1, at learning rate 0\.025\."):
+        ours.advance()
+
+
+# --- strategies -------------------------------------------------------------------------------------------------------
+
+
+class Pull:
+    """Pulls the weights to zero through the loss, and counts its calls."""
+
+    def __init__(self, strength):
+        self.strength, self.calls = strength, []
+
+    def before_task(self, model, task):
+        self.calls.append("before_task")
+
+    def loss(self, model, images, labels, loss):
+        assert images.shape == (16, 1, 10, 10) and labels.shape == (16,)
+        self.calls.append("loss")
+        return loss + self.strength * sum(p.square().sum() for p in model.parameters())
+
+    def after_backward(self, model):
+        assert all(p.grad is not None for p in model.parameters())
+        self.calls.append("after_backward")
+
+    def after_step(self, model):
+        assert all(p.grad is None for p in model.parameters())
+        self.calls.append("after_step")
+
+    def after_task(self, model, task):
+        self.calls.append("after_task")
+
+    def state_dict(self):
+        return {"calls": len(self.calls)}
+
+    def load_state_dict(self, saved):
+        self.calls = ["loss"] * saved["calls"]
+
+
+def test_strategies_are_called_in_order_and_change_the_result(trainer):
+    norms = {}
+    for strength in (0.0, 0.1):
+        strategy = Pull(strength)
+        ours = trainer(strategies=[strategy])
+        train(ours)
+        assert strategy.calls == ["loss", "after_backward", "after_step"] * 6
+        norms[strength] = sum(p.square().sum().item() for p in ours.progress.model.parameters())
+    plain = trainer()
+    train(plain)
+    assert norms[0.0] == sum(p.square().sum().item() for p in plain.progress.model.parameters())
+    assert norms[0.1] < 0.9 * norms[0.0]
+
+
+def test_the_state_of_strategies_is_saved_and_restored(trainer):
+    first, second = trainer(strategies=[Pull(0.1)]), trainer(strategies=[Pull(0.1)])
+    first.advance(0)
+    second.load_state_dict(first.state_dict())
+    assert len(second.strategies[0].calls) == 3
+
+
+def test_the_average_includes_what_a_strategy_does_to_the_weights(trainer):
+    class Freeze(Pull):
+        def after_step(self, model):
+            with torch.no_grad():
+                model.head.bias.fill_(7.0)
+
+    ours = trainer(strategies=[Freeze(0.0)], ema=0.5)
+    ours.advance(0)
+    assert (ours.scored_model.head.bias == 7).all()
+
+
+# --- preparation ------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_gets_normalised_training_images(blobs):
+    class Asks(nn.Sequential):
+        def prepare(self, images):
+            self.images = images
+
+    split = blobs(40)
+    model = Classifier(Asks(nn.Flatten(), nn.Linear(64, 3)), nn.Identity(), torch.tensor([0.3]), torch.tensor([0.1]))
+    Trainer(model, split, PLAIN, "cpu", "fp32")
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(derive(5, "prepare")))
+    torch.testing.assert_close(model.backbone.images, (split.images[order] / 255 - 0.3) / 0.1)
+
+
+def test_large_images_are_prepared_from_fewer(blobs, monkeypatch):
+    monkeypatch.setattr("backbone.training.PREPARE_VALUES", 64 * 12)
+    seen = []
+
+    class Asks(nn.Linear):
+        def prepare(self, images):
+            seen.append(len(images))
+
+    Trainer(Classifier(Asks(8, 3), nn.Identity(), torch.zeros(1), torch.ones(1)), blobs(40), PLAIN, "cpu", "fp32")
+    assert seen == [12]
