@@ -10,6 +10,7 @@ import torch
 from backbone.errors import must
 
 Precision = Literal["fp32", "bf16"]
+SMALL_BATCH = 2**15  # values: a third of an MNIST batch of 128
 
 
 def choose_device(wanted: str) -> str:
@@ -27,6 +28,15 @@ def has_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     supported = torch.ops.mkldnn._is_mkldnn_bf16_supported() if torch.backends.mkldnn.is_available() else False
     return bool(supported) and torch.cpu._is_avx512_bf16_supported()
+
+
+def suit_threads(values: int) -> None:
+    """Use one thread for batches of few values, where waiting for the other threads costs more than they save.
+
+    The rule looks at sizes, never at a clock, so that a seed gives the same numbers on a busy machine.
+    """
+    if values < SMALL_BATCH:
+        torch.set_num_threads(1)
 
 
 def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: str) -> Precision:

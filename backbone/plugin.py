@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from backbone.contract import Entry, Plugin
+from backbone.contract import Entry, Plugin, Target
 
 _TORCHVISION = "backbone.data.torchvision_sets"
 _CONV = "backbone.nets.options:ConvOptions"
 _CONFIGS = "backbone.experiments.configs"
 _PICTURES = "backbone.data.options:PictureOptions"
+_OURS = "engram's own acceptance figure"
+
+
+def _accuracy(dataset: str, backbone: str, value: float, protocol: str, minutes: float) -> Target:
+    return Target(
+        name=f"backbone/{dataset}-{backbone}",
+        experiment="backbone.train",
+        options={"dataset": dataset, "backbone": backbone},
+        metric="test/accuracy",
+        value=value,
+        tolerance=0.0,
+        seeds=(0,),
+        protocol=protocol,
+        source=_OURS,
+        minutes=minutes,
+        needs_data=dataset != "digits",
+    )
+
 
 PLUGIN = Plugin(
     name="backbone",
+    targets=(
+        _accuracy("digits", "lenet5", 0.97, "engram-digits/1: fixed stratified 20 % test", 0.3),
+        _accuracy("mnist", "lenet5", 0.99, "MNIST's own split, 10 % of train held out", 3),
+        _accuracy("cifar10", "airnet", 0.92, "5,000 of the training images as test, 10 % of the rest held out", 20),
+    ),
     experiments={
         "backbone.train": Entry(
             target="backbone.experiments.train:Train", options=f"{_CONFIGS}:TrainConfig", summary="Train a network"

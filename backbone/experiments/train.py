@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +12,7 @@ from backbone.checkpoint import save_model
 from backbone.contract import Figure, Result, Services
 from backbone.data.load import Data, load
 from backbone.experiments.configs import TrainConfig
-from backbone.hardware import Precision, choose_precision
+from backbone.hardware import Precision, choose_precision, suit_threads
 from backbone.metrics import score
 from backbone.nets.classifier import build
 from backbone.training import Recipe, Trainer
@@ -35,6 +36,7 @@ class Train:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision)
+        suit_threads((c.batch_size or 1) * math.prod(data.in_shape))
         model = build(c.backbone, c.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
         values = {f.name: getattr(c, f.name) for f in fields(Recipe)}
         return State(data, Trainer(model, data.train, Recipe(**values), s.device, self.precision), [])

@@ -66,6 +66,9 @@ class LocalPool:
         env[DRIVEN] = "1"
         env.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // self.workers)))
         env.setdefault("PYTHONHASHSEED", "0")
+        # glibc hands every large tensor's pages back and faults them in again: a fifth of a training step's time
+        env.setdefault("MALLOC_MMAP_MAX_", "0")
+        env.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
         gpus = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         if len(gpus) > 1:
             env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]

@@ -1,0 +1,244 @@
+"""Simulated images per second, and the accuracy reached: our converted networks against SpikingJelly's.
+
+Both sides get the same trained weights, the same calibration images (in one batch, so that SpikingJelly's running mean
+of percentiles over batches is the percentile), the 99.9th percentile per channel and neurons that start at half their
+threshold; SpikingJelly folds BatchNorm itself. It runs as its tutorial does, one step after the other over batches of
+50, and once more in its multi-step mode. The floor is T passes of the analog network, BatchNorm folded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, fx, nn
+
+from backbone.anytime import accuracy_vs_steps
+from backbone.data.load import Data, load
+from backbone.data.sets import Split
+from backbone.errors import UserError, must
+from backbone.experiments.configs import TrainConfig
+from backbone.metrics import score
+from backbone.nets.classifier import Classifier, build
+from backbone.nets.folding import trace
+from backbone.training import Recipe, Trainer
+from benchmarks.perf.harness import Row, interleaved
+from snn.conversion import convert, lower
+
+STEPS = 32
+POINTS = (8, 32)
+ROUNDS = 3
+PERCENTILE = 99.9
+CALIBRATION = 500  # of the widest layer here, as many as torch.quantile, which SpikingJelly uses, takes at once
+PEER = "SpikingJelly 2.0"
+PEER_BATCH = 50  # that of its tutorial
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its data, and how much of each: ``timed`` images in one timed run, ``scored`` for the accuracy."""
+
+    net: str
+    dataset: str
+    epochs: int
+    train: int
+    timed: int
+    scored: int
+
+
+CASES = (
+    Case("lenet5", "mnist", epochs=1, train=60_000, timed=500, scored=1000),
+    Case("vgg-small", "cifar10", epochs=1, train=10_000, timed=50, scored=300),
+)
+WITHOUT_MNIST = Case("lenet5", "digits", epochs=40, train=60_000, timed=200, scored=1000)
+
+
+class Peer:
+    """SpikingJelly's converted network.
+
+    Args:
+        model: the trained analog classifier.
+        calibration: [N, C, H, W] normalised images.
+
+    Raises:
+        UserError: SpikingJelly is not installed.
+    """
+
+    def __init__(self, model: Classifier, calibration: Tensor) -> None:
+        ann2snn, self.functional = spikingjelly()
+        recipe = ann2snn.RateCodingRecipe(
+            [calibration], mode=f"{PERCENTILE}%", channel_wise=True, half_threshold=True, fuse_flag=True
+        )
+        with redirect_stderr(io.StringIO()):  # a progress bar over the one batch
+            self.net: nn.Module = ann2snn.Converter(recipe).convert(analog(model)).eval()
+
+    @torch.no_grad()
+    def logits(self, x: Tensor, steps: int) -> Tensor:
+        """x: [B, C, H, W] normalised -> the mean logits after each step, [steps, B, classes], step by step."""
+        self.functional.set_step_mode(self.net, "s")
+        self.functional.reset_net(self.net)
+        total, after = torch.zeros(()), []
+        for step in range(steps):
+            total = total + self.net(x)
+            after.append(total / (step + 1))
+        return torch.stack(after)
+
+    @torch.no_grad()
+    def multi_step(self, x: Tensor, steps: int) -> Tensor:
+        """x: [B, C, H, W] normalised -> the mean logits after the last step, [B, classes], layer by layer."""
+        self.functional.set_step_mode(self.net, "m")
+        self.functional.reset_net(self.net)
+        return self.net(x.expand(steps, *x.shape)).mean(0)
+
+
+def spikingjelly() -> tuple[ModuleType, ModuleType]:
+    """Its converter and its functions on whole networks; imported here, since only this script needs it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        names = ("ann2snn", "functional")
+        converter, functional = (import_module(f"spikingjelly.activation_based.{name}") for name in names)
+    except ModuleNotFoundError as error:
+        raise must(
+            "SpikingJelly", "installed for this comparison", f"no module {error.name!r}", "Run: make perf"
+        ) from error
+    return converter, functional
+
+
+def analog(model: Classifier) -> nn.Module:
+    """What SpikingJelly can trace: plain layers only, BatchNorm as trained; normalised images -> logits."""
+    return nn.Sequential(trace(model.backbone), model.head).eval()
+
+
+def trained(case: Case, data: Data) -> Classifier:
+    """Briefly trained with the recipe users get, without the running average, which so few steps would not warm up."""
+    torch.manual_seed(0)
+    model = build(case.net, {}, data.in_shape, len(data.classes), data.mean, data.std)
+    config = TrainConfig(dataset=case.dataset, backbone=case.net, epochs=case.epochs, ema=0.0).resolved()
+    recipe = Recipe(**{field.name: getattr(config, field.name) for field in fields(Recipe)})
+    trainer = Trainer(model, first(data.train, case.train), recipe, "cpu", "fp32")
+    while not trainer.done:
+        trainer.advance()
+    return trainer.scored_model.eval()
+
+
+def first(split: Split, count: int) -> Split:
+    """At most ``count`` images of a split, the same ones every time."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return split.select(order[:count])
+
+
+def images(split: Split) -> Tensor:
+    """All images of a small split, [N, C, H, W] uint8."""
+    return next(split.batches(torch.arange(len(split)), len(split), "cpu"))[0]
+
+
+def peer_accuracy(peer: Peer, model: Classifier, split: Split) -> dict[int, float]:
+    """SpikingJelly's accuracy (fraction) after each of `POINTS`."""
+    right = dict.fromkeys(POINTS, 0)
+    for batch, labels in split.batches(torch.arange(len(split)), PEER_BATCH, "cpu"):
+        logits = peer.logits(model.normalise(batch), max(POINTS))
+        for point in POINTS:
+            right[point] += int((logits[point - 1].argmax(1) == labels).sum())
+    return {point: count / len(split) for point, count in right.items()}
+
+
+def compare(case: Case, data: Data) -> list[Row]:
+    """All rows of one network: accuracies first, then speeds."""
+    model = trained(case, data)
+    calibration, validation = images(first(data.train, CALIBRATION)), data.validation
+    if validation is None:
+        raise RuntimeError("the data are loaded with a validation split")
+    with torch.inference_mode():
+        peer = Peer(model, model.normalise(calibration))
+    ours = convert(model, [calibration], len(calibration), steps=STEPS, percentile=PERCENTILE)
+    label = f"conversion/{case.net}/{data.name}"
+    scored = first(validation, case.scored)
+    timed = model.normalise(images(first(validation, case.timed)))
+    return [*_accuracies(label, model, ours, peer, scored), *_speeds(label, ours, peer, lower(model.backbone), timed)]
+
+
+def _accuracies(label: str, model: Classifier, ours: Classifier, peer: Peer, scored: Split) -> list[Row]:
+    theirs = peer_accuracy(peer, model, scored)
+    curve = accuracy_vs_steps(ours, scored, POINTS, "cpu", batch_size=100)
+    before = score(model, scored, "cpu")["accuracy"]
+    reached = {int(str(row["steps"])): float(str(row["accuracy"])) for row in curve}
+
+    def row(steps: int, against: float, name: str, ending: str = "") -> Row:
+        return Row(
+            name=f"{label}/accuracy-T{steps}{ending}",
+            ours=reached[steps],
+            peer=against,
+            peer_name=name,
+            unit="fraction",
+            higher_is_better=True,
+            n=1,
+        )
+
+    last = POINTS[-1]
+    return [*(row(t, theirs[t], PEER) for t in POINTS), row(last, before, "the analog network", "-floor")]
+
+
+def _speeds(label: str, ours: Classifier, peer: Peer, floor: fx.GraphModule, x: Tensor) -> list[Row]:
+    """Interleaved with ours: SpikingJelly in both modes (images/s), and the floor (s)."""
+
+    @torch.inference_mode()
+    def simulate() -> None:
+        ours.head(ours.backbone.forward_steps(x))  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def passes() -> None:
+        for _ in range(STEPS):
+            ours.head(floor(x.contiguous(memory_format=torch.channels_last)))
+
+    def step_by_step() -> None:
+        for part in x.split(PEER_BATCH):
+            peer.logits(part, STEPS)
+
+    def multi_step() -> None:
+        for part in x.split(PEER_BATCH):
+            peer.multi_step(part, STEPS)
+
+    def row(ending: str, work: Callable[[], object], name: str, unit: str) -> Row:
+        mine, theirs = interleaved(simulate, work, ROUNDS)
+        fast = unit == "images/s"
+        values = (len(x) / mine, len(x) / theirs) if fast else (mine, theirs)
+        return Row(
+            name=f"{label}/{ending}",
+            ours=values[0],
+            peer=values[1],
+            peer_name=name,
+            unit=unit,
+            higher_is_better=fast,
+            n=ROUNDS,
+        )
+
+    return [
+        row(f"simulation-T{STEPS}", step_by_step, f"{PEER}, step by step", "images/s"),
+        row(f"simulation-T{STEPS}-multi-step", multi_step, f"{PEER}, multi-step mode", "images/s"),
+        row(f"simulation-T{STEPS}-floor", passes, f"{STEPS} passes of the analog network", "s"),
+    ]
+
+
+def measure() -> list[Row]:
+    """All cases whose data are there; LeNet-5 falls back on the embedded digits."""
+    spikingjelly()  # before minutes of training
+    rows = []
+    for case in CASES:
+        try:
+            data = load(case.dataset, {}, root=Path(os.environ.get("ENGRAM_DATA", "data")))
+        except UserError:
+            if case.net != WITHOUT_MNIST.net:
+                continue
+            case, data = WITHOUT_MNIST, load(WITHOUT_MNIST.dataset, {}, root=Path())
+        rows += compare(case, data)
+    return rows

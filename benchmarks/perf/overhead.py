@@ -1,0 +1,68 @@
+"""What the runner costs: ``engram run`` against the same loop called directly, start-up apart.
+
+Both are processes of their own; the difference between a long and a short training of the same kind leaves start-up
+out, and the short one alone shows it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.perf.harness import Row, seconds
+
+ROUNDS = 3
+SHORT, LONG = 1, 120
+DIRECT = """
+import sys
+from pathlib import Path
+import torch
+from backbone.data.load import load
+from backbone.experiments.configs import TrainConfig
+from backbone.hardware import suit_threads
+from backbone.metrics import score
+from backbone.nets.classifier import build
+from backbone.seeding import seed_everything
+from backbone.training import Recipe, Trainer
+from dataclasses import fields
+config = TrainConfig(epochs=int(sys.argv[1])).resolved()
+seed_everything(0)
+data = load("digits", {}, root=Path())
+suit_threads(config.batch_size * 64)
+model = build(config.backbone, {}, data.in_shape, len(data.classes), data.mean, data.std)
+recipe = Recipe(**{f.name: getattr(config, f.name) for f in fields(Recipe)})
+trainer = Trainer(model, data.train, recipe, "cpu", "fp32")
+while not trainer.done:
+    if trainer.advance() is not None:
+        score(trainer.scored_model, data.validation, "cpu")
+print(score(trainer.scored_model, data.test, "cpu")["accuracy"])
+"""
+
+
+def _direct(epochs: int) -> None:
+    subprocess.run([sys.executable, "-c", DIRECT, str(epochs)], check=True, capture_output=True)
+
+
+def _engram(epochs: int) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "benchmarks", "run", "backbone.train", "--epochs", str(epochs)]
+        subprocess.run([*command, "--out", str(Path(out))], check=True, capture_output=True)
+
+
+def measure() -> list[Row]:
+    times = {(who, epochs): [] for who in ("ours", "peer") for epochs in (SHORT, LONG)}
+    for index in range(ROUNDS):
+        turns = [("ours", _engram), ("peer", _direct)]
+        for who, run in turns if index % 2 == 0 else turns[::-1]:
+            for epochs in (SHORT, LONG):
+                times[who, epochs].append(seconds(lambda run=run, epochs=epochs: run(epochs)))
+    median = {key: statistics.median(values) for key, values in times.items()}
+    loop = {who: median[who, LONG] - median[who, SHORT] for who in ("ours", "peer")}
+    common = {"peer_name": "the loop called directly", "unit": "s", "higher_is_better": False, "n": ROUNDS}
+    return [
+        Row(name=f"runner/loop, {LONG - SHORT} epochs of digits", ours=loop["ours"], peer=loop["peer"], **common),
+        Row(name="runner/whole process, 1 epoch", ours=median["ours", SHORT], peer=median["peer", SHORT], **common),
+    ]
