@@ -1,0 +1,126 @@
+"""The speed scripts: their arithmetic, their fairness, and one small run of each comparison."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from backbone.data.load import load
+from backbone.errors import UserError
+from benchmarks.perf import __main__ as command
+from benchmarks.perf import conversion, harness, training
+
+KEYS = ["name", "ours", "peer", "peer_name", "ratio", "unit", "higher_is_better", "n"]
+SMALL = replace(conversion.WITHOUT_MNIST, epochs=5, timed=8, scored=40)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return load("digits", {}, root=tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    return conversion.trained(SMALL, digits)
+
+
+@pytest.fixture
+def row():
+    return harness.Row(name="x", ours=4.0, peer=2.0, peer_name="them", unit="s", higher_is_better=False, n=3)
+
+
+def test_a_ratio_above_one_means_that_we_are_better(row):
+    assert row.ratio == 0.5  # twice the seconds
+    assert replace(row, unit="images/s", higher_is_better=True).ratio == 2.0
+
+
+def test_a_row_as_json(row):
+    assert list(row.as_json()) == KEYS
+    assert row.as_json()["ratio"] == 0.5
+
+
+def test_turns_alternate_and_the_warm_up_is_not_counted(monkeypatch):
+    order, took = [], {"a": iter([100.0, 1.0, 2.0, 9.0]), "b": iter([100.0, 5.0, 4.0, 6.0])}
+    monkeypatch.setattr(harness, "seconds", lambda work: next(took[work()]))
+
+    def work(name):
+        return lambda: order.append(name) or name
+
+    assert harness.interleaved(work("a"), work("b"), rounds=3) == (2.0, 5.0)
+    assert "".join(order) == "abbaabba"
+
+
+def test_an_unknown_script_exits_2_and_names_the_nearest(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["conversoin"]) == 2
+    assert "got conversoin. Did you mean conversion?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scripts_are_run_by_name_and_written(tmp_path, monkeypatch, row, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conversion, "measure", lambda: [row])
+    assert command.main(["conversion"]) == 0
+    assert '"ratio": 0.5' in (tmp_path / "perf.json").read_text()
+    assert "them" in capsys.readouterr().out
+
+
+def test_both_trainings_see_the_same_number_of_images(digits):
+    seen = {"ours": 0, "peer": 0}
+    trainer, peer = training._ours("mlp", digits, epochs=2), training._Peer("mlp", digits)
+    for side, model in (("ours", trainer.progress.model), ("peer", peer.model)):
+
+        def count(_module, inputs, side=side):
+            seen[side] += len(inputs[0])
+
+        model.head.register_forward_pre_hook(count)
+    training._run_ours(trainer, 3)
+    peer.run(3)
+    assert seen == {"ours": 3 * 128, "peer": 3 * 128}
+    first = [next(iter(net.state_dict().values())).shape for net in (trainer.progress.model, peer.model)]
+    assert first[0] == first[1]
+
+
+def test_what_is_asked_for_when_spikingjelly_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spikingjelly.activation_based", None)
+    for name in ("ann2snn", "functional"):
+        monkeypatch.delitem(sys.modules, f"spikingjelly.activation_based.{name}", raising=False)
+    with pytest.raises(UserError, match="make perf"):
+        conversion.measure()
+
+
+def test_the_peer_converts_the_same_function(digits, model):
+    images = conversion.images(conversion.first(digits.train, 20))
+    with torch.inference_mode():
+        torch.testing.assert_close(conversion.analog(model)(model.normalise(images)), model(images))
+
+
+def test_spikingjelly_s_network_and_ours_agree(digits, model):
+    pytest.importorskip("spikingjelly")
+    calibration = conversion.images(conversion.first(digits.train, 100))
+    x = model.normalise(conversion.images(conversion.first(digits.validation, 60)))
+    with torch.inference_mode():
+        peer = conversion.Peer(model, model.normalise(calibration))
+        stepped, at_once = peer.logits(x, 32), peer.multi_step(x, 32)
+        ours = conversion.convert(model, [calibration], len(calibration), steps=32)
+        same = ours.head(ours.backbone(x)).argmax(1) == at_once.argmax(1)
+    torch.testing.assert_close(stepped[-1], at_once, atol=1e-4, rtol=1e-4)
+    assert stepped.shape == (32, 60, 10)
+    assert same.float().mean() > 0.9
+
+
+def test_the_rows_of_one_conversion(digits, model, monkeypatch):
+    pytest.importorskip("spikingjelly")
+    monkeypatch.setattr(conversion, "trained", lambda _case, _data: model)
+    monkeypatch.setattr(conversion, "ROUNDS", 1)
+    monkeypatch.setattr(conversion, "CALIBRATION", 50)
+    rows = {row.name.removeprefix("conversion/lenet5/digits/"): row for row in conversion.compare(SMALL, digits)}
+    accuracies = ["accuracy-T8", "accuracy-T32", "accuracy-T32-floor"]
+    assert list(rows) == [*accuracies, "simulation-T32", "simulation-T32-multi-step", "simulation-T32-floor"]
+    assert all(rows[name].unit == "fraction" and 0.5 < rows[name].peer <= 1 for name in accuracies)
+    assert {rows[name].unit for name in ("simulation-T32", "simulation-T32-multi-step")} == {"images/s"}
+    assert rows["simulation-T32-floor"].unit == "s"
+    assert not rows["simulation-T32-floor"].higher_is_better
