@@ -80,7 +80,7 @@ class TrainConfig(ExperimentConfig):
     """auto: bf16 autocast where the processor has it in hardware."""
 
     def resolved(self) -> Self:
-        values = recipe(self.backbone, self.dataset)
+        values = recipe(self.backbone, self.dataset, self.optimizer)
         missing = {f.name: values[f.name] for f in fields(self) if f.name in values and getattr(self, f.name) is None}
         return replace(self, **missing)
 

@@ -51,10 +51,24 @@ _BY_DATASET: dict[str, dict[str, Scalar]] = {
 }
 
 
-def recipe(backbone: str, dataset: str) -> Mapping[str, Scalar]:
-    """Every training value for one network on one dataset (``dataset`` may carry a path)."""
+# Rates belong to an optimizer: these replace the recipe's when another one is asked for.
+_OPTIMIZERS: dict[str, dict[str, Scalar]] = {
+    "adamw": {"lr": 2e-3, "momentum": 0.9, "weight_decay": 0.05},
+    "sgd": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
+    "muon": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.05},
+}
+
+
+def recipe(backbone: str, dataset: str, optimizer: str | None = None) -> Mapping[str, Scalar]:
+    """Every training value for one network on one dataset (``dataset`` may carry a path).
+
+    >>> recipe("airnet", "cifar10")["optimizer"], recipe("airnet", "cifar10", "sgd")["lr"]
+    ('muon', 0.05)
+    """
     name = dataset.partition(":")[0]
     values = {**_PLAIN, **_BY_DATASET.get(name, {})}
     if backbone == "airnet" and name in ("cifar10", "cifar100"):
         values |= _AIRNET
+    if optimizer is not None and optimizer != values["optimizer"]:
+        values |= {"optimizer": optimizer, **_OPTIMIZERS[optimizer]}
     return values
