@@ -34,11 +34,12 @@ _COLOUR: dict[str, Scalar] = {
     "translate": 2,
 }
 _AIRNET: dict[str, Scalar] = {
-    "epochs": 6,
-    "batch_size": 500,
+    "epochs": 8,
+    "batch_size": 250,
     "optimizer": "muon",
-    "lr": 0.25,
+    "lr": 0.3,
     "momentum": 0.6,
+    "warmup": 0.1,
     "label_smoothing": 0.2,
 }
 _BY_DATASET: dict[str, dict[str, Scalar]] = {
