@@ -14,7 +14,11 @@ SMALL_BATCH = 2**15  # values: a third of an MNIST batch of 128
 
 
 def choose_device(wanted: str) -> str:
-    """CUDA for "auto" where there is one."""
+    """CUDA for "auto" where there is one.
+
+    Raises:
+        UserError: cuda was asked for and is not there.
+    """
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():

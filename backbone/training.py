@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from backbone import augment
@@ -76,6 +77,9 @@ class Trainer:
         precision: "fp32", or "bf16" for autocast around the forward pass.
         strategies: hooks that change the loss or the step (`backbone.contract.Strategy`); ``before_task`` and
             ``after_task`` are the caller's, who knows what a task is.
+
+    Raises:
+        UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
     """
 
     def __init__(
@@ -90,6 +94,9 @@ class Trainer:
         self.recipe, self.train, self.device, self.precision = recipe, train, device, precision
         self.strategies = strategies
         self.batch_size = min(recipe.batch_size, len(train))
+        if self.batch_size == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+            remedy = "Raise it, or use --backbone.normalisation none."
+            raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
         self.steps_per_epoch = len(train) // self.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self._prepare(model)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backbone.errors import nearest
+from backbone.contract import Kind
+from backbone.errors import UserError, nearest
 from backbone.registry import Registry
 from benchmarks.config import named_options
 from benchmarks.schema import Option, schema
@@ -54,8 +55,25 @@ def last_value(argv: Sequence[str], flag: str) -> str | None:
     return value
 
 
-def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str) -> Parsed:
-    """Sort tokens into words and values. ``see`` is the next step offered for a mistake."""
+def unregistered(cls: type, registry: Registry, argv: Sequence[str]) -> tuple[str, ...]:
+    """How the flags begin that belong to things nobody has registered: what these offer cannot be said."""
+    named = [(option, last_value(argv, option.flag)) for option in schema(cls) if option.kind is not None]
+    return tuple(f"{option.flag}." for option, name in named if name and not _known(registry, option.kind, name))
+
+
+def _known(registry: Registry, kind: Kind, name: str) -> bool:
+    try:
+        registry.entry(kind, name)
+    except UserError:
+        return False
+    return True
+
+
+def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tuple[str, ...] = ()) -> Parsed:
+    """Sort tokens into words and values.
+
+    ``see`` is the next step offered for a mistake; flags that begin with one of ``ignored`` are none.
+    """
     parsed, rest = Parsed(), list(argv)
     while rest:
         token = rest.pop(0)
@@ -67,7 +85,9 @@ def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str) -> Parsed:
         switched_off = head not in flags and head.startswith("--no-") and "--" + head[5:] in flags
         place = flags.get("--" + head[5:] if switched_off else head)
         if place is None:
-            parsed.problems.append(f"option must be one of those offered; got {head}. {nearest(head, flags)} {see}")
+            if not head.startswith(ignored):
+                hint = nearest(head, flags)
+                parsed.problems.append(f"option must be one of those offered; got {head}. {hint} {see}")
             while rest and not rest[0].startswith("--"):
                 rest.pop(0)
             continue

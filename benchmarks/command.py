@@ -9,7 +9,7 @@ from typing import TypeVar
 from backbone.contract import ExperimentConfig
 from backbone.errors import UserError
 from backbone.registry import Registry
-from benchmarks.argv import Place, parse, places
+from benchmarks.argv import Place, parse, places, unregistered
 from benchmarks.catalogue import Command
 from benchmarks.config import Checker, experiment_config
 from benchmarks.schema import schema
@@ -56,7 +56,7 @@ def read_experiment(
     see = f"See: engram run {experiment} --help"
     cls = experiment_config(registry, experiment)
     table: Mapping[str, Place] = places("command", flags) | places("experiment", cls, registry, argv)
-    parsed = parse(argv, table, see)
+    parsed = parse(argv, table, see, unregistered(cls, registry, argv))
     owners = {option.key: option.options_of for option in schema(cls) if option.options_of}
     checker = Checker(registry, lambda path: flag(path, owners), see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))

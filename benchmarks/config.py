@@ -60,7 +60,8 @@ class Checker:
             return None
         converted, why = convert(option, value)
         if why:
-            hint = f"{nearest(str(value), option.choices)} " if option.choices else ""
+            close = nearest(str(value), option.choices)
+            hint = f"{close} " if close.startswith("Did") else ""  # else the rule has named them all
             shown = str(value) if str(value).strip() else repr(value)
             self._add(f"{self.name(path)} must be {why}; got {shown}. {hint}{self.next_step}")
         elif option.kind is not None:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from backbone.contract import Row, Scalar
-from backbone.errors import must
 from benchmarks.layout import write_json
 from benchmarks.ledger import Ledger
 from benchmarks.provenance import state_facts
@@ -33,19 +32,14 @@ class TrialServices:
 
     @cached_property
     def device(self) -> str:
-        """``cpu`` or ``cuda``; what auto means is found out on first use.
+        """``cpu`` or ``cuda``; what auto means is found out on first use, as an experiment may need no torch.
 
         Raises:
             UserError: cuda was asked for and is not there.
         """
-        if self.wanted_device == "cpu":
-            return "cpu"
-        import torch
+        from backbone.hardware import choose_device
 
-        there = torch.cuda.is_available()
-        if self.wanted_device == "cuda" and not there:
-            raise must("--device", "one that is here", "cuda", "Leave it out, or install a CUDA build of torch.")
-        return "cuda" if there else "cpu"
+        return choose_device(self.wanted_device)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.ledger.log(step, metrics)

@@ -66,7 +66,7 @@ def load_suite(path: Path, registry: Registry) -> Suite:
 def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Registry) -> Suite:
     """As `load_suite`, from values already read."""
     problems = [
-        f"suite key must be one of {', '.join(KEYS)}; got {key}. {nearest(key, KEYS)}"
+        f"suite key must be one of those offered; got {key}. {nearest(key, KEYS)} Rename it or move it to [options]."
         for key in values
         if key not in KEYS
     ]
@@ -89,9 +89,8 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
             problems.append(f"grid.{key} must be a list of values; got {choices}. Move a single value to [options].")
         else:
             axes[key] = choices
-    if problems:
-        raise UserError("\n".join(problems))
-    points = tuple(_points(cls, fixed, axes, seeds, registry, experiment))
+    checker = Checker(registry, lambda path: path, f"See: engram run {experiment} --help", problems)
+    points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
     return Suite(str(name), text, experiment, axes, seeds, points)
 
 
@@ -99,17 +98,22 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise must("suite", "a TOML file", f"{path} ({error})", "See: benchmarks/suites/ for examples.") from None
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise must("suite", "a TOML file", f"{path} ({why})", "Check the path; the README shows one.") from None
 
 
 def _seeds(values: Mapping[str, Any], problems: list[str]) -> tuple[int, ...]:
     seeds = values.get("seeds", 1)
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+    if _is_seed(seeds) and seeds >= 1:
         return tuple(range(seeds))
-    if isinstance(seeds, list) and seeds and all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    if isinstance(seeds, list) and seeds and all(_is_seed(seed) for seed in seeds):
         return tuple(dict.fromkeys(seeds))
     problems.append(f"seeds must be a number of at least 1 or a list of seeds; got {seeds}. Write: seeds = 3")
     return ()
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _table(values: Mapping[str, Any], key: str, problems: list[str]) -> Mapping[str, Any]:
@@ -136,10 +140,9 @@ def _points(
     fixed: Mapping[str, Any],
     axes: Mapping[str, Sequence[Any]],
     seeds: tuple[int, ...],
-    registry: Registry,
-    experiment: str,
+    checker: Checker,
 ) -> list[Point]:
-    checker = Checker(registry, lambda path: path, f"See: engram run {experiment} --help")
+    """The checked points of the grid; raises UserError with all problems, those found before included."""
     tables = {option.options_of: option.key for option in schema(cls) if option.options_of}
     found: list[Point] = []
     for cell in itertools.product(*axes.values()):

@@ -173,6 +173,5 @@ def need_size(name: str, in_shape: tuple[int, int, int], least: int) -> None:
     """Raise UserError when a picture is too small for an architecture."""
     if min(in_shape[1:]) < least:
         size = f"{in_shape[1]}x{in_shape[2]}"
-        raise must(
-            f"images for {name}", f"at least {least}x{least}", size, "Pass --dataset.size or use --backbone mlp."
-        )
+        remedy = "Use another --backbone, such as mlp; --dataset.size resizes pictures of folder: and parquet:."
+        raise must(f"images for {name}", f"at least {least}x{least}", size, remedy)

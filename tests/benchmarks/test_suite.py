@@ -77,6 +77,16 @@ def test_all_wrong_points_are_reported_once_each(tmp_path):
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_every_mistake_is_reported_at_once(tmp_path):
+    text = 'experiment = "backbone.train"\nsedes = 2\nname = "a b"\nseeds = [true]\n[grid]\nepochs = [0]\nlr = 3\n'
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text + '[options]\nbatch_size = "many"\ndataset = "dijits"\nfoo = 1\n')
+    problems = str(caught.value).splitlines()
+    begun = [problem.partition(" must be")[0] for problem in problems]
+    assert begun == ["suite key", "name", "seeds", "grid.lr", "option", "dataset", "epochs", "batch_size"]
+    assert all("; got " in problem for problem in problems)
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"suite must be a TOML file; got .*none\.toml"):
         load_suite(tmp_path / "none.toml", REGISTRY)
