@@ -30,11 +30,21 @@ def translate(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     mode = "reflect" if pixels < min(height, width) else "replicate"
     padded = F.pad(x, (pixels,) * 4, mode=mode)
     shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device).to(x.device)
-    rows = shift[0][:, None] + torch.arange(height, device=x.device)
-    columns = shift[1][:, None] + torch.arange(width, device=x.device)
-    images = torch.arange(batch, device=x.device)[:, None, None]
-    moved = padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2)
+    rows = _crop(padded, shift[0], 2, height)
+    return _crop(rows, shift[1], 3, width)
+
+
+def _crop(x: Tensor, start: Tensor, dim: int, length: int) -> Tensor:
+    """Cut ``length`` values along ``dim`` out of every image, each from its own start; one copy per distinct start."""
+    shape = list(x.shape)
+    shape[dim] = length
+    nhwc = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    for value in range(x.shape[dim] - length + 1):
+        chosen = (start == value).nonzero().squeeze(1)
+        out[chosen] = x.narrow(dim, value, length)[chosen]
+    return out
 
 
 def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -30,6 +30,7 @@ class RunningPercentile:
     """
 
     def __init__(self, percentile: float, total: int) -> None:
+        self.total = total
         self.place = (total - 1) * percentile / 100
         self.keep = total - math.floor(self.place)
         self.seen = 0
@@ -43,6 +44,8 @@ class RunningPercentile:
 
     def value(self) -> Tensor:
         """[rows], once all ``total`` values have been seen."""
+        if self.seen != self.total:
+            raise ValueError(f"each row must have had {self.total} values; got {self.seen}")
         top = self._top().topk(min(2, self.keep), 1, largest=False).values.sort(1).values
         below, above = top[:, 0], top[:, -1]
         return torch.lerp(below, above, self.place - math.floor(self.place))

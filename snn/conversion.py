@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -105,7 +106,10 @@ def convert(
     """
     graph = lower(model.backbone)
     with torch.no_grad():
-        found = balance(graph, relu_names(graph), _checked(model, graph, batches), images, percentile, per)
+        stream = _normalised(model, batches)
+        first = next(stream)
+        check_folding(model.backbone, graph, first)  # before anything listens to the graph: this batch counts once
+        found = balance(graph, relu_names(graph), chain([first], stream), images, percentile, per)
     return rebuild(model, graph, found, steps)
 
 
@@ -115,10 +119,6 @@ def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresh
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 
 
-def _checked(model: Classifier, graph: fx.GraphModule, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The batches normalised; folding is checked on the first."""
-    for index, batch in enumerate(batches):
-        x = model.normalise(batch).contiguous(memory_format=torch.channels_last)
-        if index == 0:
-            check_folding(model.backbone, graph, x)
-        yield x
+def _normalised(model: Classifier, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    for batch in batches:
+        yield model.normalise(batch).contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from rich.console import Console
 from rich.table import Table
 
-from backbone.errors import nearest
+from backbone.errors import UserError, nearest
 from benchmarks.perf.harness import Row, machine
 
 OUTPUT = Path("perf.json")
@@ -34,7 +34,11 @@ def main(argv: list[str]) -> int:
     rows: list[Row] = []
     for name in argv or scripts:
         with console.status(f"measuring {name}"):
-            rows += import_module(f"benchmarks.perf.{name}").measure()
+            try:
+                rows += import_module(f"benchmarks.perf.{name}").measure()
+            except UserError as error:
+                print(f"perf: {error}", file=sys.stderr)
+                return 2
     OUTPUT.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     console.print(_table(rows))
     console.print(f"written to {OUTPUT}")

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,3 +113,15 @@ def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_
         load_converted(tmp_path)
     with pytest.raises(UserError, match="must be in"):
         load_converted(tmp_path / "nothing")
+
+
+@torch.no_grad()
+def test_every_calibration_image_counts_once(trained, batches):
+    name, neurons = next(iter(into_spikes(trained, batches, 8).backbone.neurons().items()))
+    graph, heard = lower(trained.backbone), []
+    graph.get_submodule(name).register_forward_hook(lambda module, inputs, output: heard.append(output))
+    for batch in batches:
+        graph(trained.normalise(batch))
+    values = torch.cat(heard).transpose(0, 1).flatten(1).double().numpy()
+    expected = torch.from_numpy(np.percentile(values, 99.9, axis=1)).float()
+    torch.testing.assert_close(neurons.threshold.flatten(), expected, rtol=1e-5, atol=1e-6)
