@@ -16,7 +16,7 @@ class Command:
 
 
 COMMANDS = {
-    "list": Command("[KIND]", "What is installed: experiments, networks, data sets, ...", "Listing", "listing:show"),
+    "list": Command("[KIND]", "What is installed: experiments, networks, data sets, ...", "Showing", "listing:show"),
     "run": Command("EXPERIMENT [--option value ...]", "Run one experiment", "Planning", "runs:run"),
     "sweep": Command("SUITE.toml", "Run a grid of options and seeds", "Sweeping", "runs:sweep"),
     "status": Command("", "What became of trials and sweeps", "Showing", "status:show"),
@@ -24,7 +24,7 @@ COMMANDS = {
     "report": Command("SWEEP|TRIAL", "Write one self-contained HTML file", "Where", "results:report"),
     "sync": Command("", "Complete the MLflow store", "Tracked", "results:sync"),
     "ui": Command("", "Browse the MLflow store", "Interface", "results:ui"),
-    "doctor": Command("", "Check the installation", "Diagnosing", "results:doctor"),
+    "doctor": Command("", "Check the installation", "Showing", "results:doctor"),
     "quickstart": Command("", "Train, convert into spikes, compare and report, in a minute", "Quick", "quickstart:run"),
     "reproduce": Command("[TARGET]", "Run published figures and judge ours", "Quick", "reproduce:run"),
     "completion": Command("bash|zsh|fish|tcsh", "Print a shell completion script", "Nothing", "completion:show"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from backbone.errors import TrialError, UserError, nearest
 from benchmarks.catalogue import COMMANDS, Command
+from benchmarks.layout import Busy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to complain about
         return 128 + signal.SIGPIPE
-    except Exception as error:
-        if type(error).__name__ != "Busy":
-            raise
+    except Busy as error:
         return _complain(error, 4)
 
 

@@ -23,7 +23,7 @@ FREE_GIB = 1.0
 
 @dataclass(frozen=True)
 class Check:
-    """One row: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (engram cannot work; ``remedy`` says what to do)."""
+    """One row: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (engram cannot work; ``remedy`` mends it)."""
 
     name: str
     state: Literal["ok", "note", "bad"]

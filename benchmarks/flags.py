@@ -24,19 +24,9 @@ class Nothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosing(Where):
-    json: bool = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Showing(Where):
-    json: bool = False
-    """Print one JSON object."""
+    """For commands that only look."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Listing(Where):
     json: bool = False
     """Print one JSON object."""
 

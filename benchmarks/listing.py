@@ -9,12 +9,12 @@ from backbone.errors import UserError, nearest
 from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import read
-from benchmarks.flags import Listing
+from benchmarks.flags import Showing
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:
     """Print all kinds, or the one that is named."""
-    found = read(name, command, argv, Listing, words=1)
+    found = read(name, command, argv, Showing, words=1)
     if found is None:
         return 0
     words, flags = found

@@ -76,6 +76,12 @@ class Record:
         seed = self.config.get("seed")
         return seed if isinstance(seed, int) else None
 
+    @property
+    def inputs(self) -> list[Record]:
+        """The trials it was made from, as far as they lie beside it."""
+        found = [Record(self.folder.parent / str(trial)) for trial in self.about.get("inputs", {}).values()]
+        return [record for record in found if record.about]
+
     @cached_property
     def provenance(self) -> dict[str, Scalar]:
         return flat(read_json(self.folder / "provenance.json"))

@@ -9,7 +9,7 @@ import sys
 from backbone.errors import must
 from benchmarks.catalogue import Command
 from benchmarks.command import read, say
-from benchmarks.flags import Comparing, Diagnosing, Interface, Tracked, Where
+from benchmarks.flags import Comparing, Interface, Showing, Tracked, Where
 from benchmarks.records import read_sweep, sweep_names, trial_names
 
 
@@ -90,7 +90,7 @@ def ui(name: str, command: Command, argv: list[str]) -> int:
 
 def doctor(name: str, command: Command, argv: list[str]) -> int:
     """``engram doctor``."""
-    found = read(name, command, argv, Diagnosing)
+    found = read(name, command, argv, Showing)
     if found is None:
         return 0
     from benchmarks.doctor import doctor as check

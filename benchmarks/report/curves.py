@@ -13,16 +13,19 @@ MOST_POINTS = 300  # per line; more cannot be told apart
 
 
 def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
-    """One chart per metric of the ledgers: the mean over seeds, and their range as a band."""
+    """One chart per metric of the ledgers, those of the trials they were made from included: the mean over seeds, and
+    their range as a band.
+    """
     curves: dict[str, dict[str, list[dict[float, float]]]] = {}
     for name, records in groups.items():
         for record in records:
-            for metric, points in ledger_points(record).items():
+            told = [ledger_points(each) for each in (*record.inputs, record)]
+            for metric, points in (pair for ledger in told for pair in ledger.items()):
                 curves.setdefault(metric, {}).setdefault(name, []).append(points)
     charts = []
     for metric in sorted(curves, key=_importance):
         series = [merge(name, runs) for name, runs in curves[metric].items()]
-        charts.append(Chart(metric, "training step", metric, series))
+        charts.append(Chart(metric, "step", metric, series))
     return charts
 
 

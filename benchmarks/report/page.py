@@ -222,6 +222,8 @@ def reproducing(subject: Subject) -> str:
 def command(record: Record) -> str:
     words = ["engram", "run", record.experiment]
     for name, value in record.config.items():
+        if isinstance(value, list):
+            value = ",".join(map(str, value))
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
             words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
