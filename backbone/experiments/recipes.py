@@ -34,10 +34,10 @@ _COLOUR: dict[str, Scalar] = {
     "translate": 2,
 }
 _AIRNET: dict[str, Scalar] = {
-    "epochs": 8,
+    "epochs": 7,
     "batch_size": 250,
     "optimizer": "muon",
-    "lr": 0.3,
+    "lr": 0.08,
     "momentum": 0.6,
     "warmup": 0.1,
     "label_smoothing": 0.2,

@@ -77,6 +77,10 @@ def _data(name: str) -> Data:
         return load("digits", options, root=Path())
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _model(net: str, data: Data) -> Classifier:
     torch.manual_seed(0)
     return build(net, {}, data.in_shape, len(data.classes), data.mean, data.std)
@@ -87,7 +91,8 @@ class _Peer:
 
     def __init__(self, net: str, data: Data) -> None:
         images, labels = next(data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu"))
-        self.model = _model(net, data)
+        self.device = _device()
+        self.model = _model(net, data).to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), 2e-3, weight_decay=0.05)
         dataset = _Images(images, labels, data.mean, data.std)
         self.loader = DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
@@ -100,14 +105,17 @@ class _Peer:
     def run(self, steps: int) -> None:
         self.model.train()
         for _ in range(steps):
-            images, labels = next(self.batches)
+            images, labels = (tensor.to(self.device) for tensor in next(self.batches))
             self.optimizer.zero_grad()
             F.cross_entropy(self.model.forward_normalised(images), labels).backward()
             self.optimizer.step()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
 
 def _ours(net: str, data: Data, epochs: int) -> Trainer:
-    return Trainer(_model(net, data), data.train, _recipe(epochs), "cpu", choose_precision("auto", "cpu"))
+    device = _device()
+    return Trainer(_model(net, data), data.train, _recipe(epochs), device, choose_precision("auto", device))
 
 
 def _run_ours(trainer: Trainer, steps: int) -> None:
@@ -153,8 +161,8 @@ def _accuracy(net: str, data: Data) -> Row:
     validation = data.validation or data.test
     return Row(
         name=f"training/{net}/{data.name}/validation-accuracy",
-        ours=score(trainer.scored_model, validation, "cpu")["accuracy"],
-        peer=score(peer.model, validation, "cpu")["accuracy"],
+        ours=score(trainer.scored_model, validation, peer.device)["accuracy"],
+        peer=score(peer.model, validation, peer.device)["accuracy"],
         peer_name=PEER,
         unit="fraction",
         higher_is_better=True,
