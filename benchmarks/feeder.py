@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 from backbone.errors import UserError
+from benchmarks.command import say
 from benchmarks.sink import Sink
 
 PAUSE_SECONDS = 2.0
-PATIENCE_SECONDS = 45.0
+PATIENCE_SECONDS = 45.0  # a locked database comes free
+SERVER_PATIENCE_SECONDS = 6.0  # a server that is down seldom comes back while somebody waits
 
 
 class Feeder:
@@ -35,10 +37,13 @@ class Feeder:
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> str:
         """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line."""
-        deadline = time.monotonic() + patience
+        begun = time.monotonic()
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(patience)
+        deadline = begun + patience
+        if not self.sink.uri.startswith("sqlite:///"):
+            deadline = min(deadline, time.monotonic() + SERVER_PATIENCE_SECONDS)
         why = "the tracking store does not answer"
         while self.sink.needs_sync(self.trials, self.sweep):
             if self._thread.is_alive():
@@ -49,7 +54,9 @@ class Feeder:
                 return str(error)
             if report.ok:
                 return ""
-            why = report.message
+            if report.message != why:
+                why = report.message
+                say(f"waiting for MLflow, {max(0.0, deadline - time.monotonic()):.0f} s at most: {why}")
             if time.monotonic() + PAUSE_SECONDS >= deadline:
                 return why
             time.sleep(PAUSE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from backbone.registry import Registry
@@ -13,6 +14,15 @@ from benchmarks.layout import prepare
 from benchmarks.runs import finish_sweep, plan_suite, run_suite, setting
 from benchmarks.suite import load_suite
 
+INTRODUCTION = (
+    "Two networks learn 1,797 real handwritten digits, three times each with other seeds; every trained network is",
+    "then turned into a spiking one, whose accuracy is measured after 1, 2, 4, ..., 64 time steps. About a minute.",
+)
+NEXT = (
+    "next:  engram report {name} --out {out}    writes this report again",
+    "       engram ui --out {out}    browses every number in MLflow",
+    "       engram run snn.convert --help    what else there is to turn into spikes",
+)
 SUITE = Path(__file__).parent / "suites" / "quickstart.toml"
 
 
@@ -27,7 +37,9 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     out = prepare(flags.out)
     trials, plan = plan_suite(suite, registry, out)
     workers = flags.workers or min(available_cores(), 4)
-    say(f"{len(trials)} trials, {workers} at once: {SUITE}")
+    for line in INTRODUCTION:
+        say(line)
+    say(f"{len(trials)} trials, {workers} at once, below {flags.out}/ ({SUITE})")
     outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], workers))
     code = finish_sweep(out, plan, outcome, flags)
     if code:
@@ -40,9 +52,8 @@ def run(name: str, command: Command, argv: list[str]) -> int:
 
         compare(out, suite.name).render(Console())
     report = write_report(out, suite.name)
-    say(f"next: engram ui --out {flags.out}, or engram run backbone.train --help")
-    if flags.json:
-        say(str(report))
-    else:
-        print(report)
+    for line in NEXT:
+        say(line.format(out=flags.out, name=suite.name))
+    say("the report, to open in a browser:")
+    print(report, file=sys.stderr if flags.json else sys.stdout)
     return 0

@@ -25,6 +25,7 @@ class View:
     def __init__(self) -> None:
         self._begun: dict[str, float] = {}
         self._read: dict[Path, int] = {}
+        self._shown: set[str] = set()  # ten trials of one network show its table once
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +60,10 @@ class View:
                     break
                 self._read[path] = self._read.get(path, 0) + len(raw)
                 table = json.loads(raw)
-                self.line(render(table["title"], table["rows"]))
+                text = render(table["title"], table["rows"])
+                if text not in self._shown:
+                    self._shown.add(text)
+                    self.line(text)
 
 
 class Bars(View):

@@ -425,3 +425,9 @@ def test_large_images_are_prepared_from_fewer(blobs, monkeypatch):
 
     Trainer(Classifier(Asks(8, 3), nn.Identity(), torch.zeros(1), torch.ones(1)), blobs(40), PLAIN, "cpu", "fp32")
     assert seen == [12]
+
+
+def test_a_batch_of_one_image_cannot_be_normalised(trainer):
+    with pytest.raises(UserError, match=r"--batch-size must be at least 2 .*; got 1\. Raise it, or"):
+        trainer(options={"normalisation": "batch"}, batch_size=1)
+    assert trainer(options={"normalisation": "none"}, batch_size=1, count=3).advance() is not None

@@ -87,6 +87,12 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
         (["list", "networks"], "KIND must be one of"),
         (["status", "stray"], "got stray as well"),
         (["compare", "none"], "sweep must be one that was run here"),
+        (["compare", "none", "--fail-if", "accuracy is bad"], "--fail-if must be [mean|min|max|low|high|n] METRIC"),
+        (["report", "none"], "report must be about one sweep or one trial"),
+        (["run", "backbone.train", "--out", "bad.toml/below"], "--out must be a folder that can be written"),
+        (["run", "backbone.train", "--backbone", "lenet", "--backbone.width", "2"], "Did you mean lenet5?"),
+        (["run", "backbone.train", "--dataset", "folder"], "Write folder:PATH."),
+        (["run", "snn.convert", "--backbone.pooling", "max"], "Use --backbone.pooling avg."),
         (["reproduce", "none"], "TARGET must be a known one"),
         (["completion", "bush"], "Did you mean bash?"),
         (["ui"], "--out must be a folder with mlflow.db"),
@@ -103,6 +109,51 @@ def test_one_line_and_exit_code_2(engram, words, said):
     assert len(done.complaints) == 1
     assert done.err.count("\n") == 1
     assert said in done.err
+
+
+def test_every_mistake_is_said_at_once(engram):
+    words = [
+        "--lr",
+        "-1",
+        "--epochs",
+        "1.5",
+        "--batch-size",
+        "many",
+        "--optimizer",
+        "sdg",
+        "--dataset",
+        "dijits",
+        "--backbone.width",
+        "x",
+        "--foo",
+        "1",
+    ]
+    done = engram("run", "backbone.train", *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == done.complaints
+    for flag in ("--lr", "--epochs", "--batch-size", "--optimizer", "dataset", "--backbone.width", "option"):
+        assert sum(line.startswith(f"engram: {flag} must be") for line in done.complaints) == 1, flag
+    assert len(done.complaints) == 7
+    assert not (engram.cwd / "runs").exists()
+
+
+def test_bad_data_are_one_line_each(engram):
+    done = engram("run", "backbone.train", "--dataset", "mnist", "--data-root", "nowhere")
+    assert (done.code, done.out) == (2, "")
+    (complaint,) = done.complaints
+    assert str(engram.cwd / "nowhere" / "MNIST") in complaint
+    assert "--data-root" in complaint
+    assert "--download" in complaint
+    for name in ("a", "b"):
+        (engram.cwd / "pictures" / name).mkdir(parents=True)
+        (engram.cwd / "pictures" / name / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (engram.cwd / "short.parquet").write_bytes(b"PAR1")
+    names = '["folder:pictures", "folder:home", "parquet:short.parquet"]'
+    (engram.cwd / "bad.toml").write_text(f'experiment = "backbone.train"\n[grid]\ndataset = {names}\n')
+    done = engram("sweep", "bad.toml", "--workers", "3")
+    assert done.code == 1
+    assert len([line for line in done.complaints if " failed: " in line]) == 3
+    assert "Traceback" not in done.err
 
 
 def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):

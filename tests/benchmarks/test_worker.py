@@ -133,9 +133,10 @@ def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_for):
-    trial = plan(steps=60, pause=0.1)
+    trial, whole = plan(steps=60, pause=0.1), plan(steps=60)
+    assert engram("exec", whole.folder).code == 0
     process = engram.start("exec", trial.folder, ENGRAM_CHECKPOINT_SECONDS="0.3")
-    wait_for(lambda: len(list((trial.folder / "ckpt").glob("state-*.json"))) >= 2)
+    wait_for(lambda: len(list((trial.folder / "ckpt").glob("state-*.json"))) >= 2, seconds=300)
     process.kill()
     process.communicate()
     newest = sorted((trial.folder / "ckpt").glob("state-*.json"))[-1].with_suffix(".pt")
@@ -144,7 +145,9 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_fo
     newest.write_bytes(data)
     assert engram("exec", trial.folder).code == 0
     assert "is damaged" in (trial.folder / "log.txt").read_text()
-    assert read(trial, "result.json")["metrics"]["total"] == 60.0
+    assert "resumed at step" in (trial.folder / "log.txt").read_text()
+    assert read(trial, "result.json")["metrics"] == read(whole, "result.json")["metrics"]
+    assert ledger(trial) == ledger(whole)
 
 
 def test_not_a_trial(engram, tmp_path):
