@@ -57,10 +57,12 @@ def last_value(argv: Sequence[str], flag: str) -> str | None:
 
 def unregistered(cls: type, registry: Registry, argv: Sequence[str]) -> tuple[str, ...]:
     """How the flags begin that belong to things nobody has registered: what these offer cannot be said."""
-    named = [(option, option.kind, last_value(argv, option.flag)) for option in schema(cls)]
-    return tuple(
-        f"{option.flag}." for option, kind, name in named if kind and name and not _known(registry, kind, name)
-    )
+    found = []
+    for option in schema(cls):
+        name = last_value(argv, option.flag)
+        if option.kind is not None and name and not _known(registry, option.kind, name):
+            found.append(f"{option.flag}.")
+    return tuple(found)
 
 
 def _known(registry: Registry, kind: Kind, name: str) -> bool:
