@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Self
 
 STOPPED = 143  # the shell's code for SIGTERM
-GRACE_SECONDS = 5.0  # what a worker without a driver may still take for its current step
+GRACE_SECONDS = 15.0  # what a worker without a driver may still take for its step and its checkpoint
 DRIVEN = "ENGRAM_DRIVEN"  # set by a launcher whose death shows as end of file on the worker's standard input
 
 

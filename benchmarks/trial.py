@@ -31,7 +31,7 @@ from benchmarks.records import read_json
 from benchmarks.services import TrialServices
 from benchmarks.stopping import STOPPED, Stop
 
-PATIENCE_SECONDS = 20.0  # how long a worker whose driver was killed may take to die
+PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -138,15 +138,18 @@ class Loop:
         self._restore(state)
         begun = saved = time.monotonic()
         before = self.seconds
-        more = True
-        while more and not self.stop.asked:
+        stopping = self.stop.asked
+        while not stopping:
             more = self.experiment.step(state)
             self.steps += 1
             self.seconds = before + time.monotonic() - begun
-            if more and (self.stop.asked or time.monotonic() - saved >= self.every):
+            if not more:
+                break
+            stopping = self.stop.asked  # looked at once: a signal after this line gets its checkpoint a step later
+            if stopping or time.monotonic() - saved >= self.every:
                 self._save(state)
                 saved = time.monotonic()
-        if more:
+        if stopping:
             return None
         result = self.experiment.finish(state)
         self.seconds = before + time.monotonic() - begun
