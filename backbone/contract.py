@@ -186,7 +186,7 @@ class Services(Protocol):
         ...
 
 
-C = TypeVar("C", bound=ExperimentConfig, contravariant=True)
+C = TypeVar("C", bound=ExperimentConfig, covariant=True)
 S = TypeVar("S")
 
 

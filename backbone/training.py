@@ -163,7 +163,7 @@ class Trainer:
 
     def _step(self, model: Classifier, images: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         step, recipe = self.progress.step, self.recipe
-        torch.manual_seed(derive(recipe.seed, "layers", step))  # dropout and the like
+        self._seed_layers(step)
         images = self._augment(model, images, indices, epoch)
         with autocast(self.device, self.precision):
             logits = model.forward_normalised(images)
@@ -181,6 +181,14 @@ class Trainer:
         if self.progress.average is not None:
             self.progress.average.update_parameters(model)
         return loss.detach()
+
+    def _seed_layers(self, step: int) -> None:
+        """Seed dropout and the like. torch.manual_seed would take a stack trace for CUDA, a tenth of a small step."""
+        seed = derive(self.recipe.seed, "layers", step)
+        if self.device.startswith("cuda"):
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         recipe, step = self.recipe, self.progress.step

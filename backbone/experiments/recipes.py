@@ -23,7 +23,7 @@ _PLAIN: dict[str, Scalar] = {
     "ema": 0.0,
     "clip": 0.0,
 }
-_DIGITS: dict[str, Scalar] = {"epochs": 60, "batch_size": 32, "lr": 4e-3, "translate": 1}
+_DIGITS: dict[str, Scalar] = {"epochs": 30, "batch_size": 32, "lr": 8e-3}
 _GREY: dict[str, Scalar] = {"epochs": 15, "batch_size": 128, "lr": 3e-3, "translate": 2}
 _COLOUR: dict[str, Scalar] = {
     "epochs": 20,

@@ -45,7 +45,7 @@ def test_values_have_the_types_of_the_configuration():
             assert check.validate_python(values) == TrainConfig(**values)
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.05), ("adamw", 4e-3), ("muon", 0.05)])
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.05), ("adamw", 8e-3), ("muon", 0.05)])
 def test_rates_follow_the_optimizer(optimizer, lr):
     config = TrainConfig(optimizer=optimizer).resolved()
     assert (config.optimizer, config.lr) == (optimizer, lr)
