@@ -8,7 +8,7 @@ contiguous fp32 tensors, AdamW. Same network, recipe, augmentation, number of st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -98,9 +98,14 @@ class _Peer:
         self.loader = DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
         self.batches = self._forever()
 
-    def _forever(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _forever(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         while True:
             yield from self.loader
+
+    def close(self) -> None:
+        """End the workers now: torn down later, in a process forked for the next loader, they complain."""
+        self.batches.close()
+        del self.loader
 
     def run(self, steps: int) -> None:
         self.model.train()
@@ -140,6 +145,7 @@ def measure() -> list[Row]:
 def _speed(net: str, data: Data, steps: int) -> Row:
     trainer, peer = _ours(net, data, epochs=10_000), _Peer(net, data)
     ours, theirs = interleaved(lambda: _run_ours(trainer, steps), lambda: peer.run(steps), ROUNDS)
+    peer.close()
     return Row(
         name=f"training/{net}/{data.name}",
         ours=steps * BATCH / ours,
@@ -158,6 +164,7 @@ def _accuracy(net: str, data: Data) -> Row:
     while not trainer.done:
         trainer.advance()
     peer.run(trainer.total_steps)
+    peer.close()
     validation = data.validation or data.test
     return Row(
         name=f"training/{net}/{data.name}/validation-accuracy",
