@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from snn.timed import TimedNeurons
 
 
 def if_start(threshold: Tensor, like: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ def if_scan(drive: Tensor, threshold: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-class IntegrateFire(nn.Module):
+class IntegrateFire(TimedNeurons):
     """Stands where a ReLU stood: the neurons' parameters. The potential is no attribute; it lives inside one call.
 
     Args:

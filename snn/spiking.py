@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from snn.counting import Tally
 from snn.neurons import IntegrateFire
+from snn.timed import TimedNeurons, TimeFolded, empty_over_time
 
 MEMORY = 2**28
 """Bytes one chunk of images may take in a simulation: within what large caches and small machines forgive."""
@@ -18,74 +19,27 @@ MEMORY = 2**28
 _FRESH = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
-class Simulation(fx.Interpreter):
-    """One run of a converted graph over all steps at once.
-
-    A value is constant in time, [B, ...], until the first neurons; from there on it is timed, [T * B, ...], the steps
-    folded into the batch, so that every layer without state runs once, and only neurons scan over steps. Where a
-    constant meets a timed value (a residual addition, say) it is repeated over the steps.
+class Simulation(TimeFolded):
+    """One run of a converted graph, in place where memory may be overwritten, counting spikes and operations.
 
     Args:
-        graph: see `SpikingBackbone`.
-        steps: T.
-        frames: the input is timed already.
         tally: counts spikes and operations.
-        keep: names of nodes whose values are wanted in ``kept``.
     """
 
     def __init__(
         self, graph: fx.GraphModule, steps: int, frames: bool, tally: Tally | None = None, keep: Collection[str] = ()
     ) -> None:
-        super().__init__(graph)
-        self.steps, self.frames, self.tally = steps, frames, tally
-        self.timed: set[fx.Node] = set()
-        self.constant: set[fx.Node] = set()
-        self.keep, self.kept = frozenset(keep), dict[str, Tensor]()
+        super().__init__(graph, steps, frames, keep)
+        self.tally = tally
 
-    def run_node(self, n: fx.Node) -> Any:
-        module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-        if isinstance(module, IntegrateFire):
-            value = self._fire(n, module)
-        else:
-            self._repeat_constants(n)
-            value = super().run_node(n)
-            self._note(n)
-        if n.name in self.keep:
-            value_in_time = value.unflatten(0, (self.steps, -1)) if n in self.timed else value.unsqueeze(0)
-            self.kept[n.name] = value_in_time.mean(0)
-        return value
-
-    def _note(self, n: fx.Node) -> None:
-        """Remember whether a value carries time, the batch alone, or neither (a parameter)."""
-        inputs = n.all_input_nodes
-        if n.op == "placeholder":
-            (self.timed if self.frames else self.constant).add(n)
-        elif any(node in self.timed for node in inputs):
-            self.timed.add(n)
-        elif any(node in self.constant for node in inputs):
-            self.constant.add(n)
-
-    def _repeat_constants(self, n: fx.Node) -> None:
-        if not any(node in self.timed for node in n.all_input_nodes):
-            return
-        for node in n.all_input_nodes:
-            value = self.env[node]
-            if node in self.constant and isinstance(value, Tensor):
-                self.env[node] = _over_time(value, self.steps).flatten(0, 1)
-                self.constant.discard(node)
-                self.timed.add(node)
-
-    def _fire(self, n: fx.Node, neurons: IntegrateFire) -> Tensor:
+    def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
+        assert isinstance(neurons, IntegrateFire)  # nothing else stands in a converted graph
         (source,) = n.all_input_nodes
-        value: Tensor = self.env[source]
-        timed = source in self.timed
-        drive = value.unflatten(0, (self.steps, -1)) if timed else _over_time(value, self.steps)
-        out = drive if timed and len(source.users) == 1 and self._is_fresh(source) else _empty_over_time(value, drive)
-        spikes = neurons(drive, out)
+        mine = source in self.timed and len(source.users) == 1 and self._is_fresh(source)
+        spikes = neurons(drive, drive if mine else empty_over_time(self.env[source], drive))
         if self.tally is not None:
             self.tally.add(str(n.target), spikes)
-        self.timed.add(n)
-        return spikes.mul_(neurons.threshold_of(spikes[0])).flatten(0, 1)
+        return spikes.mul_(neurons.threshold_of(spikes[0]))
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -183,18 +137,3 @@ def peak_bytes(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> int:
     order = list(graph.graph.nodes)
     last = {node: max((order.index(user) for user in node.users), default=i) for i, node in enumerate(order)}
     return max(sum(sizes[node] for node in order[: i + 1] if last[node] >= i) for i in range(len(order)))
-
-
-def _over_time(value: Tensor, steps: int) -> Tensor:
-    """value: [B, ...] -> [T, B, ...] without copying."""
-    return value.unsqueeze(0).expand(steps, *value.shape)
-
-
-def _empty_over_time(value: Tensor, drive: Tensor) -> Tensor:
-    """Memory like ``drive`` [T, B, ...], laid out so that [T * B, ...] is a view in ``value``'s memory format."""
-    nhwc = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if nhwc else torch.contiguous_format
-    shape = (drive.shape[0] * drive.shape[1], *drive.shape[2:])
-    return torch.empty(shape, dtype=value.dtype, device=value.device, memory_format=layout).unflatten(
-        0, drive.shape[:2]
-    )

@@ -1,0 +1,95 @@
+"""Running a network's graph over all simulation steps at once: time is folded into the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+class TimedNeurons(nn.Module):
+    """Base of what stands where a ReLU stood: the only layers of a spiking network that look along time.
+
+    A subclass is called with ``drive: [T, B, C, ...]`` and returns what leaves it, of the same shape.
+    """
+
+
+class TimeFolded(fx.Interpreter):
+    """One run of a graph whose activations are `TimedNeurons`.
+
+    A value is constant in time, [B, ...], until the first neurons; from there on it is timed, [T * B, ...], the steps
+    folded into the batch, so that every layer without state runs once, and only neurons scan over steps. Where a
+    constant meets a timed value (a residual addition, say) it is repeated over the steps.
+
+    Args:
+        graph: the network's graph.
+        steps: T.
+        frames: the input is timed already.
+        keep: names of nodes whose means over time are wanted in ``kept``.
+    """
+
+    def __init__(self, graph: fx.GraphModule, steps: int, frames: bool, keep: Collection[str] = ()) -> None:
+        super().__init__(graph)
+        self.steps, self.frames = steps, frames
+        self.timed: set[fx.Node] = set()
+        self.constant: set[fx.Node] = set()
+        self.keep, self.kept = frozenset(keep), dict[str, Tensor]()
+
+    def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
+        """Run one neuron layer. drive: [T, B, C, ...] -> [T, B, C, ...]; a constant drive is expanded, not copied."""
+        return neurons(drive)
+
+    def run_node(self, n: fx.Node) -> Any:
+        module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
+        if isinstance(module, TimedNeurons):
+            (source,) = n.all_input_nodes
+            value: Tensor = self.env[source]
+            timed = source in self.timed
+            drive = value.unflatten(0, (self.steps, -1)) if timed else over_time(value, self.steps)
+            value = self.fire(n, module, drive).flatten(0, 1)
+            self.timed.add(n)
+        else:
+            self._repeat_constants(n)
+            value = super().run_node(n)
+            self._note(n)
+        if n.name in self.keep:
+            value_in_time = value.unflatten(0, (self.steps, -1)) if n in self.timed else value.unsqueeze(0)
+            self.kept[n.name] = value_in_time.mean(0)
+        return value
+
+    def _note(self, n: fx.Node) -> None:
+        """Remember whether a value carries time, the batch alone, or neither (a parameter)."""
+        inputs = n.all_input_nodes
+        if n.op == "placeholder":
+            (self.timed if self.frames else self.constant).add(n)
+        elif any(node in self.timed for node in inputs):
+            self.timed.add(n)
+        elif any(node in self.constant for node in inputs):
+            self.constant.add(n)
+
+    def _repeat_constants(self, n: fx.Node) -> None:
+        if not any(node in self.timed for node in n.all_input_nodes):
+            return
+        for node in n.all_input_nodes:
+            value = self.env[node]
+            if node in self.constant and isinstance(value, Tensor):
+                self.env[node] = over_time(value, self.steps).flatten(0, 1)
+                self.constant.discard(node)
+                self.timed.add(node)
+
+
+def over_time(value: Tensor, steps: int) -> Tensor:
+    """value: [B, ...] -> [T, B, ...] without copying."""
+    return value.unsqueeze(0).expand(steps, *value.shape)
+
+
+def empty_over_time(value: Tensor, drive: Tensor) -> Tensor:
+    """Memory like ``drive`` [T, B, ...], laid out so that [T * B, ...] is a view in ``value``'s memory format."""
+    nhwc = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    shape = (drive.shape[0] * drive.shape[1], *drive.shape[2:])
+    return torch.empty(shape, dtype=value.dtype, device=value.device, memory_format=layout).unflatten(
+        0, drive.shape[:2]
+    )
