@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from backbone.contract import ExperimentConfig, Result
-from backbone.errors import TrialError, UserError
+from backbone.errors import TrialError, UserError, must
 from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
 from benchmarks.layout import Busy, lock, write_json
@@ -120,13 +120,25 @@ def _seed(seed: int) -> None:
         seed_everything(seed)
 
 
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("ENGRAM_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        remedy = f"Unset it: the default is {CHECKPOINT_SECONDS:g}."
+        raise must("ENGRAM_CHECKPOINT_SECONDS", "a number of seconds, 0 or more", text, remedy)
+    return seconds
+
+
 class Loop:
     """Steps an experiment, with checkpoints, until it is done or told to stop."""
 
     def __init__(self, experiment: Any, services: TrialServices, stop: Stop) -> None:
         self.experiment, self.services, self.stop = experiment, services, stop
         self.folder = services.trial_dir / "ckpt"
-        self.every = float(os.environ.get("ENGRAM_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
+        self.every = _checkpoint_seconds()
         self.steps, self.seconds = 0, 0.0
 
     def run(self) -> Result | None:

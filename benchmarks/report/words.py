@@ -48,10 +48,10 @@ def headline(subject: Subject) -> str:
         return f"No trial is done yet ({_states(subject)})."
     unit = unit_of(found.experiment, found.metric)
     best = found.groups[0]
-    reached = f"{found.metric} of {amount(best.interval.mean, unit)}{_interval(best.interval, unit)}"
+    reached = f"{found.metric} = {amount(best.interval.mean, unit)}{_interval(best.interval, unit)}"
     if subject.single:
-        return f"The trial reached a {found.metric} of {amount(best.interval.mean, unit)}."
-    text = f"{_called(best, found)} reached a {reached}."
+        return f"The trial reached {found.metric} = {amount(best.interval.mean, unit)}."
+    text = f"{_called(best, found)} reached {reached}."
     if len(found.groups) > 1:
         second = found.groups[1]
         pair = found.against_best()[0]

@@ -68,7 +68,7 @@ def test_it_says_what_was_found(folders):
     page = read(folders)[1]
     words = " ".join(page.words)
     assert "A sweep of backbone.train on digits: 2 networks × 3 seeds, 6 trials." in words
-    assert re.search(r"lenet5 reached a test/accuracy of 9\d\.\d\d.% \(95 % interval", words)
+    assert re.search(r"lenet5 reached test/accuracy = 9\d\.\d\d.% \(95 % interval", words)
     assert "but 3 seeds cannot rule out chance (a test needs 6)" in words
     assert "too few seeds (3 of 6)" in words
     assert "oracle selection" in words

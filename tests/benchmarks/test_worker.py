@@ -150,6 +150,12 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_fo
     assert ledger(trial) == ledger(whole)
 
 
+def test_a_wrong_checkpoint_interval_is_the_owners_error(engram, plan):
+    done = engram("exec", plan(steps=2).folder, ENGRAM_CHECKPOINT_SECONDS="abc")
+    assert done.code == 2
+    assert "ENGRAM_CHECKPOINT_SECONDS must be a number of seconds, 0 or more; got abc" in done.err
+
+
 def test_not_a_trial(engram, tmp_path):
     done = engram("exec", tmp_path)
     assert done.code == 2

@@ -1,0 +1,188 @@
+"""The sink against real SQLite stores: what it tells, and how often."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compare import compare
+from benchmarks.sink import Sink
+
+pytestmark = [
+    # raised inside mlflow, SQLAlchemy and alembic
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_a_sweep_is_told_in_full_and_once(told, store, folders):
+    trials = folders.sweep()
+    sink = Sink(folders.out, None)
+    assert sink.needs_sync(trials, "nets")
+    report = sink.sync(trials, "nets")
+    assert (report.ok, report.message, report.trials) == (True, "", 6)
+    assert not sink.needs_sync(trials, "nets")
+    told.assert_once(store)
+    before = told.rows(store, "select count(*) from metrics")
+    assert sink.sync(trials, "nets").ok
+    assert told.rows(store, "select count(*) from metrics") == before
+
+    trial = trials[0]
+    ledger = [json.loads(line) for line in (folders.out / "trials" / trial / "metrics.jsonl").read_text().splitlines()]
+    said = [(line["step"], line["t"], line["value"]) for line in ledger if line["name"] == "train/loss"]
+    assert told.points(store, trial, "train/loss") == said
+    assert told.status(store, trial) == ("FINISHED", ledger[0]["t"], ledger[-1]["t"])
+    result = json.loads((folders.out / "trials" / trial / "result.json").read_text())["metrics"]
+    assert told.points(store, trial, "test/accuracy")[0][2] == result["test/accuracy"]
+    # the ledger has a curve of that name, so the final number has one of its own
+    assert told.points(store, trial, "final/train/loss")[0][2] == result["train/loss"]
+
+
+def test_tags_params_dataset_and_artifacts(told, store, folders):
+    (trial,) = [folders.trial("lenet5", 1)]
+    assert Sink(folders.out, None).sync([trial], None).ok
+    found = told.tags(store, trial)
+    assert found["git.commit"] == found["mlflow.source.git.commit"] == "0123456789abcdef0123456789abcdef01234567"
+    assert found["git.dirty"] == "True"
+    assert found["data.sha256"] == "ab" * 32
+    assert len(found["env.sha256"]) == 64
+    params = dict(told.rows(store, "select key, value from params"))
+    assert params == {
+        "experiment": "backbone.train",
+        "dataset": "digits",
+        "backbone": "lenet5",
+        "seed": "1",
+        # off the recipe's value
+        **{key: value for key, value in params.items() if key in ("epochs", "lr")},
+    }
+    assert params["epochs"] == "4"
+    ((digest, source),) = told.rows(store, "select digest, dataset_source from datasets")
+    assert ("ab" * 32).startswith(digest)
+    assert "ab" * 32 in source
+    held = {path.name for path in (folders.out / "mlartifacts").rglob("*.json")}
+    assert held == {"config.json", "provenance.json", "result.json"}
+    ((location,),) = told.rows(store, "select artifact_location from experiments where name = 'engram'")
+    assert Path(location.removeprefix("file://")).is_absolute()
+
+
+def test_children_hang_below_the_sweep_which_has_the_table(told, store, folders):
+    trials = folders.sweep()
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    ((parent,),) = told.rows(store, "select run_uuid from tags where key = 'engram.sweep' and value = 'nets'")
+    assert {told.tags(store, trial)["mlflow.parentRunId"] for trial in trials} == {parent}
+    told = dict(told.rows(store, "select key, value from metrics where run_uuid = ?", parent))
+    comparison = compare(folders.out, "nets")
+    for group in comparison.groups:
+        key = f"backbone {group.label}/test/accuracy"
+        assert told[f"{key}/mean"] == group.interval.mean
+        assert told[f"{key}/low"] == group.interval.low
+        assert told[f"{key}/high"] == group.interval.high
+        assert told[f"{key}/n"] == 3
+
+
+def test_the_table_of_a_sweep_that_grew_replaces_the_old_one(told, store, folders):
+    sink = Sink(folders.out, None)
+    assert sink.sync(folders.sweep(seeds=2), "nets").ok
+    trials = folders.sweep(seeds=3)
+    assert sink.needs_sync(trials, "nets")
+    assert sink.sync(trials, "nets").ok
+    live = "select run_uuid from runs where lifecycle_stage = 'active'"
+    found = told.rows(store, f"select run_uuid from tags where key = 'engram.sweep' and run_uuid in ({live})")
+    ((parent,),) = found
+    query = "select value from metrics where run_uuid = ? and key = 'backbone mlp/test/accuracy/n'"
+    assert told.rows(store, query, parent) == [(3.0,)]
+    assert {told.tags(store, trial)["mlflow.parentRunId"] for trial in trials} == {parent}
+    told.assert_once(store)
+
+
+def test_no_table_before_the_last_trial_is_over(told, store, folders):
+    trials = folders.sweep(states={("mlp", 2): "interrupted"})
+    sink = Sink(folders.out, None)
+    assert sink.sync(trials, "nets").ok
+    query = "select count(*) from metrics where key like 'backbone %'"
+    assert told.rows(store, query) == [(0,)]
+    folders.sweep()
+    assert sink.sync(trials, "nets").ok
+    assert told.rows(store, query)[0][0] > 0
+    told.assert_once(store)
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_replay_after_every_cut_of_the_ledger(told, store, folders, forget):
+    """A worker dies at any byte, is resumed, dies again: the sink follows, with its own memory or without."""
+    trial = folders.trial("mlp", 0, epochs=3, state="interrupted")
+    ledger = folders.out / "trials" / trial / "metrics.jsonl"
+    whole = ledger.read_bytes()
+    for cut in range(0, len(whole), 37):
+        ledger.write_bytes(whole[:cut])
+        if forget:
+            (ledger.parent / "sink.json").unlink(missing_ok=True)
+        report = Sink(folders.out, None).sync([trial], None)
+        assert report.ok, report.message
+    ledger.write_bytes(whole)
+    sink = Sink(folders.out, None)
+    assert sink.sync([trial], None).ok
+    assert not sink.needs_sync([trial], None)
+    told.assert_once(store)
+    assert len(told.points(store, trial, "train/loss")) == 3
+    assert told.status(store, trial)[0] == "KILLED"
+
+
+def test_a_tail_lost_with_the_power_and_logged_again_is_not_doubled(told, store, folders):
+    trial = folders.trial("mlp", 0, state="interrupted")
+    ledger = folders.out / "trials" / trial / "metrics.jsonl"
+    lines = ledger.read_text().splitlines()
+    assert Sink(folders.out, None).sync([trial], None).ok
+    later = [json.dumps(json.loads(line) | {"t": json.loads(line)["t"] + 5000}) for line in lines[-3:]]
+    ledger.write_text("\n".join([*lines[:-3], *later]) + "\n")
+    sink = Sink(folders.out, None)
+    assert sink.needs_sync([trial], None)
+    assert sink.sync([trial], None).ok
+    told.assert_once(store)
+    assert not sink.needs_sync([trial], None)
+
+
+def test_states_follow_the_trial(told, store, folders):
+    trial = folders.trial("mlp", 0, state="interrupted")
+    folder = folders.out / "trials" / trial
+    sink = Sink(folders.out, None)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert sink.sync([trial], None).ok
+        assert told.status(store, trial)[0] == "RUNNING"
+    assert sink.sync([trial], None).ok
+    assert told.status(store, trial)[0] == "KILLED"
+    folders.trial("mlp", 0, state="failed")
+    assert sink.sync([trial], None).ok
+    assert told.status(store, trial)[0] == "FAILED"
+    assert told.tags(store, trial)["engram.error"] == "loss must be finite; got nan."
+    (folder / "error.json").unlink()
+    folders.trial("mlp", 0)
+    assert sink.sync([trial], None).ok
+    assert told.status(store, trial)[0] == "FINISHED"
+    told.assert_once(store)
+
+
+def test_a_trial_that_has_not_begun_has_no_run(told, store, folders):
+    trial = folders.trial("mlp", 0, state="new")
+    sink = Sink(folders.out, None)
+    assert not sink.needs_sync([trial], None)
+    assert sink.sync([trial], None).ok
+    assert told.rows(store, "select count(*) from tags where key = 'engram.trial'") == [(0,)]
+
+
+def test_the_marks_are_lost_and_found_by_tag(told, store, folders):
+    trials = folders.sweep()
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    before = told.rows(store, "select count(*) from runs"), told.rows(store, "select count(*) from metrics")
+    for path in folders.out.rglob("sink.json"):
+        path.unlink()
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    assert (told.rows(store, "select count(*) from runs"), told.rows(store, "select count(*) from metrics")) == before
+    told.assert_once(store)
