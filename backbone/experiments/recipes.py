@@ -34,7 +34,7 @@ _COLOUR: dict[str, Scalar] = {
     "translate": 2,
 }
 _AIRNET: dict[str, Scalar] = {
-    "epochs": 12,
+    "epochs": 24,
     "batch_size": 250,
     "optimizer": "muon",
     "lr": 0.08,
