@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbone.errors import must
+
 
 def flip(x: Tensor, which: Tensor) -> Tensor:
     """Mirror some images left to right. x: [B, C, H, W]; which: [B] bool."""
@@ -62,20 +64,25 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def rand_augment(x: Tensor, operations: int, seed: int) -> Tensor:
-    """torchvision's RandAugment on uint8 images [B, C, H, W], with its default magnitude 9.
+    """torchvision's RandAugment on uint8 images [B, C, H, W] or [B, T, C, H, W], with its default magnitude 9.
 
     The operations are drawn for blocks of 8 images, a compromise between one draw per batch and a Python loop over
     images. Grey images pass as RGB, since torchvision's colour operations need three channels.
+
+    Raises:
+        UserError: the images are neither grey nor coloured, as event frames of two polarities.
 
     Source: Cubuk et al. 2020 (arXiv 1909.13719).
     """
     from torchvision.transforms import v2  # heavy, and only this needs it
 
-    grey = x.shape[1] == 1
-    images = x.expand(-1, 3, -1, -1) if grey else x
+    if x.shape[-3] not in (1, 3):
+        raise must("--randaugment", "0 for images of neither 1 nor 3 channels", operations, "Use --translate, --flip.")
+    grey = x.shape[-3] == 1
+    images = x.expand(*x.shape[:-3], 3, -1, -1) if grey else x
     transform = v2.RandAugment(num_ops=operations)
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # torchvision draws from the global generator
         torch.manual_seed(seed)
         images = torch.cat([transform(block) for block in images.split(8)])
-    return images[:, :1] if grey else images
+    return images.narrow(-3, 0, 1) if grey else images

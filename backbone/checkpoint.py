@@ -76,8 +76,8 @@ def save_model(folder: Path, model: Classifier, about: Mapping[str, Any]) -> Non
     """Save a trained classifier as ``model.safetensors`` and ``model.json``.
 
     Args:
-        about: what `backbone.nets.classifier.build` needs (``backbone``, ``backbone_options``, ``in_shape``,
-            ``classes``: names) and where the training data came from (``dataset``, ...).
+        about: what `backbone.nets.classifier.build` needs (``backbone``, ``backbone_options``, ``adapters``,
+            ``in_shape``, ``classes``: names) and where the training data came from (``dataset``, ...).
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -112,6 +112,7 @@ def _rebuild(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Classif
         len(about["classes"]),
         weights["normalise.mean"],
         weights["normalise.std"],
+        adapters=about.get("adapters", ()),  # models saved before there were adapters have none
     )
     model.load_state_dict(weights)
     return model

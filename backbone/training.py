@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from backbone import augment
 from backbone.contract import Strategy
 from backbone.data.sets import Split
+from backbone.distillation import Distillation
 from backbone.errors import TrialError, must
 from backbone.hardware import Precision, autocast
 from backbone.nets.classifier import Classifier
@@ -69,14 +70,17 @@ class Progress:
 
 
 class Trainer:
-    """Trains one classifier on one set of images.
+    """Trains one classifier on one set of images or recordings.
 
     Args:
-        model: freshly built, on the CPU.
+        model: on the CPU.
         train: the training images.
         precision: "fp32", or "bf16" for autocast around the forward pass.
         strategies: hooks that change the loss or the step (`backbone.contract.Strategy`); ``before_task`` and
             ``after_task`` are the caller's, who knows what a task is.
+        prepare: the backbone's method, where it has it, that sees normalised training images first: ``prepare``
+            initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.
+        distillation: a teacher to learn from beside the labels.
 
     Raises:
         UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
@@ -90,16 +94,21 @@ class Trainer:
         device: str,
         precision: Precision,
         strategies: Sequence[Strategy] = (),
+        *,
+        prepare: Literal["prepare", "calibrate"] | None = "prepare",
+        distillation: Distillation | None = None,
     ) -> None:
         self.recipe, self.train, self.device, self.precision = recipe, train, device, precision
         self.strategies = strategies
+        self.distillation = None if distillation is None else distillation.to(device)
         self.batch_size = min(recipe.batch_size, len(train))
         if self.batch_size == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
         self.steps_per_epoch = len(train) // self.batch_size
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        self._prepare(model)
+        if prepare is not None:
+            self._prepare(getattr(model.backbone, prepare, None), model)
         if recipe.gradient_checkpointing:
             _recompute(model)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,15 +120,16 @@ class Trainer:
         self.progress.loss_sum = self.progress.loss_sum.to(device)
         self._epoch_order: tuple[int, Tensor] | None = None
 
-    def _prepare(self, model: Classifier) -> None:
-        prepare = getattr(model.backbone, "prepare", None)
+    def _prepare(self, prepare: Callable[[Tensor], None] | None, model: Classifier) -> None:
+        """Show training images to a network; the frames of a recording are so many images."""
         if prepare is None:
             return
-        count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // math.prod(self.train.in_shape)))
+        values = math.prod(self.train.in_shape) * (self.train.frames or 1)
+        count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
         order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:count]
         images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
         with torch.no_grad():
-            prepare(model.normalise(images))
+            prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
 
     @property
     def scored_model(self) -> Classifier:
@@ -166,8 +176,11 @@ class Trainer:
         self._seed_layers(step)
         images = self._augment(model, images, indices, epoch)
         with autocast(self.device, self.precision):
-            logits = model.forward_normalised(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+            targets = None if self.distillation is None else self.distillation.targets(images)
+            logits = model.forward_normalised(images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if self.distillation is not None and targets is not None:
+            loss = self.distillation.mix(loss, logits, targets)
         for strategy in self.strategies:
             loss = strategy.loss(model, images, labels, loss)
         loss.backward()
@@ -191,10 +204,12 @@ class Trainer:
             torch.default_generator.manual_seed(seed)
 
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
         recipe, step = self.recipe, self.progress.step
         if recipe.randaugment:
             images = augment.rand_augment(images, recipe.randaugment, derive(recipe.seed, "randaugment", step))
         x = model.normalise(images)
+        x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
         random = generator(recipe.seed, "augment", step)
         if recipe.flip == "alternate":
             x = augment.flip_alternate(x, indices.to(x.device), epoch)
@@ -204,7 +219,7 @@ class Trainer:
             x = augment.translate(x, recipe.translate, random)
         if recipe.cutout:
             x = augment.cutout(x, recipe.cutout, random)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x.reshape(images.shape) if images.ndim == 5 else x.contiguous(memory_format=torch.channels_last)
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:

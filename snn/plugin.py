@@ -30,4 +30,11 @@ PLUGIN = Plugin(
             summary="Turn a trained network into a spiking one and measure it against simulation length",
         ),
     },
+    adapters={
+        "snn.qcfs": Entry(
+            target="snn.qcfs:qcfs",
+            options="snn.adapter_options:QCFSOptions",
+            summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
+        ),
+    },
 )

@@ -22,6 +22,8 @@ TRAIN_METRICS = (
     Metric(name="train_seconds", unit="s", direction="min", timed=True),
 )
 
+FINE_TUNING = 0.2  # learning rate of a network that is trained already, relative to that of a fresh one
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(ExperimentConfig):
@@ -41,8 +43,21 @@ class TrainConfig(ExperimentConfig):
     """The network: see ``engram list backbones``."""
     backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
     """Options of the network."""
+    adapter: Annotated[str | None, Registered("adapters")] = None
+    """What changes the network before it is trained: see ``engram list adapters``."""
+    adapter_options: Annotated[Mapping[str, Scalar], OptionsOf("adapter")] = field(default_factory=dict)
+    """Options of the adapter."""
     validation: Annotated[float, Ge(0), Lt(1)] = 0.1
     """Share of the training images held out for validation; 0 trains on all of them."""
+    from_trial: Annotated[str | None, Flag("from")] = None
+    """Start from the weights of this trained trial: its id, the beginning of it, or its folder. Its own adapters stay,
+    and the recipe's learning rate becomes a fifth."""
+    teacher: str | None = None
+    """Learn from the outputs of this trained trial as well."""
+    distill: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Share of the loss that is the difference to the teacher's outputs."""
+    temperature: Annotated[float, Gt(0)] = 2.0
+    """Divides the logits of both before they are compared; above 1 the teacher's small probabilities count more."""
 
     epochs: Annotated[int, Ge(1)] | None = None
     """Passes over the training images."""
@@ -79,10 +94,27 @@ class TrainConfig(ExperimentConfig):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 autocast where the processor has it in hardware."""
 
-    def resolved(self) -> Self:
+    def recipe(self) -> Mapping[str, Scalar]:
+        """The training values of the network and dataset."""
         values = recipe(self.backbone, self.dataset, self.optimizer)
+        if self.from_trial is not None:
+            values = {**values, "lr": FINE_TUNING * float(values["lr"] or 0)}
+        return values
+
+    def resolved(self) -> Self:
+        values = self.recipe()
         missing = {f.name: values[f.name] for f in fields(self) if f.name in values and getattr(self, f.name) is None}
         return replace(self, **missing)
+
+    def problems(self) -> list[str]:
+        given = [name for name in ("distill", "temperature") if getattr(self, name) != getattr(type(self), name)]
+        if self.teacher is None and given:
+            return [f"--{given[0]} must be left out without a teacher; got {getattr(self, given[0])}. Add --teacher."]
+        return []
+
+    def requires(self) -> Mapping[str, Requirement]:
+        trials = {"trained": self.from_trial, "teacher": self.teacher}
+        return {role: Requirement(trial=trial) for role, trial in trials.items() if trial is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,22 +11,27 @@ from typing import Any
 from backbone.checkpoint import save_model
 from backbone.contract import Figure, Result, Services
 from backbone.data.load import Data, load
+from backbone.experiments.beginning import Beginning, begin, load_teacher
 from backbone.experiments.configs import TrainConfig
 from backbone.hardware import Precision, choose_precision, suit_threads
 from backbone.metrics import score
-from backbone.nets.classifier import build
+from backbone.nets.classifier import Classifier
 from backbone.training import Recipe, Trainer
 
 
 @dataclass
 class State:
     data: Data
+    beginning: Beginning
     trainer: Trainer
     curves: list[dict[str, float]]
 
 
 class Train:
-    """Units of work are a few seconds of training; the last epoch's unit ends with the scores."""
+    """Units of work are a few seconds of training; the last epoch's unit ends with the scores.
+
+    Other experiments that train a network are subclasses: `begin` makes it, `measure` tests what has become of it.
+    """
 
     def __init__(self, config: TrainConfig, services: Services) -> None:
         self.config, self.services = config, services
@@ -36,10 +41,33 @@ class Train:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision)
-        suit_threads((c.batch_size or 1) * math.prod(data.in_shape))
-        model = build(c.backbone, c.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
-        values = {f.name: getattr(c, f.name) for f in fields(Recipe)}
-        return State(data, Trainer(model, data.train, Recipe(**values), s.device, self.precision), [])
+        suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
+        beginning = self.begin(data)
+        distillation = None
+        if c.teacher is not None:
+            folder = s.inputs["teacher"] / "model"
+            distillation = load_teacher(folder, beginning.model, data, c.distill, c.temperature)
+        recipe = Recipe(**{f.name: getattr(c, f.name) for f in fields(Recipe)})
+        trainer = Trainer(
+            beginning.model,
+            data.train,
+            recipe,
+            s.device,
+            self.precision,
+            prepare=beginning.prepare,
+            distillation=distillation,
+        )
+        return State(data, beginning, trainer, [])
+
+    def begin(self, data: Data) -> Beginning:
+        """The network to train."""
+        trained = self.services.inputs["trained"] / "model" if self.config.from_trial is not None else None
+        return begin(self.config, data, trained)
+
+    def measure(self, model: Classifier, data: Data) -> Result:
+        """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
+        test = score(model, data.test, self.services.device)  # in fp32, as everything that starts from the model
+        return Result(metrics={"test/accuracy": test["accuracy"], "test/loss": test["loss"]})
 
     def step(self, state: State) -> bool:
         trainer = state.trainer
@@ -64,39 +92,43 @@ class Train:
         return {f"validation/{name}": scores[name] for name in ("accuracy", "loss")}
 
     def finish(self, state: State) -> Result:
-        c, data, trainer = self.config, state.data, state.trainer
+        trainer = state.trainer
         model = trainer.scored_model.eval()
-        test = score(model, data.test, self.services.device)  # in fp32, as everything that starts from the model
+        measured = self.measure(model, state.data)
         last = state.curves[-1]
         metrics = {
-            "test/accuracy": test["accuracy"],
-            "test/loss": test["loss"],
+            **measured.metrics,
             "train/loss": last["train/loss"],
             "parameters": float(sum(p.numel() for p in model.parameters())),
             "train_seconds": trainer.progress.seconds,
             "images_per_second": trainer.total_steps * trainer.batch_size / trainer.progress.seconds,
         }
         metrics |= {name: last[name] for name in ("validation/accuracy", "validation/loss") if name in last}
-        about = {
+        save_model(self.services.trial_dir / "model", model, self._about(state, metrics["test/accuracy"]))
+        return Result(
+            metrics=metrics,
+            tables={"epochs": state.curves, **measured.tables},
+            figures={**_curves(state.curves), **measured.figures},
+            artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
+        )
+
+    def _about(self, state: State, accuracy: float) -> dict[str, Any]:
+        """What `backbone.checkpoint.load_model` needs to build the network again, and where it comes from."""
+        c, data = self.config, state.data
+        return {
             "backbone": c.backbone,
-            "backbone_options": dict(c.backbone_options),
+            "backbone_options": dict(state.beginning.backbone_options),
+            "adapters": state.beginning.adapters,
             "in_shape": list(data.in_shape),
             "classes": list(data.classes),
             "dataset": c.dataset,
             "dataset_options": dict(c.dataset_options),
             "validation": c.validation,
             "data_sha256": data.fingerprint,
-            "test_accuracy": test["accuracy"],
+            "test_accuracy": accuracy,
             "precision": self.precision,
             "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        save_model(self.services.trial_dir / "model", model, about)
-        return Result(
-            metrics=metrics,
-            tables={"epochs": state.curves},
-            figures=_curves(state.curves),
-            artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
-        )
 
     def state_dict(self, state: State) -> dict[str, Any]:
         return {"trainer": state.trainer.state_dict(), "curves": state.curves}

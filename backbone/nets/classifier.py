@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backbone.contract import Scalar
 from backbone.registry import Registry
+
+AdapterSpec = Mapping[str, Any]
+"""A registered adapter and its options by field name, as a saved model records it: ``{"name", "options"}``."""
 
 
 class Normalise(nn.Module):
@@ -32,7 +36,7 @@ class Normalise(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images [B, C, H, W] (uint8, or float in [0, 1]) -> logits [B, classes]."""
+    """Images [B, C, H, W] or frames [B, T, C, H, W] (uint8, or float in [0, 1]) -> logits [B, classes]."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -44,7 +48,7 @@ class Classifier(nn.Module):
         return self.head(self.backbone(self.normalise(x)))
 
     def forward_normalised(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] float, already normalised (training augments between the two) -> logits [B, classes]."""
+        """x: as above but float, normalised already (training augments between the two) -> logits [B, classes]."""
         return self.head(self.backbone(x))
 
 
@@ -56,14 +60,25 @@ def build(
     mean: Tensor,
     std: Tensor,
     head: str = "linear",
+    adapters: Sequence[AdapterSpec] = (),
 ) -> Classifier:
     """Build a classifier from registered names. Random initialisation uses torch's global generator.
 
     Args:
         options: the backbone's options by field name; absent ones take their defaults.
         mean: [C], std: [C] of the training images in [0, 1].
+        adapters: applied to the backbone in turn, each ``{"name": ..., "options": {...}}``.
     """
     registry = Registry.discover()
     schema = registry.options("backbones", backbone)
     net = registry.load("backbones", backbone)(in_shape, schema(**options) if schema else None)
+    for adapter in adapters:
+        net = adapt(net, adapter["name"], adapter["options"])
     return Classifier(net, registry.load("heads", head)(net.feature_dim, classes), mean, std)
+
+
+def adapt(backbone: nn.Module, name: str, options: Mapping[str, Scalar]) -> Any:
+    """A registered adapter applied to a backbone, which is left as it is: another one under the same contract."""
+    registry = Registry.discover()
+    schema = registry.options("adapters", name)
+    return registry.load("adapters", name)(backbone, schema(**options) if schema else None)

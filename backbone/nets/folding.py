@@ -12,9 +12,30 @@ _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class FeatureTracer(fx.Tracer):
-    """Traces ``features``, the part of a backbone without control flow."""
+    """Traces ``features``, the part of a backbone without control flow.
+
+    A module whose ``leaf`` is true is one node of the graph, as torch's own layers are. With ``composed`` so is every
+    layer that knows a plain form (``baked()``): its parameters stay the ones that are trained.
+
+    Args:
+        composed: keep composed layers whole.
+    """
 
     traced_func_name = "features"
+
+    def __init__(self, composed: bool = False) -> None:
+        super().__init__()
+        self.composed = composed
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        whole = getattr(m, "leaf", False) or (self.composed and hasattr(m, "baked"))
+        return bool(whole) or super().is_leaf_module(m, module_qualified_name)
+
+
+class StageTracer(FeatureTracer):
+    """Traces ``stages``; what it shares with ``features`` has the same names there."""
+
+    traced_func_name = "stages"
 
 
 def bake(module: nn.Module) -> nn.Module:
@@ -27,13 +48,22 @@ def bake(module: nn.Module) -> nn.Module:
     return module
 
 
-def trace(backbone: nn.Module) -> fx.GraphModule:
-    """The graph of ``backbone.features`` on a baked copy, in evaluation mode.
+def trace(backbone: nn.Module, composed: bool = False) -> fx.GraphModule:
+    """The graph of ``backbone.features`` on a copy in evaluation mode, baked unless ``composed`` layers are kept.
 
     Raises whatever torch.fx raises when the code depends on the values of tensors.
     """
-    baked = bake(backbone).eval()
-    return fx.GraphModule(baked, FeatureTracer().trace(baked))
+    copied = (copy.deepcopy(backbone) if composed else bake(backbone)).eval()
+    return fx.GraphModule(copied, FeatureTracer(composed).trace(copied))
+
+
+def stage_names(backbone: nn.Module, composed: bool = False) -> list[str]:
+    """Names of the nodes whose values ``backbone.stages`` returns, as they are in the graph of `trace`."""
+    copied = (copy.deepcopy(backbone) if composed else bake(backbone)).eval()
+    graph = StageTracer(composed).trace(copied)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    stages = output.args[0]
+    return [node.name for node in stages if isinstance(node, fx.Node)] if isinstance(stages, list | tuple) else []
 
 
 def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:

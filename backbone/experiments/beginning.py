@@ -1,0 +1,91 @@
+"""The network that a training begins with: a fresh one, or another trial's with something added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from backbone.checkpoint import load_model
+from backbone.contract import Scalar
+from backbone.data.load import Data
+from backbone.distillation import Distillation
+from backbone.errors import must
+from backbone.experiments.configs import TrainConfig
+from backbone.nets.classifier import AdapterSpec, Classifier, adapt, build
+from backbone.registry import Registry
+
+
+@dataclass
+class Beginning:
+    """A network, how to build it again, and which of its methods wants to see training images first."""
+
+    model: Classifier
+    backbone_options: Mapping[str, Scalar]
+    adapters: list[AdapterSpec] = field(default_factory=list)
+    prepare: Literal["prepare", "calibrate"] | None = "prepare"
+
+    def add(self, name: str, options: Mapping[str, Scalar]) -> None:
+        """Adapt the network."""
+        self.model.backbone = adapt(self.model.backbone, name, options)
+        self.adapters.append({"name": name, "options": dict(options)})
+        self.prepare = self.prepare or "calibrate"
+
+
+def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
+    """A fresh network, or the one saved in the folder ``trained``, with the adapter that is asked for.
+
+    Raises:
+        UserError: the trained network is another one than the configuration says, or takes other images.
+    """
+    c = config
+    if trained is None:
+        model = build(c.backbone, c.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
+        found = Beginning(model, c.backbone_options)
+    else:
+        found = _carry_on(c, data, trained)
+    if c.adapter is not None:
+        found.add(c.adapter, c.adapter_options)
+    return found
+
+
+def _carry_on(config: TrainConfig, data: Data, folder: Path) -> Beginning:
+    """A trained network; its head starts afresh when the classes are others."""
+    model, about = load_model(folder)
+    _check(config, about)
+    _check_shape("--from", about["in_shape"], data.in_shape)
+    if about["classes"] != list(data.classes):
+        head = Registry.discover().load("heads", "linear")
+        model.head = head(model.backbone.feature_dim, len(data.classes))
+        model.normalise.mean, model.normalise.std = data.mean, data.std
+    return Beginning(model.train(), about["backbone_options"], list(about.get("adapters", ())), None)
+
+
+def _check(config: TrainConfig, about: Mapping[str, Any]) -> None:
+    if config.backbone != about["backbone"]:
+        raise must("--backbone", "that of the trial beside --from", config.backbone, f"Use {about['backbone']}.")
+    options = dict(config.backbone_options)
+    if options and options != about["backbone_options"]:
+        raise must("--backbone.*", "left out beside --from, or as in the trial", options, "Leave them out.")
+
+
+def _check_shape(flag: str, trained: Sequence[int], got: Sequence[int]) -> None:
+    if list(trained) != list(got):
+        shapes = ["x".join(map(str, shape)) for shape in (got, trained)]
+        raise must(
+            f"{flag}", f"a network for images of {shapes[0]}", f"one for {shapes[1]}", "Choose --dataset to match it."
+        )
+
+
+def load_teacher(folder: Path, student: Classifier, data: Data, weight: float, temperature: float) -> Distillation:
+    """The network saved in ``folder`` as a teacher.
+
+    Raises:
+        UserError: it knows other classes or takes other images.
+    """
+    teacher, about = load_model(folder)
+    _check_shape("--teacher", about["in_shape"], data.in_shape)
+    if about["classes"] != list(data.classes):
+        raise must("--teacher", "trained on the same classes", ", ".join(about["classes"][:5]), "Choose another.")
+    return Distillation(teacher, student.normalise, weight, temperature)
