@@ -7,8 +7,11 @@ contiguous fp32 tensors, AdamW. Same network, recipe, augmentation, number of st
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator
+import statistics
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,15 +23,20 @@ from torchvision.transforms import v2
 from backbone.contract import Scalar
 from backbone.data.load import Data, load
 from backbone.errors import UserError
-from backbone.hardware import choose_precision
+from backbone.experiments.recipes import recipe
+from backbone.hardware import choose_precision, suit_threads
 from backbone.metrics import score
 from backbone.nets.classifier import Classifier, build
+from backbone.optim import relative_rate
 from backbone.training import Recipe, Trainer
 from benchmarks.perf.harness import Row, interleaved
 
 ROUNDS = 5
 BATCH = 128
-CASES = (("lenet5", "mnist", 120), ("vgg-tiny", "mnist", 40), ("vgg-small", "cifar10", 8), ("airnet", "cifar10", 4))
+LR, WEIGHT_DECAY, WARMUP = 2e-3, 0.05, 0.2
+SEEDS = 3
+THREADS = torch.get_num_threads()
+CASES = (("lenet5", "mnist", 120), ("vgg-small", "cifar10", 8), ("airnet", "cifar10", 4))
 PEER = "DataLoader (2 workers) + fp32 + contiguous"
 
 
@@ -47,26 +55,10 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def _recipe(epochs: int) -> Recipe:
-    return Recipe(
-        epochs=epochs,
-        batch_size=BATCH,
-        optimizer="adamw",
-        lr=2e-3,
-        momentum=0.9,
-        weight_decay=0.05,
-        schedule="constant",
-        warmup=0.0,
-        label_smoothing=0.0,
-        flip="none",
-        translate=2,
-        cutout=0,
-        randaugment=0,
-        ema=0.0,
-        clip=0.0,
-        gradient_checkpointing=False,
-        seed=0,
-    )
+def _recipe(epochs: int, seed: int) -> Recipe:
+    chosen = {"optimizer": "adamw", "lr": LR, "weight_decay": WEIGHT_DECAY, "schedule": "onecycle", "warmup": WARMUP}
+    values = {**recipe("mlp", "unknown"), **chosen, "epochs": epochs, "batch_size": BATCH, "translate": 2}
+    return Recipe(**values, gradient_checkpointing=False, seed=seed)  # type: ignore[arg-type]
 
 
 def _data(name: str) -> Data:
@@ -81,19 +73,28 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _model(net: str, data: Data) -> Classifier:
-    torch.manual_seed(0)
+def _model(net: str, data: Data, seed: int) -> Classifier:
+    torch.manual_seed(seed)
     return build(net, {}, data.in_shape, len(data.classes), data.mean, data.std)
 
 
 class _Peer:
-    """The plain loop; ``run`` trains for a number of steps, across epochs if need be."""
+    """The plain loop; ``run`` trains for a number of steps, across epochs if need be.
 
-    def __init__(self, net: str, data: Data) -> None:
+    Args:
+        steps: of the whole training, over which the rate rises and falls; None leaves it constant.
+    """
+
+    def __init__(self, net: str, data: Data, seed: int = 0, steps: int | None = None) -> None:
         images, labels = next(data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu"))
         self.device = _device()
-        self.model = _model(net, data).to(self.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), 2e-3, weight_decay=0.05)
+        self.model = _model(net, data, seed).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), LR, weight_decay=WEIGHT_DECAY)
+
+        def rate(step: int) -> float:
+            return relative_rate("onecycle", (step + 1) / (steps + 1), WARMUP) if steps else 1.0
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
         dataset = _Images(images, labels, data.mean, data.std)
         self.loader = DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
         self.batches = self._forever()
@@ -108,46 +109,54 @@ class _Peer:
         del self.loader
 
     def run(self, steps: int) -> None:
+        torch.set_num_threads(THREADS)
         self.model.train()
         for _ in range(steps):
             images, labels = (tensor.to(self.device) for tensor in next(self.batches))
             self.optimizer.zero_grad()
             F.cross_entropy(self.model.forward_normalised(images), labels).backward()
             self.optimizer.step()
+            self.schedule.step()
         if self.device == "cuda":
             torch.cuda.synchronize()
 
 
-def _ours(net: str, data: Data, epochs: int) -> Trainer:
+def _ours(net: str, data: Data, epochs: int, seed: int = 0) -> Trainer:
     device = _device()
-    return Trainer(_model(net, data), data.train, _recipe(epochs), device, choose_precision("auto", device))
+    precision = choose_precision("auto", device)
+    return Trainer(_model(net, data, seed), data.train, _recipe(epochs, seed), device, precision)
 
 
-def _run_ours(trainer: Trainer, steps: int) -> None:
-    """Exactly ``steps`` steps: units of work end on a clock, so each unit is one step here."""
-    goal = trainer.progress.step + steps
-    while trainer.progress.step < goal:
-        trainer.advance(seconds=0.0)
+def _epoch(trainer: Trainer) -> None:
+    """One epoch as ``backbone.train`` does it: small batches on one thread."""
+    torch.set_num_threads(THREADS)
+    suit_threads(BATCH * math.prod(trainer.train.in_shape))
+    trainer.advance(seconds=math.inf)
 
 
 def measure() -> list[Row]:
     rows = []
-    for net, name, steps in CASES:
-        data = _data(name)
-        if net != "lenet5" and data.name == "digits":
-            continue  # 8x8 pictures say nothing about networks for larger ones
-        rows.append(_speed(net, data, steps))
-        if net == "lenet5":
-            rows.append(_accuracy(net, data))
+    try:
+        for net, name, steps in CASES:
+            data = _data(name)
+            if net != "lenet5" and data.name == "digits":
+                continue  # 8x8 pictures say nothing about networks for larger ones
+            rows.append(_speed(net, data, steps))
+            if net == "lenet5":
+                rows += _accuracies(net, data)
+    finally:
+        torch.set_num_threads(THREADS)
     return rows
 
 
 def _speed(net: str, data: Data, steps: int) -> Row:
-    trainer, peer = _ours(net, data, epochs=10_000), _Peer(net, data)
-    ours, theirs = interleaved(lambda: _run_ours(trainer, steps), lambda: peer.run(steps), ROUNDS)
+    steps = min(steps, len(data.train) // BATCH)
+    few = replace(data, train=data.train.select(torch.arange(steps * BATCH)))  # its epoch has just these steps
+    trainer, peer = _ours(net, few, epochs=10_000), _Peer(net, data)
+    ours, theirs = interleaved(lambda: _epoch(trainer), lambda: peer.run(steps), ROUNDS)
     peer.close()
     return Row(
-        name=f"training/{net}/{data.name}",
+        name=f"training/{net}/{data.name}/{trainer.precision}",
         ours=steps * BATCH / ours,
         peer=steps * BATCH / theirs,
         peer_name=PEER,
@@ -157,21 +166,32 @@ def _speed(net: str, data: Data, steps: int) -> Row:
     )
 
 
-def _accuracy(net: str, data: Data) -> Row:
-    """Validation accuracy after the same number of steps, two epochs (digits: 40)."""
-    epochs = 2 if len(data.train) > 10_000 else 40
-    trainer, peer = _ours(net, data, epochs), _Peer(net, data)
+def _accuracies(net: str, data: Data) -> list[Row]:
+    """Validation accuracy after the same one epoch (digits: 20), mean and spread over seeds."""
+    epochs = 1 if len(data.train) > 10_000 else 20
+    ours, theirs = zip(*(_pair(net, data, epochs, seed) for seed in range(SEEDS)), strict=True)
+
+    def row(ending: str, of: Callable[[Sequence[float]], float], higher: bool) -> Row:
+        return Row(
+            name=f"training/{net}/{data.name}/validation-accuracy-{ending}",
+            ours=of(ours),
+            peer=of(theirs),
+            peer_name=PEER,
+            unit="fraction",
+            higher_is_better=higher,
+            n=SEEDS,
+        )
+
+    return [row("mean", statistics.mean, True), row("deviation", statistics.stdev, False)]
+
+
+def _pair(net: str, data: Data, epochs: int, seed: int) -> tuple[float, float]:
+    trainer = _ours(net, data, epochs, seed)
+    peer = _Peer(net, data, seed, trainer.total_steps)
     while not trainer.done:
-        trainer.advance()
+        _epoch(trainer)
     peer.run(trainer.total_steps)
     peer.close()
     validation = data.validation or data.test
-    return Row(
-        name=f"training/{net}/{data.name}/validation-accuracy",
-        ours=score(trainer.scored_model, validation, peer.device)["accuracy"],
-        peer=score(peer.model, validation, peer.device)["accuracy"],
-        peer_name=PEER,
-        unit="fraction",
-        higher_is_better=True,
-        n=1,
-    )
+    first = score(trainer.scored_model, validation, peer.device)["accuracy"]
+    return first, score(peer.model, validation, peer.device)["accuracy"]
