@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backbone.data.sets import Split
     from backbone.nets.classifier import Classifier
 
-SCORING_BATCH = 512
+SCORING_BATCH = 512  # images, or frames of them
 
 
 @torch.inference_mode()
@@ -33,9 +33,12 @@ def score(
     training = model.training
     model.eval()
     right, loss = 0, 0.0
-    for images, labels in split.batches(torch.arange(len(split)), SCORING_BATCH, device):
+    size = max(SCORING_BATCH // (split.frames or 1), 1)
+    for images, labels in split.batches(torch.arange(len(split)), size, device):
+        if split.frames is None:
+            images = images.contiguous(memory_format=torch.channels_last)
         with autocast(device, precision):
-            logits = model(images.contiguous(memory_format=torch.channels_last)).float()
+            logits = model(images).float()
         labels = labels if targets is None else targets.to(labels.device)[labels]
         right += int((logits.argmax(1) == labels).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))

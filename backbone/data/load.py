@@ -57,7 +57,7 @@ def load(
         got = f"{validation} of {len(train)} images"
         raise must("--validation", "enough for one image", got, "Hold out more, or none with --validation 0.")
     mean, std = _statistics(train)
-    return Data(name, train, held, test, source.classes, train.in_shape, mean, std, source.fingerprint)
+    return Data(name, train, held, test, source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
 
 
 def load_for_scoring(
@@ -122,11 +122,9 @@ def _check_trainable(name: str, source: Source, train: Split, test: Split) -> No
 
 def _statistics(split: Split) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, ``[C] float32``, of pixels in [0, 1]."""
-    sums, squares = (moment.double() for moment in split.moments())
-    _, height, width = split.in_shape
-    count = len(split) * height * width
-    mean = sums / count
-    std = (squares / count - mean**2).clamp(min=0).sqrt()
+    sums, squares, count = split.moments()
+    mean = sums.double() / count
+    std = (squares.double() / count - mean**2).clamp(min=0).sqrt()
     return (mean / 255).float(), (std / 255).clamp(min=_ONE_GREY_LEVEL).float()
 
 

@@ -18,7 +18,8 @@ from backbone.data.decoding import Decoder, bombs_are_errors
 from backbone.data.fingerprint import Fingerprint
 from backbone.data.options import PictureOptions
 from backbone.data.png import decode_alike
-from backbone.data.sets import MemorySplit, Source, Split, StreamedSplit, pixel_sums
+from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
+from backbone.data.streaming import StreamedSplit
 from backbone.errors import must
 
 _CHUNK_BYTES = 4 * 2**20  # of decoded pixels per piece of work
@@ -71,6 +72,10 @@ class PictureStore:
     @property
     def in_shape(self) -> tuple[int, int, int]:
         return self.decoder.in_shape
+
+    @property
+    def frames(self) -> None:
+        return None
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
         with bombs_are_errors():
@@ -136,7 +141,8 @@ def open_pictures(
     if held is not None:
         everything = MemorySplit(torch.from_numpy(held), labels)
     else:
-        everything = StreamedSplit(store, torch.arange(len(labels)), labels, *torch.from_numpy(sums))
+        first, second = torch.from_numpy(sums)
+        everything = StreamedSplit(store, torch.arange(len(labels)), labels, first, second)
     chosen = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
     test = everything.select(chosen["test"]) if "test" in chosen else None
     train = everything if test is None else everything.select(chosen["train"])

@@ -6,7 +6,8 @@ import torch
 
 from backbone.data import load as module
 from backbone.data.load import load, load_for_scoring, open_source
-from backbone.data.sets import MemorySplit, Source, StreamedSplit
+from backbone.data.sets import MemorySplit, Source
+from backbone.data.streaming import StreamedSplit
 from backbone.errors import UserError
 
 NOWHERE = Path("nowhere")
@@ -73,6 +74,18 @@ def test_a_constant_channel_can_be_divided_by(monkeypatch):
     data = load("digits", {}, root=NOWHERE)
     assert data.std.tolist() == pytest.approx([1 / 255] * 2)
     assert data.mean.tolist() == pytest.approx([0, 77 / 255])
+
+
+def test_event_frames_and_their_statistics(monkeypatch):
+    images = torch.randint(0, 9, (40, 6, 2, 3, 3), dtype=torch.uint8)
+    split = MemorySplit(images, torch.arange(40) % 2)
+    monkeypatch.setattr(module, "open_source", lambda *_, **__: Source(split, None, ("a", "b"), ""))
+    data = load("digits", {}, root=NOWHERE)
+    counts = data.train.images.double() / 255
+    assert (data.in_shape, data.frames, data.train.frames) == ((2, 3, 3), 6, 6)
+    torch.testing.assert_close(data.mean, counts.mean((0, 1, 3, 4)).float())
+    torch.testing.assert_close(data.std, counts.std((0, 1, 3, 4), correction=0).float())
+    assert load_for_scoring("digits", {}, root=NOWHERE)[0].frames == 6
 
 
 def test_validation_none_keeps_every_train_image(folder):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data import pictures
+from backbone.data import pictures, sets
 from backbone.data.folders import open_folder
 from backbone.data.parquet import open_parquet
-from backbone.data.sets import MemorySplit, Split, StreamedSplit, join
+from backbone.data.sets import MemorySplit, Split, join, pixel_sums
+from backbone.data.streaming import StreamedSplit
 from backbone.errors import UserError
 
 LARGE, NOTHING = 2**30, 0
@@ -81,7 +82,8 @@ def test_select_and_moments(memory):
     part = memory.select(chosen)
     assert torch.equal(part.images, memory.images[chosen])
     assert torch.equal(part.labels, memory.labels[chosen])
-    sums, squares = part.moments()
+    sums, squares, count = part.moments()
+    assert count == 3 * 8 * 8
     pixels = part.images.double()
     assert sums.tolist() == pixels.sum((0, 2, 3)).tolist()
     assert squares.tolist() == (pixels**2).sum((0, 2, 3)).tolist()
@@ -98,7 +100,8 @@ def test_streamed_is_as_in_memory(both):
         order = torch.randperm(len(one))
         assert same(batches(one, order), batches(two, order))
         for left, right in ((one, two), (one.select(order[::2]), two.select(order[::2]))):
-            assert same([left.moments()], [right.moments()])
+            assert same([left.moments()[:2]], [right.moments()[:2]])
+            assert left.moments()[2] == right.moments()[2]
             assert same(batches(left, torch.arange(len(left))), batches(right, torch.arange(len(right))))
 
 
@@ -125,7 +128,99 @@ def test_join_is_one_after_another(both):
 
 def test_splits_fit_the_protocol(memory, both):
     splits: list[Split] = [memory, both[1].train]
-    assert all(len(split.in_shape) == 3 for split in splits)
+    assert all(len(split.in_shape) == 3 and split.frames is None for split in splits)
+
+
+class Movies:
+    """A store of event frames, which counts how often each is decoded."""
+
+    in_shape, frames = (2, 3, 4), 5
+
+    def __init__(self, count):
+        self.pixels = np.random.default_rng(0).integers(0, 256, (count, 5, 2, 3, 4), np.uint8)
+        self.decoded = torch.zeros(count, dtype=torch.int64).share_memory_()
+
+    def images(self, indices):
+        for index in indices:
+            self.decoded[index] += 1
+        return self.pixels[list(indices)]
+
+
+@pytest.fixture
+def movies():
+    """The same event frames in memory and streamed."""
+    store, labels = Movies(40), torch.arange(40) % 4
+    sums = (torch.from_numpy(part) for part in pixel_sums(store.pixels))
+    return MemorySplit(torch.from_numpy(store.pixels), labels), StreamedSplit(store, torch.arange(40), labels, *sums)
+
+
+def test_event_frames_keep_their_time(movies):
+    order = torch.randperm(40)
+    for split in movies:
+        assert (split.in_shape, split.frames) == ((2, 3, 4), 5)
+        assert split.select(order).frames == join(split, split).frames == 5
+        assert torch.equal(torch.cat([x for x, _ in batches(split, order)]), movies[0].images[order])
+        sums, squares, count = split.moments()
+        pixels = movies[0].images.double()
+        assert count == 40 * 5 * 3 * 4
+        assert sums.tolist() == pixels.sum((0, 1, 3, 4)).tolist()
+        assert squares.tolist() == (pixels**2).sum((0, 1, 3, 4)).tolist()
+
+
+def test_large_images_are_summed_in_pieces(movies, monkeypatch):
+    whole = movies[0].moments()
+    monkeypatch.setattr(sets, "_CHUNK_VALUES", 1)
+    assert same([whole[:2]], [movies[0].moments()[:2]])
+
+
+def test_a_pass_in_pieces_decodes_nothing_twice_and_starts_no_process_again(movies):
+    """Training leaves an epoch every few seconds and comes back for the rest of it."""
+    held, streamed = movies
+    order, found, processes = torch.randperm(40), [], set()
+    while len(found) < 40:
+        for x, _ in streamed.batches(order[len(found) :], 4, "cpu"):
+            found.extend(x)
+            processes |= {worker.pid for worker in streamed._ahead._loaded._workers}
+            if len(found) % 8 == 0:
+                break
+    assert torch.equal(torch.stack(found), held.images[order])
+    assert len(processes) == len(streamed._ahead._loaded._workers)
+    assert streamed.store.decoded.tolist() == [1] * 40
+
+
+def test_passes_may_be_left_changed_and_taken_in_turns(movies):
+    held, streamed = movies
+    halves = [part.select(torch.arange(20, 40)) for part in movies]
+    one, two = torch.randperm(40), torch.randperm(20)
+    first, second = streamed.batches(one, 3, "cpu"), halves[1].batches(two, 6, "cpu")
+    turns = [[next(first)[0]], [next(second)[0]]]
+    next(streamed.batches(torch.arange(7), 5, "cpu"))
+    for _ in range(3):
+        turns[0].append(next(first)[0])
+        turns[1].append(next(second)[0])
+    assert torch.equal(torch.cat(turns[0]), held.images[one[:12]])
+    assert torch.equal(torch.cat(turns[1]), halves[0].images[two])
+    assert halves[1]._ahead is streamed._ahead
+
+
+@pytest.mark.slow  # torch looks after its processes every five seconds
+def test_a_killed_process_is_an_error_and_the_next_pass_works(movies):
+    held, streamed = movies
+    order = torch.arange(40)
+    next(streamed.batches(order, 4, "cpu"))
+    for worker in streamed._ahead._loaded._workers:
+        worker.kill()
+        worker.join()
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        batches(streamed, order, 1)
+    assert torch.equal(torch.cat([x for x, _ in batches(streamed, order, 4)]), held.images)
+
+
+def test_a_streamed_split_can_be_copied_while_it_streams(movies):
+    streamed = movies[1]
+    next(streamed.batches(torch.arange(40), 4, "cpu"))
+    again = pickle.loads(pickle.dumps(streamed))
+    assert same(batches(again, torch.arange(9), 4), batches(streamed, torch.arange(9), 4))
 
 
 def test_a_store_can_be_sent_to_another_process(both):
