@@ -36,5 +36,10 @@ PLUGIN = Plugin(
             options="snn.adapter_options:QCFSOptions",
             summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
         ),
+        "snn.spiking": Entry(
+            target="snn.adapter:spiking",
+            options="snn.adapter_options:SpikingOptions",
+            summary="Spiking neurons for activations, trained with surrogate gradients",
+        ),
     },
 )

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from backbone.errors import must
 from snn.adapter_options import QCFSOptions
+from snn.levels import LevelSearch
 
 FLOOR = 1e-4
 """Smallest threshold: an optimizer may carry a parameter below zero."""
-CANDIDATES = 40
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 128
 
@@ -132,56 +132,32 @@ class QCFSBackbone(nn.Module):
             return
         parts = images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
         analog = copy.deepcopy(self.net).train(not trained)
-        observers = {}
+        searches = {}
         for name, module in list(analog.named_modules()):
             if isinstance(module, QCFS):
-                observers[name] = _Observer(len(module.threshold), module.levels)
-                analog.set_submodule(name, observers[name])
+                searches[name] = LevelSearch(len(module.threshold), module.levels)
+                analog.set_submodule(name, _Watched(searches[name]))
         with torch.no_grad():
-            for searching in (False, True):  # the largest activations first, then what a fraction of them costs
-                for observer in observers.values():
-                    observer.searching = searching
+            for searching in (False, True):
+                for search in searches.values():
+                    search.searching = searching
                 for part in parts:
-                    analog.features(part)
-            for name, observer in observers.items():
-                self.net.get_submodule(name).threshold.copy_(observer.best())
+                    analog(part)
+            for name, search in searches.items():
+                self.net.get_submodule(name).threshold.copy_(search.best())
 
 
-class _Observer(nn.Module):
-    """A ReLU that measures the squared error of quantising its output with each of some thresholds.
+class _Watched(nn.Module):
+    """A ReLU whose outputs a search is shown."""
 
-    Attributes:
-        errors: [CANDIDATES, rows], summed over everything it has seen while searching.
-    """
-
-    def __init__(self, rows: int, levels: int) -> None:
+    def __init__(self, search: LevelSearch) -> None:
         super().__init__()
-        self.levels, self.searching = levels, False
-        self.largest = torch.zeros(rows)
-        self.errors = torch.zeros(CANDIDATES, rows)
+        self.search = search
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(x)
-        values = y.transpose(0, 1).flatten(1) if len(self.largest) > 1 else y.reshape(1, -1)
-        if not self.searching:
-            self.largest = torch.maximum(self.largest, values.amax(1))
-            return y
-        for place, theta in enumerate(self._candidates()):
-            step = (theta / self.levels)[:, None]
-            level = (values / step).add_(0.5).floor_().clamp_(max=self.levels)
-            self.errors[place] += (level.mul_(step) - values).square_().sum(1)
+        self.search.add(y)
         return y
-
-    def _candidates(self) -> Tensor:
-        """[CANDIDATES, rows]: fractions of the largest activation, never zero."""
-        fractions = torch.arange(1, CANDIDATES + 1) / CANDIDATES
-        return fractions[:, None] * self.largest.clamp_min(FLOOR)
-
-    def best(self) -> Tensor:
-        """[rows]; a channel that never fired takes the layer's mean, so that it can come alive."""
-        found = self._candidates().gather(0, self.errors.argmin(0, keepdim=True)).squeeze(0)
-        alive = self.largest > 0
-        return torch.where(alive, found, found[alive].mean() if bool(alive.any()) else torch.ones_like(found[0]))
 
 
 def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
@@ -206,12 +182,12 @@ def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
 
 
 def _channels(net: Any) -> dict[str, int]:
-    """The channels of every ReLU module that runs, by name, found by running one blank image."""
+    """The channels of every ReLU module that runs, by name, as one blank image shows; 1 where they differ."""
     found: dict[str, int] = {}
 
     def hook(name: str) -> Any:
         def watch(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            found[name] = output.shape[1]
+            found[name] = output.shape[1] if found.get(name, output.shape[1]) == output.shape[1] else 1
 
         return watch
 

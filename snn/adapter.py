@@ -1,0 +1,138 @@
+"""The adapter ``snn.spiking``: any network that can be traced becomes a spiking one that can be trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from backbone.errors import UserError, must
+from backbone.nets.folding import stage_names, trace
+from snn.adapter_options import SpikingOptions
+from snn.levels import LevelSearch
+from snn.network import SpikingActivation, SpikingNetwork
+from snn.qcfs import CALIBRATION_BATCH, CALIBRATION_IMAGES, QCFS
+
+_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, QCFS)
+_CALLS: tuple[Any, ...] = (
+    *(F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish),
+    *(torch.relu, torch.relu_, torch.selu, "relu", "relu_"),
+)
+
+
+class AdaptedNetwork(SpikingNetwork):
+    """A `SpikingNetwork` that knows what it was made from, until it is initialised.
+
+    Args:
+        source: the network that was adapted, which `prepare` initialises as well.
+        args: of `SpikingNetwork`.
+    """
+
+    def __init__(self, source: nn.Module, *args: Any) -> None:
+        super().__init__(*args)
+        self.__dict__["source"] = source  # beside the modules: none of its weights belongs to this network
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> None:
+        """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
+        source = self.__dict__.pop("source")
+        if hasattr(source, "prepare"):
+            source.prepare(images)
+            ours = self.graph.state_dict()
+            self.graph.load_state_dict({name: v for name, v in source.state_dict().items() if name in ours}, False)
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Set every layer's scale from the activations of the network as it was trained.
+
+        The scale of a QCFS activation is its threshold, that of another one what quantises its output best at T levels.
+
+        Args:
+            images: [N, C, H, W] normalised training images; the first few hundred are used.
+        """
+        analog = trace(self.__dict__.pop("source"), composed=True)
+        nodes = {str(node.target): node.name for node in self.graph.graph.nodes}
+        scales = {nodes[name]: unit.scale for name, unit in self.neurons().items() if unit.scale is not None}
+        searches = {name: LevelSearch(len(scale), self.steps) for name, scale in scales.items()}
+        for searching in (False, True):
+            for search in searches.values():
+                search.searching = searching
+            for part in images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH) if scales else ():
+                _Watching(analog, searches).run(part)
+        calls = [node for node in analog.graph.nodes if node.op == "call_module"]
+        modules = {node.name: analog.get_submodule(str(node.target)) for node in calls}
+        for name, scale in scales.items():
+            module = modules.get(name)
+            scale.copy_(module.theta() if isinstance(module, QCFS) else searches[name].best())
+
+
+class _Watching(fx.Interpreter):
+    """Runs an analog network and shows its activations, by node, to searches."""
+
+    def __init__(self, graph: fx.GraphModule, searches: dict[str, LevelSearch]) -> None:
+        super().__init__(graph)
+        self.searches = searches
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.searches:
+            self.searches[n.name].add(F.relu(value))
+        return value
+
+
+def spiking(backbone: nn.Module, options: SpikingOptions) -> AdaptedNetwork:
+    """A copy of a backbone with spiking neurons for its activations, every use of one with neurons of its own.
+
+    Raises:
+        UserError: it cannot be traced, or has no activation.
+    """
+    net: Any = backbone
+    try:
+        graph = trace(net, composed=True)
+        stages = stage_names(net, composed=True)
+    except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"a network for snn.spiking must be one whose features(x) can be traced; got {type(net).__name__}, whose"
+            f" code branches on values of tensors ({reason}). Write it without such branches."
+        ) from error
+    _replace(graph, net.in_shape, options)
+    shape, width, channels = net.in_shape, int(net.feature_dim), net.stage_channels
+    return AdaptedNetwork(net, graph, shape, width, channels, stages, options).train(net.training)
+
+
+def _replace(graph: fx.GraphModule, in_shape: tuple[int, int, int], options: SpikingOptions) -> None:
+    """Put neurons in the place of activations, in place."""
+    channels = _channels(graph, in_shape)
+    if not channels:
+        raise must("a network for snn.spiking", "one with activations", "none", "Use --backbone vgg-tiny.")
+    for node in list(graph.graph.nodes):
+        if node.name not in channels:
+            continue
+        name = str(node.target) if node.op == "call_module" else node.name
+        if node.op == "call_module" and isinstance(graph.get_submodule(name), SpikingActivation):
+            name = node.name  # a module used before: every use has a state of its own
+        graph.add_submodule(name, SpikingActivation(options, channels[node.name]))
+        node.op, node.target = "call_module", name
+        node.args, node.kwargs = (node.all_input_nodes[0],), {}
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+@torch.no_grad()
+def _channels(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> dict[str, int]:
+    """How many channels every activation has, by node name, as one blank image shows."""
+    found: dict[str, int] = {}
+
+    class Measure(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
+            if isinstance(module, _MODULES) or (n.op in ("call_function", "call_method") and n.target in _CALLS):
+                found[n.name] = value.shape[1]
+            return value
+
+    Measure(graph).run(torch.zeros(1, *in_shape))
+    return found
