@@ -15,13 +15,14 @@ from backbone.errors import must
 from backbone.nets.classifier import Classifier
 
 
-def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "last"]) -> Tensor:
+def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "last"], delay: int = 0) -> Tensor:
     """The features a network would give if it stopped after each of ``steps``.
 
     Args:
         features: [S, B, feature_dim] after each step, from ``forward_steps``.
         steps: ascending step numbers in 1..S.
         readout: the network's own: the mean of the first t steps, or step t alone.
+        delay: how many steps the mean leaves out at the beginning; until they are over it is step t alone.
 
     Returns: [len(steps), B, feature_dim].
 
@@ -30,6 +31,8 @@ def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "l
 
     >>> read_out(torch.tensor([[[1.0]], [[3.0]]]), [1, 2], "mean").flatten().tolist()
     [1.0, 2.0]
+    >>> read_out(torch.tensor([[[1.0]], [[3.0]], [[7.0]]]), [1, 2, 3], "mean", delay=1).flatten().tolist()
+    [1.0, 3.0, 5.0]
     """
     if not steps or not 1 <= min(steps) <= max(steps) <= len(features):
         raise must(
@@ -38,12 +41,15 @@ def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "l
     places = torch.tensor(list(steps), device=features.device)
     if readout == "last":
         return features[places - 1]
-    return features.cumsum(0)[places - 1] / places.view(-1, 1, 1)
+    sums = torch.cat([torch.zeros_like(features[:1]), features.cumsum(0)])
+    left_out = (places - 1).clamp(max=delay)
+    return (sums[places] - sums[left_out]) / (places - left_out).view(-1, 1, 1)
 
 
 def logits_at(model: Classifier, features: Tensor, steps: Sequence[int]) -> Tensor:
     """features: [S, B, feature_dim] -> logits [len(steps), B, classes] after each of ``steps``."""
-    return model.head(read_out(features, steps, model.backbone.readout))  # type: ignore[arg-type]
+    net = model.backbone
+    return model.head(read_out(features, steps, net.readout, getattr(net, "delay", 0)))  # type: ignore[arg-type]
 
 
 class StepScores:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,8 +14,11 @@ from backbone.errors import TrialError
 from backbone.nets.classifier import Classifier
 from backbone.nets.folding import fold_batchnorm, trace
 from snn.balancing import Thresholds, balance, relu_names
-from snn.neurons import IntegrateFire
+from snn.calibration import calibrate
+from snn.methods import Conversion
+from snn.neurons import HALF, IntegrateFire
 from snn.preflight import stage_outputs
+from snn.scaling import absorb
 from snn.spiking import SpikingBackbone
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
@@ -61,64 +63,96 @@ def check_folding(backbone: nn.Module, graph: fx.GraphModule, images: Tensor) ->
 
 
 def spiking(
-    backbone: nn.Module, graph: fx.GraphModule, thresholds: Mapping[str, Thresholds], steps: int
+    backbone: nn.Module,
+    graph: fx.GraphModule,
+    thresholds: Mapping[str, Thresholds],
+    steps: int,
+    *,
+    start: float = HALF,
+    delay: int = 0,
+    pre_simulation: int = 0,
 ) -> SpikingBackbone:
-    """Put integrate-and-fire neurons where the ReLUs of a lowered graph are.
+    """Put integrate-and-fire neurons where the activations of a lowered graph are, thresholds into the weights.
 
     Args:
         backbone: the network that was lowered; it gives the shapes and the stages.
         graph: what `lower` made of it; left as it is.
-        thresholds: of every ReLU, by module name.
+        thresholds: of every activation that becomes neurons, by module name; the others stay analog.
         steps: simulation steps T.
+        start: see `IntegrateFire`.
+        delay, pre_simulation: see `SpikingBackbone`.
     """
-    graph = copy.deepcopy(graph)
-    for name, found in thresholds.items():
-        graph.set_submodule(name, IntegrateFire(found.threshold.clone(), found.silent.clone()))
-    left = {node.name for node in graph.graph.nodes}
-    stages = []
-    for node in stage_outputs(backbone):
-        while node.name not in left:  # folded or taken out: its value is now that of the layer before
-            node = node.all_input_nodes[0]
-        stages.append(node.name)
     shape: tuple[int, int, int] = backbone.in_shape  # type: ignore[assignment]
     channels: tuple[int, ...] = backbone.stage_channels  # type: ignore[assignment]
-    return SpikingBackbone(graph, shape, int(backbone.feature_dim), channels, stages, steps)  # type: ignore[arg-type]
+    graph = copy.deepcopy(graph)
+    units = absorb(graph, {name: found.threshold for name, found in thresholds.items()}, shape)
+    for name, found in thresholds.items():
+        graph.set_submodule(name, IntegrateFire(found.threshold.clone(), found.silent.clone(), start))
+    stages = {}
+    for node in stage_outputs(backbone):
+        while node.name not in units:  # folded or taken out: its value is now that of the layer before
+            node = node.all_input_nodes[0]
+        stages[node.name] = units[node.name]
+    return SpikingBackbone(
+        graph,
+        shape,
+        int(backbone.feature_dim),  # type: ignore[arg-type]
+        channels,
+        stages,
+        steps,
+        delay=delay,
+        pre_simulation=pre_simulation,
+    )
 
 
-def convert(
-    model: Classifier,
-    batches: Iterable[Tensor],
-    images: int,
-    *,
-    steps: int,
-    percentile: float = 99.9,
-    per: Literal["channel", "layer"] = "channel",
-) -> Classifier:
+def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options: Any) -> Classifier:
     """A spiking classifier from an analog one whose pre-flight passed.
 
     Args:
         model: in evaluation mode; left as it is.
-        batches: training images as the model takes them, [b, C, H, W] uint8 or float in [0, 1].
+        batches: training images as the model takes them, [b, C, H, W] uint8 or float in [0, 1]; gone through again and
+            again, so no iterator.
         images: how many there are in all batches.
-        steps: simulation steps T.
-        percentile: see `balancing.balance`.
-        per: see `balancing.balance`.
+        options: fields of `snn.methods.Conversion`; ``steps`` is needed.
+
+    Raises:
+        UserError: an option cannot be, activations are not finite, or no neuron of a layer is ever active.
+        TrialError: folding changed what the network computes.
     """
+    how = Conversion(**options)
     graph = lower(model.backbone)
-    with torch.no_grad():
-        stream = _normalised(model, batches)
-        first = next(stream)
-        check_folding(model.backbone, graph, first)  # before anything listens to the graph: this batch counts once
-        found = balance(graph, relu_names(graph), chain([first], stream), images, percentile, per)
-    return rebuild(model, graph, found, steps)
+    shared = _Normalised(model, batches)
+    with torch.no_grad(), full_float32():
+        check_folding(model.backbone, graph, next(iter(shared)))
+        found = thresholds_of(graph, shared, images, how)
+    spiking_model = rebuild(model, graph, found, how)
+    if how.calibration != "none":
+        net: SpikingBackbone = spiking_model.backbone  # type: ignore[assignment]
+        with full_float32():
+            calibrate(net, graph, shared, how)
+    return spiking_model
 
 
-def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], steps: int) -> Classifier:
-    """A spiking classifier with the preprocessing and head of ``model``."""
-    normalise, net = model.normalise, spiking(model.backbone, graph, found, steps)
+def thresholds_of(
+    graph: fx.GraphModule, batches: Iterable[Tensor], images: int, how: Conversion
+) -> dict[str, Thresholds]:
+    """Thresholds of all activations that become neurons: QCFS brings its own, ReLUs need the images."""
+    return balance(graph, relu_names(graph), batches, images, how.percentile, how.per)
+
+
+def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:
+    """A spiking classifier with the preprocessing and head of ``model``, not calibrated."""
+    times = {"start": how.start, "delay": how.delay, "pre_simulation": how.pre_simulation}
+    normalise, net = model.normalise, spiking(model.backbone, graph, found, how.steps, **times)  # type: ignore[arg-type]
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 
 
-def _normalised(model: Classifier, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    for batch in batches:
-        yield model.normalise(batch).contiguous(memory_format=torch.channels_last)
+class _Normalised:
+    """Batches of images as the backbone takes them, as many times as they are asked for."""
+
+    def __init__(self, model: Classifier, batches: Iterable[Tensor]) -> None:
+        self.model, self.batches = model, batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.batches:
+            yield self.model.normalise(batch).contiguous(memory_format=torch.channels_last)

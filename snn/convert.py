@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from backbone.seeding import generator
 from snn.configs import ConvertConfig, curve_steps
 from snn.conversion import convert, full_float32
 from snn.counting import Synapses, Tally, synapses
+from snn.methods import Conversion
 from snn.preflight import inspect
 from snn.spiking import SpikingBackbone
 from snn.storage import save_converted
@@ -49,12 +50,23 @@ class State:
         return net
 
 
+class _Images:
+    """The calibration images in batches, read again for every pass."""
+
+    def __init__(self, split: Split, chosen: Tensor, device: str) -> None:
+        self.split, self.chosen, self.device = split, chosen, device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (images for images, _ in self.split.batches(self.chosen, CALIBRATION_BATCH, self.device))
+
+
 class Convert:
     """Convert a trained classifier, then score it and its spiking twin on the test images, chunk by chunk."""
 
     def __init__(self, config: ConvertConfig, services: Services) -> None:
         self.config, self.services = config, services
         self.points = curve_steps(config.steps)
+        self.how = Conversion(steps=config.steps, percentile=config.percentile, per=config.per)
 
     def start(self) -> State:
         analog, about = load_model(self.services.inputs["trained"] / "model")
@@ -88,9 +100,8 @@ class Convert:
     def _convert(self, analog: Classifier, train: Split) -> Classifier:
         chosen = torch.randperm(len(train), generator=generator(self.config.seed, "calibration"))
         chosen = chosen[: self.config.calibration_images].sort().values
-        batches = (images for images, _ in train.batches(chosen, CALIBRATION_BATCH, self.services.device))
-        config = self.config
-        return convert(analog, batches, len(chosen), steps=config.steps, percentile=config.percentile, per=config.per)
+        batches = _Images(train, chosen, self.services.device)
+        return convert(analog, batches, len(chosen), **asdict(self.how))
 
     def step(self, state: State) -> bool:
         total = len(state.test)
@@ -111,7 +122,7 @@ class Convert:
         return state.scores.images < total
 
     def finish(self, state: State) -> Result:
-        save_converted(self.services.trial_dir / "converted", state.spiking, state.about, self.config.steps)
+        save_converted(self.services.trial_dir / "converted", state.spiking, state.about, self.how)
         curve, layers = self._curve(state), self._layers(state)
         for row in curve:
             self.services.log(int(row["steps"]), {"snn/accuracy": float(row["accuracy"])})  # type: ignore[arg-type]

@@ -1,15 +1,17 @@
-"""The spiking network a converted one is: the graph it came from, with neurons where its ReLUs were."""
+"""The spiking network a converted one is: the graph it came from, with neurons where its activations were."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
+from backbone.anytime import read_out
 from snn.counting import Tally
-from snn.neurons import IntegrateFire
+from snn.neurons import IntegrateFire, per_neuron
 from snn.timed import TimedNeurons, TimeFolded, empty_over_time
 
 MEMORY = 2**28
@@ -17,6 +19,7 @@ MEMORY = 2**28
 
 # What returns memory of its own, which neurons may overwrite with their spikes.
 _FRESH = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_FRESH_CALLS = ("add", "mul")
 
 
 class Simulation(TimeFolded):
@@ -24,39 +27,64 @@ class Simulation(TimeFolded):
 
     Args:
         tally: counts spikes and operations.
+        keep: names of nodes whose means over time are wanted in ``kept``.
+        silenced: layer -> [B, C, ...] bool, neurons that must not fire.
+
+    Attributes:
+        residual: layer -> [B, C, ...] the potentials after the last step, when ``keep_residual`` is set.
     """
 
+    keep_residual = False
+
     def __init__(
-        self, graph: fx.GraphModule, steps: int, frames: bool, tally: Tally | None = None, keep: Collection[str] = ()
+        self,
+        graph: fx.GraphModule,
+        steps: int,
+        frames: bool,
+        tally: Tally | None = None,
+        keep: Collection[str] = (),
+        silenced: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(graph, steps, frames, keep)
-        self.tally = tally
+        self.tally, self.silenced = tally, silenced or {}
+        self.residual: dict[str, Tensor] = {}
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
-        assert isinstance(neurons, IntegrateFire)  # nothing else stands in a converted graph
+        if not isinstance(neurons, IntegrateFire):
+            return neurons(drive)
         (source,) = n.all_input_nodes
+        name = str(n.target)
+        v = neurons.begin(drive[0])
+        if name in self.silenced:
+            v.masked_fill_(self.silenced[name], -torch.inf)
         mine = source in self.timed and len(source.users) == 1 and self._is_fresh(source)
-        spikes = neurons(drive, drive if mine else empty_over_time(self.env[source], drive))
+        spikes = neurons(drive, drive if mine else empty_over_time(self.env[source], drive), v)
+        if self.keep_residual:
+            self.residual[name] = v
         if self.tally is not None:
-            self.tally.add(str(n.target), spikes)
-        return spikes.mul_(neurons.threshold_of(spikes[0]))
+            self.tally.add(name, spikes)
+        return spikes
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.submodules[str(node.target)], _FRESH)
-        return getattr(node.target, "__name__", "") == "add"
+        return getattr(node.target, "__name__", "") in _FRESH_CALLS
 
 
 class SpikingBackbone(nn.Module):
     """A converted network under the `backbone.contract.Backbone` contract: one step of it is one step of spikes.
 
     Args:
-        graph: a traced network, BatchNorm folded, whose ReLUs are `IntegrateFire`; spikes leave a neuron multiplied by
-            its threshold, so that weights are those of the analog network.
+        graph: a lowered network in units of its thresholds (`snn.scaling.absorb`), `IntegrateFire` in place of its
+            activations; features leave it in analog units.
         in_shape: (C, H, W) of one image.
         feature_dim, stage_channels: as in the analog network.
-        stage_nodes: names of the graph's nodes that hold its stages.
+        stage_units: node that holds a stage -> unit of its channels, [C]; in the order of the stages.
         steps: simulation steps T for a still image, fed as a constant; frames [B, T, C, H, W] are one step each.
+        delay: steps the read-out leaves out, while the first spikes are still on their way.
+        pre_simulation: steps simulated beforehand to find the neurons that would end below zero; these stay silent.
+
+    Source: pre-simulation: Hao et al. 2023 (arXiv 2302.02091), algorithm 1.
     """
 
     convertible: Literal["full", "hybrid", "no"] = "no"
@@ -68,13 +96,19 @@ class SpikingBackbone(nn.Module):
         in_shape: tuple[int, int, int],
         feature_dim: int,
         stage_channels: tuple[int, ...],
-        stage_nodes: Sequence[str],
+        stage_units: Mapping[str, Tensor],
         steps: int,
+        *,
+        delay: int = 0,
+        pre_simulation: int = 0,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.in_shape, self.feature_dim, self.stage_channels = in_shape, feature_dim, stage_channels
-        self.stage_nodes, self.steps = tuple(stage_nodes), steps
+        self.stage_nodes, self.steps = tuple(stage_units), steps
+        self.delay, self.pre_simulation = delay, pre_simulation
+        for place, unit in enumerate(stage_units.values()):
+            self.register_buffer(f"stage_unit_{place}", unit)
         self.bytes_per_step = peak_bytes(graph, in_shape)
 
     def neurons(self) -> dict[str, IntegrateFire]:
@@ -97,29 +131,47 @@ class SpikingBackbone(nn.Module):
         return torch.cat([self.simulate(part) for part in x.split(self.chunk(steps))], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
-        return self.forward_steps(x).mean(0)
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over the steps after ``delay``."""
+        features = self.forward_steps(x)
+        return read_out(features, [len(features)], self.readout, self.delay)[0]
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
+        """x: [B, C, H, W] -> the mean over steps of every stage in analog units, each [B, C_i, H_i, W_i]."""
         kept = self._run(x, None, self.stage_nodes)[1]
-        return [kept[name] for name in self.stage_nodes]
+        units = (self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes)))
+        return [kept[name] * per_neuron(unit, kept[name]) for name, unit in zip(self.stage_nodes, units, strict=True)]
 
     @torch.no_grad()
     def _run(
         self, x: Tensor, tally: Tally | None = None, keep: Collection[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        silenced = self._pre_simulate(x) if self.pre_simulation else None
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
-        flat = x.transpose(0, 1).flatten(0, 1) if frames else x
-        run = Simulation(self.graph, steps, frames, tally, keep)
-        features = run.run(flat.contiguous(memory_format=torch.channels_last))
+        run = Simulation(self.graph, steps, frames, tally, keep, silenced)
+        features = run.run(steps_first(x))
         return features.unflatten(0, (steps, -1)), run.kept
+
+    def _pre_simulate(self, x: Tensor) -> dict[str, Tensor]:
+        """Neurons that end below zero got more spikes than they should have passed on. -> layer -> [B, C, ...] bool."""
+        frames = x.ndim == 5
+        x = x[:, : self.pre_simulation] if frames else x
+        steps = x.shape[1] if frames else self.pre_simulation
+        run = Simulation(self.graph, steps, frames)
+        run.keep_residual = True
+        run.run(steps_first(x))
+        return {name: v < 0 for name, v in run.residual.items()}
+
+
+def steps_first(x: Tensor) -> Tensor:
+    """x: [B, C, H, W] -> itself, frames [B, T, C, H, W] -> [T * B, C, H, W]: what a time-folded graph takes."""
+    flat = x.transpose(0, 1).flatten(0, 1) if x.ndim == 5 else x
+    return flat.contiguous(memory_format=torch.channels_last)
 
 
 def peak_bytes(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> int:
     """Bytes that the values alive at the same time take, at most, for one image and step."""
-    device = next(graph.parameters()).device
+    device = next(chain(graph.parameters(), graph.buffers())).device
     sizes: dict[fx.Node, int] = {}
 
     class Measure(fx.Interpreter):
@@ -129,7 +181,7 @@ def peak_bytes(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> int:
             return value
 
         def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
-            neurons = isinstance(self.submodules[str(target)], IntegrateFire)
+            neurons = isinstance(self.submodules[str(target)], TimedNeurons)
             return args[0].clone() if neurons else super().call_module(target, args, kwargs)
 
     with torch.no_grad():

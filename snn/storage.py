@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ from backbone.errors import UserError
 from backbone.nets.classifier import Classifier, build
 from snn.balancing import Thresholds
 from snn.conversion import lower, rebuild
+from snn.methods import Conversion
 
 _PREFIX, _SUFFIX = "backbone.graph.", ".threshold"
 
 
-def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], steps: int) -> None:
+def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], how: Conversion) -> None:
     """Save a spiking classifier.
 
     Args:
         folder: made if absent.
         model: what `conversion.convert` returned.
         about: what the trained network's ``model.json`` says of it; it is rebuilt from that.
-        steps: simulation steps.
+        how: the options it was converted with.
     """
     kept = {key: value for key, value in about.items() if key != "sha256"}
-    save_model(folder, model, {**kept, "adapter": "snn.convert", "steps": steps})
+    save_model(folder, model, {**kept, "adapter": "snn.convert", "conversion": asdict(how)})
 
 
 def load_converted(folder: Path) -> Classifier:
@@ -55,6 +57,10 @@ def load_converted(folder: Path) -> Classifier:
     found = {
         name: Thresholds(weights[f"{_PREFIX}{name}{_SUFFIX}"], weights[f"{_PREFIX}{name}.silent"]) for name in names
     }
-    converted = rebuild(model, lower(model.backbone), found, int(about["steps"]))
+    converted = rebuild(model, lower(model.backbone), found, Conversion(**about["conversion"]))
+    for name in found:  # calibration decides on their shapes
+        neurons = converted.get_submodule(f"{_PREFIX}{name}")
+        for buffer in ("start", "current"):
+            setattr(neurons, buffer, weights[f"{_PREFIX}{name}.{buffer}"].clone())
     converted.load_state_dict(weights)
     return converted

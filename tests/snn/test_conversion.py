@@ -10,6 +10,7 @@ from backbone.errors import TrialError, UserError
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.folding import trace
 from snn.conversion import check_folding, convert, lower
+from snn.methods import Conversion
 from snn.storage import load_converted, save_converted
 
 
@@ -102,7 +103,7 @@ def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_
         "in_shape": list(digits.in_shape),
         "classes": list(digits.classes),
     }
-    save_converted(tmp_path, spiking, about, 6)
+    save_converted(tmp_path, spiking, about, Conversion(steps=6))
     images, _ = next(digits.test.batches(torch.arange(20), 20, "cpu"))
     assert torch.equal(load_converted(tmp_path)(images), spiking(images))
     file = tmp_path / "model.safetensors"

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,18 +45,42 @@ def test_a_constant_drive_gives_the_clip_floor_shift_count(drive, threshold, ste
 @settings(deadline=None)
 def test_scan_is_the_step_repeated_bit_for_bit(seed, steps):
     drive = torch.randn(steps, 3, 4, 2, 2, generator=torch.Generator().manual_seed(seed))
-    threshold = torch.rand(1, 4, 1, 1, generator=torch.Generator().manual_seed(seed + 1)) + 0.1
-    expected, _ = run(drive, threshold)
-    assert torch.equal(if_scan(drive, threshold, torch.empty_like(drive)), expected)
-    assert torch.equal(if_scan(drive, threshold, drive), expected)
+    one = torch.ones(())
+    expected, left = run(drive, one)
+    v = if_start(one, drive[0])
+    assert torch.equal(if_scan(drive, v, torch.empty_like(drive)), expected)
+    assert torch.equal(v, left)
+    assert torch.equal(if_scan(drive, if_start(one, drive[0]), drive), expected)
     assert drive.unique().tolist() in ([0.0], [1.0], [0.0, 1.0])  # overwritten with the spikes
 
 
-def test_neurons_take_one_threshold_per_channel_or_one_for_all():
-    drive = torch.rand(7, 2, 3, 4, 4).contiguous()
-    channels = IntegrateFire(torch.tensor([0.5, 1.0, 2.0]), torch.zeros(3, dtype=torch.bool))
-    for channel, theta in enumerate((0.5, 1.0, 2.0)):
-        expected, _ = run(drive[:, :, channel], torch.tensor(theta))
-        assert torch.equal(channels(drive)[:, :, channel], expected)
-    layer = IntegrateFire(torch.tensor([0.5]), torch.zeros(1, dtype=torch.bool))
-    assert torch.equal(layer(drive), run(drive, torch.tensor(0.5))[0])
+def neurons(**changes):
+    made = IntegrateFire(torch.tensor([0.5, 1.0, 2.0]), torch.zeros(3, dtype=torch.bool))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("start", [torch.tensor([0.25]), torch.tensor([0.0, 0.5, -1.0]), torch.rand(3, 4, 5)])
+def test_potentials_may_start_anywhere_by_layer_channel_or_neuron(start):
+    drive = torch.rand(7, 2, 3, 4, 5)
+    spikes = neurons(start=start)(drive)
+    shape = start.view(-1, 1, 1) if start.ndim == 1 else start
+    v = shape.expand(3, 4, 5).expand(2, 3, 4, 5)
+    for x, s in zip(drive, spikes, strict=True):
+        expected, v = if_step(x, v, torch.tensor(1.0))
+        assert torch.equal(s, expected)
+
+
+def test_a_current_is_added_to_every_step():
+    drive, current = torch.randint(-4, 8, (6, 2, 3, 4, 4)) / 4, torch.tensor([0.25, -0.5, 0.0])
+    assert torch.equal(neurons(current=current)(drive), neurons()(drive + current.view(3, 1, 1)))
+    flat = drive[..., 0, 0]
+    assert torch.equal(neurons(current=current)(flat), neurons()(flat + current))
+
+
+def test_a_neuron_that_starts_at_minus_infinity_is_silent():
+    drive = torch.full((5, 1, 3, 1, 1), 2.0)
+    v = neurons().begin(drive[0])
+    v[:, 1] = -torch.inf
+    assert neurons()(drive, v=v).sum(0).flatten().tolist() == [5, 0, 5]

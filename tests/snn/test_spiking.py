@@ -10,23 +10,21 @@ from snn.conversion import lower, spiking
 from snn.counting import Tally, synapses
 from snn.neurons import IntegrateFire, if_start, if_step
 
-THETA = torch.tensor([0.75, 1.0, 1.25, 2.0])
+THETA = [0.5, 1.0, 2.0, 4.0]  # powers of two: dividing by them rounds nothing
 
 
-def converted(net, steps):
+def converted(net, steps, **times):
     graph = lower(net)
-    found = {}
-    for name, module in graph.named_modules():
-        if isinstance(module, nn.ReLU):
-            found[name] = Thresholds(torch.ones(1), torch.zeros(1, dtype=torch.bool))
-    net = spiking(net, graph, found, steps)
-    for index, neurons in enumerate(net.neurons().values()):
-        neurons.threshold.fill_(float(THETA[index % 4]))
-    return net
+    names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
+    never = torch.zeros(1, dtype=torch.bool)
+    found = {name: Thresholds(torch.tensor([THETA[k % 4]]), never) for k, name in enumerate(names)}
+    return spiking(net, graph, found, steps, **times)
 
 
-def one_step_at_a_time(net, images, steps):
-    """The reference: the analog module itself, called once per step, its ReLUs replaced by stateful neurons."""
+def with_state(net):
+    """The reference, with thresholds in the neurons: the analog module itself, to be called once per step, its ReLUs
+    replaced by neurons that keep their state and send their threshold. Returns the list their spikes go to.
+    """
     neurons = iter(converted(net, 1).neurons().values())
     spikes = []
 
@@ -49,6 +47,11 @@ def one_step_at_a_time(net, images, steps):
                 replace(child)
 
     replace(net)
+    return spikes
+
+
+def one_step_at_a_time(net, images, steps):
+    spikes = with_state(net)
     return torch.stack([net.features(images) for _ in range(steps)]), sum(float(s.sum()) for s in spikes)
 
 
@@ -140,6 +143,35 @@ def test_frames_that_stand_still_are_a_constant_image(sequential_net, images):
     frames = images.unsqueeze(1).expand(-1, 5, -1, -1, -1)
     assert torch.equal(net.forward_steps(frames), net.forward_steps(images))
     assert net.forward_steps(frames[:, :3]).shape[0] == 3
+
+
+@pytest.mark.parametrize("kind", ["sequential_net", "residual_net"])
+@torch.no_grad()
+def test_stages_are_in_analog_units(kind, request, images):
+    net = request.getfixturevalue(kind)
+    got = converted(net, 8).stages(images)
+    with_state(net)
+    steps = [net.stages(images) for _ in range(8)]
+    for stage, means in zip(got, zip(*steps, strict=True), strict=True):
+        torch.testing.assert_close(stage, torch.stack(means).mean(0))
+
+
+@torch.no_grad()
+def test_the_delayed_read_out_leaves_out_the_first_steps(sequential_net, images):
+    net = converted(sequential_net, 7, delay=3)
+    assert torch.equal(net(images), net.forward_steps(images)[3:].mean(0))
+
+
+@torch.no_grad()
+def test_pre_simulation_silences_exactly_the_neurons_that_end_below_zero():
+    net = StaticBackbone((3, 1, 1), [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())], nn.Flatten(), "full").eval()
+    net.body[0][0].weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+    net.body[0][0].bias.zero_()
+    drive = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, -0.25], [-1.0, 0.25, 0.0], [4.0, 4.0, 4.0]])
+    frames = drive.view(1, 4, 3, 1, 1)  # thresholds are 0.5: after three steps the potentials are -1.25, 0, 0
+    assert converted(net, 4).simulate(frames)[:, 0].tolist() == [[0.5, 0, 0], [0, 0, 0], [0, 0.5, 0], [0.5, 0.5, 0.5]]
+    silenced = converted(net, 4, pre_simulation=3).simulate(frames)[:, 0]
+    assert silenced.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0.5, 0], [0, 0.5, 0.5]]
 
 
 @torch.no_grad()
