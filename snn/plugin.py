@@ -29,6 +29,11 @@ PLUGIN = Plugin(
             options="snn.configs:ConvertConfig",
             summary="Turn a trained network into a spiking one and measure it against simulation length",
         ),
+        "snn.train": Entry(
+            target="snn.train:SpikingTrain",
+            options="snn.train_configs:SpikingTrainConfig",
+            summary="Train a spiking network with surrogate gradients",
+        ),
     },
     adapters={
         "snn.qcfs": Entry(

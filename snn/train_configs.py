@@ -1,0 +1,58 @@
+"""Options of ``snn.train``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self, cast
+
+from backbone.contract import Metric, Scalar
+from backbone.experiments.configs import TRAIN_METRICS, TrainConfig
+from snn.adapter_options import SpikingOptions
+from snn.cells.options import Neuron
+
+SPIKING_METRICS = (
+    *TRAIN_METRICS,
+    Metric(name="spikes_per_neuron_per_step", unit="spikes", direction="min"),
+    Metric(name="spikes_per_image", unit="spikes", direction="min"),
+    Metric(name="synaptic_operations", unit="1/image", direction="min"),
+    Metric(name="analog_macs", unit="1/image", direction="min"),
+    Metric(name="macs", unit="1/image", direction="min"),
+)
+
+# What differs from the recipe of the same network with ReLUs.
+_RECIPE: Mapping[str, Scalar] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikingTrainConfig(SpikingOptions, TrainConfig):
+    """Train a spiking network: any network, with spiking neurons for its activations.
+
+    With ``--from TRIAL`` it starts from a trained network with ReLUs or QCFS activations: neurons get the scales of its
+    activations, fire as a converted network's would, and are trained from there.
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = SPIKING_METRICS
+
+    neuron: Neuron | None = None  # type: ignore[assignment]
+    """if: no leak; lif: leaky; plif: with a learned decay; cuba-lif: a synaptic current; adaptive-lif: a threshold
+    that rises with every spike. None: lif, and if beside --from."""
+
+    def recipe(self) -> Mapping[str, Scalar]:
+        return {**super().recipe(), **_RECIPE}
+
+    def resolved(self) -> Self:
+        config = cast("Self", TrainConfig.resolved(self))
+        if self.from_trial is not None:
+            config = replace(config, learn_scale=True, start=self.start or 0.5, neuron=self.neuron or "if")
+        return cast("Self", SpikingOptions.resolved(replace(config, neuron=config.neuron or "lif")))
+
+    def problems(self) -> list[str]:
+        found = [f"--{problem.replace('_', '-', 1)}" for problem in SpikingOptions.problems(self)]
+        return [*TrainConfig.problems(self), *found]
+
+    def neurons(self) -> dict[str, Scalar]:
+        """The options of the adapter ``snn.spiking``, those that are not its defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(SpikingOptions)}
+        return {name: value for name, value in values.items() if value != getattr(SpikingOptions, name)}
