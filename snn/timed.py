@@ -16,12 +16,23 @@ class TimedNeurons(nn.Module):
     """
 
 
+class AlongTime(nn.Module):
+    """Base of what is an ordinary layer for a value constant in time, and looks along time at a timed one.
+
+    Unlike neurons it may change the shape, and does not make a constant timed.
+    """
+
+    def along_time(self, drive: Tensor) -> Tensor:
+        """drive: [T, B, ...] -> [T, B, ...], what leaves it at every step."""
+        raise NotImplementedError
+
+
 class TimeFolded(fx.Interpreter):
     """One run of a graph whose activations are `TimedNeurons`.
 
     A value is constant in time, [B, ...], until the first neurons; from there on it is timed, [T * B, ...], the steps
-    folded into the batch, so that every layer without state runs once, and only neurons scan over steps. Where a
-    constant meets a timed value (a residual addition, say) it is repeated over the steps.
+    folded into the batch, so that every layer without state runs once, and only neurons and layers `AlongTime` scan
+    over steps. Where a constant meets a timed value (a residual addition, say) it is repeated over the steps.
 
     Args:
         graph: the network's graph.
@@ -49,6 +60,9 @@ class TimeFolded(fx.Interpreter):
             timed = source in self.timed
             drive = value.unflatten(0, (self.steps, -1)) if timed else over_time(value, self.steps)
             value = self.fire(n, module, drive).flatten(0, 1)
+            self.timed.add(n)
+        elif isinstance(module, AlongTime) and n.all_input_nodes[0] in self.timed:
+            value = module.along_time(self.env[n.all_input_nodes[0]].unflatten(0, (self.steps, -1))).flatten(0, 1)
             self.timed.add(n)
         else:
             self._repeat_constants(n)

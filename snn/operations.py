@@ -1,0 +1,192 @@
+"""What every operation of a traced network is to a spiking one: neurons, linear, pooling, or a reason against it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from snn.qcfs import QCFS
+
+Modules = Mapping[str, nn.Module]
+
+ACTIVATIONS = (nn.ReLU, QCFS)
+IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+SIZES = ("size", getattr)
+
+_LINEAR = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten, nn.ZeroPad2d)
+_INPUT_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm)
+_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
+_CLAMPS = (torch.clamp, torch.clip, torch.clamp_, "clamp", "clip", "clamp_", "clip_")
+_CLAMPS_BELOW = (torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_")
+_VIEWS = (torch.flatten, torch.reshape, operator.getitem, "flatten", "view", "reshape", "contiguous")
+_POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+
+_ATTENTION = "attention multiplies activations with each other; use a convolutional network (--backbone vgg-small)"
+_INPUT_NORM = "it rescales by statistics of the very input; use BatchNorm (--backbone.normalisation batch)"
+_BATCH_STATISTICS = "it has no statistics of its own and uses those of the batch; set track_running_stats=True"
+_OTHER_ACTIVATION = "integrate-and-fire neurons compute a ReLU only (--backbone.activation relu)"
+_OTHER_MAXIMUM = "only nn.MaxPool2d and nn.AdaptiveMaxPool2d without indices run along time; use one of them"
+_OVERWRITES = "it overwrites a value that is used elsewhere in another shape; use nn.ReLU(inplace=False)"
+_UNKNOWN = "not known to be linear; build it from Conv2d, Linear, AvgPool2d, Flatten, ReLU and addition"
+
+# Functions and methods by name, for the sake of a reason; whatever is not known is refused all the same.
+_REASONS: Mapping[str, str] = {
+    **dict.fromkeys(("max_pool1d", "max_pool2d_with_indices", "adaptive_max_pool1d"), _OTHER_MAXIMUM),
+    **dict.fromkeys(("max_pool2d", "amax", "max", "maximum"), _OTHER_MAXIMUM),
+    **dict.fromkeys(("scaled_dot_product_attention", "softmax", "matmul", "bmm", "einsum"), _ATTENTION),
+    **dict.fromkeys(("batch_norm",), "a functional BatchNorm cannot be folded; use an nn.BatchNorm2d module"),
+    **dict.fromkeys(("layer_norm", "group_norm", "instance_norm"), _INPUT_NORM),
+    **dict.fromkeys(("gelu", "silu", "leaky_relu", "sigmoid", "tanh", "elu", "relu6", "hardtanh"), _OTHER_ACTIVATION),
+    **dict.fromkeys(("clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_min_"), _OTHER_ACTIVATION),
+    **dict.fromkeys(("conv2d", "linear"), "its weights are passed by hand; use an nn.Conv2d or nn.Linear module"),
+    **dict.fromkeys(("dropout",), "functional dropout that stays on in evaluation; use an nn.Dropout module"),
+}
+
+
+def module_of(node: fx.Node, modules: Modules) -> nn.Module | None:
+    """The module a node calls."""
+    return modules[str(node.target)] if node.op == "call_module" else None
+
+
+def function_name(node: fx.Node) -> str:
+    target: str | Callable[..., object] = node.target
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def place(node: fx.Node) -> str:
+    """The module in whose code a function is called (``body.1.0.add``), or the node's own name."""
+    stack = list(node.meta.get("nn_module_stack") or ())
+    return stack[-1] if stack and stack[-1] else node.name
+
+
+def is_relu_call(node: fx.Node) -> bool:
+    """Whether a node is a function or method that computes max(x, 0)."""
+    if node.op not in ("call_function", "call_method"):
+        return False
+    if node.target in _CLAMPS:
+        bounds = {**dict(zip(("min", "max"), node.args[1:], strict=False)), **node.kwargs}
+        return _is_zero(bounds.get("min")) and bounds.get("max") is None
+    if node.target in _CLAMPS_BELOW:
+        return _is_zero(node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None))
+    return node.target in _RELUS
+
+
+def is_idle(node: fx.Node, modules: Modules) -> bool:
+    """Whether a node does nothing in evaluation mode."""
+    if node.target is F.dropout:
+        training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+        return training is False
+    return isinstance(module_of(node, modules), IDLE)
+
+
+def is_activation(node: fx.Node, modules: Modules) -> bool:
+    """Whether neurons can take a node's place."""
+    return is_relu_call(node) or isinstance(module_of(node, modules), ACTIVATIONS)
+
+
+def max_pool(node: fx.Node, modules: Modules) -> nn.MaxPool2d | nn.AdaptiveMaxPool2d | None:
+    """The max pool a node is, as a module, also where it is a function; None when it is none that can run in time."""
+    module = module_of(node, modules)
+    if module is None:
+        module = _pool_of_call(node)
+    return module if isinstance(module, MAX_POOLS) and not module.return_indices else None
+
+
+def _pool_of_call(node: fx.Node) -> nn.Module | None:
+    arguments: tuple[Any, ...] = node.args[1:]
+    if any(isinstance(value, fx.Node) for value in (*arguments, *node.kwargs.values())):
+        return None
+    kwargs: dict[str, Any] = {name: value for name, value in node.kwargs.items() if name != "input"}
+    if node.target in (F.max_pool2d, torch.max_pool2d):
+        return nn.MaxPool2d(**dict(zip(_POOL_ARGUMENTS, arguments, strict=False)), **kwargs)
+    if node.target is F.adaptive_max_pool2d:
+        return nn.AdaptiveMaxPool2d(*arguments, **kwargs)
+    return None
+
+
+def problem(node: fx.Node, modules: Modules) -> str:
+    """Why a node cannot be part of a spiking network, with the remedy; empty where it can."""
+    module = module_of(node, modules)
+    if is_activation(node, modules):
+        return _OVERWRITES if _overwrites_views(node, modules) else ""
+    if max_pool(node, modules) is not None or is_idle(node, modules):
+        return ""
+    if module is not None:
+        return _module_problem(module)
+    if node.op not in ("call_function", "call_method") or node.target in SIZES or _is_linear(node):
+        return ""
+    return _REASONS.get(function_name(node), _UNKNOWN)
+
+
+def _module_problem(module: nn.Module) -> str:
+    if isinstance(module, BATCHNORMS):
+        return "" if module.running_mean is not None else _BATCH_STATISTICS
+    if isinstance(module, nn.Flatten) and module.start_dim < 1:
+        return "it mixes images with each other; flatten from dimension 1"
+    if isinstance(module, _LINEAR):
+        return ""
+    if isinstance(module, nn.MaxPool1d | nn.AdaptiveMaxPool1d | nn.MaxPool2d | nn.AdaptiveMaxPool2d):
+        return _OTHER_MAXIMUM
+    if isinstance(module, _INPUT_NORMS):
+        return _INPUT_NORM
+    if isinstance(module, nn.MultiheadAttention | nn.Softmax | nn.TransformerEncoderLayer):
+        return _ATTENTION
+    return _OTHER_ACTIVATION if type(module).__module__ == "torch.nn.modules.activation" else _UNKNOWN
+
+
+def in_place(node: fx.Node, modules: Modules) -> bool:
+    """Whether an activation overwrites its input."""
+    module = module_of(node, modules)
+    if module is not None:
+        return bool(getattr(module, "inplace", False))
+    if node.target is F.relu and (node.kwargs.get("inplace") or True in node.args[1:]):
+        return True
+    return function_name(node).endswith("_")
+
+
+def _overwrites_views(node: fx.Node, modules: Modules) -> bool:
+    """Whether an activation overwrites memory that is used elsewhere under another shape."""
+    source = node.all_input_nodes[0]
+    if not in_place(node, modules) or len(source.users) == 1:
+        return False
+    return any(_is_view(other, modules) for other in (source, *source.users))
+
+
+def _is_view(node: fx.Node, modules: Modules) -> bool:
+    return node.target in _VIEWS or isinstance(module_of(node, modules), nn.Flatten | nn.Unflatten)
+
+
+def _is_zero(value: object) -> bool:
+    return isinstance(value, int | float) and value == 0
+
+
+def _is_linear(node: fx.Node) -> bool:
+    """Whether a function or method is linear in the activations and keeps images apart."""
+    target, args = node.target, list(node.args)
+    first, second = [*args, None, None][:2]
+    dims = node.kwargs.get("dim", second)
+    if target in _SUMS:
+        return len(args) == 2 and not node.kwargs
+    if target in (operator.mul, operator.truediv, "mul", "div"):
+        return isinstance(first, fx.Node) and isinstance(second, int | float)
+    if target in (torch.flatten, "flatten"):
+        start = node.kwargs.get("start_dim", second)
+        return isinstance(start, int) and start >= 1
+    if target in ("view", "reshape", torch.reshape):
+        return not (isinstance(second, int) and second > 0)  # a batch size written into the code
+    if target in (torch.mean, "mean"):
+        listed = dims if isinstance(dims, list | tuple) else [dims]
+        return all(isinstance(dim, int) and dim != 0 for dim in listed) and -4 not in listed
+    if target in (torch.cat, torch.concat):
+        return isinstance(dims, int) and dims >= 1
+    if target is operator.getitem:
+        return isinstance(first, fx.Node) and first.target in SIZES
+    return target in (F.avg_pool2d, F.adaptive_avg_pool2d, "contiguous")
