@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+
+from backbone.errors import must
+from snn.distributions import BINS, Histogram, RunningMaximum, RunningPercentile
+
+Method = Literal["max", "percentile", "mse", "ltb"]
+Per = Literal["channel", "layer"]
+Batches = Callable[[], Iterable[Tensor]]
+
+CANDIDATES = 95
+"""Thresholds tried by ``mse``: the maximum times 1, 0.99, ..., 0.06."""
+LTB_RATE = 1.0
+LTB_UPDATES = 400
+LTB_TOLERANCE = 1e-3
+"""``ltb`` ends after so many batches, or when one adds less than this share to the thresholds of every layer."""
 
 
 @dataclass(frozen=True)
@@ -19,101 +33,190 @@ class Thresholds:
     silent: Tensor
 
 
-class RunningPercentile:
-    """The exact percentile of every row of a stream, keeping only the values above it.
+class Watch(Protocol):
+    """Something that looks at values: [n, rows] of a layer, batch after batch."""
 
-    Args:
-        percentile: in (0, 100].
-        total: how many values each row will have in the end.
-
-    Memory: rows x (1 - percentile / 100) x total. The result is that of ``numpy.percentile`` (linear interpolation).
-    """
-
-    def __init__(self, percentile: float, total: int) -> None:
-        self.total = total
-        self.place = (total - 1) * percentile / 100
-        self.keep = total - math.floor(self.place)
-        self.seen = 0
-        self.top: Tensor | None = None
-
-    def add(self, values: Tensor) -> None:
-        """values: [rows, n], the next n of each row."""
-        self.seen += values.shape[1]
-        pool = values if self.top is None else torch.cat([self.top, values], 1)
-        self.top = pool if pool.shape[1] <= self.keep else pool.topk(self.keep, 1, sorted=False).values
-
-    def value(self) -> Tensor:
-        """[rows], once all ``total`` values have been seen."""
-        if self.seen != self.total:
-            raise ValueError(f"each row must have had {self.total} values; got {self.seen}")
-        top = self._top().topk(min(2, self.keep), 1, largest=False).values.sort(1).values
-        below, above = top[:, 0], top[:, -1]
-        return torch.lerp(below, above, self.place - math.floor(self.place))
-
-    def largest(self) -> Tensor:
-        """[rows]: the maximum, which is always among the kept values."""
-        return self._top().amax(1)
-
-    def _top(self) -> Tensor:
-        if self.top is None:
-            raise ValueError("no values were added")
-        return self.top
+    def add(self, values: Tensor) -> None: ...
 
 
-def balance(
+W = TypeVar("W", bound=Watch)
+
+
+@torch.no_grad()
+def thresholds(
     graph: fx.GraphModule,
     layers: Sequence[str],
-    batches: Iterable[Tensor],
+    make_batches: Batches,
     images: int,
-    percentile: float,
-    per: Literal["channel", "layer"],
+    *,
+    method: Method = "percentile",
+    per: Per = "channel",
+    percentile: float = 99.9,
+    levels: int = 16,
 ) -> dict[str, Thresholds]:
-    """Thresholds of the neurons that will replace ReLUs: a percentile of each one's outputs.
+    """Thresholds of the neurons that will replace activations, from what those put out on some images.
 
-    Args:
-        graph: the analog network, BatchNorm folded, in evaluation mode.
-        layers: module names of its ReLUs.
-        batches: normalised training images, [b, C, H, W] float each.
-        images: how many there are in all batches.
-        percentile: in (0, 100]; 100 is the maximum.
-        per: one threshold for every channel, or one for the layer.
+    ``max``: the largest output. ``percentile``: the exact percentile of all outputs. ``mse``: of `CANDIDATES` fractions
+    of the maximum the one whose quantisation, clip(floor(x L / V + 1/2), 0, L) V / L with L ``levels`` (the simulation
+    steps one has in mind), is nearest to the outputs in the mean square; errors come from histograms of `BINS` bins.
+    ``ltb``: see `local_balance`.
 
     A channel that never fires is silent and takes the layer's largest threshold, so that a surprise on other images is
     passed on coarsely rather than lost; one that fires in too few places for its percentile to be positive takes its
     maximum.
 
-    Source: Rueckauer et al. 2017, section 2.2.2 (99.9th percentile); by channel after Kim et al. 2020 (Spiking-YOLO).
+    Args:
+        graph: the analog network, BatchNorm folded, in evaluation mode.
+        layers: module names of the activations, each run once per pass and never negative.
+        make_batches: every call starts over with the normalised training images, [b, C, H, W] float each.
+        images: how many there are in all batches.
+        method: as above; ``mse`` goes through the images twice, ``ltb`` until it settles, the others once.
+        per: one threshold for every channel, or one for the layer.
+        percentile: in (0, 100], of ``percentile``.
+        levels: at least 1, of ``mse``.
+
+    Raises:
+        UserError: an activation is NaN or infinite, or there are no images.
+
+    Source: Diehl et al. 2015 (max); Rueckauer et al. 2017, section 2.2.2 (99.9th percentile); Li et al. 2021
+    (arXiv 2106.06984; mse, there with the floor in place of rounding, as its neurons start at zero); Bu et al. 2025
+    (arXiv 2409.03368; ltb). By channel after Kim et al. 2020 (Spiking-YOLO).
     """
-    running: dict[str, RunningPercentile] = {}
-
-    def watch(name: str, output: Tensor) -> None:
-        rows = output.transpose(0, 1).flatten(1) if per == "channel" else output.reshape(1, -1)
-        if name not in running:
-            running[name] = RunningPercentile(percentile, rows.shape[1] // output.shape[0] * images)
-        running[name].add(rows)
-
-    def hook(name: str):  # noqa: ANN202  the type of a forward hook has no short name
-        return lambda _module, _inputs, output: watch(name, output)
-
-    handles = [graph.get_submodule(name).register_forward_hook(hook(name)) for name in layers]
-    try:
-        for batch in batches:
-            graph(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: _thresholds(running[name]) for name in layers}
+    if method == "ltb":
+        return {name: _rated(theta, theta) for name, theta in local_balance(graph, layers, make_batches, per).items()}
+    if method == "percentile":
+        tops = _observed(graph, layers, make_batches, per, lambda _name, n: RunningPercentile(percentile, n * images))
+        return {name: _rated(top.value(), top.largest()) for name, top in tops.items()}
+    maxima = _observed(graph, layers, make_batches, per, lambda _name, _n: RunningMaximum())
+    largest = {name: found.value for name, found in maxima.items() if found.value is not None}
+    if method == "max":
+        return {name: _rated(value, value) for name, value in largest.items()}
+    histograms = _observed(graph, layers, make_batches, per, lambda name, _n: Histogram(largest[name]))
+    return {name: _rated(nearest_quantised(found, levels), found.largest) for name, found in histograms.items()}
 
 
-def _thresholds(running: RunningPercentile) -> Thresholds:
-    threshold, largest = running.value(), running.largest()
-    silent = largest <= 0
-    threshold = torch.where(threshold > 0, threshold, largest)
-    floor = threshold.max() if bool((~silent).any()) else torch.ones_like(threshold[0])
-    return Thresholds(torch.where(silent, floor, threshold), silent)
+def nearest_quantised(histogram: Histogram, levels: int) -> Tensor:
+    """[rows]: of some fractions of the largest value the one that, as a threshold, quantises with the least error."""
+    device = histogram.counts.device
+    value = (torch.arange(BINS, dtype=torch.float64, device=device) + 0.5) / BINS
+    value[0] = 0  # zeros, nearly all
+    fraction = 1 - 0.01 * torch.arange(CANDIDATES, dtype=torch.float64, device=device)
+    step = fraction[:, None] / levels
+    error = ((value / step + 0.5).floor().clamp(0, levels) * step - value).square()
+    best = fraction[histogram.mean_of(error).argmin(1)]
+    return histogram.largest * best.to(histogram.largest.dtype)
+
+
+@torch.no_grad()
+def local_balance(
+    graph: fx.GraphModule, layers: Sequence[str], make_batches: Batches, per: Per = "channel"
+) -> dict[str, Tensor]:
+    """Local threshold balancing: thresholds descend the error of clipping, batch after batch, from zero.
+
+        theta <- theta + c 2 mean(max(x - theta, 0))
+        y = min(x, theta)
+
+    x are an activation's outputs on the batch, by channel; y is what the next layers see, so that they adapt to clipped
+    inputs, as in a spiking network. As the error falls with every larger theta, where it stops is what regularises:
+    here when no layer's thresholds grow by more than `LTB_TOLERANCE` in a batch, or after `LTB_UPDATES` batches (the
+    authors run 4000 with c = 1).
+
+    Returns: [C] or [1] >= 0 for every layer, 0 where nothing was ever active.
+
+    Source: Bu et al. 2025 (arXiv 2409.03368), local threshold balancing.
+    """
+    theta: dict[str, Tensor] = {}
+    growth: dict[str, float] = {}
+
+    def update(name: str, output: Tensor) -> Tensor:
+        values = columns(output, per)
+        old = theta.get(name, values.new_zeros(values.shape[1]))
+        change = LTB_RATE * 2 * (values - old).clamp_min_(0).mean(0)
+        theta[name] = old + change
+        growth[name] = float(change.sum() / theta[name].sum().clamp_min(1e-12))
+        return torch.minimum(output, theta[name].view(1, -1, *[1] * (output.ndim - 2)))
+
+    updates = 0
+    with _hooked(graph, layers, update):
+        while updates < LTB_UPDATES:
+            before = updates
+            for batch in make_batches():
+                graph(batch)
+                updates += 1
+                if max(growth.values()) <= LTB_TOLERANCE or updates == LTB_UPDATES:
+                    return theta
+            if updates == before:
+                raise _no_images()
+    return theta
+
+
+def columns(output: Tensor, per: Per) -> Tensor:
+    """output: [B, C, ...] -> [B * ..., C], or [B * C * ..., 1] per layer; no copy when channels are last in memory."""
+    last = output.movedim(1, -1)
+    return last.reshape(-1, last.shape[-1]) if per == "channel" else last.reshape(-1, 1)
+
+
+def balance(
+    graph: fx.GraphModule, layers: Sequence[str], batches: Iterable[Tensor], images: int, percentile: float, per: Per
+) -> dict[str, Thresholds]:
+    """`thresholds` by percentile, from batches that are gone through once."""
+    return thresholds(graph, layers, lambda: batches, images, per=per, percentile=percentile)
 
 
 def relu_names(graph: fx.GraphModule) -> list[str]:
     """Module names of the ReLUs of a graph, in the order they run."""
     calls = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
     return [name for name in calls if isinstance(graph.get_submodule(name), nn.ReLU)]
+
+
+def _observed(
+    graph: fx.GraphModule, layers: Sequence[str], make_batches: Batches, per: Per, make: Callable[[str, int], W]
+) -> dict[str, W]:
+    """Run all images; ``make(layer, values of one image in a row)`` gives what watches a layer."""
+    watches: dict[str, W] = {}
+
+    def look(name: str, output: Tensor) -> None:
+        values = columns(output, per)
+        if name not in watches:
+            watches[name] = make(name, len(values) // len(output))
+        watches[name].add(values)
+
+    with _hooked(graph, layers, look):
+        for batch in make_batches():
+            graph(batch)
+    if len(watches) < len(layers):
+        raise _no_images()
+    return watches
+
+
+def _hooked(graph: fx.GraphModule, layers: Sequence[str], look: Callable[[str, Tensor], Tensor | None]) -> ExitStack:
+    """Call ``look(layer, output)`` whenever one of some layers ran; it may return another output."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        def watch(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+            if not bool(output.sum().isfinite()) and not bool(output.isfinite().all()):
+                raise must(
+                    f"the activations of {name}",
+                    "finite numbers on the calibration images",
+                    "NaN or infinity",
+                    "The network diverged in training or the images hold NaN: train again with a lower learning rate.",
+                )
+            return look(name, output)
+
+        return watch
+
+    handles = ExitStack()
+    for name in layers:
+        handles.callback(graph.get_submodule(name).register_forward_hook(hook(name)).remove)
+    return handles
+
+
+def _no_images() -> Exception:
+    return must("the calibration images", "at least one", 0, "Give more training images.")
+
+
+def _rated(threshold: Tensor, largest: Tensor) -> Thresholds:
+    silent = largest <= 0
+    threshold = torch.where(threshold > 0, threshold, largest)
+    floor = threshold.max() if bool((~silent).any()) else torch.ones_like(threshold[0])
+    return Thresholds(torch.where(silent, floor, threshold), silent)

@@ -21,8 +21,8 @@ class RunningMaxPool(AlongTime):
     The caveat: it needs a running sum for each input (a counter, where inputs are spikes) and comparisons between them;
     no hardware that only passes spikes on has either. An analog value, [B, C, H, W], is pooled as always.
 
-    Source: Rueckauer et al. 2017 (doi 10.3389/fnins.2017.00682), section 2.2.3 (a gate that lets the most active
-    neuron pass), with the differences of maxima in place of the gate, which makes the sums exact.
+    Source: Rueckauer et al. 2017 (doi 10.3389/fnins.2017.00682), spiking max pooling: a gate that lets the most active
+    neuron pass. The differences of maxima stand in place of that gate, which makes the sums exact.
     """
 
     def along_time(self, drive: Tensor) -> Tensor:

@@ -1,56 +1,55 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
+from backbone.errors import UserError
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.folding import trace
-from snn.balancing import RunningPercentile, balance, relu_names
-
-
-@given(
-    seed=st.integers(0, 10_000),
-    rows=st.integers(1, 4),
-    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=6),
-    percentile=st.one_of(st.floats(0.1, 100), st.sampled_from([50.0, 99.9, 100.0])),
-)
-@settings(deadline=None)
-def test_percentile_of_a_stream_is_numpys(seed, rows, sizes, percentile):
-    parts = [torch.randn(rows, n, generator=torch.Generator().manual_seed(seed + i)) for i, n in enumerate(sizes)]
-    running = RunningPercentile(percentile, sum(sizes))
-    for part in parts:
-        running.add(part)
-    everything = torch.cat(parts, 1).double().numpy()
-    np.testing.assert_allclose(running.value(), np.percentile(everything, percentile, axis=1), rtol=1e-5, atol=1e-6)
-    assert torch.equal(running.largest(), torch.cat(parts, 1).amax(1))
-
-
-def test_memory_holds_only_what_lies_above_the_percentile():
-    running = RunningPercentile(99.0, 10_000)
-    for part in torch.rand(2, 10_000).split(500, 1):
-        running.add(part)
-    assert running.top is not None
-    assert running.top.shape == (2, 101)
+from snn.balancing import CANDIDATES, LTB_TOLERANCE, columns, local_balance, relu_names, thresholds
 
 
 @pytest.fixture
 def two_relus():
-    stages = [nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())]
-    return trace(StaticBackbone((1, 6, 6), stages, nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.ReLU()), "full"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stages = [nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())]
+        tail = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.ReLU())
+        return trace(StaticBackbone((1, 6, 6), stages, tail, "full"))
 
 
+def found(graph, images, method="percentile", batch=7, **options):
+    return thresholds(graph, relu_names(graph), lambda: images.split(batch), len(images), method=method, **options)
+
+
+def rows_of(graph, images, per):
+    """What the first activation puts out, [rows, n] float64."""
+    first = graph.get_submodule("body.0.0")(images).relu()
+    return columns(first, per).T.double().numpy()
+
+
+def pictures(count=40, seed=0):
+    return torch.randn(count, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("per", ["channel", "layer"])
 @torch.no_grad()
-def test_thresholds_are_percentiles_of_the_relu_outputs(two_relus, per):
-    images = torch.randn(40, 1, 6, 6)
-    found = balance(two_relus, relu_names(two_relus), images.split(7), 40, 99.0, per)
-    first = two_relus.get_submodule("body.0.0")(images).relu()
-    rows = first.transpose(0, 1).flatten(1) if per == "channel" else first.reshape(1, -1)
-    expected = np.percentile(rows.double().numpy(), 99.0, axis=1)
-    np.testing.assert_allclose(found["body.0.1"].threshold, expected, rtol=1e-5)
-    assert found["tail.2"].threshold.shape == ((4,) if per == "channel" else (1,))
+def test_thresholds_are_percentiles_or_maxima_of_the_relu_outputs(two_relus, per, layout):
+    images, graph = pictures(), two_relus.to(memory_format=layout)
+    rows = rows_of(two_relus, images, per)
+    percentile = found(graph, images, percentile=99.0, per=per)
+    np.testing.assert_allclose(percentile["body.0.1"].threshold, np.percentile(rows, 99.0, axis=1), rtol=1e-5)
+    assert percentile["tail.2"].threshold.shape == ((4,) if per == "channel" else (1,))
+    largest = found(graph, images, "max", per=per)
+    np.testing.assert_allclose(largest["body.0.1"].threshold, rows.max(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["max", "percentile", "mse"])
+def test_batches_do_not_matter(two_relus, method):
+    one, many = (found(two_relus, pictures(), method, batch) for batch in (40, 3))
+    for name, value in one.items():
+        torch.testing.assert_close(many[name].threshold, value.threshold)
 
 
 @torch.no_grad()
@@ -62,16 +61,91 @@ def test_silent_and_rare_channels(two_relus):
     conv.weight[2].fill_(-1.0)  # channel 2 fires everywhere
     images = -torch.rand(50, 1, 6, 6)
     images[3, 0, 0, 0] = 0.75  # ... which is one place of 800
-    found = balance(two_relus, relu_names(two_relus), images.split(25), 50, 99.0, "channel")["body.0.1"]
-    assert found.silent.tolist() == [True, False, False]
-    assert found.threshold[1] == 0.75  # its 99th percentile is zero; its maximum is not
-    assert found.threshold[0] == found.threshold[1:].max() > 0.75
-    assert bool((found.threshold > 0).all())
+    for method in ("percentile", "mse", "ltb"):
+        layer = found(two_relus, images, method, 25, percentile=99.0)["body.0.1"]
+        assert layer.silent.tolist() == [True, False, False]
+        assert layer.threshold[0] == layer.threshold[1:].max() > 0.75
+        assert bool((layer.threshold > 0).all())
+        if method == "percentile":
+            assert layer.threshold[1] == 0.75  # its 99th percentile is zero; its maximum is not
+
+
+@pytest.mark.parametrize("method", ["max", "percentile", "mse", "ltb"])
+@torch.no_grad()
+def test_a_layer_that_never_fires_still_has_positive_thresholds(two_relus, method):
+    two_relus.get_submodule("tail.1").bias.fill_(-1e6)
+    layer = found(two_relus, torch.rand(4, 1, 6, 6), method)["tail.2"]
+    assert layer.silent.all()
+    assert bool((layer.threshold > 0).all())
+
+
+@pytest.mark.parametrize("method", ["max", "percentile", "mse", "ltb"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@torch.no_grad()
+def test_activations_that_are_no_numbers_are_named(two_relus, method, bad):
+    two_relus.get_submodule("tail.1").bias[1] = bad
+    with pytest.raises(UserError, match=r"the activations of tail.2 must be finite numbers"):
+        found(two_relus, pictures(8), method)
+    two_relus.get_submodule("tail.1").bias[1] = 0  # and nothing listens any longer
+    two_relus(pictures(8) * torch.nan)
+
+
+@pytest.mark.parametrize("method", ["max", "percentile", "mse", "ltb"])
+def test_no_images_at_all(two_relus, method):
+    with pytest.raises(UserError, match="calibration images must be at least one"):
+        thresholds(two_relus, relu_names(two_relus), lambda: iter([]), 0, method=method)
+
+
+def quantisation_errors(rows, fractions, levels):
+    """[candidates, rows]: mean squared errors over all values, in float64."""
+    tried = fractions[:, None] * rows.max(1)
+    errors = []
+    for theta in tried:
+        step = (theta / levels)[:, None]
+        errors.append((np.square(np.clip(np.floor(rows / step + 0.5), 0, levels) * step - rows)).mean(1))
+    return tried, np.stack(errors)
+
+
+@pytest.mark.parametrize("levels", [1, 4, 16, 64])
+@pytest.mark.parametrize("per", ["channel", "layer"])
+@torch.no_grad()
+def test_mse_is_the_best_of_the_candidates(two_relus, per, levels):
+    images = pictures(200)
+    rows = rows_of(two_relus, images, per)
+    tried, errors = quantisation_errors(rows, 1 - 0.01 * np.arange(CANDIDATES), levels)
+    chosen = found(two_relus, images, "mse", per=per, levels=levels)["body.0.1"].threshold.double().numpy()
+    place = np.abs(tried - chosen).argmin(0)
+    np.testing.assert_allclose(np.take_along_axis(tried, place[None], 0)[0], chosen, rtol=1e-6)
+    np.testing.assert_array_less(np.take_along_axis(errors, place[None], 0)[0], 1.001 * errors.min(0) + 1e-12)
 
 
 @torch.no_grad()
-def test_a_layer_that_never_fires_still_has_positive_thresholds(two_relus):
-    two_relus.get_submodule("tail.1").bias.fill_(-1e6)
-    found = balance(two_relus, relu_names(two_relus), [torch.rand(4, 1, 6, 6)], 4, 99.9, "channel")["tail.2"]
-    assert found.silent.all()
-    assert bool((found.threshold > 0).all())
+def test_fewer_levels_want_a_lower_threshold(two_relus):
+    by_levels = [found(two_relus, pictures(200), "mse", levels=n)["body.0.1"].threshold.sum() for n in (2, 8, 64)]
+    largest = found(two_relus, pictures(200), "max")["body.0.1"].threshold.sum()
+    assert by_levels[0] < by_levels[1] < by_levels[2] <= largest
+
+
+@pytest.mark.parametrize("per", ["channel", "layer"])
+@torch.no_grad()
+def test_local_balancing_follows_its_rule(two_relus, per):
+    """Written out: clipped outputs feed the next layer, thresholds grow until they grow no more."""
+    images = pictures(60)
+    ours = local_balance(two_relus, relu_names(two_relus), lambda: images.split(20), per)
+    conv, linear = two_relus.get_submodule("body.0.0"), two_relus.get_submodule("tail.1")
+    first = second = torch.zeros(())
+    for update in range(1000):
+        x = conv(images.split(20)[update % 3]).relu()
+        dims = (0, 2, 3) if per == "channel" else (0, 1, 2, 3)
+        grown = first + 2 * (x - first).clamp_min(0).mean(dims, keepdim=True)
+        y = linear(torch.minimum(x, grown).flatten(1)).relu()
+        wider = second + 2 * (y - second).clamp_min(0).mean(dims[:1] if per == "channel" else (0, 1), keepdim=True)
+        changes = [float((new - old).sum() / new.sum()) for new, old in ((grown, first), (wider, second))]
+        first, second = grown, wider
+        if max(changes) <= LTB_TOLERANCE:
+            break
+    torch.testing.assert_close(ours["body.0.1"], first.flatten(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours["tail.2"], second.flatten(), rtol=1e-4, atol=1e-6)
+    largest = found(two_relus, images, "max", per=per)["body.0.1"].threshold
+    assert bool((ours["body.0.1"] < largest).all())
+    assert bool((ours["body.0.1"] > 0.3 * largest).all())
