@@ -8,6 +8,7 @@ _TORCHVISION = "backbone.data.torchvision_sets"
 _CONV = "backbone.nets.options:ConvOptions"
 _CONFIGS = "backbone.experiments.configs"
 _PICTURES = "backbone.data.options:PictureOptions"
+_EVENTS = "backbone.data.event_options"
 _OURS = "engram's own acceptance figure"
 
 
@@ -92,6 +93,23 @@ PLUGIN = Plugin(
             options=_PICTURES,
             takes_path=True,
             summary="One folder of pictures per class: folder:PATH",
+        ),
+        "moving-shapes": Entry(
+            target="backbone.data.moving_shapes:open_moving_shapes",
+            options=f"{_EVENTS}:MovingShapesOptions",
+            summary="Events of shapes made here; six classes that only the order of frames tells apart",
+        ),
+        "saccades": Entry(
+            target="backbone.data.saccades:open_saccades",
+            options=f"{_EVENTS}:SaccadesOptions",
+            takes_path=True,
+            summary="Any set of stills before a simulated event camera: saccades:mnist",
+        ),
+        "tonic": Entry(
+            target="backbone.data.tonic_sets:open_tonic",
+            options=f"{_EVENTS}:TonicOptions",
+            takes_path=True,
+            summary="Recorded events, with the extra 'tonic': tonic:nmnist, tonic:dvs128-gesture, tonic:shd",
         ),
     },
 )

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from backbone.contract import Scalar
-from backbone.data.sets import Data, Source, Split, join
+from backbone.data.sets import Data, Source, Split
 from backbone.data.splits import stratified
 from backbone.errors import UserError, must, nearest
 from backbone.registry import Registry
@@ -80,7 +80,7 @@ def load_for_scoring(
     """
     source = open_source(name, options, root=root, download=download)
     if split == "all":
-        chosen = source.train if source.test is None else join(source.train, source.test)
+        chosen = source.train if source.test is None else source.train.and_also(source.test)
     elif split == "test" and source.test is None and not as_trained:
         chosen = source.train
     else:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from backbone.data.streaming import StreamedSplit
 
 _CHUNK_VALUES = 2**24  # summed at once
 
@@ -54,6 +52,10 @@ class Split(Protocol):
 
     def select(self, indices: Tensor) -> Split:
         """The images at ``indices: [M] int64``, in that order."""
+        ...
+
+    def and_also(self, other: Self) -> Self:
+        """These images, then those of another split of the same source."""
         ...
 
     def moments(self) -> tuple[Tensor, Tensor, int]:
@@ -102,6 +104,9 @@ class MemorySplit:
     def select(self, indices: Tensor) -> MemorySplit:
         return MemorySplit(self.images.index_select(0, indices), self.labels.index_select(0, indices))
 
+    def and_also(self, other: MemorySplit) -> MemorySplit:
+        return MemorySplit(torch.cat((self.images, other.images)), torch.cat((self.labels, other.labels)))
+
     def moments(self) -> tuple[Tensor, Tensor, int]:
         channels, height, width = self.in_shape
         sums, squares = np.zeros((2, channels), np.int64)
@@ -121,17 +126,6 @@ def pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     flat = images.reshape(len(images), -1, *images.shape[-3:]).astype(np.uint16)  # 255 squared fits 16 bits
     return flat.sum((1, 3, 4), dtype=np.int64), (flat * flat).sum((1, 3, 4), dtype=np.int64)
-
-
-def join(first: Split, second: Split) -> Split:
-    """The images of both splits of one source, first those of ``first``."""
-    if isinstance(first, StreamedSplit) and isinstance(second, StreamedSplit):
-        return first.and_also(second)
-    everything = [
-        batch for part in (first, second) for batch in part.batches(torch.arange(len(part)), max(len(part), 1), "cpu")
-    ]
-    images, labels = zip(*everything, strict=True)
-    return MemorySplit(torch.cat(images), torch.cat(labels))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from backbone.data.fingerprint import of_tensors
 from backbone.data.folders import open_classes, picture_folders
 from backbone.data.idx import read_labelled
+from backbone.data.locking import one_at_a_time
 from backbone.data.options import PictureOptions
 from backbone.data.parquet import open_parquet
 from backbone.data.sets import MemorySplit, Source
@@ -149,8 +150,6 @@ def _torchvision(kind: str) -> Any:
 
 def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: bool) -> None:
     """Let torchvision download a set, one process at a time; every file is checked against its md5."""
-    import fcntl  # here, so that systems without it can still read what is there
-
     if not allowed:
         raise must(
             f"dataset {name!r}",
@@ -159,9 +158,7 @@ def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: 
             "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download.",
         )
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / ".download.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a sweep all come here at once
+        with one_at_a_time(root):
             for part in ({"background": True}, {"background": False}) if kind == "Omniglot" else ({},):
                 _torchvision(kind)(root, download=True, **part)
     except (OSError, RuntimeError) as error:  # URLError is an OSError

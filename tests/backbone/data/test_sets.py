@@ -7,7 +7,7 @@ import torch
 from backbone.data import pictures, sets
 from backbone.data.folders import open_folder
 from backbone.data.parquet import open_parquet
-from backbone.data.sets import MemorySplit, Split, join, pixel_sums
+from backbone.data.sets import MemorySplit, Split, pixel_sums
 from backbone.data.streaming import StreamedSplit
 from backbone.errors import UserError
 
@@ -117,9 +117,9 @@ def test_a_stream_may_be_left_early(both):
         break
 
 
-def test_join_is_one_after_another(both):
+def test_splits_one_after_another(both):
     for source in both:
-        together = join(source.train, source.test)
+        together = source.train.and_also(source.test)
         assert len(together) == len(source.train) + len(source.test)
         found = batches(together, torch.arange(len(together)), 1000)
         parts = [batches(part, torch.arange(len(part)), 1000)[0] for part in (source.train, source.test)]
@@ -158,7 +158,7 @@ def test_event_frames_keep_their_time(movies):
     order = torch.randperm(40)
     for split in movies:
         assert (split.in_shape, split.frames) == ((2, 3, 4), 5)
-        assert split.select(order).frames == join(split, split).frames == 5
+        assert split.select(order).frames == split.and_also(split).frames == 5
         assert torch.equal(torch.cat([x for x, _ in batches(split, order)]), movies[0].images[order])
         sums, squares, count = split.moments()
         pixels = movies[0].images.double()

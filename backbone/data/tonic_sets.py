@@ -1,0 +1,198 @@
+"""Recordings of event cameras and of an artificial ear through the package tonic: ``tonic:NAME``.
+
+tonic is GPL-3, so it is an optional extra and imported nowhere else; the frames are made here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backbone.data.event_options import TonicOptions
+from backbone.data.fingerprint import Fingerprint
+from backbone.data.locking import one_at_a_time
+from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
+from backbone.data.streaming import StreamedSplit
+from backbone.errors import UserError, must, nearest
+
+KINDS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
+_AT_ONCE = 256
+
+
+def open_tonic(
+    path: str | None, options: TonicOptions | None, *, root: Path, download: bool, budget_bytes: int
+) -> Source:
+    """Recordings as counts of events, ``[N, T, C, H, W]``, with the published train and test sets.
+
+    ``nmnist``: 60,000 and 10,000 digits, ``[2, 34, 34]`` (Orchard et al. 2015). ``dvs128-gesture``: 11 gestures under
+    three lights, 1,077 and 264, ``[2, 128, 128]`` (Amir et al. 2017). ``shd``: 20 spoken digits, 8,156 and 2,264,
+    ``[1, 1, 700]``, one row of 700 channels of the ear (Cramer et al. 2020). They are found below ROOT in the folders
+    ``NMNIST``, ``DVSGesture`` and ``SHD``, as tonic leaves them there, archives included.
+
+    Raises:
+        UserError: the name is not one of these, tonic is not installed, or the recordings are absent or damaged.
+    """
+    name = path or ""
+    if name not in KINDS:
+        raise must("tonic:NAME", "a set of tonic that is known here", repr(name), nearest(name, KINDS))
+    if find_spec("tonic") is None:
+        remedy = "Install it: pip install 'engram[tonic]' (it is GPL-3, hence not there by itself)."
+        raise must(f"tonic:{name}", "used with the package tonic installed", "none", remedy)
+    o = options or TonicOptions()
+    stores = {part: RecordingStore.open(name, part == "train", root, download, o) for part in ("train", "test")}
+    digest = Fingerprint()
+    size = sum(len(store) for store in stores.values()) * o.frames * math.prod(stores["train"].in_shape)
+    parts = {part: _read(store, size <= budget_bytes, digest) for part, store in stores.items()}
+    classes = stores["train"].classes
+    digest.words((*classes, *parts))
+    for split in parts.values():
+        digest.array(split.labels.numpy())
+    return Source(parts["train"], parts["test"], classes, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class RecordingStore:
+    """The recordings of one of tonic's data sets, in an order that is the same everywhere."""
+
+    name: str
+    recordings: Any
+    order: tuple[int, ...]
+    frames: int
+    pool: int
+
+    @classmethod
+    def open(cls, name: str, train: bool, root: Path, download: bool, options: TonicOptions) -> RecordingStore:
+        recordings = _recordings(name, train, root, download)
+        paths = recordings.data  # [] for sets of a single file
+        order = sorted(range(len(recordings)), key=(lambda i: Path(paths[i]).parts) if paths else (lambda i: i))
+        return cls(name, recordings, tuple(order), options.frames, options.pool)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        width, height, channels = self.recordings.sensor_size
+        return channels, -(-height // self.pool), -(-width // self.pool)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        names = self.recordings.classes
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+
+    def images(self, indices: Sequence[int]) -> np.ndarray:
+        return np.stack([self.read(index)[0] for index in indices])
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Frames ``[T, C, H, W] uint8`` and the label of one recording.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        position = self.order[index]
+        where = self.recordings.data[position] if self.recordings.data else f"number {position}"
+        try:
+            events, label = self.recordings[position]
+            return to_frames(events, self.recordings.sensor_size, self.frames, self.pool), int(label)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            got = f"{where} ({' '.join(str(error).split())})"
+            raise must(f"a recording of tonic:{self.name}", "undamaged", got, "Restore it.") from error
+
+
+def to_frames(events: np.ndarray, sensor: tuple[int, int, int], frames: int, pool: int) -> np.ndarray:
+    """Count events in equal spans of the time between the first and the last.
+
+    Args:
+        events: ``[E]``, fields ``t`` (whole numbers), ``x``, ``p`` and, where the sensor has rows, ``y``.
+        sensor: width, height, channels; with one channel ``p`` says nothing.
+        frames: T.
+        pool: side of the squares of pixels that are added up.
+
+    Returns:
+        ``[T, C, ceil(H / pool), ceil(W / pool)] uint8``; more than 255 events count as 255.
+
+    Raises:
+        ValueError: an event lies outside of the sensor.
+
+    >>> events = np.array([(0, 1, 1), (9, 0, 0), (10, 1, 1)], [("t", int), ("x", int), ("p", int)])
+    >>> to_frames(events, (2, 1, 2), 2, 1).tolist()
+    [[[[0, 0]], [[0, 1]]], [[[1, 0]], [[0, 1]]]]
+    """
+    width, height, channels = sensor
+    shape = (frames, channels, -(-height // pool), -(-width // pool))
+    if not len(events):
+        return np.zeros(shape, np.uint8)
+    t, x = events["t"].astype(np.int64), events["x"].astype(np.int64)
+    nothing = np.zeros_like(x)
+    y = events["y"].astype(np.int64) if "y" in (events.dtype.names or ()) else nothing
+    p = events["p"].astype(np.int64) if channels > 1 else nothing
+    for what, values, limit in (("x", x, width), ("y", y, height), ("polarity", p, channels)):
+        if values.min() < 0 or values.max() >= limit:
+            raise ValueError(f"an event has {what} {values.min() if values.min() < 0 else values.max()}")
+    t -= t.min()
+    bins = t * frames // (t.max() + 1)
+    place = np.ravel_multi_index((bins, p, y // pool, x // pool), shape)
+    counts = np.bincount(place, minlength=math.prod(shape))
+    return counts.clip(max=255).astype(np.uint8).reshape(shape)
+
+
+def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
+    """All recordings, in memory or with their sums alone; every one is read and checked."""
+    count, shape = len(store), (store.frames, *store.in_shape)
+    held = np.empty((count, *shape), np.uint8) if keep else None
+    labels, sums = np.empty(count, np.int64), np.empty((2, count, shape[1]), np.int64)
+    for start in range(0, count, _AT_ONCE):
+        span = slice(start, min(start + _AT_ONCE, count))
+        read = [store.read(index) for index in range(span.start, span.stop)]
+        frames, labels[span] = np.stack([each for each, _ in read]), [label for _, label in read]
+        digest.array(frames)
+        if held is not None:
+            held[span] = frames
+        else:
+            sums[:, span] = pixel_sums(frames)
+    known: Tensor = torch.from_numpy(labels)
+    if held is not None:
+        return MemorySplit(torch.from_numpy(held), known)
+    first, second = torch.from_numpy(sums)
+    return StreamedSplit(store, torch.arange(count), known, first, second)
+
+
+def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:
+    """One of tonic's data sets; tonic would download whatever it misses."""
+    kind = getattr(import_module("tonic.datasets"), KINDS[name])  # here, as it is optional and takes seconds
+
+    class Guarded(kind):
+        def download(self) -> None:
+            if not download:
+                raise must(
+                    f"dataset tonic:{name}",
+                    "under the data root",
+                    f"nothing complete at {self.location_on_system}",
+                    "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download.",
+                )
+            with one_at_a_time(root):
+                if not self._check_exists():  # another worker may have been first
+                    super().download()
+
+    Guarded.__name__ = kind.__name__  # tonic names its folder by it
+    try:
+        recordings = Guarded(str(root), train=train)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # URLError is an OSError
+        raise UserError(
+            f"dataset tonic:{name} must be readable below {root}; got {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Check the network and the folder, or put the files there."
+        ) from error
+    recordings.__class__ = kind  # a class made in a function cannot be sent to another process
+    if not len(recordings):
+        where = recordings.location_on_system
+        raise must(f"dataset tonic:{name}", "a set with recordings", f"none at {where}", "Unpack its archives there.")
+    return recordings
