@@ -31,6 +31,8 @@ class Params(NamedTuple):
     refractory: int
     surrogate: Surrogate
     slope: float
+    pool: int = 1
+    """Average pooling behind the neurons, over windows of pool x pool that do not overlap."""
 
 
 class State(NamedTuple):

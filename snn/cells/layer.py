@@ -20,6 +20,8 @@ class SpikingLayer(TimedNeurons):
     Args:
         options: what neurons, and which engine runs them.
         threshold: [C], one for each channel, in place of ``options.threshold``.
+        pool: the spikes leave as their means over windows of pool x pool, as if `torch.nn.AvgPool2d` stood behind; the
+            fused engine does both in one pass over memory.
 
     Raises:
         UserError: the options contradict each other, the engine cannot express them or is not installed.
@@ -28,12 +30,12 @@ class SpikingLayer(TimedNeurons):
     threshold: Tensor
     decay: Tensor
 
-    def __init__(self, options: NeuronOptions, threshold: Tensor | None = None) -> None:
+    def __init__(self, options: NeuronOptions, threshold: Tensor | None = None, pool: int = 1) -> None:
         super().__init__()
         if problems := options.problems():
             raise UserError("\n".join(problems))
         self.options = options = options.resolved()
-        self.run = engine(options.engine)
+        self.run, self.pool = engine(options.engine), pool
         value = torch.tensor(options.threshold) if threshold is None else threshold.detach().clone()
         self.register_buffer("threshold", value)
         decay = 1.0 if options.decay is None else options.decay
@@ -59,6 +61,7 @@ class SpikingLayer(TimedNeurons):
             refractory=o.refractory,
             surrogate=o.surrogate,
             slope=o.slope,
+            pool=self.pool,
         )
 
     def scan(self, drive: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -68,17 +71,20 @@ class SpikingLayer(TimedNeurons):
             drive: [T, B, C, ...] fp32, bf16 or fp64.
             state: after an earlier part of the same run (`State.detached` cuts its gradient); None: the state of rest.
 
-        Returns: (spikes in {0, 1} of the shape, type and memory layout of ``drive``, the state after step T).
+        Returns: (spikes in {0, 1} of the shape, type and memory layout of ``drive``, or with ``pool`` their means
+        [T, B, C, H // pool, W // pool]; the state after step T).
         """
         if drive.ndim < 3 or drive.shape[0] == 0:
             raise must(
                 "the drive of spiking neurons", "[T, B, C, ...] with T > 0", list(drive.shape), "Give more steps."
             )
+        if self.pool > 1 and drive.ndim != 5:
+            raise must("the drive of pooled neurons", "[T, B, C, H, W]", list(drive.shape), "Leave out the pooling.")
         return self.run(drive, state, self.params(drive.ndim - 1))
 
     def forward(self, drive: Tensor) -> Tensor:
-        """drive: [T, B, C, ...] -> spikes in {0, 1} of the same shape, from the state of rest."""
+        """drive: [T, B, C, ...] -> spikes in {0, 1} of the same shape (pooled: see `scan`), from the state of rest."""
         return self.scan(drive)[0]
 
     def extra_repr(self) -> str:
-        return f"{self.options.neuron}, engine={self.options.engine}"
+        return f"{self.options.neuron}, engine={self.options.engine}" + (f", pool={self.pool}" if self.pool > 1 else "")

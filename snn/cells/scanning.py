@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from snn.cells.adaptive import adaptive_lif_step
@@ -30,7 +31,8 @@ def eager_scan(drive: Tensor, state: State | None, p: Params) -> tuple[Tensor, S
         drive: [T, B, C, ...].
         state: None for the state of rest.
 
-    Returns: (spikes in {0, 1}: [T, B, C, ...] in the type and memory layout of ``drive``, the state after step T).
+    Returns: (spikes in {0, 1}: [T, B, C, ...] in the type and memory layout of ``drive``, or their means where
+    ``p.pool`` > 1; the state after step T).
     """
     step = STEPS[p.neuron]
     state = start(drive[0], p) if state is None else state
@@ -38,7 +40,14 @@ def eager_scan(drive: Tensor, state: State | None, p: Params) -> tuple[Tensor, S
     for x in drive.unbind(0):
         fired, state = step(x, state, p)
         spikes.append(fired.to(drive.dtype))
-    return stack_like(spikes, drive), state
+    return pooled(stack_like(spikes, drive), p.pool), state
+
+
+def pooled(spikes: Tensor, pool: int) -> Tensor:
+    """spikes: [T, B, C, H, W] -> their means over windows of pool x pool, [T, B, C, H // pool, W // pool]."""
+    if pool == 1:
+        return spikes
+    return F.avg_pool2d(spikes.flatten(0, 1), pool).unflatten(0, spikes.shape[:2])
 
 
 def stack_like(steps: list[Tensor], drive: Tensor) -> Tensor:

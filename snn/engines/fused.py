@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from snn.cells.firing import Params, State
-from snn.cells.scanning import eager_scan, inverse, memory_order
+from snn.cells.scanning import eager_scan, inverse, memory_order, pooled
 from snn.engines import native
 
-SCRATCH = 2**18
-"""Bytes a thread may use for what happened to its block of neurons: a part of the second-level cache."""
-BLOCKS = (64, 1024)
-"""Fewest and most neurons in a block."""
+SCRATCH = 2**14
+"""Bytes a thread may use for what happened to its block of neurons: a third of a small first-level cache."""
+FEWEST = 128
+"""Neurons in a block, however many the steps."""
+LONGEST_LINE = 1024
+"""Neurons in a line that are pooled as one block."""
 COMPILED_STEPS = 32
 """Steps in one compiled graph on CUDA, which are unrolled."""
 
@@ -31,38 +33,60 @@ def scan(drive: Tensor, state: State | None, p: Params) -> tuple[Tensor, State]:
         return _compiled_scan(drive, state, p)
     if drive.device.type != "cpu" or drive.dtype not in (torch.float32, torch.bfloat16):
         return eager_scan(drive, state, p)
-    if native.library(_variant(drive, p)) is None:
+    pool = p.pool if _poolable(drive, p.pool) else 1
+    variant = _variant(drive, p, pool)
+    if native.library(variant) is None:
         return eager_scan(drive, state, p)
     before = (None,) * len(State._fields) if state is None else state
-    spikes, *after = _Scan.apply(drive, p.decay, p, *before)  # type: ignore[misc]
-    return spikes, State(*after)
+    spikes, *after = _Scan.apply(drive, p.decay, p, variant, *before)  # type: ignore[misc]
+    return pooled(spikes, p.pool // pool), State(*after)
 
 
-def _variant(drive: Tensor, p: Params) -> native.Variant:
+def _poolable(drive: Tensor, pool: int) -> bool:
+    """Whether the kernel can pool: the windows cover the pictures, and these lie in memory line by line."""
+    return pool > 1 and not (drive.shape[-1] % pool or drive.shape[-2] % pool) and _lines(drive) is not None
+
+
+def _lines(drive: Tensor) -> tuple[int, int] | None:
+    """(neurons in a line of pixels, channels of a pixel that lie together) of [T, B, C, H, W]."""
+    channels, width = drive.shape[2], drive.shape[4]
+    order = memory_order(drive)
+    if order == [0, 1, 3, 4, 2]:
+        return width * channels, channels
+    return (width, 1) if order == [0, 1, 2, 3, 4] else None
+
+
+def _variant(drive: Tensor, p: Params, pool: int) -> native.Variant:
     return native.Variant(
         kind=native.KINDS[p.neuron],
         hard=p.reset == "hard",
         resting=p.refractory > 0,
+        learned=p.decay.requires_grad,
         bf16=drive.dtype == torch.bfloat16,
         surrogate=native.SURROGATES[p.surrogate],
+        pool=pool,
     )
 
 
 class _Scan(torch.autograd.Function):
-    """(drive, decay, params, v, current, adaptation, rest) -> (spikes, v, current, adaptation, rest)."""
+    """(drive, decay, params, variant, v, current, adaptation, rest) -> (spikes, v, current, adaptation, rest)."""
 
     @staticmethod
-    def forward(ctx: Any, drive: Tensor, decay: Tensor, p: Params, *state: Tensor | None) -> tuple[Tensor | None, ...]:
-        ctx.order, ctx.shape, ctx.p, ctx.variant = memory_order(drive), drive.shape, p, _variant(drive, p)
+    def forward(
+        ctx: Any, drive: Tensor, decay: Tensor, p: Params, variant: native.Variant, *state: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        ctx.order, ctx.p, ctx.variant = memory_order(drive), p, variant
+        ctx.lines = (_lines(drive) if variant.pool > 1 else None) or (drive[0].numel(), 1)
         rows = _rows(drive, ctx.order)
         before = [None if part is None else _row(part, ctx.order) for part in state]
         threshold = _threshold(p, drive, ctx.order)
         wanted = (True, p.neuron == "cuba-lif", p.neuron == "adaptive-lif", p.refractory > 0)
-        spikes = torch.empty(rows.shape, dtype=drive.dtype)
+        shape = [size // variant.pool if axis > 2 else size for axis, size in enumerate(drive.shape)]
+        spikes = torch.empty([shape[axis] for axis in ctx.order], dtype=drive.dtype)
         after = [torch.empty(rows.shape[1:]) if want else None for want in wanted]
-        call = _call(rows, threshold, float(decay), p, before)
+        call = _call(rows, threshold, float(decay), p, before, ctx.lines, variant.pool)
         _point(call, ("spikes", "v", "current", "adapted", "rest"), (spikes, *after))
-        kernel = native.library(ctx.variant)
+        kernel = native.library(variant)
         assert kernel is not None
         kernel.scan_forward(call)
         ctx.save_for_backward(rows, decay, threshold, *before)
@@ -78,13 +102,13 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         rows, decay, threshold, *before = ctx.saved_tensors
         p: Params = ctx.p
-        call = _call(rows, threshold, float(decay), p, before)
+        call = _call(rows, threshold, float(decay), p, before, ctx.lines, ctx.variant.pool)
         of_spikes = None if grads[0] is None else _rows(grads[0].to(rows.dtype), ctx.order, dense=True)
         of_after = [None if grad is None else _row(grad, ctx.order) for grad in grads[1:4]]
         of_drive = torch.empty(rows.shape, dtype=rows.dtype)
         needed = ctx.needs_input_grad
-        of_before = [torch.empty(rows.shape[1:]) if needed[3 + i] else None for i in range(3)]
-        blocks = -(-call.neurons // call.block)
+        of_before = [torch.empty(rows.shape[1:]) if needed[4 + i] else None for i in range(3)]
+        blocks = call.neurons // call.line // ctx.variant.pool * -(-call.line // call.block)
         of_decay = torch.empty(blocks, dtype=torch.float64) if needed[1] else None
         _point(call, ("grad_spikes", "grad_v", "grad_current", "grad_adapted"), (of_spikes, *of_after))
         _point(call, ("grad_drive", "grad_v0", "grad_current0", "grad_adapted0"), (of_drive, *of_before))
@@ -95,7 +119,7 @@ class _Scan(torch.autograd.Function):
         back = inverse(ctx.order)
         decay_grad = None if of_decay is None else of_decay.sum().to(decay.dtype).view(decay.shape)
         state_grads = [None if part is None else part.permute(_inner(back)) for part in of_before]
-        return of_drive.permute(back), decay_grad, None, *state_grads, None
+        return of_drive.permute(back), decay_grad, None, None, *state_grads, None
 
 
 def _inner(order: list[int]) -> list[int]:
@@ -123,13 +147,30 @@ def _threshold(p: Params, drive: Tensor, order: list[int]) -> Tensor:
     return _row(p.threshold.expand(shape), order)
 
 
-def _call(rows: Tensor, threshold: Tensor, decay: float, p: Params, before: list[Tensor | None]) -> native.Layer:
-    steps, neurons = rows.shape[0], rows[0].numel()
-    fitting = SCRATCH // (4 * steps) // 16 * 16
+def _block(steps: int, line: int, channels: int, pool: int) -> int:
+    """Neurons of a line that one thread takes through all steps at a time, so that its scratch stays in the cache."""
+    if pool > 1:
+        whole = pool * channels
+        return line if line <= LONGEST_LINE else max(LONGEST_LINE // whole, 1) * whole
+    return max(SCRATCH // (4 * steps) // 16 * 16, FEWEST)
+
+
+def _call(
+    rows: Tensor,
+    threshold: Tensor,
+    decay: float,
+    p: Params,
+    before: list[Tensor | None],
+    lines: tuple[int, int],
+    pool: int,
+) -> native.Layer:
+    steps, (line, channels) = rows.shape[0], lines
     call = native.Layer(
         steps=steps,
-        neurons=neurons,
-        block=min(max(fitting, BLOCKS[0]), BLOCKS[1]),
+        neurons=rows[0].numel(),
+        line=line,
+        channels=channels,
+        block=_block(steps, line, channels, pool),
         drive_stride=rows.stride(0),
         period=threshold.numel(),
         threads=torch.get_num_threads(),

@@ -31,15 +31,18 @@ class Variant(NamedTuple):
     kind: int
     hard: bool
     resting: bool
+    learned: bool
     bf16: bool
     surrogate: int
+    pool: int
 
 
 class Layer(ctypes.Structure):
     """The arguments of one call; must match ``layer`` in scan.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("steps", "neurons", "block", "drive_stride", "period", "threads")),
+        *((name, ctypes.c_int64) for name in ("steps", "neurons", "line", "channels")),
+        *((name, ctypes.c_int64) for name in ("block", "drive_stride", "period", "threads")),
         *((name, ctypes.c_float) for name in ("decay", "synaptic_decay", "adaptation", "adaptation_decay")),
         *((name, ctypes.c_float) for name in ("refractory", "attached", "slope", "unused")),
         *((name, ctypes.c_void_p) for name in ("threshold", "drive", "v0", "current0", "adapted0", "rest0")),
