@@ -2,19 +2,41 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
+from backbone.errors import UserError
 from backbone.nets.blocks import StaticBackbone
-from snn.balancing import Thresholds
-from snn.conversion import lower, spiking
-from snn.counting import Tally, synapses
+from backbone.nets.folding import fold_batchnorm, trace
+from snn.counting import Tally, macs, synapses
+from snn.neurons import IntegrateFire
+from snn.pooling import running
+from snn.timed import TimeFolded
 
 
-def converted(net, steps=4):
-    graph = lower(net)
-    names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
-    one = Thresholds(torch.ones(1), torch.zeros(1, dtype=torch.bool))
-    return spiking(net, graph, dict.fromkeys(names, one), steps)
+def converted(net):
+    """A graph with neurons of threshold 1 where the ReLUs were, and max pooling along time."""
+    graph = fold_batchnorm(trace(net))
+    for name, module in list(graph.named_modules()):
+        if isinstance(module, nn.ReLU):
+            graph.set_submodule(name, IntegrateFire(torch.ones(1), torch.zeros(1, dtype=torch.bool)))
+        elif isinstance(module, nn.MaxPool2d):
+            graph.set_submodule(name, running(module))
+    return graph
+
+
+class Tallied(TimeFolded):
+    """Runs a graph and tallies what its neurons and pools send; keeps it, too."""
+
+    def __init__(self, graph, steps, tally):
+        super().__init__(graph, steps, False)
+        self.tally, self.sent = tally, {}
+
+    def run_node(self, n):
+        out = super().run_node(n)
+        if n.op == "call_module" and n.target in self.tally.fan_out:
+            self.sent[n.target] = out.unflatten(0, (self.steps, -1)).clone()
+            self.tally.add(n.target, self.sent[n.target])
+        return out
 
 
 def conv_targets(conv, channel, row, column, size):
@@ -40,7 +62,7 @@ def test_fan_out_against_a_loop_over_synapses():
     with torch.no_grad():
         second.weight[0, 1, 2, :] = 0  # pruned synapses are none
         linear.weight[2, 5:9] = 0
-    found = synapses(converted(net).graph, head, (1, 10, 10))
+    found = synapses(converted(net), head, (1, 10, 10))
     first = torch.zeros(2, 10, 10)
     for c, i, j in itertools.product(range(2), range(10), range(10)):
         first[c, i, j] = len(list(conv_targets(second, c, i // 2, j // 2, 5)))
@@ -52,7 +74,7 @@ def test_fan_out_against_a_loop_over_synapses():
 
 def test_macs_against_a_loop():
     net = StaticBackbone((1, 5, 5), [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()], nn.Flatten(), "full").eval()
-    found = synapses(converted(net).graph, nn.Linear(50, 3), (1, 5, 5))
+    found = synapses(converted(net), nn.Linear(50, 3), (1, 5, 5))
     first = sum(len(list(conv_targets(net.body[0], 0, i, j, 5))) for i in range(5) for j in range(5))
     assert first == 2 * (3 * 5 - 2) ** 2  # rows x columns of the 3x3 windows that lie inside
     assert (found.macs, found.analog_macs) == (first + 150, first)
@@ -61,7 +83,7 @@ def test_macs_against_a_loop():
 def test_a_residual_addition_is_one_more_synapse(residual_net):
     for parameter in residual_net.parameters():
         parameter.data.fill_(1.0)
-    found = synapses(converted(residual_net).graph, nn.Linear(4, 3), (2, 8, 8))
+    found = synapses(converted(residual_net), nn.Linear(4, 3), (2, 8, 8))
     # the stem's neurons feed a 3x3 convolution to 4 channels, and the addition behind it
     assert found.fan_out["body.0.1"][0, 4, 4] == 4 * 9 + 1
     assert found.fan_out["body.0.1"][0, 0, 0] == 4 * 4 + 1
@@ -72,7 +94,7 @@ def test_a_residual_addition_is_one_more_synapse(residual_net):
 )
 def test_every_neuron_under_a_pool_counts_once_per_bin(pool, reached):
     net = StaticBackbone((1, 4, 4), [nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Sequential(pool, nn.Flatten()), "full").eval()
-    fan_out = synapses(converted(net).graph, nn.Linear(net.feature_dim, 1), (1, 4, 4)).fan_out["body.1"]
+    fan_out = synapses(converted(net), nn.Linear(net.feature_dim, 1), (1, 4, 4)).fan_out["body.1"]
     if reached is None:  # bins of 4 into 3 are [0, 2), [1, 3), [2, 4): they overlap
         per_axis = torch.tensor([1.0, 2.0, 2.0, 1.0], dtype=torch.float64)
         assert torch.equal(fan_out[0], per_axis[:, None] * per_axis)
@@ -80,32 +102,88 @@ def test_every_neuron_under_a_pool_counts_once_per_bin(pool, reached):
         assert torch.equal(fan_out, torch.full((1, 4, 4), float(reached), dtype=torch.float64))
 
 
-@torch.no_grad()
-def test_operations_of_a_simulation_against_a_loop_over_spikes(sequential_net, images):
-    net, head = converted(sequential_net, 4), nn.Linear(5, 3)
-    found = synapses(net.graph, head, net.in_shape)
-    tally = Tally(found.fan_out, [1, 2, 4])
-    seen = {}
-    tally_add = tally.add
-    tally.add = lambda layer, spikes: (seen.__setitem__(layer, spikes.clone()), tally_add(layer, spikes))
-    net.simulate(images, tally)
+def against_a_loop(graph, found, images, checkpoints):
+    """Run, and hold the tally against a loop over all spikes."""
+    tally = Tally(found.fan_out, checkpoints)
+    run = Tallied(graph, checkpoints[-1], tally)
+    run.run(images)
     for place, (layer, fan_out) in enumerate(found.fan_out.items()):
-        for k, steps in enumerate([1, 2, 4]):
-            fired = [tuple(index[2:].tolist()) for index in seen[layer][:steps].nonzero()]
+        for k, steps in enumerate(checkpoints):
+            fired = [tuple(index[2:].tolist()) for index in run.sent[layer][:steps].nonzero()]
             assert tally.spikes[place, k] == len(fired)
             assert tally.operations[place, k] == sum(float(fan_out[index]) for index in fired)
-    assert tally.spikes.sum() > 0
+    assert tally.spikes[:, -1].all()
+    return tally
+
+
+@torch.no_grad()
+def test_operations_of_a_simulation_against_a_loop_over_spikes(sequential_net, images):
+    graph, head = converted(sequential_net), nn.Linear(5, 3)
+    found = synapses(graph, head, (2, 8, 8))
+    tally = against_a_loop(graph, found, images, [1, 2, 4])
     before = tally.operations.clone()
-    net.simulate(images, tally)
+    Tallied(graph, 4, tally).run(images)
     assert torch.equal(tally.operations, 2 * before)  # tallies add up over chunks
 
 
 @torch.no_grad()
+def test_behind_a_max_pool_only_spikes_that_leave_it_cause_operations(exact, images):
+    stages = [nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), nn.Conv2d(3, 4, 3, padding=1)]
+    net = exact(StaticBackbone((2, 8, 8), [*stages, nn.ReLU()], nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), "full"))
+    net.body[1].weight.data.fill_(1 / 8)
+    graph = converted(net)
+    found = synapses(graph, nn.Linear(4, 3), (2, 8, 8))
+    assert found.relays == {"body.0.2"}
+    assert found.neurons == 3 * 64 + 4 * 16
+    assert not found.fan_out["body.0.1"].any()  # a neuron under a pool drives comparisons, not synapses
+    assert (found.fan_out["body.0.2"][0, 0, 0], found.fan_out["body.0.2"][0, 1, 1]) == (4 * 4, 4 * 9)
+    tally = against_a_loop(graph, found, images, [2, 4])
+    places = list(found.fan_out)
+    under, behind = (tally.spikes[places.index(name), -1] for name in ("body.0.1", "body.0.2"))
+    assert 0 < behind < under
+
+
+def test_a_pool_of_analog_values_is_no_relay():
+    net = StaticBackbone((1, 4, 4), [nn.MaxPool2d(2), nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Flatten(), "full").eval()
+    found = synapses(converted(net), nn.Linear(4, 1), (1, 4, 4))
+    assert (found.relays, found.analog_driven) == (frozenset(), 4)
+
+
+def test_synapses_of_the_input_are_those_of_the_first_layer(residual_net):
+    for parameter in residual_net.parameters():
+        parameter.data.fill_(1.0)
+    found = synapses(converted(residual_net), nn.Linear(4, 3), (2, 8, 8))
+    assert (found.input_fan_out[0, 4, 4], found.input_fan_out[1, 0, 0]) == (4 * 9, 4 * 4)
+    assert int(found.input_fan_out.sum()) == found.analog_macs  # a dense input does every multiplication
+    assert found.analog_driven == 4 * 64
+    assert found.neurons == sum(fan_out.numel() for fan_out in found.fan_out.values())
+
+
+def test_macs_of_an_analog_network_with_normalisation_and_pruned_weights():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    net[0].weight.data.fill_(1.0)[1] = 0
+    # one of the two kernels is left: (3 * 4 - 2) ** 2 multiplications inside the picture
+    assert macs(fx.symbolic_trace(net), nn.Linear(8, 3), (1, 4, 4)) == 100 + 24
+
+
+def test_a_simulation_of_another_length_is_refused():
+    with pytest.raises(UserError, match="the simulation must be 4 steps long; got 3"):
+        Tally({"a": torch.ones(2)}, [2, 4]).add("a", torch.zeros(3, 1, 2))
+
+
+def test_counts_in_bfloat16_are_exact():
+    tally = Tally({"a": torch.ones(2, dtype=torch.float64)}, [300])
+    tally.add("a", torch.ones(300, 1, 2, dtype=torch.bfloat16))  # which itself cannot count beyond 256
+    assert tally.spikes.tolist() == [[600.0]]
+
+
+@torch.no_grad()
 def test_state_of_a_tally_survives(sequential_net, images):
-    net = converted(sequential_net, 2)
-    fan_out = synapses(net.graph, nn.Linear(5, 3), net.in_shape).fan_out
+    graph = converted(sequential_net)
+    fan_out = synapses(graph, nn.Linear(5, 3), (2, 8, 8)).fan_out
     first, second = Tally(fan_out, [1, 2]), Tally(fan_out, [1, 2])
-    net.simulate(images, first)
+    Tallied(graph, 2, first).run(images)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.spikes, second.spikes)
     assert torch.equal(first.operations, second.operations)
+    assert second.seen == set(fan_out)

@@ -1,0 +1,210 @@
+"""What a spiking network costs beside the network it came from: operations, memory, and energy under named models.
+
+Energy counts arithmetic only. Fetching weights and potentials is left out, and is known to dominate: 64 bits from an
+8 KiB cache take 10 pJ in the same table, from DRAM 1,300 to 2,600 pJ, an fp32 addition 0.9 pJ (Horowitz 2014). Nothing
+here is a measurement of a chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, fx, nn
+
+from backbone.contract import Row
+from backbone.errors import must
+from snn.counting import Synapses, Tally, macs
+from snn.spiking import peak_bytes
+
+CAPTION = (
+    "Per image. Energy is arithmetic only, under the cost model named beside it: MACs, ACs, and one AC (leaky neurons:"
+    " one MAC) for every neuron and step; no memory traffic, which is known to dominate, so no chip's energy."
+)
+"""Goes with every table of `costs`."""
+
+POTENTIAL_BYTES = 4
+"""A membrane potential, and a drive that is kept: float32."""
+
+InputLayer = Literal["once", "every step", "spikes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Energy of one operation on a named process: mac_pj multiplies and adds, ac_pj only adds; in picojoule."""
+
+    name: str
+    mac_pj: float
+    ac_pj: float
+    source: str
+
+
+FP32 = CostModel(
+    name="45nm fp32",
+    mac_pj=4.6,
+    ac_pj=0.9,
+    source="Horowitz 2014 (ISSCC, doi 10.1109/ISSCC.2014.6757323), figure 1.1.9: multiply 3.7, add 0.9",
+)
+INT8 = CostModel(
+    name="45nm int8",
+    mac_pj=0.23,
+    ac_pj=0.03,
+    source="Horowitz 2014, figure 1.1.9: multiply 0.2, add 0.03; an accumulator of 32 bits would take 0.1 for the add",
+)
+COST_MODELS = (FP32, INT8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one network for one image at a time.
+
+    Attributes:
+        parameters, buffers: of the network and its read-out.
+        state: potentials, and the input layer's result when it is computed once and kept. Spikes are not stored.
+        activations: the largest values an analog network holds at the same time.
+    """
+
+    parameters: int
+    buffers: int
+    state: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.buffers + self.state + self.activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Operations on one image: multiply-accumulates, accumulates, and updates of neurons."""
+
+    macs: float
+    acs: float = 0.0
+    updates: float = 0.0
+
+    def energy_nj(self, model: CostModel, update: Literal["AC", "MAC"] = "AC") -> float:
+        """Nanojoule of arithmetic; an update is one operation of the kind named."""
+        each = model.ac_pj if update == "AC" else model.mac_pj
+        return (self.macs * model.mac_pj + self.acs * model.ac_pj + self.updates * each) / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analog:
+    """The network a spiking one is compared with."""
+
+    macs: int
+    memory: Memory
+
+
+def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> Analog:
+    """Operations and memory of an analog network on one image, zero weights and padding left out.
+
+    Args:
+        graph: traced, BatchNorm folded (`snn.conversion.lower`).
+        head: its read-out.
+        in_shape: (C, H, W) of one image.
+    """
+    parameters, buffers = _stored(graph, head)
+    peak = peak_bytes(graph, in_shape)
+    memory = Memory(parameters=parameters, buffers=buffers, activations=peak)
+    return Analog(macs=macs(graph, head, in_shape), memory=memory)
+
+
+def spiking_memory(
+    graph: fx.GraphModule, head: nn.Linear, structure: Synapses, input_layer: InputLayer = "once"
+) -> Memory:
+    """Memory of a spiking network that keeps one potential per neuron, whatever the number of steps.
+
+    Args:
+        graph: its activations are neurons.
+        head: its read-out.
+        structure: of both.
+        input_layer: as in `costs`; a result that is kept takes memory.
+    """
+    parameters, buffers = _stored(graph, head)
+    kept = structure.analog_driven if input_layer == "once" else 0
+    state = POTENTIAL_BYTES * (structure.neurons + kept)
+    return Memory(parameters=parameters, buffers=buffers, state=state)
+
+
+def operations(structure: Synapses, tally: Tally, images: int) -> list[float]:
+    """Synaptic operations of one image up to each checkpoint of a tally, those of max pools and input spikes included.
+
+    Raises:
+        UserError: the spikes that leave a max pool were not tallied, so that what they cause would be missing.
+    """
+    missing = sorted(structure.relays - tally.seen)
+    if missing:
+        raise must("spikes of max pools", "tallied", f"none of {', '.join(missing)}", "Call `Tally.add` with them.")
+    return (tally.operations.sum(0) / images).tolist()
+
+
+def costs(
+    reference: Analog,
+    structure: Synapses,
+    memory: Memory,
+    steps: Sequence[int],
+    acs: Sequence[float],
+    *,
+    input_layer: InputLayer = "once",
+    update: Literal["AC", "MAC"] = "AC",
+) -> list[Row]:
+    """What one image costs: a row for the analog network, and one for the spiking network at each number of steps.
+
+    ACs are synaptic operations that spikes cause, MACs those of the layers before the first neurons, updates neurons
+    times steps: every neuron adds its drive at every step, spikes or not. Resets, comparisons and ReLUs are left out.
+    With enough steps a spiking network does more operations than the analog one, and the rows say so. Show them with
+    `CAPTION`.
+
+    Args:
+        reference: the analog network.
+        structure: synapses of the spiking network.
+        memory: of the spiking network (`spiking_memory`).
+        steps: numbers of steps T.
+        acs: synaptic operations of one image up to each of them (`operations`).
+        input_layer: what the layers before the first neurons do. "once": the image is constant, and their result is
+            kept; "every step": it changes, or nothing is kept; "spikes": the input is spikes, whose operations are
+            already in ``acs`` (tallied with `Synapses.input_fan_out`).
+        update: "MAC" for leaky neurons, which multiply their potential at every step.
+
+    Returns: rows of network, steps, macs, acs, neuron_updates, memory_bytes, and for each of `COST_MODELS` the energy
+        in nJ and its ratio to the analog network's.
+
+    Source: prices: Horowitz 2014. Charging neuron updates, which most publications leave out: Lemaire et al. 2022
+    (arXiv 2210.13107), section 3.
+    """
+    ann = Work(macs=reference.macs)
+    rows: list[Row] = [_row("ANN", None, ann, ann, reference.memory, update)]
+    for t, caused in zip(steps, acs, strict=True):
+        times = {"once": 1, "every step": t, "spikes": 0}[input_layer]
+        work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
+        rows.append(_row("SNN", t, work, ann, memory, update))
+    return rows
+
+
+def _row(
+    network: str, steps: int | None, work: Work, ann: Work, memory: Memory, update: Literal["AC", "MAC"]
+) -> dict[str, str | int | float | None]:
+    row: dict[str, str | int | float | None] = {
+        "network": network,
+        "steps": steps,
+        "macs": work.macs,
+        "acs": work.acs,
+        "neuron_updates": work.updates,
+        "memory_bytes": memory.total,
+    }
+    for model in COST_MODELS:
+        energy, reference = work.energy_nj(model, update), ann.energy_nj(model)
+        row[f"energy_nj ({model.name})"] = energy
+        row[f"energy_vs_ann ({model.name})"] = energy / reference
+    return row
+
+
+def _stored(graph: fx.GraphModule, head: nn.Linear) -> tuple[int, int]:
+    """Bytes of (parameters, buffers)."""
+    return _bytes([*graph.parameters(), *head.parameters()]), _bytes([*graph.buffers(), *head.buffers()])
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
