@@ -202,7 +202,10 @@ class SpikingNetwork(nn.Module):
         return found
 
     def forward_steps(self, x: Tensor, watch: Watch | None = None) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; without a gradient, in parts of the batch."""
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; without a gradient, in parts of the batch.
+
+        ``watch`` is for runs without a gradient: it sees all spikes.
+        """
         if torch.is_grad_enabled():
             return self._unroll(x, watch)
         steps = x.shape[1] if x.ndim == 5 else self.steps
@@ -225,7 +228,7 @@ class SpikingNetwork(nn.Module):
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
         wanted, truncate = self._checkpoint_steps(steps), self.options.truncate
-        if wanted is None and truncate is None:
+        if (wanted is None and truncate is None) or not torch.is_grad_enabled():
             return self.run_chunk(x, {}, steps, watch)[0]
         known: Tensor | Mapping[str, Tensor] = x if frames else self.constants(x)
         features, states = [], {}
@@ -233,24 +236,18 @@ class SpikingNetwork(nn.Module):
             part = known[:, first:last] if isinstance(known, Tensor) else known
             if truncate is not None and first % truncate == 0:
                 states = {name: state.detached() for name, state in states.items()}
-            out, states = self._run_kept(part, states, last - first, watch, kept=wanted is None)
+            run = self.run_chunk if wanted is None else self._run_again
+            out, states = run(part, states, last - first)
             features.append(out)
         return torch.cat(features)
 
-    def _run_kept(
-        self, x: Tensor | Mapping[str, Tensor], states: States, steps: int, watch: Watch | None, kept: bool
-    ) -> tuple[Tensor, States]:
-        """`run_chunk`; unless ``kept``, what lies between its two ends is computed again for the backward pass."""
-        if kept or not torch.is_grad_enabled():
-            return self.run_chunk(x, states, steps, watch)
+    def _run_again(self, x: Tensor | Mapping[str, Tensor], states: States, steps: int) -> tuple[Tensor, States]:
+        """`run_chunk`, but what lies between its two ends is computed again for the backward pass."""
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
             return nullcontext(), _unchanged_statistics(self.graph)
 
-        def run(x: Tensor | Mapping[str, Tensor], states: States) -> tuple[Tensor, States]:
-            return self.run_chunk(x, states, steps)
-
-        return checkpoint(run, x, states, use_reentrant=False, context_fn=contexts)  # type: ignore[return-value]
+        return checkpoint(self.run_chunk, x, states, steps, use_reentrant=False, context_fn=contexts)  # type: ignore[return-value]
 
     def _checkpoint_steps(self, steps: int) -> int | None:
         if self.options.checkpoint_steps is None and self.recompute and self.training:

@@ -196,7 +196,7 @@ def _channels(net: Any) -> dict[str, int]:
     training = net.training
     net.eval()
     with torch.no_grad():
-        net(torch.zeros(1, *net.in_shape, device=next(net.parameters()).device))
+        net(torch.zeros(1, *net.in_shape))
     net.train(training)
     for handle in handles:
         handle.remove()

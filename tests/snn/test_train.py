@@ -1,0 +1,262 @@
+"""The experiment snn.train: learning from scratch, from a trained network and from a teacher, and what it reports."""
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from backbone.checkpoint import load_model
+from backbone.data.sets import Data, MemorySplit
+from backbone.errors import UserError
+from backbone.experiments.beginning import begin
+from backbone.experiments.configs import EvaluateConfig, TrainConfig
+from backbone.experiments.evaluate import Evaluate
+from backbone.experiments.train import Train
+from backbone.nets.classifier import build
+from backbone.seeding import seed_everything
+from snn.counting import synapses
+from snn.survey import Survey, wiring
+from snn.train import SpikingTrain
+from snn.train_configs import SpikingTrainConfig
+
+NET = {"backbone": "mlp", "backbone_options": {"width": 0.25}}
+CONFIG = SpikingTrainConfig(**NET, steps=3, epochs=6, batch_size=32, precision="fp32")
+
+
+def run(kind, config, services):
+    config = config.resolved()
+    assert config.problems() == []
+    seed_everything(config.seed)
+    work = kind(config, services)
+    state = work.start()
+    while work.step(state):
+        pass
+    return work.finish(state)
+
+
+@dataclass
+class Lent:
+    """The services of the runner, kept in memory."""
+
+    trial_dir: Path
+    inputs: dict
+    device: str = "cpu"
+    data_root: Path = Path("nowhere")
+    download: bool = False
+    logged: list = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+
+    def log(self, step, metrics):
+        self.logged.append((step, dict(metrics)))
+
+    def progress(self, done, total, text=""):
+        assert 0 < done <= total
+
+    def provenance(self, **facts):
+        self.facts |= facts
+
+    def table(self, title, rows):
+        pass
+
+
+@pytest.fixture(scope="module")
+def services():
+    return Lent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, services):
+    """A finished training from scratch: its folder, result and services."""
+    lent = services(tmp_path_factory.mktemp("spiking"), {})
+    return lent.trial_dir, run(SpikingTrain, CONFIG, lent), lent
+
+
+@pytest.fixture(scope="module")
+def analog(tmp_path_factory, services):
+    """Two analog networks, ReLU and QCFS: their folders."""
+    plain = TrainConfig(**NET, epochs=6, batch_size=32, precision="fp32")
+    folders = {}
+    for name, adapter in (("relu", None), ("qcfs", "snn.qcfs")):
+        folders[name] = tmp_path_factory.mktemp(name)
+        run(Train, replace(plain, adapter=adapter), services(folders[name], {}))
+    return folders
+
+
+def test_it_learns_the_digits_and_reports_what_it_declares(made):
+    folder, result, lent = made
+    assert set(result.metrics) == {metric.name for metric in SpikingTrainConfig.metrics}
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert result.metrics["test/accuracy"] > 0.95
+    curve, layers = result.tables["accuracy_vs_steps"], result.tables["layers"]
+    assert [row["steps"] for row in curve] == [1, 2, 3]
+    assert curve[-1]["accuracy"] == result.metrics["test/accuracy"]
+    assert [row["layer"] for row in layers] == ["tail.2", "tail.4"]
+    assert sum(row["synaptic_operations"] for row in layers) == pytest.approx(result.metrics["synaptic_operations"])
+    assert all(0 < row["firing_rate"] < 1 and 0 <= row["silent_share"] < 1 for row in layers)
+    assert set(result.figures) == {"loss", "accuracy", "accuracy_vs_steps", "operations_vs_steps"}
+    assert len(lent.logged) == 6 and lent.facts["precision"] == "fp32"
+    assert all((folder / path).is_file() for path in result.artifacts.values())
+
+
+def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
+    folder, result, _ = made
+    _, about = load_model(folder / "model")
+    assert about["adapters"] == [{"name": "snn.spiking", "options": {"decay": 0.5, "slope": 2.0, "steps": 3}}]
+    again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
+    assert again.metrics["accuracy"] == result.metrics["test/accuracy"]
+    assert again.metrics["loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
+
+
+def test_the_adapter_in_backbone_train_is_the_same_network(made, services, tmp_path):
+    spikes = {"adapter": "snn.spiking", "adapter_options": {"steps": 3}}
+    plain = TrainConfig(**NET, **spikes, epochs=6, batch_size=32, precision="fp32")
+    assert run(Train, plain, services(tmp_path, {})).metrics["test/loss"] == pytest.approx(
+        made[1].metrics["test/loss"], rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["relu", "qcfs"])
+def test_from_a_trained_network_it_begins_as_the_converted_one(analog, services, tmp_path, kind):
+    config = replace(CONFIG, from_trial="x", steps=8, epochs=1, lr=1e-9)
+    lent = services(tmp_path, {"trained": analog[kind]})
+    result = run(SpikingTrain, config, lent)
+    analog_accuracy = load_model(analog[kind] / "model")[1]["test_accuracy"]
+    assert result.metrics["test/accuracy"] > analog_accuracy - 0.05
+    names = [adapter["name"] for adapter in load_model(tmp_path / "model")[1]["adapters"]]
+    assert names == (["snn.spiking"] if kind == "relu" else ["snn.qcfs", "snn.spiking"])
+    assert run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path})).metrics[
+        "accuracy"
+    ] == pytest.approx(result.metrics["test/accuracy"])
+
+
+def test_fine_tuning_from_a_trained_network_gains_at_few_steps(analog, services, tmp_path):
+    config = replace(CONFIG, from_trial="x", steps=1, epochs=3)
+    accuracies = []
+    for name, lr in (("before", 1e-9), ("after", None)):
+        lent = services(tmp_path / name, {"trained": analog["relu"]})
+        accuracies.append(run(SpikingTrain, replace(config, lr=lr), lent).metrics["test/accuracy"])
+    assert accuracies[1] > accuracies[0] + 0.02
+
+
+def test_a_teacher_changes_what_is_learned(analog, services, tmp_path):
+    config = replace(CONFIG, epochs=2, teacher="x", distill=1.0)
+    alone = run(SpikingTrain, replace(config, teacher=None, distill=0.5), services(tmp_path / "alone", {}))
+    taught = run(SpikingTrain, config, services(tmp_path / "taught", {"teacher": analog["relu"]}))
+    assert taught.metrics["test/loss"] != alone.metrics["test/loss"]
+    assert taught.metrics["test/accuracy"] > 0.5  # from the teacher's outputs alone, without a label
+
+
+def test_a_network_with_neurons_is_not_given_others(made, services, tmp_path):
+    config = replace(CONFIG, from_trial="x")
+    with pytest.raises(UserError, match=r"the network for snn\.train must be one without neurons so far"):
+        SpikingTrain(config.resolved(), services(tmp_path, {"trained": made[0]})).start()
+
+
+def test_training_goes_on_with_the_same_neurons(made, services, tmp_path):
+    config = TrainConfig(backbone="mlp", from_trial="x", epochs=1, lr=1e-9, precision="fp32")
+    result = run(Train, config, services(tmp_path, {"trained": made[0]}))
+    assert result.metrics["test/accuracy"] == pytest.approx(made[1].metrics["test/accuracy"], abs=0.02)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_options_of_neurons_are_checked_and_resolved():
+    assert SpikingTrainConfig().resolved().neurons() == {"decay": 0.5, "slope": 2.0}
+    hybrid = SpikingTrainConfig(from_trial="x").resolved()
+    assert (hybrid.neuron, hybrid.start, hybrid.learn_scale) == ("if", 0.5, True)
+    assert hybrid.resolved() == hybrid
+    assert hybrid.lr == pytest.approx(0.2 * SpikingTrainConfig().resolved().lr)
+    (problem,) = SpikingTrainConfig(neuron="if", decay=0.5).resolved().problems()
+    assert problem.startswith("--decay must be left out for neuron if; got 0.5.")
+    (problem,) = SpikingTrainConfig(distill=0.1).resolved().problems()
+    assert problem.startswith("--distill must be left out without a teacher")
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def classifier():
+    """An untrained network with spikes in all its layers, its statistics those of some batches."""
+    torch.manual_seed(0)
+    adapters = [{"name": "snn.spiking", "options": {"steps": 3, "decay": 0.9}}]
+    model = build("vgg-tiny", {"width": 0.5}, (1, 8, 8), 10, torch.zeros(1), torch.ones(1), adapters=adapters)
+    model.train()(torch.rand(64, 1, 8, 8))
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.constant_(norm.weight, 3.0)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_the_survey_counts_every_spike_and_synapse(classifier):
+    images, labels, spikes = torch.rand(50, 1, 8, 8), torch.arange(50) % 10, {}
+    survey = Survey(classifier, [1, 3])
+    survey.add(images, labels)
+    survey.add(images[:10], labels[:10])
+    both = torch.cat([images, images[:10]])
+    classifier.backbone.forward_steps(classifier.normalise(both), lambda name, s: spikes.update({name: s}))
+    curve, layers = survey.curve(), survey.layers()
+    assert curve[0]["spikes"] == sum(float(s[0].sum()) for s in spikes.values()) / 60
+    assert curve[1]["spikes"] == sum(float(s.sum()) for s in spikes.values()) / 60
+    for row, s in zip(layers, spikes.values(), strict=True):
+        assert row["firing_rate"] == pytest.approx(float(s.mean())) and s.any()
+        assert row["silent_share"] == pytest.approx(float((s.sum((0, 1)) == 0).float().mean()))
+        assert row["saturated_share"] == pytest.approx(float((s.sum(0) == 3).float().mean()))
+    right = classifier(both).argmax(1) == torch.cat([labels, labels[:10]])
+    assert survey.scores.correct[1] == right.sum()
+    fan_out = survey.structure.fan_out["body.2.2"]  # [32, 2, 2], to ten classes through pools to 1 x 1
+    assert torch.equal(fan_out, torch.full_like(fan_out, 10.0))
+
+
+def test_wiring_is_the_network_with_plain_layers_and_nothing_to_normalise(classifier):
+    before = copy.deepcopy(classifier.state_dict())
+    graph = wiring(classifier.backbone)
+    kinds = {type(module).__name__ for module in graph.modules()}
+    assert "BatchNorm2d" not in kinds and "SpikingActivation" not in kinds
+    structure = synapses(graph, classifier.head, (1, 8, 8))
+    assert structure.macs > structure.analog_macs == 8 * (3 * 8 - 2) ** 2  # 8 kernels of 3x3 on 8x8, borders cut
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+
+def recordings(count, seed):
+    """A bar that moves right (class 0) or left (1): one frame tells nothing, and its speed hides where it ends."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (count,), generator=generator)
+    start = torch.randint(0, 8, (count,), generator=generator)
+    frames = torch.zeros(count, 6, 2, 8, 8, dtype=torch.uint8)
+    for t in range(6):
+        column = (start + t * (1 - 2 * labels)) % 8
+        frames[torch.arange(count), t, 0, :, column] = 255
+        frames[torch.arange(count), t, 1, :, (column - 1 + 2 * labels) % 8] = 128
+    return MemorySplit(frames, labels)
+
+
+def test_recordings_train_one_frame_a_step(services, tmp_path, monkeypatch):
+    train, test = recordings(256, 0), recordings(64, 1)
+    data = Data(
+        *("moving", train, None, test, ("right", "left"), (2, 8, 8)),
+        *(torch.full((2,), 0.1), torch.full((2,), 0.25), "sha", 6),
+    )
+    monkeypatch.setattr("backbone.experiments.train.load", lambda *_, **__: data)
+    vgg = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}}
+    config = replace(CONFIG, **vgg, validation=0.0, translate=1, checkpoint_steps=4, epochs=4)
+    result = run(SpikingTrain, config, services(tmp_path, {}))
+    assert result.metrics["test/accuracy"] > 0.9
+    assert [row["steps"] for row in result.tables["accuracy_vs_steps"]] == [1, 2, 4, 6]
+    model, _ = load_model(tmp_path / "model")
+    assert result.metrics["analog_macs"] == 6 * synapses(wiring(model.backbone), model.head, (2, 8, 8)).analog_macs
+    assert begin(config.resolved(), data, None).model(train.images[:2]).shape == (2, 2)
