@@ -19,7 +19,6 @@ Batches = Callable[[], Iterable[Tensor]]
 
 CANDIDATES = 95
 """Thresholds tried by ``mse``: the maximum times 1, 0.99, ..., 0.06."""
-LTB_RATE = 1.0
 LTB_UPDATES = 400
 LTB_TOLERANCE = 1e-3
 """``ltb`` ends after so many batches, or when one adds less than this share to the thresholds of every layer."""
@@ -117,9 +116,10 @@ def local_balance(
         y = min(x, theta)
 
     x are an activation's outputs on the batch, by channel; y is what the next layers see, so that they adapt to clipped
-    inputs, as in a spiking network. As the error falls with every larger theta, where it stops is what regularises:
-    here when no layer's thresholds grow by more than `LTB_TOLERANCE` in a batch, or after `LTB_UPDATES` batches (the
-    authors run 4000 with c = 1).
+    inputs, as in a spiking network. Here c = 1/2, so that the first line is theta <- mean(max(x, theta)): with the
+    authors' c = 1 a channel that is never far from its mean starts above its maximum, and thresholds cannot fall. As
+    the error falls with every larger theta, where it stops is what regularises: here when no layer's thresholds grow by
+    more than `LTB_TOLERANCE` in a batch, or after `LTB_UPDATES` batches (the authors run 4000).
 
     Returns: [C] or [1] >= 0 for every layer, 0 where nothing was ever active.
 
@@ -131,9 +131,8 @@ def local_balance(
     def update(name: str, output: Tensor) -> Tensor:
         values = columns(output, per)
         old = theta.get(name, values.new_zeros(values.shape[1]))
-        change = LTB_RATE * 2 * (values - old).clamp_min_(0).mean(0)
-        theta[name] = old + change
-        growth[name] = float(change.sum() / theta[name].sum().clamp_min(1e-12))
+        theta[name] = torch.maximum(values, old).mean(0)
+        growth[name] = float((theta[name] - old).sum() / theta[name].sum().clamp_min(1e-12))
         return torch.minimum(output, theta[name].view(1, -1, *[1] * (output.ndim - 2)))
 
     updates = 0

@@ -137,9 +137,9 @@ def test_local_balancing_follows_its_rule(two_relus, per):
     for update in range(1000):
         x = conv(images.split(20)[update % 3]).relu()
         dims = (0, 2, 3) if per == "channel" else (0, 1, 2, 3)
-        grown = first + 2 * (x - first).clamp_min(0).mean(dims, keepdim=True)
+        grown = first + (x - first).clamp_min(0).mean(dims, keepdim=True)
         y = linear(torch.minimum(x, grown).flatten(1)).relu()
-        wider = second + 2 * (y - second).clamp_min(0).mean(dims[:1] if per == "channel" else (0, 1), keepdim=True)
+        wider = second + (y - second).clamp_min(0).mean(dims[:1] if per == "channel" else (0, 1), keepdim=True)
         changes = [float((new - old).sum() / new.sum()) for new, old in ((grown, first), (wider, second))]
         first, second = grown, wider
         if max(changes) <= LTB_TOLERANCE:
@@ -149,3 +149,13 @@ def test_local_balancing_follows_its_rule(two_relus, per):
     largest = found(two_relus, images, "max", per=per)["body.0.1"].threshold
     assert bool((ours["body.0.1"] < largest).all())
     assert bool((ours["body.0.1"] > 0.3 * largest).all())
+
+
+@torch.no_grad()
+def test_local_balancing_never_exceeds_a_maximum_that_hardly_varies(two_relus):
+    two_relus.get_submodule("body.0.0").bias.fill_(100.0)
+    images = pictures(60)
+    ours = local_balance(two_relus, ["body.0.1"], lambda: images.split(20))["body.0.1"]
+    largest = found(two_relus, images, "max")["body.0.1"].threshold
+    assert bool((ours <= largest).all())
+    assert bool((ours > 0.97 * largest).all())
