@@ -1,8 +1,8 @@
 """What a spiking network costs beside the network it came from: operations, memory, and energy under named models.
 
 Energy counts arithmetic only. Fetching weights and potentials is left out, and is known to dominate: 64 bits from an
-8 KiB cache take 10 pJ in the same table, from DRAM 1,300 to 2,600 pJ, an fp32 addition 0.9 pJ (Horowitz 2014). Nothing
-here is a measurement of a chip.
+8 KiB cache take 10 pJ in the same table, from DRAM 1,300 to 2,600 pJ, an fp32 addition 0.9 pJ (Horowitz 2014).
+Yan et al. 2024 (arXiv 2409.08290) count it, and far fewer spikes pay. Nothing here is a measurement of a chip.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def costs(
     Returns: rows of network, steps, macs, acs, neuron_updates, memory_bytes, and for each of `COST_MODELS` the energy
         in nJ and its ratio to the analog network's.
 
-    Source: prices: Horowitz 2014. Charging neuron updates, which most publications leave out: Lemaire et al. 2022
-    (arXiv 2210.13107), section 3.
+    Source: prices: Horowitz 2014. Charging neuron updates, which most publications leave out: Lemaire et al. 2022, "An
+    analytical estimation of spiking neural networks energy efficiency".
     """
     ann = Work(macs=reference.macs)
     rows: list[Row] = [_row("ANN", None, ann, ann, reference.memory, update)]

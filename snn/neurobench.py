@@ -12,8 +12,9 @@ They agree with the package's (2.3) on the same networks, except where it depend
 - The footprint leaves potentials out; the package counts them after a run, as many as the last batch left in snnTorch's
   buffers.
 
-Both count operations at the borders exactly, leave biases out, take averages over images and sums over steps. Beside
-`snn.counting` the definitions differ: a scaled spike, and a pooled one, is a MAC here; a residual addition is nothing.
+Both count operations at the borders exactly, leave biases out, take averages over images and sums over steps. In
+`snn.counting` the definitions differ: here a scaled or average-pooled spike is a MAC, a pooled value counts once
+however many spikes made it, and a residual addition is nothing.
 
 Source: Yik et al. 2025 (doi 10.1038/s41467-025-56739-4, arXiv 2304.04640), section "Metrics".
 """

@@ -8,14 +8,19 @@ Footprint, both sparsities, dense and effective operations and membrane updates 
 where it does not depend on the batch.
 """
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from backbone.nets.classifier import build
+from snn.adapter import spiking
+from snn.adapter_options import SpikingOptions
 from snn.cells.layer import SpikingLayer
 from snn.cells.options import NeuronOptions
+from snn.counting import synapses
 from snn.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
 from snn.neurons import IntegrateFire
 from snn.timed import TimedNeurons, TimeFolded
@@ -163,6 +168,22 @@ def test_a_classifier_with_one_step():
     assert row["effective_acs"] == row["membrane_updates"] == 0
     assert 0 < row["effective_macs"] < row["dense_operations"]
     assert 0 < row["activation_sparsity"] < 1
+
+
+@torch.no_grad()
+def test_a_trainable_network_in_parts_of_its_steps_counts_as_in_one():
+    torch.manual_seed(0)
+    model = build("vgg-tiny", {}, (1, 8, 8), 10, torch.tensor([0.5]), torch.tensor([0.3])).eval()
+    images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
+    rows = []
+    for pieces in ({}, {"checkpoint_steps": 3}):
+        model.backbone = spiking(copy.deepcopy(analog := model.backbone), SpikingOptions(steps=4, **pieces)).eval()
+        rows.append(neurobench(model, [images]))
+        neurons = sum(layer.numel() for layer in synapses(model.backbone.graph, model.head, (1, 8, 8)).fan_out.values())
+        model.backbone = analog
+    assert rows[0] == rows[1]
+    assert rows[0]["activation_sparsity"] < 1
+    assert neurons < rows[0]["membrane_updates"] <= 4 * neurons  # all at the first step, then those that moved
 
 
 # --- beside the package ----------------------------------------------------------------------------------------------
