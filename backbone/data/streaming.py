@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -111,7 +112,10 @@ class Ahead:
     def __init__(self, store: ImageStore) -> None:
         self._store = store
         self._plan = _Plan()
-        self._loaded: Iterator[np.ndarray | UserError] | None = None
+        self._loading: list[Iterator[np.ndarray | UserError]] = []  # one, once there are processes
+        # The collector of garbage cycles would close the queues of processes before it tells them to stop, and then
+        # wait ten seconds. What a finalizer refers to it does not touch, so they are stopped in the right order.
+        weakref.finalize(self, self._loading.clear).atexit = False
 
     def take(self, wanted: Sequence[list[int]], position: int) -> np.ndarray:
         """The images of ``wanted[position]``, the positions of a batch in the store, while those after it are decoded.
@@ -120,18 +124,19 @@ class Ahead:
             UserError: a file has changed or gone since the set was opened.
         """
         self._plan.follow(wanted, position)
-        if self._loaded is None:
-            self._loaded = self._started()
+        if not self._loading:
+            self._loading.append(self._started())
         while True:
             try:
-                images = next(self._loaded)
+                images = next(self._loading[0])
             except BaseException:  # a process was killed, or the trial is told to stop: start afresh the next time
-                self._plan, self._loaded = _Plan(), None
+                self._plan = _Plan()
+                self._loading.clear()
                 raise
             if self._plan.arrived():
                 break
         if isinstance(images, UserError):
-            raise images
+            raise UserError(*images.args)
         return images
 
     def _started(self) -> Iterator[np.ndarray | UserError]:
@@ -146,8 +151,8 @@ class Ahead:
             )
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_store": self._store, "_plan": _Plan(), "_loaded": None}
+    def __reduce__(self) -> tuple[type[Ahead], tuple[ImageStore]]:
+        return Ahead, (self._store,)
 
 
 class _Plan(Sampler[list[int]]):

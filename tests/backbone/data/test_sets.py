@@ -1,3 +1,4 @@
+import gc
 import pickle
 
 import numpy as np
@@ -180,11 +181,11 @@ def test_a_pass_in_pieces_decodes_nothing_twice_and_starts_no_process_again(movi
     while len(found) < 40:
         for x, _ in streamed.batches(order[len(found) :], 4, "cpu"):
             found.extend(x)
-            processes |= {worker.pid for worker in streamed._ahead._loaded._workers}
+            processes |= {worker.pid for worker in streamed._ahead._loading[0]._workers}
             if len(found) % 8 == 0:
                 break
     assert torch.equal(torch.stack(found), held.images[order])
-    assert len(processes) == len(streamed._ahead._loaded._workers)
+    assert len(processes) == len(streamed._ahead._loading[0]._workers)
     assert streamed.store.decoded.tolist() == [1] * 40
 
 
@@ -208,12 +209,23 @@ def test_a_killed_process_is_an_error_and_the_next_pass_works(movies):
     held, streamed = movies
     order = torch.arange(40)
     next(streamed.batches(order, 4, "cpu"))
-    for worker in streamed._ahead._loaded._workers:
+    for worker in streamed._ahead._loading[0]._workers:
         worker.kill()
         worker.join()
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         batches(streamed, order, 1)
     assert torch.equal(torch.cat([x for x, _ in batches(streamed, order, 4)]), held.images)
+
+
+def test_processes_end_by_themselves_even_in_a_garbage_cycle(movies):
+    streamed = movies[1].select(torch.arange(40))
+    streamed._ahead = type(streamed._ahead)(streamed.store)
+    next(streamed.batches(torch.arange(40), 4, "cpu"))
+    workers = streamed._ahead._loading[0]._workers
+    streamed._ahead.itself = streamed._ahead
+    del streamed
+    gc.collect()
+    assert [worker.exitcode for worker in workers] == [0] * len(workers)  # -15: had to be terminated, after a wait
 
 
 def test_a_streamed_split_can_be_copied_while_it_streams(movies):
