@@ -49,7 +49,7 @@ class State(NamedTuple):
 
     def detached(self) -> State:
         """The same numbers without their history, for truncated backpropagation through time."""
-        return State(*(None if part is None else part.detach() for part in self))
+        return State(self.v.detach(), *(None if part is None else part.detach() for part in self[1:]))
 
 
 Step = Callable[[Tensor, State, Params], tuple[Tensor, State]]
@@ -89,6 +89,10 @@ def fire(u: Tensor, threshold: Tensor, state: State, p: Params) -> tuple[Tensor,
         state = state._replace(
             rest=torch.where(spikes.detach() > 0, float(p.refractory), (state.rest - 1).clamp_min(0))
         )
+    return spikes, state._replace(v=reset(u, spikes, p))
+
+
+def reset(u: Tensor, spikes: Tensor, p: Params) -> Tensor:
+    """v = u - theta s (soft) or u (1 - s) (hard); u, spikes: [B, C, ...]."""
     s = spikes.detach() if p.detach_reset else spikes
-    v = u - p.threshold * s if p.reset == "soft" else u * (1 - s)
-    return spikes, state._replace(v=v)
+    return u - p.threshold * s if p.reset == "soft" else u * (1 - s)

@@ -115,6 +115,8 @@ class NeuronOptions:
             found.append(("detach_reset", f"false ({self.neuron})", "true"))
         if self.neuron != "if" and self.decay == 1:
             found.append(("decay", "below 1", self.decay))
+        if self.neuron == "cuba-lif" and self.synaptic_decay == 0:
+            found.append(("synaptic_decay", "above 0", 0))
         if self.refractory and self.neuron != "cuba-lif":
             found.append(("refractory", "0, but for cuba-lif", self.refractory))
         return found

@@ -81,7 +81,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (d,) = ctx.saved_tensors
         return grads[0] * DERIVATIVES[ctx.surrogate](d, ctx.slope), None, None
 

@@ -99,7 +99,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, decay, threshold, *before = ctx.saved_tensors
         p: Params = ctx.p
         call = _call(rows, threshold, float(decay), p, before, ctx.lines, ctx.variant.pool)
