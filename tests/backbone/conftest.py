@@ -1,7 +1,7 @@
 """Small networks, sets and services that all tests of the trunk share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from backbone.data.sets import MemorySplit
+from backbone.nets.classifier import build
 from backbone.registry import Registry
+from backbone.training import Recipe, Trainer
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,6 +67,42 @@ def blobs():
         rows = torch.arange(shape[1]) * classes // shape[1]
         images += 120 * (rows == labels[:, None])[:, None, :, None]
         return MemorySplit(images.to(torch.uint8), labels)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_recipe():
+    return Recipe(
+        epochs=2,
+        batch_size=16,
+        optimizer="sgd",
+        lr=0.05,
+        momentum=0.9,
+        weight_decay=1e-3,
+        schedule="onecycle",
+        warmup=0.2,
+        label_smoothing=0.0,
+        flip="none",
+        translate=0,
+        cutout=0,
+        randaugment=0,
+        ema=0.0,
+        clip=0.0,
+        gradient_checkpointing=False,
+        seed=5,
+    )
+
+
+@pytest.fixture
+def trainer(blobs, plain_recipe):
+    """``trainer(net, net options, count=..., strategies=..., **recipe)``, the same weights each time."""
+
+    def make(net="lenet5", options=None, count=50, strategies=(), precision="fp32", **recipe):
+        torch.manual_seed(0)
+        split = blobs(count, (1, 10, 10))
+        model = build(net, options or {"width": 0.5}, (1, 10, 10), 3, torch.tensor([0.35]), torch.tensor([0.2]))
+        return Trainer(model, split, replace(plain_recipe, **recipe), "cpu", precision, strategies)
 
     return make
 

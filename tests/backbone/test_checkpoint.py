@@ -226,3 +226,18 @@ def test_weights_of_another_network(saved):
     (folder / "model.json").write_text(json.dumps({**about, "backbone": "vgg-tiny"}))
     with pytest.raises(UserError, match=r"got RuntimeError: Error\(s\) in loading state_dict"):
         load_model(folder)
+
+
+def test_a_network_comes_back_with_its_adapters(tmp_path):
+    adapters = [{"name": "snn.qcfs", "options": {"levels": 7}}]
+    args = ("vgg-tiny", {"width": 0.25}, (1, 8, 8), 2, torch.tensor([0.1]), torch.tensor([0.3]))
+    model = build(*args, adapters=adapters)
+    about = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}, "in_shape": [1, 8, 8], "classes": ["a", "b"]}
+    save_model(tmp_path, model, {**about, "adapters": adapters})
+    found, again = load_model(tmp_path)
+    assert again["adapters"] == adapters
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(found(x), model.eval()(x)) and not torch.equal(found(x), build(*args).eval()(x))
+    save_model(tmp_path, model, {**about, "adapters": [{"name": "no.such", "options": {}}]})
+    with pytest.raises(UserError, match=r"adapter must be a registered name; got 'no\.such'"):
+        load_model(tmp_path)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import fold_batchnorm, trace
+from backbone.nets.blocks import PooledConv2d, StaticBackbone
+from backbone.nets.folding import fold_batchnorm, stage_names, trace
 
 NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet"]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -116,3 +116,55 @@ def test_a_norm_without_statistics_stays(randomise):
     graph, x = fold_batchnorm(trace(module)), torch.randn(4, 2, 8, 8, dtype=torch.float64)
     assert norms(graph) == 1
     torch.testing.assert_close(graph(x), module(x))
+
+
+# --- tracing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_composed_layers_are_kept_whole_when_asked(backbone, name):
+    module = backbone(name, (2, 18, 21), width=0.25).double().eval()
+    whole, plain, x = trace(module, composed=True), trace(module), torch.randn(2, 2, 18, 21, dtype=torch.float64)
+    torch.testing.assert_close(whole(x), module(x))
+    torch.testing.assert_close(plain(x), module(x))
+    count = sum(isinstance(layer, PooledConv2d) for layer in module.modules())
+    assert sum(isinstance(layer, PooledConv2d) for layer in whole.modules()) == count
+    assert not any(isinstance(layer, PooledConv2d) for layer in plain.modules())
+    assert count == {"airnet": 3, "resnet-tiny": 2}.get(name, 0)
+    assert {key for key, _ in whole.named_parameters()} <= {key for key, _ in module.named_parameters()}
+
+
+@pytest.mark.parametrize("composed", [True, False])
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_stages_are_nodes_of_the_graph(backbone, name, composed):
+    module, x = backbone(name, (2, 18, 21), width=0.25).eval(), torch.randn(2, 2, 18, 21)
+    graph, names, values = trace(module, composed), stage_names(module, composed), {}
+
+    class Run(torch.fx.Interpreter):
+        def run_node(self, n):
+            values[n.name] = super().run_node(n)
+            return values[n.name]
+
+    Run(graph).run(x)
+    stages = module.stages(x)
+    assert len(names) == len(stages)
+    for node, stage in zip(names, stages, strict=True):
+        torch.testing.assert_close(values[node], stage)
+
+
+class Branches(nn.Module):
+    """Cannot be traced through."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Leaf(Branches):
+    leaf = True
+
+
+def test_a_leaf_is_one_node():
+    graph = trace(net(nn.Conv2d(2, 3, 3), Leaf()))
+    assert any(isinstance(module, Leaf) for module in graph.modules())
+    with pytest.raises(Exception, match="symbolically traced variables cannot be used as inputs to control flow"):
+        trace(net(nn.Conv2d(2, 3, 3), Branches()))

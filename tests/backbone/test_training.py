@@ -1,5 +1,4 @@
 import copy
-import math
 from dataclasses import fields, replace
 
 import pytest
@@ -8,45 +7,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from backbone.checkpoint import load_latest, save_state
-from backbone.errors import TrialError, UserError
-from backbone.nets.classifier import Classifier, build
+from backbone.errors import UserError
+from backbone.nets.classifier import Classifier
 from backbone.recompute import recomputed
-from backbone.seeding import derive, generator
+from backbone.seeding import generator
 from backbone.training import Recipe, Trainer
 
-PLAIN = Recipe(
-    epochs=2,
-    batch_size=16,
-    optimizer="sgd",
-    lr=0.05,
-    momentum=0.9,
-    weight_decay=1e-3,
-    schedule="onecycle",
-    warmup=0.2,
-    label_smoothing=0.0,
-    flip="none",
-    translate=0,
-    cutout=0,
-    randaugment=0,
-    ema=0.0,
-    clip=0.0,
-    gradient_checkpointing=False,
-    seed=5,
-)
 ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
-
-
-@pytest.fixture
-def trainer(blobs):
-    """``trainer(net, net options, count=..., strategies=..., **recipe)``, the same weights each time."""
-
-    def make(net="lenet5", options=None, count=50, strategies=(), precision="fp32", **recipe):
-        torch.manual_seed(0)
-        split = blobs(count, (1, 10, 10))
-        model = build(net, options or {"width": 0.5}, (1, 10, 10), 3, torch.tensor([0.35]), torch.tensor([0.2]))
-        return Trainer(model, split, replace(PLAIN, **recipe), "cpu", precision, strategies)
-
-    return make
 
 
 def train(trainer, seconds=1e9):
@@ -301,133 +268,8 @@ def test_gradient_checkpointing_keeps_less(trainer):
     assert kept(True) < 0.6 * kept(False)
 
 
-def test_gradient_checkpointing_of_a_network_that_cannot(blobs):
+def test_gradient_checkpointing_of_a_network_that_cannot(blobs, plain_recipe):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     model = Classifier(net, nn.Linear(4, 3), torch.zeros(1), torch.ones(1))
     with pytest.raises(UserError, match="--gradient-checkpointing must be left out for this network"):
-        Trainer(model, blobs(), replace(PLAIN, gradient_checkpointing=True), "cpu", "fp32")
-
-
-# --- failures ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(trainer, bad):
-    ours = trainer(schedule="constant", warmup=0.0, lr=0.3)
-    ours.advance(0)
-    with torch.no_grad():
-        ours.progress.model.head.bias.fill_(bad)
-    with pytest.raises(TrialError) as error:
-        train(ours, seconds=0)
-    assert str(error.value) == (
-        "the training loss must be finite; got nan or inf by step 2 of 6, at learning rate 0.3. "
-        "Try --lr 0.1, --clip 1 or --precision fp32."
-    )
-
-
-def test_divergence_at_the_end_names_the_rate_that_was_used(trainer):
-    ours = trainer(count=16, epochs=1, warmup=0.0)
-    with torch.no_grad():
-        ours.progress.model.head.bias.fill_(math.nan)
-    with pytest.raises(TrialError, match=r"by step 1 of 1, at learning rate 0\.025\."):
-        ours.advance()
-
-
-# --- strategies -------------------------------------------------------------------------------------------------------
-
-
-class Pull:
-    """Pulls the weights to zero through the loss, and counts its calls."""
-
-    def __init__(self, strength):
-        self.strength, self.calls = strength, []
-
-    def before_task(self, model, task):
-        self.calls.append("before_task")
-
-    def loss(self, model, images, labels, loss):
-        assert images.shape == (16, 1, 10, 10) and labels.shape == (16,)
-        self.calls.append("loss")
-        return loss + self.strength * sum(p.square().sum() for p in model.parameters())
-
-    def after_backward(self, model):
-        assert all(p.grad is not None for p in model.parameters())
-        self.calls.append("after_backward")
-
-    def after_step(self, model):
-        assert all(p.grad is None for p in model.parameters())
-        self.calls.append("after_step")
-
-    def after_task(self, model, task):
-        self.calls.append("after_task")
-
-    def state_dict(self):
-        return {"calls": len(self.calls)}
-
-    def load_state_dict(self, saved):
-        self.calls = ["loss"] * saved["calls"]
-
-
-def test_strategies_are_called_in_order_and_change_the_result(trainer):
-    norms = {}
-    for strength in (0.0, 0.1):
-        strategy = Pull(strength)
-        ours = trainer(strategies=[strategy])
-        train(ours)
-        assert strategy.calls == ["loss", "after_backward", "after_step"] * 6
-        norms[strength] = sum(p.square().sum().item() for p in ours.progress.model.parameters())
-    plain = trainer()
-    train(plain)
-    assert norms[0.0] == sum(p.square().sum().item() for p in plain.progress.model.parameters())
-    assert norms[0.1] < 0.9 * norms[0.0]
-
-
-def test_the_state_of_strategies_is_saved_and_restored(trainer):
-    first, second = trainer(strategies=[Pull(0.1)]), trainer(strategies=[Pull(0.1)])
-    first.advance(0)
-    second.load_state_dict(first.state_dict())
-    assert len(second.strategies[0].calls) == 3
-
-
-def test_the_average_includes_what_a_strategy_does_to_the_weights(trainer):
-    class Freeze(Pull):
-        def after_step(self, model):
-            with torch.no_grad():
-                model.head.bias.fill_(7.0)
-
-    ours = trainer(strategies=[Freeze(0.0)], ema=0.5)
-    ours.advance(0)
-    assert (ours.scored_model.head.bias == 7).all()
-
-
-# --- preparation ------------------------------------------------------------------------------------------------------
-
-
-def test_prepare_gets_normalised_training_images(blobs):
-    class Asks(nn.Sequential):
-        def prepare(self, images):
-            self.images = images
-
-    split = blobs(40)
-    model = Classifier(Asks(nn.Flatten(), nn.Linear(64, 3)), nn.Identity(), torch.tensor([0.3]), torch.tensor([0.1]))
-    Trainer(model, split, PLAIN, "cpu", "fp32")
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(derive(5, "prepare")))
-    torch.testing.assert_close(model.backbone.images, (split.images[order] / 255 - 0.3) / 0.1)
-
-
-def test_large_images_are_prepared_from_fewer(blobs, monkeypatch):
-    monkeypatch.setattr("backbone.training.PREPARE_VALUES", 64 * 12)
-    seen = []
-
-    class Asks(nn.Linear):
-        def prepare(self, images):
-            seen.append(len(images))
-
-    Trainer(Classifier(Asks(8, 3), nn.Identity(), torch.zeros(1), torch.ones(1)), blobs(40), PLAIN, "cpu", "fp32")
-    assert seen == [12]
-
-
-def test_a_batch_of_one_image_cannot_be_normalised(trainer):
-    with pytest.raises(UserError, match=r"--batch-size must be at least 2 .*; got 1\. Raise it, or"):
-        trainer(options={"normalisation": "batch"}, batch_size=1)
-    assert trainer(options={"normalisation": "none"}, batch_size=1, count=3).advance() is not None
+        Trainer(model, blobs(), replace(plain_recipe, gradient_checkpointing=True), "cpu", "fp32")
