@@ -164,9 +164,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def convertibility(options: ConvOptions, norm: Normalisation) -> Literal["full", "hybrid", "no"]:
-    if options.activation != "relu" or norm == "group":
-        return "no"
-    return "hybrid" if options.pooling == "max" else "full"
+    return "no" if options.activation != "relu" or norm == "group" else "full"
 
 
 def need_size(name: str, in_shape: tuple[int, int, int], least: int) -> None:
