@@ -92,6 +92,7 @@ class StreamedSplit:
         return self._sums.sum(0), self._squares.sum(0), len(self) * (self.frames or 1) * height * width
 
     def and_also(self, other: StreamedSplit) -> StreamedSplit:
+        assert other.store is self.store
         pairs = zip(
             (self.indices, self.labels, self._sums, self._squares),
             (other.indices, other.labels, other._sums, other._squares),

@@ -48,45 +48,38 @@ def open_tonic(
         remedy = "Install it: pip install 'engram[tonic]' (it is GPL-3, hence not there by itself)."
         raise must(f"tonic:{name}", "used with the package tonic installed", "none", remedy)
     o = options or TonicOptions()
-    stores = {part: RecordingStore.open(name, part == "train", root, download, o) for part in ("train", "test")}
+    sets = tuple(_recordings(name, train, root, download) for train in (True, False))
+    store = RecordingStore(name, sets, tuple(_in_order(each) for each in sets), o.frames, o.pool)
     digest = Fingerprint()
-    size = sum(len(store) for store in stores.values()) * o.frames * math.prod(stores["train"].in_shape)
-    parts = {part: _read(store, size <= budget_bytes, digest) for part, store in stores.items()}
-    classes = stores["train"].classes
-    digest.words((*classes, *parts))
-    for split in parts.values():
-        digest.array(split.labels.numpy())
-    return Source(parts["train"], parts["test"], classes, digest.hexdigest())
+    everything = _read(store, len(store) * o.frames * math.prod(store.in_shape) <= budget_bytes, digest)
+    digest.words(store.classes)
+    digest.array(everything.labels.numpy())
+    digest.array(np.array([len(order) for order in store.orders]))
+    return Source(*_parts(everything, len(store.orders[0])), store.classes, digest.hexdigest())
 
 
 @dataclass(frozen=True)
 class RecordingStore:
-    """The recordings of one of tonic's data sets, in an order that is the same everywhere."""
+    """The recordings of one of tonic's data sets: those to train on, then those of the test set."""
 
     name: str
-    recordings: Any
-    order: tuple[int, ...]
+    sets: tuple[Any, ...]
+    orders: tuple[Sequence[int], ...]
+    """The positions in each set, in an order that is the same on every machine."""
     frames: int
     pool: int
 
-    @classmethod
-    def open(cls, name: str, train: bool, root: Path, download: bool, options: TonicOptions) -> RecordingStore:
-        recordings = _recordings(name, train, root, download)
-        paths = recordings.data  # [] for sets of a single file
-        order = sorted(range(len(recordings)), key=(lambda i: Path(paths[i]).parts) if paths else (lambda i: i))
-        return cls(name, recordings, tuple(order), options.frames, options.pool)
-
     def __len__(self) -> int:
-        return len(self.order)
+        return sum(len(order) for order in self.orders)
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
-        width, height, channels = self.recordings.sensor_size
+        width, height, channels = self.sets[0].sensor_size
         return channels, -(-height // self.pool), -(-width // self.pool)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        names = self.recordings.classes
+        names = self.sets[0].classes
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
 
     def images(self, indices: Sequence[int]) -> np.ndarray:
@@ -98,12 +91,14 @@ class RecordingStore:
         Raises:
             UserError: it is damaged.
         """
-        position = self.order[index]
-        where = self.recordings.data[position] if self.recordings.data else f"number {position}"
+        part = int(index >= len(self.orders[0]))
+        recordings, order = self.sets[part], self.orders[part]
+        position = order[index - part * len(self.orders[0])]
+        where = recordings.data[position] if recordings.data else f"number {position} of {('train', 'test')[part]}"
         try:
-            events, label = self.recordings[position]
-            return to_frames(events, self.recordings.sensor_size, self.frames, self.pool), int(label)
-        except (OSError, ValueError, KeyError, IndexError) as error:
+            events, label = recordings[position]
+            return to_frames(events, recordings.sensor_size, self.frames, self.pool), int(label)
+        except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
             got = f"{where} ({' '.join(str(error).split())})"
             raise must(f"a recording of tonic:{self.name}", "undamaged", got, "Restore it.") from error
 
@@ -143,6 +138,21 @@ def to_frames(events: np.ndarray, sensor: tuple[int, int, int], frames: int, poo
     place = np.ravel_multi_index((bins, p, y // pool, x // pool), shape)
     counts = np.bincount(place, minlength=math.prod(shape))
     return counts.clip(max=255).astype(np.uint8).reshape(shape)
+
+
+def _in_order(recordings: Any) -> Sequence[int]:
+    """tonic lists some files in the order of the disk; sets of a single file list none."""
+    paths = recordings.data
+    return sorted(range(len(paths)), key=lambda index: Path(paths[index]).parts) or range(len(recordings))
+
+
+def _parts(everything: Split, count: int) -> tuple[Split, Split]:
+    """The first ``count`` and the others."""
+    if isinstance(everything, MemorySplit):  # as views: a copy of N-MNIST would take 1.6 GB
+        images, labels = everything.images, everything.labels
+        return MemorySplit(images[:count], labels[:count]), MemorySplit(images[count:], labels[count:])
+    positions = torch.arange(len(everything))
+    return everything.select(positions[:count]), everything.select(positions[count:])
 
 
 def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
