@@ -23,6 +23,8 @@ from benchmarks.trial import work
 REGISTRY = Registry.discover()
 # an option by this name is set to this value wherever an experiment has it
 TINY = {"epochs": 2, "backbone": "mlp", "backbone_options": {"width": 0.25}, "steps": 4, "calibration_images": 64}
+# where kernels are kept once they are compiled, for all trials
+KERNELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram"
 _watching: list[tuple[Path, list[str]]] = []
 
 
@@ -94,6 +96,7 @@ def _watch(event: str, details: tuple) -> None:
     path = Path(os.fsdecode(path)).absolute()
     harmless = path.is_relative_to("/dev") or path.is_relative_to("/proc") or "__pycache__" in path.parts
     harmless = harmless or path.name.startswith("torchinductor_")  # torch makes it in /tmp, whoever uses it
+    harmless = harmless or path.is_relative_to(KERNELS) or KERNELS.is_relative_to(path)
     if not harmless and not path.is_relative_to(allowed):
         found.append(f"{event} {path}")
 

@@ -23,8 +23,15 @@ NETWORKS = REGISTRY.names("backbones")
 CASES = [(name, {}) for name in EXPERIMENTS] + [
     ("backbone.train", {"dataset": "PICTURES", "backbone": name}) for name in NETWORKS
 ]
+# Adapters at options that make them small; one that is not named here runs at its own.
+TINY_ADAPTERS = {"snn.spiking": {"steps": 2}}
+ADAPTERS = REGISTRY.names("adapters")
+CASES += [("backbone.train", {"adapter": name, "adapter_options": TINY_ADAPTERS.get(name, {})}) for name in ADAPTERS]
+CASES += [("snn.train", {"dataset": "PICTURES", "backbone": "vgg-tiny"})]
 cases = pytest.mark.parametrize(
-    ("experiment", "options"), CASES, ids=lambda value: value if isinstance(value, str) else value.get("backbone", "")
+    ("experiment", "options"),
+    CASES,
+    ids=lambda value: value if isinstance(value, str) else value.get("adapter", value.get("backbone", "")),
 )
 
 

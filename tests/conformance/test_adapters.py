@@ -1,0 +1,57 @@
+"""What is trained under an adapter is scored, gone on with, taught from and converted like any other network."""
+
+from __future__ import annotations
+
+import pytest
+
+from backbone.checkpoint import load_model
+from backbone.contract import Backbone
+from backbone.registry import Registry
+
+ADAPTERS = Registry.discover().names("adapters")
+TINY = {"snn.spiking": {"steps": 2}}
+
+
+@pytest.fixture(scope="module", params=ADAPTERS)
+def adapted(request, bench):
+    """A finished training under each adapter."""
+    return bench.run(bench.plan("backbone.train", adapter=request.param, adapter_options=TINY.get(request.param, {})))
+
+
+def test_the_contract_holds_for_what_was_saved(adapted):
+    model, about = load_model(adapted.folder / "model")
+    assert isinstance(model.backbone, Backbone)
+    assert [adapter["name"] for adapter in about["adapters"]] == [adapted.config["adapter"]]
+
+
+def test_it_is_evaluated_unchanged(bench, adapted):
+    scored = bench.run(bench.plan("backbone.evaluate", from_trial=adapted.trial))
+    assert scored.metrics["accuracy"] == adapted.metrics["test/accuracy"]
+
+
+def test_it_is_started_from_and_learned_from(bench, adapted):
+    trial = bench.plan("backbone.train", backbone="mlp", from_trial=adapted.trial, teacher=adapted.trial, epochs=1)
+    model, about = load_model(bench.run(trial).folder / "model")
+    assert [adapter["name"] for adapter in about["adapters"]] == [adapted.config["adapter"]]
+    assert isinstance(model.backbone, Backbone)
+
+
+def test_a_spiking_training_is_evaluated_unchanged(bench):
+    made = bench.run(bench.plan("snn.train"))
+    scored = bench.run(bench.plan("backbone.evaluate", from_trial=made.trial))
+    assert scored.metrics["accuracy"] == made.metrics["test/accuracy"]
+
+
+def test_a_qcfs_training_is_converted(bench):
+    made = bench.run(bench.plan("backbone.train", adapter="snn.qcfs", adapter_options={"levels": 4}))
+    converted = bench.run(bench.plan("snn.convert", from_trial=made.trial, steps=32))
+    assert converted.metrics["ann/accuracy"] == made.metrics["test/accuracy"]
+    assert abs(converted.metrics["accuracy_drop"]) < 2
+
+
+def test_a_spiking_training_starts_from_a_quantised_one(bench):
+    made = bench.run(bench.plan("backbone.train", adapter="snn.qcfs"))
+    hybrid = bench.run(bench.plan("snn.train", backbone="mlp", from_trial=made.trial, steps=4, epochs=1))
+    _, about = load_model(hybrid.folder / "model")
+    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.qcfs", "snn.spiking"]
+    assert hybrid.metrics["test/accuracy"] > made.metrics["test/accuracy"] - 0.1
