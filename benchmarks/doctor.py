@@ -118,7 +118,11 @@ def _data(out: Path) -> Iterator[Check]:
         "mnist": ["MNIST/raw"],
         "cifar10": ["cifar10", "cifar-10-batches-py"],
         "omniglot": ["omniglot-py", "omniglot-small"],
+        "tonic:nmnist": ["NMNIST"],
+        "tonic:dvs128-gesture": ["DVSGesture"],
+        "tonic:shd": ["SHD"],
     }
+    always = "digits, moving-shapes (always there)"
     there = [name for name, folders in places.items() if any((root / folder).is_dir() for folder in folders)]
-    found = f"digits (embedded), {', '.join(there)} in {root}" if there else f"digits (embedded); none in {root}"
+    found = f"{always}; {', '.join(there)} in {root}" if there else f"{always}; none in {root}"
     yield Check("data sets", "ok" if there else "note", found, "" if there else "Pass --data-root, or --download.")
