@@ -26,7 +26,7 @@ class Synapses:
         fan_out: neuron layer -> [C, H, W] (or [C]) float64, synapses that one spike of each neuron reaches. Max pools
             along time come after the neurons: what a spike causes depends on whether the pool lets it pass, so that
             what leaves the pool is counted, and a neuron that drives nothing else reaches no synapse by itself.
-        relays: the names of those pools.
+        relays: the names of those pools. A pool of drives, in front of neurons, is none: spikes reach its running sums.
         input_fan_out: [C, H, W] float64, synapses that one input value reaches, for inputs that are spikes.
         macs: multiplications of one analog forward pass on one image.
         analog_macs: those of them before the first neurons, paid once for a constant input.
@@ -56,6 +56,11 @@ class _Paths(fx.Interpreter):
         self.relays: dict[str, Tensor] = {}
         self.inputs = torch.zeros((), dtype=torch.float64)
         self.macs = self.analog_macs = self.analog_driven = 0
+        self.of_spikes = False
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.of_spikes = any(str(source.target) in {**self.leaves, **self.relays} for source in n.all_input_nodes)
+        return super().run_node(n)
 
     def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
         module, x = self.submodules[str(target)], args[0]
@@ -65,9 +70,12 @@ class _Paths(fx.Interpreter):
             self.leaves[str(target)] = torch.ones_like(x).requires_grad_()
             return self.leaves[str(target)]
         if isinstance(module, AlongTime) and x.requires_grad:
-            out = super().call_module(target, (x.detach(),), kwargs)
-            self.relays[str(target)] = torch.ones_like(out).requires_grad_()
-            return self.relays[str(target)]
+            out = torch.ones_like(super().call_module(target, (x.detach(),), kwargs))
+            if self.of_spikes:
+                self.relays[str(target)] = out.requires_grad_()
+                return out
+            self.inputs = self.inputs + x.sum()  # its running sums are what the synapses reach
+            return out + 0.0 * x.sum()  # driven by spikes, but by no synapse more
         if isinstance(module, _BATCHNORMS):
             return x  # a scaled synapse is one synapse
         if isinstance(module, nn.Conv2d | nn.Linear):
