@@ -3,93 +3,77 @@
 Conversion errors (clipping, rounding, spikes that come late) have a mean that depends on the neuron. Layers are taken
 in the order they run, so that each one is corrected for what the corrected ones before it really send.
 
-Source: Li et al. 2021 (arXiv 2106.06984), sections 3.3 and 3.4.
+Source: Li et al. 2021 (arXiv 2106.06984), sections 4.2 (bias, potential) and 4.3 (weights).
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, fx
 
-from snn.methods import Conversion
+from snn.fitting import fit_weights
+from snn.methods import Correction
 from snn.neurons import per_neuron
-from snn.spiking import Simulation, SpikingBackbone, peak_bytes
+from snn.segments import layer_nodes, prefix
+from snn.spiking import SpikingBackbone, rates
+from snn.timed import TimeFolded
 
-MEMORY = 2**28
 
-
-def calibrate(net: SpikingBackbone, graph: fx.GraphModule, batches: Iterable[Tensor], how: Conversion) -> None:
+def calibrate(
+    net: SpikingBackbone, graph: fx.GraphModule, batches: Iterable[Tensor], method: Correction, steps: int
+) -> None:
     """Correct a freshly converted network in place.
+
+    ``bias`` adds to the drive of every channel, at every step, what its neurons send too little on average.
+    ``potential`` gives every neuron, once, before the first step, what it sends too little in all of them: its effect
+    on the mean fades with the number of steps, as the errors do. ``weights`` first trains the layers in front of the
+    neurons (`fit_weights`), then corrects potentials.
 
     Args:
         net: made from ``graph``, not calibrated yet.
         graph: the lowered analog network.
-        batches: normalised training images, [b, C, H, W] each; gone through once per layer.
-        how: the method, and the length of simulation it aims at.
+        batches: normalised training images, [b, C, H, W] each; gone through once per layer and more.
+        method: as above.
+        steps: the length of simulation at which errors are measured.
     """
-    layers, steps = net.neurons(), how.fitted_steps
+    layers = net.neurons()
     wanted = analog_means(graph, list(layers), batches)
+    fitted: set[str] = set()
     for name, neurons in layers.items():
-        found = spiking_mean(prefix(net.graph, name), steps, batches)
-        error = wanted[name] / per_neuron(neurons.threshold, wanted[name].unsqueeze(0)) - found
-        if how.calibration == "bias":
+        if method == "weights":
+            fit_weights(net.graph, graph, name, batches, steps, fitted)
+        mean = wanted[name] / per_neuron(neurons.threshold, wanted[name].unsqueeze(0))
+        error = mean - spiking_mean(prefix(net.graph, name), name, steps, batches)
+        if method == "bias":
             neurons.current = neurons.current + error.reshape(len(error), -1).mean(1)
         else:
-            neurons.start = _spread(neurons.start, error) + steps * error
+            neurons.start = per_neuron(neurons.start, error.unsqueeze(0)) + steps * error
 
 
-def _spread(start: Tensor, like: Tensor) -> Tensor:
-    return per_neuron(start, like.unsqueeze(0)).expand_as(like)
+def activations(graph: fx.GraphModule, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """x: [B, C, H, W] -> the outputs of some layers of an analog network, layer -> [B, C, ...]."""
+    names = layer_nodes(graph)
+    run = TimeFolded(graph, 1, frames=False, keep=[names[layer] for layer in layers])
+    run.run(x)
+    return {layer: run.kept[names[layer]] for layer in layers}
 
 
 @torch.no_grad()
 def analog_means(graph: fx.GraphModule, layers: Sequence[str], batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """The mean output over images of each of some activations, layer -> [C, ...]."""
-    sums: dict[str, Tensor] = {}
-    images = 0
-
-    def hook(name: str):  # noqa: ANN202  the type of a forward hook has no short name
-        def add(_module: object, _inputs: object, output: Tensor) -> None:
-            sums[name] = output.double().sum(0) + sums.get(name, 0.0)
-
-        return add
-
-    handles = [graph.get_submodule(name).register_forward_hook(hook(name)) for name in layers]
-    try:
-        for batch in batches:
-            images += len(batch)
-            graph(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: (total / images).float() for name, total in sums.items()}
+    sums, images = dict[str, Tensor](), 0
+    for batch in batches:
+        images += len(batch)
+        for layer, output in activations(graph, batch, layers).items():
+            sums[layer] = output.double().sum(0) + sums.get(layer, 0.0)
+    return {layer: (total / images).float() for layer, total in sums.items()}
 
 
 @torch.no_grad()
-def spiking_mean(graph: fx.GraphModule, steps: int, batches: Iterable[Tensor]) -> Tensor:
-    """The mean over images and steps of what a graph ends with, [C, ...]."""
-    total, images = torch.zeros((), dtype=torch.float64), 0
-    chunk = 0
-    for batch in batches:
-        channels, height, width = batch.shape[1:]
-        chunk = chunk or max(1, MEMORY // (peak_bytes(graph, (channels, height, width)) * steps))
-        for part in batch.split(chunk):
-            output = Simulation(graph, steps, frames=False).run(part.contiguous(memory_format=torch.channels_last))
-            total = total + output.unflatten(0, (steps, -1)).mean(0).double().sum(0)
-            images += len(part)
-    return (total / images).float()
-
-
-def prefix(graph: fx.GraphModule, layer: str) -> fx.GraphModule:
-    """The part of a graph that ends with the output of ``layer``, on the same modules."""
-    part = copy.deepcopy(graph.graph)
-    (end,) = (node for node in part.nodes if node.op == "call_module" and node.target == layer)
-    (output,) = (node for node in part.nodes if node.op == "output")
-    output.args = (end,)
-    ended = fx.GraphModule(graph, part)
-    ended.graph.eliminate_dead_code()
-    ended.recompile()
-    return ended
+def spiking_mean(graph: fx.GraphModule, layer: str, steps: int, batches: Iterable[Tensor]) -> Tensor:
+    """The mean over images and steps of the spikes of a layer, [C, ...]; ``graph`` need not go on behind it."""
+    node = layer_nodes(graph)[layer]
+    sums = [(found[node].double().sum(0), len(found[node])) for found in rates(graph, batches, steps, [node])]
+    return (sum(total for total, _ in sums) / sum(images for _, images in sums)).float()  # type: ignore[union-attr]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from backbone.contract import Flag, Metric, Requirement
 from backbone.experiments.configs import TrainConfig
+from snn.methods import Calibration, Coding, Conversion, Per, Threshold
 
 CONVERT_METRICS = (
     Metric(name="snn/accuracy", unit="fraction", direction="max", primary=True),
@@ -26,7 +27,6 @@ CONVERT_METRICS = (
 _HOPELESS: Mapping[str, tuple[frozenset[str], str]] = {
     "activation": (frozenset({"leaky-relu", "gelu", "silu"}), "relu"),
     "normalisation": (frozenset({"group"}), "batch"),
-    "pooling": (frozenset({"max"}), "avg"),
 }
 
 
@@ -37,27 +37,49 @@ class ConvertConfig(TrainConfig):
     Give ``--from TRIAL``, or training options: then the network is trained first, as ``backbone.train`` would.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = CONVERT_METRICS
 
     from_trial: Annotated[str | None, Flag("from")] = None
     """The trained trial: its id, the beginning of it, or its folder."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
     """Simulation steps; accuracy is also given for 1, 2, 4, ... up to it."""
+    threshold: Threshold = "percentile"
+    """What a spike stands for. max: the largest activation; percentile: nearly the largest; mse: what quantises the
+    activations best; ltb: local threshold balancing. QCFS activations bring their own."""
     percentile: Annotated[float, Gt(0), Le(100)] = 99.9
-    """Percentile of a ReLU's outputs that becomes its neuron's threshold; 100 is their maximum."""
-    per: Literal["channel", "layer"] = "channel"
+    """Percentile of an activation's outputs that becomes its neurons' threshold; 100 is their maximum."""
+    per: Per = "channel"
     """One threshold for each channel or for each layer."""
+    calibration: Calibration = "auto"
+    """What is corrected, layer by layer, on the calibration images. bias: the drive of every channel; potential: where
+    every neuron starts; weights: the layers before the neurons, then where these start; auto: potential for ReLUs,
+    none for QCFS activations."""
     calibration_images: Annotated[int, Ge(1)] = 1000
-    """Training images the percentiles are taken over (all of them when there are fewer)."""
+    """Training images that thresholds and calibration look at (all of them when there are fewer)."""
+    calibration_steps: Annotated[int, Ge(1), Le(4096)] | None = None
+    """Simulation length that calibration (and --threshold mse) aims at; by default --steps, at most 8."""
+    start: Annotated[float, Ge(0), Lt(1)] = 0.5
+    """Potential before the first step as a fraction of the threshold; at a half, spike counts round to nearest."""
+    pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0
+    """Steps simulated beforehand to find the neurons that would send too much, which then stay silent. They come on
+    top of --steps; spikes and costs include them."""
+    delay: Annotated[int, Ge(0), Lt(4096)] = 0
+    """Steps the read-out leaves out at the beginning, while the first spikes are on their way."""
+    hybrid: str = "none"
+    """Keep a front part analog: none, auto (what cannot be converted, and what is before it) or a number N (the first N
+    activations)."""
+    coding: Coding = "constant"
+    """How an image becomes T frames. constant: shown at every step; poisson: random spikes at the pixels' rates;
+    latency: the brighter the earlier; delta: changes of brightness."""
 
     def resolved(self) -> Self:
         return self if self.from_trial is not None else super().resolved()
 
     def problems(self) -> list[str]:
         if self.from_trial is not None:
-            return [self._beside(name) for name in self._training_options_given()]
-        found = []
+            return [*self._conversion_problems(), *(self._beside(name) for name in self._training_options_given())]
+        found = [*super().problems(), *self._conversion_problems()]
         for option, (hopeless, good) in _HOPELESS.items():
             value = self.backbone_options.get(option)
             if value in hopeless:
@@ -65,7 +87,19 @@ class ConvertConfig(TrainConfig):
                     f"--backbone.{option} must be one that can become spiking; got {value}."
                     f" Use --backbone.{option} {good}."
                 )
-        return [*super().problems(), *found]
+        return found
+
+    def _conversion_problems(self) -> list[str]:
+        found = []
+        if self.delay >= self.steps:
+            found.append(f"--delay must be less than --steps {self.steps}; got {self.delay}. Simulate longer.")
+        if self.hybrid not in ("none", "auto") and not self.hybrid.isdecimal():
+            found.append(f"--hybrid must be none, auto or a number of activations; got {self.hybrid}. Use auto.")
+        return found
+
+    def conversion(self) -> Conversion:
+        """The options that say how the network is converted."""
+        return Conversion(**{field.name: getattr(self, field.name) for field in fields(Conversion)})
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:
@@ -77,7 +111,7 @@ class ConvertConfig(TrainConfig):
         given = []
         for field in fields(TrainConfig):
             default = field.default_factory() if field.default_factory is not MISSING else field.default
-            if field.name != "seed" and getattr(self, field.name) != default:
+            if field.name not in ("seed", "from_trial") and getattr(self, field.name) != default:
                 given.append(field.name)
         return given
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.errors import TrialError
+from backbone.errors import TrialError, must
 from backbone.nets.classifier import Classifier
-from backbone.nets.folding import fold_batchnorm, trace
-from snn.balancing import Thresholds, balance, relu_names
+from backbone.nets.folding import trace
+from snn.balancing import Thresholds, thresholds
 from snn.calibration import calibrate
-from snn.methods import Conversion
+from snn.methods import Conversion, Correction
 from snn.neurons import HALF, IntegrateFire
+from snn.operations import is_activation
 from snn.preflight import stage_outputs
+from snn.qcfs import QCFS
+from snn.rewriting import analog_front, normal_form
 from snn.scaling import absorb
 from snn.spiking import SpikingBackbone
 
-_IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 FOLD_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest feature: float32 rounding and no more."""
 
@@ -34,14 +36,9 @@ def full_float32() -> Iterator[None]:
 
 
 def lower(backbone: nn.Module) -> fx.GraphModule:
-    """The graph of a network whose pre-flight passed, BatchNorm folded and layers that do nothing taken out."""
-    graph = fold_batchnorm(trace(backbone))
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), _IDLE):
-            node.replace_all_uses_with(node.all_input_nodes[0])
-            graph.graph.erase_node(node)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
+    """The graph of a network whose pre-flight passed, in `normal_form`."""
+    stages = {node.name for node in stage_outputs(backbone)}
+    graph = normal_form(trace(backbone), keep=stages)
     return graph.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -120,24 +117,66 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
         TrialError: folding changed what the network computes.
     """
     how = Conversion(**options)
-    graph = lower(model.backbone)
-    shared = _Normalised(model, batches)
-    with torch.no_grad(), full_float32():
-        check_folding(model.backbone, graph, next(iter(shared)))
+    with torch.inference_mode(False), torch.no_grad(), full_float32():
+        graph = lower(model.backbone)
+        shared = _Normalised(model, batches)
+        first = next(iter(shared), None)
+        if first is None:
+            raise must("the calibration images", "at least one", 0, "Give more training images.")
         found = thresholds_of(graph, shared, images, how)
-    spiking_model = rebuild(model, graph, found, how)
-    if how.calibration != "none":
-        net: SpikingBackbone = spiking_model.backbone  # type: ignore[assignment]
-        with full_float32():
-            calibrate(net, graph, shared, how)
-    return spiking_model
+        check_folding(model.backbone, graph, first)
+        made = rebuild(model, graph, found, how)
+        method = correction(graph, how)
+        if method != "none":
+            net: SpikingBackbone = made.backbone  # type: ignore[assignment]
+            calibrate(net, graph, shared, method, how.fitted_steps)
+    return made
+
+
+def correction(graph: fx.GraphModule, how: Conversion) -> Literal["none"] | Correction:
+    """The calibration that ``auto`` stands for: potentials, unless the activations are quantised as neurons do."""
+    if how.calibration != "auto":
+        return how.calibration
+    return "none" if any(isinstance(module, QCFS) for module in graph.modules()) else "potential"
 
 
 def thresholds_of(
     graph: fx.GraphModule, batches: Iterable[Tensor], images: int, how: Conversion
 ) -> dict[str, Thresholds]:
-    """Thresholds of all activations that become neurons: QCFS brings its own, ReLUs need the images."""
-    return balance(graph, relu_names(graph), batches, images, how.percentile, how.per)
+    """Thresholds of all activations that become neurons: QCFS brings its own, ReLUs need the images.
+
+    Raises:
+        UserError: no neuron of a layer is ever active, or an activation is not finite.
+    """
+    modules = dict(graph.named_modules())
+    front = analog_front(graph, how.hybrid)
+    layers = [str(node.target) for node in graph.graph.nodes if is_activation(node, modules)]
+    quantised = {name: module for name in layers if isinstance(module := modules[name], QCFS)}
+    measured = thresholds(
+        graph,
+        layers,
+        lambda: batches,
+        images,
+        method=how.threshold,
+        per=how.per,
+        percentile=how.percentile,
+        levels=how.fitted_steps,
+    )
+    found = {}
+    for name in layers:
+        if bool(measured[name].silent.all()):
+            raise must(
+                f"layer {name}",
+                "active on some calibration image",
+                "zeros alone",
+                "Its input never exceeds zero: train the network again (lower learning rate, BatchNorm), or give other"
+                " images with --calibration-images.",
+            )
+        if name in front:
+            continue
+        own = quantised.get(name)
+        found[name] = Thresholds(own.theta().detach().clone(), measured[name].silent) if own else measured[name]
+    return found
 
 
 def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:

@@ -7,20 +7,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from backbone.anytime import StepScores, logits_at
 from backbone.checkpoint import load_model
 from backbone.contract import Figure, Result, Row, Services
-from backbone.data.load import load
+from backbone.data.load import Data, load
 from backbone.data.sets import Split
+from backbone.early_exit import ExitScores, figure
 from backbone.errors import must
 from backbone.nets.classifier import Classifier
 from backbone.seeding import generator
+from snn.calibration import activations
+from snn.coding import encode
 from snn.configs import ConvertConfig, curve_steps
-from snn.conversion import convert, full_float32
+from snn.conversion import convert, full_float32, lower
+from snn.costs import CAPTION, analog, costs, operations, spiking_memory
 from snn.counting import Synapses, Tally, synapses
-from snn.methods import Conversion
+from snn.layer_report import LayerReport
 from snn.preflight import inspect
 from snn.spiking import SpikingBackbone
 from snn.storage import save_converted
@@ -34,13 +38,16 @@ class State:
     """Counts over the test images seen so far; the networks beside them never change."""
 
     analog: Classifier
+    graph: fx.GraphModule
     spiking: Classifier
     about: Mapping[str, Any]
     test: Split
     structure: Synapses
     analog_scores: StepScores
     scores: StepScores
+    exits: ExitScores
     tally: Tally
+    layers: LayerReport
     stream: Iterator[tuple[Tensor, Tensor]] | None = field(default=None)
 
     @property
@@ -65,12 +72,12 @@ class Convert:
 
     def __init__(self, config: ConvertConfig, services: Services) -> None:
         self.config, self.services = config, services
+        self.how = config.conversion()
         self.points = curve_steps(config.steps)
-        self.how = Conversion(steps=config.steps, percentile=config.percentile, per=config.per)
 
     def start(self) -> State:
         analog, about = load_model(self.services.inputs["trained"] / "model")
-        preflight = inspect(analog.backbone, analog.head)
+        preflight = inspect(analog.backbone, analog.head, self.config.hybrid)
         self.services.table("Pre-flight: what becomes of every layer", preflight.rows)
         preflight.require()
         data = load(
@@ -90,16 +97,36 @@ class Convert:
         self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"])
         analog.to(self.services.device)
         analog.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with full_float32():
-            spiking = self._convert(analog, data.train)
+        spiking = self._convert(analog, data)
         net: SpikingBackbone = spiking.backbone  # type: ignore[assignment]
         structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]
         tally = Tally(structure.fan_out, self.points)
-        return State(analog, spiking, about, data.test, structure, StepScores([1]), StepScores(self.points), tally)
+        return State(
+            analog=analog,
+            graph=lower(analog.backbone),
+            spiking=spiking,
+            about=about,
+            test=data.test,
+            structure=structure,
+            analog_scores=StepScores([1]),
+            scores=StepScores(self.points),
+            exits=ExitScores(exit_steps(self.config.steps)),
+            tally=tally,
+            layers=LayerReport(net.neurons()),
+        )
 
-    def _convert(self, analog: Classifier, train: Split) -> Classifier:
+    def _convert(self, analog: Classifier, data: Data) -> Classifier:
+        train = data.train
         chosen = torch.randperm(len(train), generator=generator(self.config.seed, "calibration"))
         chosen = chosen[: self.config.calibration_images].sort().values
+        shown = train.labels[chosen].unique()
+        if len(shown) < 2:
+            raise must(
+                "the calibration images",
+                "of at least two classes, or thresholds fit one of them",
+                f"{len(chosen)} of {data.classes[int(shown[0])]!r} alone",
+                "Raise --calibration-images.",
+            )
         batches = _Images(train, chosen, self.services.device)
         return convert(analog, batches, len(chosen), **asdict(self.how))
 
@@ -116,16 +143,25 @@ class Convert:
         with torch.inference_mode(), full_float32():
             x = state.spiking.normalise(images)
             state.analog_scores.add(state.analog.forward_normalised(x).unsqueeze(0), labels)
-            features = state.net.simulate(x, state.tally)
+            features, rates = state.net.observe(self._coded(state, images, x), state.tally)
+            state.layers.add(rates, activations(state.graph, x, list(rates)))
             state.scores.add(logits_at(state.spiking, features, self.points), labels)
+            state.exits.add(logits_at(state.spiking, features, state.exits.steps), labels)
         self.services.progress(state.scores.images, total, f"simulating {self.config.steps} steps")
         return state.scores.images < total
 
+    def _coded(self, state: State, images: Tensor, x: Tensor) -> Tensor:
+        """images: [B, C, H, W] as stored, x: normalised -> x, or normalised frames [B, T, C, H, W]."""
+        c = self.config
+        if c.coding == "constant":
+            return x
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+        draws = generator(c.seed, "coding", state.scores.images, x.device.type)
+        return state.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
+
     def finish(self, state: State) -> Result:
         save_converted(self.services.trial_dir / "converted", state.spiking, state.about, self.how)
-        curve, layers = self._curve(state), self._layers(state)
-        for row in curve:
-            self.services.log(int(row["steps"]), {"snn/accuracy": float(row["accuracy"])})  # type: ignore[arg-type]
+        curve, exits = self._curve(state), state.exits.rows()
         last = curve[-1]
         metrics = {
             "snn/accuracy": last["accuracy"],
@@ -137,11 +173,19 @@ class Convert:
             "macs": state.structure.macs,
             "silent_channels": sum(int(neurons.silent.sum()) for neurons in state.net.neurons().values()),
         }
-        preflight = inspect(state.analog.backbone, state.analog.head)
+        priced = self._costs(state)
+        self.services.table(CAPTION, priced)
+        preflight = inspect(state.analog.backbone, state.analog.head, self.config.hybrid)
         return Result(
             metrics={name: float(value) for name, value in metrics.items()},  # type: ignore[arg-type]
-            tables={"accuracy_vs_steps": curve, "layers": layers, "preflight": preflight.rows},
-            figures={"accuracy_vs_steps": _figure(curve)},
+            tables={
+                "accuracy_vs_steps": curve,
+                "layers": self._layers(state),
+                "early_exit": exits,
+                "costs": priced,
+                "preflight": preflight.rows,
+            },
+            figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, curve)},
             artifacts={"converted": "converted/model.safetensors", "converted_about": "converted/model.json"},
         )
 
@@ -149,51 +193,63 @@ class Convert:
         return {
             "analog": state.analog_scores.state_dict(),
             "spiking": state.scores.state_dict(),
+            "exits": state.exits.state_dict(),
             "tally": state.tally.state_dict(),
+            "layers": state.layers.state_dict(),
         }
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
         state.analog_scores.load_state_dict(saved["analog"])
         state.scores.load_state_dict(saved["spiking"])
+        state.exits.load_state_dict(saved["exits"])
         state.tally.load_state_dict(saved["tally"])
+        state.layers.load_state_dict(saved["layers"])
         state.stream = None
 
     def _curve(self, state: State) -> list[Row]:
         (analog,) = state.analog_scores.rows()
-        neurons = sum(fan_out.numel() for fan_out in state.structure.fan_out.values())
         images, reference = state.scores.images, float(analog["accuracy"])  # type: ignore[arg-type]
-        spikes, operations = state.tally.spikes.sum(0).tolist(), state.tally.operations.sum(0).tolist()
+        names = [place for place, name in enumerate(state.structure.fan_out) if name in state.layers.neurons]
+        spikes = state.tally.spikes[names].sum(0).tolist()
+        caused = operations(state.structure, state.tally, images)
         return [
             {
                 "steps": row["steps"],
                 "accuracy": row["accuracy"],
                 "ann_accuracy": reference,
                 "drop_points": 100 * (reference - float(row["accuracy"])),  # type: ignore[arg-type]
-                "spikes_per_neuron_per_step": spikes[k] / (images * neurons * self.points[k]),
-                "synaptic_operations": operations[k] / images,
+                "spikes_per_neuron_per_step": spikes[k] / (images * state.structure.neurons * self.points[k]),
+                "synaptic_operations": caused[k],
             }
             for k, row in enumerate(state.scores.rows())
         ]
 
     def _layers(self, state: State) -> list[Row]:
-        rows: list[Row] = []
-        images, places = state.scores.images, enumerate(state.net.neurons().items())
-        for place, (name, neurons) in places:
-            count = state.structure.fan_out[name].numel()
-            threshold = neurons.threshold
-            rows.append(
-                {
-                    "layer": name,
-                    "neurons": count,
-                    "threshold_min": float(threshold.min()),
-                    "threshold_mean": float(threshold.mean()),
-                    "threshold_max": float(threshold.max()),
-                    "firing_rate": float(state.tally.spikes[place, -1]) / (images * count * self.config.steps),
-                    "synaptic_operations": float(state.tally.operations[place, -1]) / images,
-                    "silent_share": float(neurons.silent.float().mean()),
-                }
-            )
-        return rows
+        rows = state.layers.rows()
+        places = {name: place for place, name in enumerate(state.structure.fan_out)}
+        for row in rows:
+            operations_of = state.tally.operations[places[row["layer"]], -1]
+            row["synaptic_operations"] = float(operations_of) / state.scores.images
+        return [*rows]
+
+    def _costs(self, state: State) -> list[Row]:
+        """What one image costs after each of the points; pre-simulated steps come on top."""
+        head: nn.Linear = state.spiking.head  # type: ignore[assignment]
+        graph = state.net.graph
+        layer = "once" if self.config.coding == "constant" else "every step"
+        return costs(
+            analog(state.graph, head, state.net.in_shape),
+            state.structure,
+            spiking_memory(graph, head, state.structure, layer),
+            [steps + self.config.pre_simulation for steps in self.points],
+            operations(state.structure, state.tally, state.scores.images),
+            input_layer=layer,
+        )
+
+
+def exit_steps(steps: int) -> list[int]:
+    """Where an early exit may happen: every step up to 64, then where the accuracy curve is measured."""
+    return sorted({*range(1, min(steps, 64) + 1), *curve_steps(steps)})
 
 
 def _figure(curve: list[Row]) -> Figure:

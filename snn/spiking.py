@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Literal
 
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from backbone.anytime import read_out
+from backbone.errors import must
 from snn.counting import Tally
 from snn.neurons import IntegrateFire, per_neuron
-from snn.timed import TimedNeurons, TimeFolded, empty_over_time
+from snn.segments import layer_nodes
+from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time
 
 MEMORY = 2**28
 """Bytes one chunk of images may take in a simulation: within what large caches and small machines forgive."""
 
 # What returns memory of its own, which neurons may overwrite with their spikes.
-_FRESH = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_FRESH = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, AlongTime)
 _FRESH_CALLS = ("add", "mul")
 
 
@@ -48,6 +50,7 @@ class Simulation(TimeFolded):
         super().__init__(graph, steps, frames, keep)
         self.tally, self.silenced = tally, silenced or {}
         self.residual: dict[str, Tensor] = {}
+        self.fired: set[str] = set()
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
         if not isinstance(neurons, IntegrateFire):
@@ -63,7 +66,16 @@ class Simulation(TimeFolded):
             self.residual[name] = v
         if self.tally is not None:
             self.tally.add(name, spikes)
+            self.fired.add(name)
         return spikes
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if self.tally is not None and n.op == "call_module" and n in self.timed:
+            name = str(n.target)
+            if name in self.tally.fan_out and name not in self.fired:  # a max pool passes spikes on to synapses
+                self.tally.add(name, value.unflatten(0, (self.steps, -1)))
+        return value
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -125,6 +137,12 @@ class SpikingBackbone(nn.Module):
         """x: [B, C, H, W] normalised images, or [B, T, C, H, W] -> features [T, B, feature_dim], all images at once."""
         return self._run(x, tally)[0]
 
+    def observe(self, x: Tensor, tally: Tally | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `simulate`, and the mean over steps of the spikes of every layer: layer -> [B, C, ...] in [0, 1]."""
+        names = {layer: node for layer, node in layer_nodes(self.graph).items() if layer in self.neurons()}
+        features, kept = self._run(x, tally, names.values())
+        return features, {layer: kept[node] for layer, node in names.items()}
+
     def forward_steps(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim], chunk by chunk."""
         steps = x.shape[1] if x.ndim == 5 else self.steps
@@ -145,22 +163,53 @@ class SpikingBackbone(nn.Module):
     def _run(
         self, x: Tensor, tally: Tally | None = None, keep: Collection[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        silenced = self._pre_simulate(x) if self.pre_simulation else None
+        if x.ndim not in (4, 5) or x.shape[-3:] != self.in_shape or 0 in x.shape:
+            rule = "[B, {0}, {1}, {2}] or frames [B, T, {0}, {1}, {2}]".format(*self.in_shape)
+            raise must("images for this network", rule, list(x.shape), "Check --dataset, or reshape them.")
+        silenced = self._pre_simulate(x, tally) if self.pre_simulation else None
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
         run = Simulation(self.graph, steps, frames, tally, keep, silenced)
         features = run.run(steps_first(x))
         return features.unflatten(0, (steps, -1)), run.kept
 
-    def _pre_simulate(self, x: Tensor) -> dict[str, Tensor]:
-        """Neurons that end below zero got more spikes than they should have passed on. -> layer -> [B, C, ...] bool."""
+    def _pre_simulate(self, x: Tensor, tally: Tally | None) -> dict[str, Tensor]:
+        """Neurons that end below zero, having sent more than they got: layer -> [B, C, ...] bool.
+
+        Their spikes until then are paid for as well, whatever the number of steps that follow.
+        """
         frames = x.ndim == 5
         x = x[:, : self.pre_simulation] if frames else x
         steps = x.shape[1] if frames else self.pre_simulation
-        run = Simulation(self.graph, steps, frames)
+        before = Tally(tally.fan_out, [steps]) if tally is not None else None
+        run = Simulation(self.graph, steps, frames, before)
         run.keep_residual = True
         run.run(steps_first(x))
+        if tally is not None and before is not None:
+            tally.spikes += before.spikes
+            tally.operations += before.operations
         return {name: v < 0 for name, v in run.residual.items()}
+
+
+@torch.no_grad()
+def rates(
+    graph: fx.GraphModule, batches: Iterable[Tensor], steps: int, nodes: Collection[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Means over time of some values of a spiking graph, node -> [b, ...], for chunks of still images that fit memory.
+
+    Args:
+        batches: normalised images, [b, C, H, W] each.
+        steps: T.
+        nodes: names of nodes.
+    """
+    chunk = 0
+    for batch in batches:
+        channels, height, width = batch.shape[1:]
+        chunk = chunk or max(1, MEMORY // (peak_bytes(graph, (channels, height, width)) * steps))
+        for part in batch.split(chunk):
+            run = Simulation(graph, steps, frames=False, keep=nodes)
+            run.run(steps_first(part))
+            yield run.kept
 
 
 def steps_first(x: Tensor) -> Tensor:

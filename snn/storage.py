@@ -52,7 +52,9 @@ def load_converted(folder: Path) -> Classifier:
     weights = load_safetensors(data)
     mean, std = weights["normalise.mean"], weights["normalise.std"]
     shape, classes = tuple(about["in_shape"]), len(about["classes"])
-    model = build(about["backbone"], about["backbone_options"], shape, classes, mean, std).eval()
+    model = build(
+        about["backbone"], about["backbone_options"], shape, classes, mean, std, adapters=about.get("adapters", ())
+    ).eval()
     names = [key[len(_PREFIX) : -len(_SUFFIX)] for key in weights if key.endswith(_SUFFIX)]
     found = {
         name: Thresholds(weights[f"{_PREFIX}{name}{_SUFFIX}"], weights[f"{_PREFIX}{name}.silent"]) for name in names

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backbone.errors import UserError
 from backbone.experiments.configs import TrainConfig
 from snn.configs import ConvertConfig, curve_steps
+from snn.methods import Conversion
 
 
 def test_without_from_the_network_is_trained_by_backbone_train():
@@ -46,7 +48,6 @@ def test_training_options_beside_from_are_refused(option, flag):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
-        ({"pooling": "max"}, "--backbone.pooling avg"),
         ({"activation": "gelu"}, "--backbone.activation relu"),
         ({"normalisation": "group"}, "--backbone.normalisation batch"),
     ],
@@ -54,6 +55,32 @@ def test_training_options_beside_from_are_refused(option, flag):
 def test_options_that_cannot_become_spiking_are_refused_before_training(options, remedy):
     (problem,) = ConvertConfig(backbone_options=options).problems()
     assert remedy in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 4, "delay": 4}, "--delay must be less than --steps 4; got 4"),
+        ({"hybrid": "some"}, "--hybrid must be none, auto or a number"),
+        ({"hybrid": "-1"}, "--hybrid must be none, auto or a number"),
+    ],
+)
+def test_options_that_make_no_conversion(options, said):
+    assert any(said in problem for problem in ConvertConfig(from_trial="abc", **options).problems())
+    assert any(said in problem for problem in ConvertConfig(**options).problems())
+
+
+def test_every_conversion_option_is_a_flag_with_the_same_default():
+    config = ConvertConfig(from_trial="abc", steps=5, threshold="mse", delay=2)
+    assert config.conversion() == Conversion(steps=5, threshold="mse", delay=2)
+    assert ConvertConfig(steps=64).conversion() == Conversion(steps=64)
+    assert (Conversion(steps=64).fitted_steps, Conversion(steps=4).fitted_steps) == (8, 4)
+    assert Conversion(steps=64, calibration_steps=32).fitted_steps == 32
+
+
+def test_there_is_no_conversion_without_steps():
+    with pytest.raises(UserError, match="steps must be at least 1; got 0"):
+        Conversion(steps=0)
 
 
 @given(st.integers(1, 4096))

@@ -3,14 +3,18 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from backbone.anytime import accuracy_vs_steps
 from backbone.errors import TrialError, UserError
 from backbone.nets.blocks import StaticBackbone
+from backbone.nets.classifier import Classifier
 from backbone.nets.folding import trace
 from snn.conversion import check_folding, convert, lower
 from snn.methods import Conversion
+from snn.qcfs import QCFS
 from snn.storage import load_converted, save_converted
 
 
@@ -126,3 +130,93 @@ def test_every_calibration_image_counts_once(trained, batches):
     values = torch.cat(heard).transpose(0, 1).flatten(1).double().numpy()
     expected = torch.from_numpy(np.percentile(values, 99.9, axis=1)).float()
     torch.testing.assert_close(neurons.threshold.flatten(), expected, rtol=1e-5, atol=1e-6)
+
+
+def quantised(levels, theta, exact):
+    stages = [nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), QCFS(4, levels), nn.AvgPool2d(2))]
+    net = exact(StaticBackbone((2, 8, 8), stages, nn.Flatten(), "full"))
+    with torch.no_grad():
+        net.body[0][1].threshold.copy_(theta)
+    return net
+
+
+@pytest.mark.parametrize("levels", [1, 4, 8])
+@torch.no_grad()
+def test_one_quantised_layer_is_the_spiking_network_at_as_many_steps(levels, exact, images, classifier_of):
+    """Powers of two and quarters: no rounding, so equal to the last bit."""
+    model = classifier_of(quantised(levels, torch.tensor([0.5, 1.0, 2.0, 4.0]), exact))
+    made = convert(model, [images], len(images), steps=levels)
+    (neurons,) = made.backbone.neurons().values()
+    assert neurons.threshold.tolist() == [0.5, 1.0, 2.0, 4.0]
+    assert torch.equal(neurons.start, torch.tensor([0.5]))  # nothing is calibrated
+    assert torch.equal(made.backbone(images), model.backbone(images))
+
+
+@given(
+    theta=st.lists(st.floats(0.05, 0.25), min_size=4, max_size=4), levels=st.integers(1, 16), seed=st.integers(0, 99)
+)
+@settings(deadline=None, max_examples=25)
+def test_quantised_networks_bring_their_thresholds_and_equal_their_spiking_twin(theta, levels, seed):
+    """Two places where rounding may tip a count by one are allowed in a thousand."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        stages = [nn.Sequential(nn.Conv2d(1, 4, 3), QCFS(4, levels))]
+        net = StaticBackbone((1, 8, 8), stages, nn.Flatten(), "full").eval()
+        net.body[0][1].threshold.copy_(torch.tensor(theta))
+        images = torch.rand(8, 1, 8, 8)
+        model = Classifier(net, nn.Linear(144, 2), torch.zeros(1), torch.ones(1))
+        made = convert(model, [images], 8, steps=levels)
+        counts = made.backbone.observe(images)[1]["body.0.1"] * levels
+        expected = net.stages(images)[0] / torch.tensor(theta).view(-1, 1, 1) * levels
+        assert ((counts - expected).abs() > 0.01).float().mean() < 0.002
+
+
+@torch.inference_mode()
+def test_max_pools_and_functional_activations_convert(digits):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return torch.relu(self.pool(torch.relu(self.conv(x))))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+        net = StaticBackbone(digits.in_shape, [first, Functional()], nn.Flatten(), "full").eval()
+        model = Classifier(net, nn.Linear(net.feature_dim, 10), digits.mean, digits.std).eval()
+    images, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
+    made = convert(model, [images], 60, steps=256, percentile=100, calibration="none")
+    wanted = model.backbone(model.normalise(images))
+    error = (made.backbone(model.normalise(images)) - wanted).norm() / wanted.norm()
+    assert error < 0.02
+    assert len(made.backbone.neurons()) == 3
+
+
+@torch.inference_mode()
+def test_an_analog_front_stays_what_it_was(trained, batches, digits):
+    images, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
+    x = trained.normalise(images)
+    wanted = trained.backbone(x)
+
+    def error(hybrid):
+        made = convert(trained, batches, 500, steps=4, hybrid=hybrid, calibration="none")
+        return len(made.backbone.neurons()), float((made.backbone(x) - wanted).norm() / wanted.norm())
+
+    (all_three, plain), (two, less) = error("none"), error("1")
+    assert (all_three, two) == (3, 2)
+    assert less < plain
+
+
+@torch.no_grad()
+def test_wrong_shapes_are_named(trained, batches):
+    made = into_spikes(trained, batches, 2)
+    for shape in ((2, 1, 9, 8), (1, 8, 8), (0, 1, 8, 8)):
+        with pytest.raises(UserError, match=r"images for this network must be \[B, 1, 8, 8\]"):
+            made.backbone.simulate(torch.zeros(shape))
+
+
+def test_no_calibration_images_are_refused(trained):
+    with pytest.raises(UserError, match="calibration images must be at least one"):
+        convert(trained, [], 0, steps=4)

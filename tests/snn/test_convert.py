@@ -1,4 +1,6 @@
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from backbone.errors import UserError
 from snn import convert as experiment
 from snn.configs import ConvertConfig
 from snn.convert import Convert
+from snn.storage import load_converted
 
 
 @pytest.fixture
@@ -74,8 +77,17 @@ def test_result(setup, digits):
     assert [row["layer"] for row in layers] == ["body.0.2", "body.1.2", "body.2.2"]
     assert sum(row["synaptic_operations"] for row in layers) == pytest.approx(operations[-1])
     assert all(0 < row["firing_rate"] < 1 and row["threshold_min"] > 0 for row in layers)
+    assert all(0 < row["relative_error"] < 0.5 for row in layers)
+    assert all(0 <= row["saturated_share"] < row["firing_rate"] and 0 <= row["silent_share"] < 1 for row in layers)
     assert result.figures["accuracy_vs_steps"].x_scale == "log2"
-    assert [(step, list(entry)) for step, entry in services.logged] == [(t, ["snn/accuracy"]) for t in (1, 2, 4, 8, 12)]
+    assert services.logged == []  # the figure shows the curve
+    exits = result.tables["early_exit"]
+    assert [row["mean_steps"] for row in exits] == sorted(row["mean_steps"] for row in exits)
+    assert exits[0]["mean_steps"] < 6
+    assert exits[-1]["accuracy"] > 0.85
+    costs = result.tables["costs"]
+    assert [(row["network"], row["steps"]) for row in costs] == [("ANN", None), *(("SNN", t) for t in (1, 2, 4, 8, 12))]
+    assert [row["acs"] for row in costs[1:]] == operations
     assert services.facts["data_sha256"] == digits.fingerprint
     assert next(iter(services.tables.values())) == result.tables["preflight"]
     assert all((services.trial_dir / path).is_file() for path in result.artifacts.values())
@@ -123,9 +135,9 @@ def test_other_data_than_it_was_trained_on_is_refused(setup):
 def test_the_table_is_shown_before_the_refusal(setup, digits):
     from backbone.nets.classifier import build
 
-    model = build("vgg-tiny", {"pooling": "max"}, digits.in_shape, 10, digits.mean, digits.std)
-    services = setup(model=model, backbone_options={"pooling": "max"}, dataset="nowhere")
-    with pytest.raises(UserError, match=r"MaxPool2d.*--backbone.pooling avg"):
+    model = build("vgg-tiny", {"activation": "gelu"}, digits.in_shape, 10, digits.mean, digits.std)
+    services = setup(model=model, backbone_options={"activation": "gelu"}, dataset="nowhere")
+    with pytest.raises(UserError, match=r"GELU.*--backbone.activation relu"):
         Convert(CONFIG, services).start()
     (table,) = services.tables.values()
     assert any("cannot convert" in row["verdict"] for row in table)
@@ -137,10 +149,63 @@ def test_more_calibration_images_than_there_are(setup, digits):
 
 
 def test_silent_channels_are_counted(setup, trained):
-    import copy
-
     model = copy.deepcopy(trained)
     norm = next(module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d))
     with torch.no_grad():
         norm.bias[:3] = -1e3
     assert run(CONFIG, setup(model=model)).metrics["silent_channels"] >= 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": "mse", "calibration": "none"},
+        {"threshold": "max", "calibration": "bias", "per": "layer"},
+        {"threshold": "ltb", "calibration": "weights", "calibration_steps": 4},
+        {"pre_simulation": 2, "delay": 3},
+        {"hybrid": "1"},
+        {"start": 0.25, "coding": "poisson"},
+        {"coding": "latency"},
+        {"coding": "delta"},
+    ],
+)
+def test_every_option_reaches_a_result_and_resumes_exactly(setup, small_chunks, options):
+    config = replace(CONFIG, calibration_images=100, **options)
+    services = setup()
+    whole = run(config, services)
+    resumed = run(config, services, saved=run(config, services, stop_after=2))
+    assert (resumed.metrics, resumed.tables) == (whole.metrics, whole.tables)
+    slow = options.get("coding") == "delta"  # after 12 steps its receiver has not seen the bright pixels in full
+    assert whole.metrics["snn/accuracy"] > (0.2 if slow else 0.7)
+    back = load_converted(services.trial_dir / "converted").backbone
+    assert (back.delay, back.pre_simulation) == (config.delay, config.pre_simulation)
+
+
+def test_pre_simulated_spikes_and_steps_are_paid_for(setup):
+    plain = run(replace(CONFIG, calibration="none"), setup())
+    config = replace(CONFIG, calibration="none", pre_simulation=12)
+    simulated = run(config, setup())
+    ratio = simulated.metrics["synaptic_operations"] / plain.metrics["synaptic_operations"]
+    assert 1.5 < ratio < 2
+    assert [row["steps"] for row in simulated.tables["costs"]] == [None, 13, 14, 16, 20, 24]
+
+
+def test_calibration_images_of_one_class_are_refused(setup):
+    with pytest.raises(UserError, match=r"at least two classes.*Raise --calibration-images"):
+        Convert(replace(CONFIG, calibration_images=1), setup()).start()
+
+
+def test_a_layer_that_is_never_active_is_named(setup, trained):
+    model = copy.deepcopy(trained)
+    with torch.no_grad():
+        model.backbone.body[1][1].bias[:] = -1e3
+    with pytest.raises(UserError, match=r"layer body\.1\.2 must be active on some calibration image"):
+        Convert(CONFIG, setup(model=model)).start()
+
+
+def test_activations_that_are_no_numbers_name_their_layer(setup, trained):
+    model = copy.deepcopy(trained)
+    with torch.no_grad():
+        model.backbone.body[1][1].bias[0] = float("nan")
+    with pytest.raises(UserError, match=r"body\.1\.2"):
+        Convert(CONFIG, setup(model=model)).start()
