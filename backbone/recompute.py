@@ -17,7 +17,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)``, whose inner activations are computed again in the backward pass instead of being kept."""
 
     def contexts() -> tuple[object, object]:
-        return nullcontext(), _unchanged_statistics(module)
+        return nullcontext(), unchanged_statistics(module)
 
     out = checkpoint(module, x, use_reentrant=False, context_fn=contexts)  # type: ignore[arg-type]
     assert isinstance(out, Tensor)
@@ -25,7 +25,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _unchanged_statistics(module: nn.Module) -> Iterator[None]:
+def unchanged_statistics(module: nn.Module) -> Iterator[None]:
     """Let BatchNorm use the statistics of the batch, but leave its running ones and its count alone."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.num_batches_tracked is not None]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbone.recompute import _unchanged_statistics
+from backbone.recompute import unchanged_statistics
 from snn.adapter_options import SpikingOptions
 from snn.cells.firing import State, start
 from snn.cells.layer import SpikingLayer
@@ -245,7 +245,7 @@ class SpikingNetwork(nn.Module):
         """`run_chunk`, but what lies between its two ends is computed again for the backward pass."""
 
         def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-            return nullcontext(), _unchanged_statistics(self.graph)
+            return nullcontext(), unchanged_statistics(self.graph)
 
         return checkpoint(self.run_chunk, x, states, steps, use_reentrant=False, context_fn=contexts)  # type: ignore[return-value]
 
