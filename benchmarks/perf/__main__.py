@@ -15,7 +15,7 @@ from backbone.errors import UserError, nearest
 from benchmarks.perf.harness import Row, machine
 
 OUTPUT = Path("perf.json")
-NOT_SCRIPTS = ("harness", "__main__")
+NOT_SCRIPTS = ("harness", "snn_peers", "__main__")
 
 
 def main(argv: list[str]) -> int:
