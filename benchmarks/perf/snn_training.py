@@ -109,6 +109,7 @@ def _row(name: str, ours: float, peer: float, peer_name: str, unit: str, n: int 
 def peaks(name: str, precision: Precision, lengths: tuple[int, ...], checkpointed: bool = False) -> list[float]:
     """Megabytes that training steps of growing length need; for a process of its own, see `_apart`."""
     net = build(name)
+    Run(net, precision, 1).train()  # whatever libraries load at their first step
     before = _resident("VmRSS")
     found = []
     for steps in lengths:

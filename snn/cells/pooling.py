@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
 from snn.cells.layer import SpikingLayer
 
 
-def fold_pooling(graph: fx.GraphModule) -> list[str]:
+def itself(module: nn.Module) -> SpikingLayer | None:
+    return module if isinstance(module, SpikingLayer) else None
+
+
+def fold_pooling(
+    graph: fx.GraphModule,
+    keep: Collection[str] = (),
+    layer_of: Callable[[nn.Module], SpikingLayer | None] = itself,
+) -> list[str]:
     """Fold average pooling into the layers it stands behind, in place; the network computes the same.
 
     `torch.nn.AvgPool2d` modules only, where nothing else reads the spikes, the layer is called once, and the windows
     are square and do not overlap.
 
     Args:
-        graph: a traced network with `SpikingLayer` modules, run over time by `snn.timed.TimeFolded`.
+        graph: a traced network of spiking neurons, run over time by `snn.timed.TimeFolded`.
+        keep: names of nodes that are wanted as they are, the neurons' or the pooling's.
+        layer_of: the layer within a module that stands for neurons, None for every other module.
 
     Returns: the names of the layers that pool now.
     """
@@ -25,10 +36,11 @@ def fold_pooling(graph: fx.GraphModule) -> list[str]:
     for node in list(graph.graph.nodes):
         size = _window(graph, node)
         source = node.all_input_nodes[0] if size > 0 else None
-        if source is None or source.op != "call_module" or len(source.users) > 1 or calls[str(source.target)] > 1:
+        if source is None or source.op != "call_module" or {node.name, source.name} & set(keep):
             continue
-        layer = graph.get_submodule(str(source.target))
-        if isinstance(layer, SpikingLayer) and layer.pool == 1:
+        layer = layer_of(graph.get_submodule(str(source.target)))
+        alone = len(source.users) == 1 and calls[str(source.target)] == 1
+        if layer is not None and layer.pool == 1 and alone:
             layer.pool = size
             node.replace_all_uses_with(source)
             graph.graph.erase_node(node)

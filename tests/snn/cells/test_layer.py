@@ -107,6 +107,21 @@ def test_other_pooling_stays_where_it_is(pool):
     assert fold_pooling(network(pool)) == []
 
 
+def test_what_is_wanted_as_it_is_stays_too():
+    names = [node.name for node in network(nn.AvgPool2d(2)).graph.nodes]
+    assert fold_pooling(network(nn.AvgPool2d(2)), keep=[names[2]]) == []
+    assert fold_pooling(network(nn.AvgPool2d(2)), keep=[names[3]]) == []
+    assert fold_pooling(network(nn.AvgPool2d(2)), layer_of=lambda _module: None) == []
+
+
+def test_a_layer_called_twice_is_left_alone():
+    net = network(nn.AvgPool2d(2))
+    pool = next(node for node in net.graph.nodes if node.target == "2")
+    with net.graph.inserting_after(pool):
+        net.graph.call_module("1", (pool,))
+    assert fold_pooling(net) == []
+
+
 @pytest.mark.parametrize("engine", ["fused", "snntorch"])
 def test_pooled_neurons_are_neurons_and_average_pooling(engine):
     drive = torch.randn(4, 2, 3, 6, 6)
