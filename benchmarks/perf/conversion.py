@@ -2,8 +2,9 @@
 
 Both sides get the same trained weights, the same calibration images (in one batch, so that SpikingJelly's running mean
 of percentiles over batches is the percentile), the 99.9th percentile per channel and neurons that start at half their
-threshold; SpikingJelly folds BatchNorm itself. It runs step by step, as in its tutorial, and once more in multi-step
-mode. The floor is T passes of the analog network, BatchNorm folded.
+threshold; SpikingJelly folds BatchNorm itself. Accuracies are those of what `snn.convert` does by default, which also
+calibrates, and once (``same-recipe``) of exactly what SpikingJelly does. It runs step by step, as in its tutorial, and
+once more in multi-step mode. The floor is T passes of the analog network, BatchNorm folded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from backbone.data.load import Data, load
 from backbone.data.sets import Split
 from backbone.errors import UserError, must
 from backbone.experiments.configs import TrainConfig
+from backbone.hardware import choose_precision
 from backbone.metrics import score
 from backbone.nets.classifier import Classifier, build
 from backbone.nets.folding import trace
@@ -33,7 +35,7 @@ from benchmarks.perf.harness import Row, interleaved
 from snn.conversion import convert, lower
 
 STEPS = 32
-POINTS = (8, 32)
+POINTS = (4, 8, 16, 32)
 ROUNDS = 3
 PERCENTILE = 99.9
 CALIBRATION = 200  # torch.quantile, which SpikingJelly uses, takes 2**24 values at once: 512 images of vgg-small
@@ -55,7 +57,7 @@ class Case:
 
 CASES = (
     Case("lenet5", "mnist", epochs=1, train=60_000, timed=500, scored=1000),
-    Case("vgg-small", "cifar10", epochs=1, train=8000, timed=50, scored=300),
+    Case("vgg-small", "cifar10", epochs=3, train=60_000, timed=250, scored=1000),
 )
 WITHOUT_MNIST = Case("lenet5", "digits", epochs=40, train=60_000, timed=200, scored=1000)
 
@@ -125,7 +127,7 @@ def trained(case: Case, data: Data) -> Classifier:
     model = build(case.net, {}, data.in_shape, len(data.classes), data.mean, data.std)
     config = TrainConfig(dataset=case.dataset, backbone=case.net, epochs=case.epochs, ema=0.0).resolved()
     recipe = Recipe(**{field.name: getattr(config, field.name) for field in fields(Recipe)})
-    trainer = Trainer(model, first(data.train, case.train), recipe, "cpu", "fp32")
+    trainer = Trainer(model, first(data.train, case.train), recipe, "cpu", choose_precision("auto", "cpu"))
     while not trainer.done:
         trainer.advance()
     return trainer.scored_model.eval()
@@ -160,23 +162,26 @@ def compare(case: Case, data: Data) -> list[Row]:
         raise RuntimeError("the data are loaded with a validation split")
     with torch.inference_mode():
         peer = Peer(model, model.normalise(calibration))
-    ours = convert(model, [calibration], len(calibration), steps=STEPS, percentile=PERCENTILE)
+    ours = convert(model, [calibration], len(calibration), steps=STEPS)
+    same = convert(model, [calibration], len(calibration), steps=STEPS, percentile=PERCENTILE, calibration="none")
     label = f"conversion/{case.net}/{data.name}"
     scored = first(validation, case.scored)
     timed = model.normalise(images(first(validation, case.timed)))
-    return [*_accuracies(label, model, ours, peer, scored), *_speeds(label, ours, peer, lower(model.backbone), timed)]
+    accuracies = _accuracies(label, model, ours, same, peer, scored)
+    return [*accuracies, *_speeds(label, ours, peer, lower(model.backbone), timed)]
 
 
-def _accuracies(label: str, model: Classifier, ours: Classifier, peer: Peer, scored: Split) -> list[Row]:
+def _accuracies(
+    label: str, model: Classifier, ours: Classifier, same: Classifier, peer: Peer, scored: Split
+) -> list[Row]:
     theirs = peer_accuracy(peer, model, scored)
-    curve = accuracy_vs_steps(ours, scored, POINTS, "cpu", batch_size=100)
     before = score(model, scored, "cpu")["accuracy"]
-    reached = {int(str(row["steps"])): float(str(row["accuracy"])) for row in curve}
+    reached, plain = (our_accuracy(net, scored) for net in (ours, same))
 
-    def row(steps: int, against: float, name: str, ending: str = "") -> Row:
+    def row(ending: str, mine: float, against: float, name: str) -> Row:
         return Row(
-            name=f"{label}/accuracy-T{steps}{ending}",
-            ours=reached[steps],
+            name=f"{label}/accuracy-{ending}",
+            ours=mine,
             peer=against,
             peer_name=name,
             unit="fraction",
@@ -185,7 +190,17 @@ def _accuracies(label: str, model: Classifier, ours: Classifier, peer: Peer, sco
         )
 
     last = POINTS[-1]
-    return [*(row(t, theirs[t], PEER) for t in POINTS), row(last, before, "the analog network", "-floor")]
+    return [
+        *(row(f"T{t}", reached[t], theirs[t], PEER) for t in POINTS),
+        row(f"T{last}-same-recipe", plain[last], theirs[last], PEER),
+        row(f"T{last}-floor", reached[last], before, "the analog network"),
+    ]
+
+
+def our_accuracy(model: Classifier, split: Split) -> dict[int, float]:
+    """Accuracy (fraction) of a converted network after each of `POINTS`."""
+    curve = accuracy_vs_steps(model, split, POINTS, "cpu", batch_size=100)
+    return {int(str(row["steps"])): float(str(row["accuracy"])) for row in curve}
 
 
 def _speeds(label: str, ours: Classifier, peer: Peer, floor: fx.GraphModule, x: Tensor) -> list[Row]:

@@ -107,7 +107,7 @@ def test_spikingjelly_s_network_and_ours_agree(digits, model):
     with torch.inference_mode():
         peer = conversion.Peer(model, model.normalise(calibration))
         stepped, at_once = peer.logits(x, 32), peer.multi_step(x, 32)
-        ours = conversion.convert(model, [calibration], len(calibration), steps=32)
+        ours = conversion.convert(model, [calibration], len(calibration), steps=32, calibration="none")
         same = ours.head(ours.backbone(x)).argmax(1) == at_once.argmax(1)
     torch.testing.assert_close(stepped[-1], at_once, atol=1e-4, rtol=1e-4)
     assert stepped.shape == (32, 60, 10)
@@ -120,7 +120,7 @@ def test_the_rows_of_one_conversion(digits, model, monkeypatch):
     monkeypatch.setattr(conversion, "ROUNDS", 1)
     monkeypatch.setattr(conversion, "CALIBRATION", 50)
     rows = {row.name.removeprefix("conversion/lenet5/digits/"): row for row in conversion.compare(SMALL, digits)}
-    accuracies = ["accuracy-T8", "accuracy-T32", "accuracy-T32-floor"]
+    accuracies = [*(f"accuracy-T{t}" for t in (4, 8, 16, 32)), "accuracy-T32-same-recipe", "accuracy-T32-floor"]
     assert list(rows) == [*accuracies, "simulation-T32", "simulation-T32-multi-step", "simulation-T32-floor"]
     assert all(rows[name].unit == "fraction" and 0.5 < rows[name].peer <= 1 for name in accuracies)
     assert {rows[name].unit for name in ("simulation-T32", "simulation-T32-multi-step")} == {"images/s"}
