@@ -2,6 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from backbone import metrics
+from backbone.data.sets import MemorySplit
 from backbone.hardware import choose_precision, has_bf16
 from backbone.metrics import score
 from backbone.nets.classifier import build
@@ -49,3 +51,19 @@ def test_precision():
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
     assert choose_precision("auto", "cpu") == ("bf16" if has_bf16("cpu") else "fp32")
+
+
+def test_event_frames_are_scored_in_batches_of_as_many_frames(monkeypatch):
+    seen = []
+
+    class Brightest(torch.nn.Module):
+        def forward(self, x):
+            seen.append(tuple(x.shape))
+            return x.float().mean((1, 3, 4))
+
+    images = torch.randint(0, 9, (20, 4, 2, 3, 3), dtype=torch.uint8)
+    labels = images.float().mean((1, 3, 4)).argmax(1)
+    monkeypatch.setattr(metrics, "SCORING_BATCH", 33)
+    scores = metrics.score(Brightest(), MemorySplit(images, labels), "cpu")
+    assert (scores["accuracy"], scores["images"]) == (1, 20)
+    assert seen == [(8, 4, 2, 3, 3), (8, 4, 2, 3, 3), (4, 4, 2, 3, 3)]
