@@ -9,6 +9,7 @@ from backbone.plugin import PLUGIN
 RECIPE_FIELDS = {field.name for field in fields(TrainConfig)} - {
     *("seed", "dataset", "dataset_options", "backbone", "backbone_options", "validation"),
     *("gradient_checkpointing", "precision"),
+    *("adapter", "adapter_options", "from_trial", "teacher", "distill", "temperature"),
 }
 DATASETS = [name + ":x" * entry.takes_path for name, entry in PLUGIN.datasets.items()]
 
@@ -19,7 +20,7 @@ def test_every_network_on_every_dataset_has_a_complete_recipe(backbone, dataset)
     bare = TrainConfig(backbone=backbone, dataset=dataset)
     config = bare.resolved()
     assert set(recipe(backbone, dataset)) == RECIPE_FIELDS
-    assert all(getattr(config, field.name) is not None for field in fields(config))
+    assert all(getattr(config, name) is not None for name in RECIPE_FIELDS)
     assert config.resolved() == config != bare
     assert config.problems() == []
     assert config.epochs >= 1 and config.batch_size >= 1 and 0 <= config.ema < 1 and 0 <= config.warmup < 1
