@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.perf.harness import Row, seconds
 
 ROUNDS = 3
-SHORT, LONG = 1, 120
+SHORT, LONG = 1, 40
 DIRECT = """
 import sys
 from pathlib import Path

@@ -114,7 +114,12 @@ class SnnTorch(nn.Module):
 
 
 class Norse(nn.Module):
-    """As in its introduction: ``SequentialState``, step by step, the state handed on."""
+    """As in its introduction: ``SequentialState``, step by step, the state handed on.
+
+    Attributes:
+        weights_larger: its weights are that much larger, because its cells multiply their input by 1 - decay; Adam
+            needs a rate as much larger to take the same steps.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,6 +128,7 @@ class Norse(nn.Module):
             import norse.torch as norse
             from norse.torch.functional.reset import reset_subtract
         rate = 1 - DECAY
+        self.weights_larger = 1 / rate
         cells = [
             norse.LIFBoxCell(
                 norse.LIFBoxParameters(tau_mem_inv=torch.tensor(rate), method="super", reset_method=reset_subtract),
@@ -132,7 +138,7 @@ class Norse(nn.Module):
         ]
         first, second, last = parts()
         with torch.no_grad():
-            for layer in (first, second, last):  # the cell multiplies its input by the rate
+            for layer in (first, second, last):
                 layer.weight.div_(rate)
                 assert layer.bias is not None
                 layer.bias.div_(rate)

@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, net: nn.Module, precision: Precision, steps: int = STEPS) -> None:
         self.net, self.precision = net, precision
-        self.optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        self.optimizer = torch.optim.Adam(net.parameters(), 1e-3 * getattr(net, "weights_larger", 1.0))
         generator = torch.Generator().manual_seed(0)
         self.x = (torch.rand(steps, BATCH, 1, SIDE, SIDE, generator=generator) < 0.3).float()
         self.y = torch.randint(0, 10, (BATCH,), generator=generator)
