@@ -23,7 +23,7 @@ FEWEST = 128
 """Neurons in a block, however many the steps."""
 LONGEST_LINE = 1024
 """Neurons in a line that are pooled as one block."""
-COMPILED_STEPS = 32
+COMPILED_STEPS = 16
 """Steps in one compiled graph on CUDA, which are unrolled."""
 
 
