@@ -24,6 +24,7 @@ SPIKING_METRICS = (
 _RECIPES: Mapping[str, Mapping[str, Scalar]] = {
     **dict.fromkeys(("mnist", "kmnist", "fashion-mnist"), {"epochs": 8}),
     "digits": {"epochs": 15},
+    "moving-shapes": {"epochs": 24, "batch_size": 64, "lr": 4e-3},
 }
 
 

@@ -92,7 +92,7 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
         (["run", "backbone.train", "--out", "bad.toml/below"], "--out must be a folder that can be written"),
         (["run", "backbone.train", "--backbone", "lenet", "--backbone.width", "2"], "Did you mean lenet5?"),
         (["run", "backbone.train", "--dataset", "folder"], "Write folder:PATH."),
-        (["run", "snn.convert", "--backbone.pooling", "max"], "Use --backbone.pooling avg."),
+        (["run", "snn.convert", "--backbone.activation", "gelu"], "Use --backbone.activation relu."),
         (["reproduce", "none"], "TARGET must be a known one"),
         (["completion", "bush"], "Did you mean bash?"),
         (["ui"], "--out must be a folder with mlflow.db"),
