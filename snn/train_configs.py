@@ -22,7 +22,7 @@ SPIKING_METRICS = (
 
 # What differs from the recipe of the same network with ReLUs: a spiking one needs fewer passes and more time for each.
 _RECIPES: Mapping[str, Mapping[str, Scalar]] = {
-    **dict.fromkeys(("mnist", "kmnist", "fashion-mnist"), {"epochs": 8}),
+    **{name: {"epochs": 5} for name in ("mnist", "kmnist", "fashion-mnist")},
     "digits": {"epochs": 15},
     "moving-shapes": {"epochs": 24, "batch_size": 64, "lr": 4e-3},
 }
