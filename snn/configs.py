@@ -44,11 +44,11 @@ class ConvertConfig(TrainConfig):
     """The trained trial: its id, the beginning of it, or its folder."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
     """Simulation steps; accuracy is also given for 1, 2, 4, ... up to it."""
-    threshold: Threshold = "percentile"
+    threshold: Threshold = "mse"
     """What a spike stands for. max: the largest activation; percentile: nearly the largest; mse: what quantises the
     activations best; ltb: local threshold balancing. QCFS activations bring their own."""
     percentile: Annotated[float, Gt(0), Le(100)] = 99.9
-    """Percentile of an activation's outputs that becomes its neurons' threshold; 100 is their maximum."""
+    """For --threshold percentile: the percentile of an activation's outputs; 100 is their maximum."""
     per: Per = "channel"
     """One threshold for each channel or for each layer."""
     calibration: Calibration = "auto"
@@ -58,7 +58,7 @@ class ConvertConfig(TrainConfig):
     calibration_images: Annotated[int, Ge(1)] = 1000
     """Training images that thresholds and calibration look at (all of them when there are fewer)."""
     calibration_steps: Annotated[int, Ge(1), Le(4096)] | None = None
-    """Simulation length that calibration (and --threshold mse) aims at; by default --steps, at most 8."""
+    """Simulation length that calibration and --threshold mse aim at; by default half of --steps, within 4 and 8."""
     start: Annotated[float, Ge(0), Lt(1)] = 0.5
     """Potential before the first step as a fraction of the threshold; at a half, spike counts round to nearest."""
     pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0

@@ -13,8 +13,8 @@ Correction = Literal["bias", "potential", "weights"]
 Calibration = Literal["auto", "none", "bias", "potential", "weights"]
 Coding = Literal["constant", "poisson", "latency", "delta"]
 
-FITTED_STEPS = 8
-"""Longest simulation that thresholds and calibration aim at unless told otherwise; more steps forgive more errors."""
+SHORTEST_FIT, LONGEST_FIT = 4, 8
+"""Bounds of the simulation length that thresholds and calibration aim at unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Conversion:
     """
 
     steps: int
-    threshold: Threshold = "percentile"
+    threshold: Threshold = "mse"
     percentile: float = 99.9
     per: Per = "channel"
     calibration: Calibration = "auto"
@@ -44,5 +44,11 @@ class Conversion:
 
     @property
     def fitted_steps(self) -> int:
-        """The length of simulation that thresholds and calibration aim at."""
-        return self.calibration_steps or min(self.steps, FITTED_STEPS)
+        """The length of simulation that thresholds and calibration aim at: half of it, or 4 or 8 where that is nearer.
+
+        Thresholds for few levels are low and resolve small activations; what they clip costs little. Chosen on
+        validation images of CIFAR-10 among 3, 4, 6, 8 and 16 for simulations of 4 to 64 steps.
+        """
+        if self.calibration_steps is not None:
+            return self.calibration_steps
+        return min(self.steps, max(SHORTEST_FIT, min(self.steps // 2, LONGEST_FIT)))

@@ -34,6 +34,13 @@ def test_last_is_the_step_itself():
     assert torch.equal(read_out(FEATURES, [1, 3, 6], "last"), FEATURES[[0, 2, 5]])
 
 
+def test_a_delay_leaves_the_first_steps_out_and_until_they_are_over_a_step_stands_alone():
+    got = read_out(FEATURES, [1, 2, 3, 6], "mean", delay=2)
+    for place, steps in enumerate((slice(0, 1), slice(1, 2), slice(2, 3), slice(2, 6))):
+        torch.testing.assert_close(got[place], FEATURES[steps].mean(0))
+    assert torch.equal(read_out(FEATURES, [3], "last", delay=2), FEATURES[[2]])
+
+
 @pytest.mark.parametrize("steps", [[], [0], [7], [1, 7]])
 def test_steps_the_network_does_not_have(steps):
     with pytest.raises(UserError, match="steps must be between 1 and the network's 6"):
@@ -47,6 +54,14 @@ def test_logits_follow_the_networks_own_read_out(readout, factors):
     logits = logits_at(model, model.backbone.forward_steps(x), [1, 4])
     for got, factor in zip(logits, factors, strict=True):
         torch.testing.assert_close(got, model.head(x.mean((1, 2, 3)).unsqueeze(1) * factor))
+
+
+def test_logits_follow_the_networks_own_delay():
+    model = Classifier(Ramp("mean"), nn.Linear(1, 2), torch.zeros(1), torch.ones(1))
+    model.backbone.delay = 2
+    x = torch.rand(3, 1, 2, 2)
+    (logits,) = logits_at(model, model.backbone.forward_steps(x), [4])
+    torch.testing.assert_close(logits, model.head(x.mean((1, 2, 3)).unsqueeze(1) * 3.5))
 
 
 @pytest.fixture

@@ -44,7 +44,8 @@ def test_every_method_brings_features_of_other_images_nearer_to_the_analog_ones(
     images, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))
 
     def error(method):
-        return error_of(trained, convert(trained, batches, 400, steps=steps, calibration=method), images)
+        how = {"threshold": "percentile", "calibration": method, "calibration_steps": steps}
+        return error_of(trained, convert(trained, batches, 400, steps=steps, **how), images)
 
     none, bias, potential, weights = (error(method) for method in ("none", "bias", "potential", "weights"))
     assert bias < 0.95 * none

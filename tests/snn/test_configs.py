@@ -71,10 +71,11 @@ def test_options_that_make_no_conversion(options, said):
 
 
 def test_every_conversion_option_is_a_flag_with_the_same_default():
-    config = ConvertConfig(from_trial="abc", steps=5, threshold="mse", delay=2)
-    assert config.conversion() == Conversion(steps=5, threshold="mse", delay=2)
+    config = ConvertConfig(from_trial="abc", steps=5, threshold="ltb", delay=2)
+    assert config.conversion() == Conversion(steps=5, threshold="ltb", delay=2)
     assert ConvertConfig(steps=64).conversion() == Conversion(steps=64)
-    assert (Conversion(steps=64).fitted_steps, Conversion(steps=4).fitted_steps) == (8, 4)
+    fitted = [Conversion(steps=steps).fitted_steps for steps in (1, 4, 8, 12, 16, 64)]
+    assert fitted == [1, 4, 4, 6, 8, 8]
     assert Conversion(steps=64, calibration_steps=32).fitted_steps == 32
 
 

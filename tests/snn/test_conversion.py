@@ -25,7 +25,9 @@ def batches(digits):
 
 
 def into_spikes(model, batches, steps, per="channel", percentile=99.9):
-    return convert(model, batches, sum(map(len, batches)), steps=steps, percentile=percentile, per=per)
+    """By percentiles, nothing calibrated: what can be worked out by hand."""
+    how = {"threshold": "percentile", "percentile": percentile, "per": per, "calibration": "none"}
+    return convert(model, batches, sum(map(len, batches)), steps=steps, **how)
 
 
 @torch.no_grad()
@@ -187,7 +189,7 @@ def test_max_pools_and_functional_activations_convert(digits):
         net = StaticBackbone(digits.in_shape, [first, Functional()], nn.Flatten(), "full").eval()
         model = Classifier(net, nn.Linear(net.feature_dim, 10), digits.mean, digits.std).eval()
     images, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
-    made = convert(model, [images], 60, steps=256, percentile=100, calibration="none")
+    made = convert(model, [images], 60, steps=256, threshold="max", calibration="none")
     wanted = model.backbone(model.normalise(images))
     error = (made.backbone(model.normalise(images)) - wanted).norm() / wanted.norm()
     assert error < 0.02
@@ -220,3 +222,12 @@ def test_wrong_shapes_are_named(trained, batches):
 def test_no_calibration_images_are_refused(trained):
     with pytest.raises(UserError, match="calibration images must be at least one"):
         convert(trained, [], 0, steps=4)
+
+
+@torch.inference_mode()
+def test_the_defaults_are_better_at_few_steps_than_percentiles_alone(trained, digits, batches):
+    plain = accuracy_vs_steps(into_spikes(trained, batches, 8), digits.test, [2, 4, 8], "cpu", 128)
+    better = accuracy_vs_steps(convert(trained, batches, 500, steps=8), digits.test, [2, 4, 8], "cpu", 128)
+    gains = [b["accuracy"] - a["accuracy"] for a, b in zip(plain, better, strict=True)]
+    assert gains[0] > 0.05
+    assert min(gains) > -0.005

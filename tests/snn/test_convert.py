@@ -159,7 +159,7 @@ def test_silent_channels_are_counted(setup, trained):
 @pytest.mark.parametrize(
     "options",
     [
-        {"threshold": "mse", "calibration": "none"},
+        {"threshold": "percentile", "calibration": "none"},
         {"threshold": "max", "calibration": "bias", "per": "layer"},
         {"threshold": "ltb", "calibration": "weights", "calibration_steps": 4},
         {"pre_simulation": 2, "delay": 3},
