@@ -186,5 +186,8 @@ class _Drive:
 
 def label(trial: Trial) -> str:
     """A trial in a few words, for people."""
-    words = [str(trial.config[key]) for key in ("dataset", "backbone") if trial.config.get(key)]
+    told = ("dataset", "backbone")
+    if trial.config.get("from") and trial.experiment != "backbone.train":
+        told = ("from",)  # what it starts from has a data set and a network; those of the configuration are defaults
+    words = [str(trial.config[key]) for key in told if trial.config.get(key)]
     return " ".join([trial.experiment, *words, f"seed {trial.config['seed']}"])

@@ -163,7 +163,15 @@ def compare(case: Case, data: Data) -> list[Row]:
     with torch.inference_mode():
         peer = Peer(model, model.normalise(calibration))
     ours = convert(model, [calibration], len(calibration), steps=STEPS)
-    same = convert(model, [calibration], len(calibration), steps=STEPS, percentile=PERCENTILE, calibration="none")
+    same = convert(
+        model,
+        [calibration],
+        len(calibration),
+        steps=STEPS,
+        threshold="percentile",
+        percentile=PERCENTILE,
+        calibration="none",
+    )
     label = f"conversion/{case.net}/{data.name}"
     scored = first(validation, case.scored)
     timed = model.normalise(images(first(validation, case.timed)))

@@ -107,7 +107,9 @@ def test_spikingjelly_s_network_and_ours_agree(digits, model):
     with torch.inference_mode():
         peer = conversion.Peer(model, model.normalise(calibration))
         stepped, at_once = peer.logits(x, 32), peer.multi_step(x, 32)
-        ours = conversion.convert(model, [calibration], len(calibration), steps=32, calibration="none")
+        ours = conversion.convert(
+            model, [calibration], len(calibration), steps=32, threshold="percentile", calibration="none"
+        )
         same = ours.head(ours.backbone(x)).argmax(1) == at_once.argmax(1)
     torch.testing.assert_close(stepped[-1], at_once, atol=1e-4, rtol=1e-4)
     assert stepped.shape == (32, 60, 10)

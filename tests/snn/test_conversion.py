@@ -40,6 +40,18 @@ def test_folding_is_exact(trained, digits):
 
 
 @torch.no_grad()
+def test_rounding_at_the_edge_of_a_level_is_no_fault_of_folding():
+    net = StaticBackbone((1, 1, 1), [nn.Sequential(nn.Conv2d(1, 1, 1), QCFS(1, 4, 1.0))], nn.Flatten(), "full").eval()
+    conv = net.body[0][0]
+    conv.weight.fill_(1.0)
+    conv.bias.fill_(0.0)
+    graph, edge = lower(net), torch.full((1, 1, 1, 1), 0.125)
+    graph.get_submodule("body.0.0").bias -= 1e-6
+    assert abs(float(graph(edge) - net(edge))) == 0.25
+    assert check_folding(net, graph, edge) < 1e-4
+
+
+@torch.no_grad()
 def test_a_fold_that_changes_the_network_stops_the_trial(trained):
     graph = lower(trained.backbone)
     graph.get_submodule("body.0.0").bias[0] += 0.1
