@@ -187,7 +187,7 @@ class _Drive:
 def label(trial: Trial) -> str:
     """A trial in a few words, for people."""
     told = ("dataset", "backbone")
-    if trial.config.get("from") and trial.experiment != "backbone.train":
-        told = ("from",)  # what it starts from has a data set and a network; those of the configuration are defaults
+    if trial.config.get("from") and trial.config.get("epochs") is None:
+        told = ("from",)  # nothing is trained: data set and network are those of the trial it is from
     words = [str(trial.config[key]) for key in told if trial.config.get(key)]
     return " ".join([trial.experiment, *words, f"seed {trial.config['seed']}"])

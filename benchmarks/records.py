@@ -77,6 +77,12 @@ class Record:
         return seed if isinstance(seed, int) else None
 
     @property
+    def origin(self) -> Record:
+        """The trial whose data and network this is about: with --from and no training of its own, the one it is from."""
+        untrained = "backbone" in self.config and self.config.get("epochs") is None
+        return self.inputs[0].origin if self.config.get("from") and untrained and self.inputs else self
+
+    @property
     def inputs(self) -> list[Record]:
         """The trials it was made from, as far as they lie beside it."""
         found = [Record(self.folder.parent / str(trial)) for trial in self.about.get("inputs", {}).values()]

@@ -29,11 +29,12 @@ def what(subject: Subject) -> str:
     """What was run, in one line."""
     records = subject.records
     experiment = next((record.experiment for record in records if record.experiment != "?"), "?")
-    data = sorted({str(record.config["dataset"]) for record in records if record.config.get("dataset")})
+    about = [record.origin.config for record in records]
+    data = sorted({str(config["dataset"]) for config in about if config.get("dataset")})
     on = f" on {' and '.join(data)}" if data else ""
     if subject.single:
         record = records[0]
-        net = f" of {record.config['backbone']}" if record.config.get("backbone") else ""
+        net = f" of {about[0]['backbone']}" if about[0].get("backbone") else ""
         return f"One trial of {experiment}{net}{on}, seed {record.seed}."
     cells = [f"{len(values)} {_plural(axis, len(values))}" for axis, values in subject.sweep.axes.items()]
     seeds = len({record.seed for record in records})
