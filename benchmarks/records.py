@@ -78,7 +78,7 @@ class Record:
 
     @property
     def origin(self) -> Record:
-        """The trial whose data and network this is about: with --from and no training of its own, the one it is from."""
+        """The trial whose data and network this is about: the one it is from, when it trains nothing itself."""
         untrained = "backbone" in self.config and self.config.get("epochs") is None
         return self.inputs[0].origin if self.config.get("from") and untrained and self.inputs else self
 

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
-from backbone.contract import Entry, Plugin, Target
+from backbone.contract import Entry, Plugin, Scalar, Target
+
+_OURS = "engram's own acceptance figure"
+_CONVERSION = "least-squares thresholds per channel, calibrated potentials, half-threshold start, constant input"
 
 
 def _drop(dataset: str, backbone: str, steps: int, points: float, minutes: float) -> Target:
     return Target(
-        name=f"snn/convert-{dataset}-{backbone}",
+        name=f"snn/convert-{dataset}-{backbone}-t{steps}",
         experiment="snn.convert",
         options={"dataset": dataset, "backbone": backbone, "steps": steps},
         metric="accuracy_drop",
         value=points,
         tolerance=0.0,
         seeds=(0,),
-        protocol=f"99.9th percentile per channel, half-threshold start, constant input, T = {steps}",
-        source="engram's own acceptance figure",
+        protocol=f"{_CONVERSION}, T = {steps}",
+        source=_OURS,
         minutes=minutes,
     )
 
 
+def _trained(dataset: str, value: float, minutes: float, protocol: str, **options: Scalar) -> Target:
+    return Target(
+        name=f"snn/train-{dataset}",
+        experiment="snn.train",
+        options={"dataset": dataset, **options},
+        metric="test/accuracy",
+        value=value,
+        tolerance=0.0,
+        seeds=(0,),
+        protocol=protocol,
+        source=_OURS,
+        minutes=minutes,
+        needs_data=dataset != "moving-shapes",
+    )
+
+
+_MNIST: dict[str, Scalar] = {"backbone": "lenet5", "backbone.normalisation": "batch"}
+_SHAPES: dict[str, Scalar] = {"backbone": "vgg-tiny", "decay": 0.8}
+
+
 PLUGIN = Plugin(
     name="snn",
-    targets=(_drop("mnist", "lenet5", 32, 0.3, 4), _drop("cifar10", "airnet", 64, 1.0, 30)),
+    targets=(
+        _drop("mnist", "lenet5", 8, 0.2, 3),
+        _drop("mnist", "lenet5", 32, 0.3, 3),
+        _drop("cifar10", "airnet", 8, 3.0, 22),
+        _drop("cifar10", "airnet", 16, 1.0, 24),
+        _trained("mnist", 0.99, 5, "LeNet-5 of LIF neurons with BatchNorm, T = 4, constant input", **_MNIST),
+        _trained(
+            "moving-shapes", 0.95, 4, "VGG-tiny of LIF neurons, 16 event frames, six orders of movement", **_SHAPES
+        ),
+    ),
     experiments={
         "snn.convert": Entry(
             target="snn.convert:Convert",
