@@ -88,8 +88,7 @@ def spiking(
         graph: what `lower` made of it; left as it is.
         thresholds: of every activation that becomes neurons, by module name; the others stay analog.
         steps: simulation steps T.
-        start: see `IntegrateFire`.
-        delay, pre_simulation: see `SpikingBackbone`.
+        start, delay, pre_simulation: see `IntegrateFire` and `SpikingBackbone`.
     """
     shape: tuple[int, int, int] = backbone.in_shape  # type: ignore[assignment]
     channels: tuple[int, ...] = backbone.stage_channels  # type: ignore[assignment]
