@@ -13,6 +13,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -153,12 +156,21 @@ class Norse(nn.Module):
         return torch.stack(spikes).sum(0)
 
 
+def _optional(package: str, *names: str) -> list[Any]:
+    """Parts of a package that only the extra ``perf`` installs: imported by name, so that types check without it."""
+    module = import_module(package)
+    inner = [name for name in names if find_spec(f"{package}.{name}") is not None]
+    return [import_module(f"{package}.{name}") if name in inner else getattr(module, name) for name in names]
+
+
 class SpikingJelly(nn.Module):
     """As it recommends for speed: multi-step mode, its torch backend (the others need CUDA)."""
 
     def __init__(self) -> None:
         super().__init__()
-        from spikingjelly.activation_based import functional, layer, neuron, surrogate
+        functional, layer, neuron, surrogate = _optional(
+            "spikingjelly.activation_based", "functional", "layer", "neuron", "surrogate"
+        )
 
         def lif() -> nn.Module:
             return neuron.LIFNode(
@@ -192,9 +204,7 @@ class Sinabs(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        import sinabs
-        from sinabs import layers
-        from sinabs.activation import SingleSpike
+        layers, activation, reset = _optional("sinabs", "layers", "activation", "reset_states")
 
         def superspike(v: Tensor, threshold: Tensor) -> Tensor:
             return 1 / (1 + (v - threshold).abs()).square()
@@ -202,7 +212,7 @@ class Sinabs(nn.Module):
         self.squeezing = [
             layers.LIFSqueeze(
                 tau_mem=-1 / math.log(DECAY),
-                spike_fn=SingleSpike,
+                spike_fn=activation.SingleSpike,
                 surrogate_grad_fn=superspike,
                 norm_input=False,
                 batch_size=1,
@@ -212,7 +222,7 @@ class Sinabs(nn.Module):
         a, b, c = self.squeezing
         first, second, last = parts()
         self.net = nn.Sequential(first, a, nn.AvgPool2d(POOL), second, b, nn.AvgPool2d(POOL), nn.Flatten(), last, c)
-        self.reset: Callable[[nn.Module], object] = sinabs.reset_states
+        self.reset: Callable[[nn.Module], object] = reset
 
     def forward(self, x: Tensor) -> Tensor:
         self.reset(self.net)
