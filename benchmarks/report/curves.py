@@ -82,9 +82,9 @@ def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
         first = len(series)
         labels = dict.fromkeys(label for figure in drawn for label in figure["series"])
         for label in labels:
-            runs = [as_points(figure["series"][label]) for figure in drawn if label in figure["series"]]
+            runs = [as_pairs(figure["series"][label]) for figure in drawn if label in figure["series"]]
             said = (group if len(labels) == 1 else f"{group}: {label}") if several else label
-            series.append(merge(said, runs))
+            series.append(merge_lines(said, runs))
         for label in dict.fromkeys(label for figure in drawn for label in figure.get("lines") or {}):
             values = [number(figure["lines"][label]) for figure in drawn if label in (figure.get("lines") or {})]
             lines.append((f"{label} ({group})" if several else label, math.fsum(values) / len(values), first))
@@ -94,8 +94,19 @@ def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
     return Chart(about["title"], about["x_label"], about["y_label"], series, lines, scale)
 
 
-def as_points(pairs: Sequence[Sequence[float | None]]) -> dict[float, float]:
-    return {number(x): number(y) for x, y in pairs}
+def as_pairs(pairs: Sequence[Sequence[float | None]]) -> list[Point]:
+    return [(number(x), number(y)) for x, y in pairs]
+
+
+def merge_lines(name: str, runs: Sequence[Sequence[Point]]) -> Series:
+    """Mean and range over runs. Where the places were measured too, and differ, points are averaged by their rank."""
+    places = [[x for x, _ in run] for run in runs]
+    measured = any(each != places[0] for each in places) and len({len(run) for run in runs}) == 1
+    if not measured:
+        return merge(name, [dict(run) for run in runs])
+    ranks = [list(zip(*points, strict=True)) for points in zip(*runs, strict=True)]
+    points = [(math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)) for xs, ys in ranks]
+    return Series(name, points, [min(ys) for _, ys in ranks], [max(ys) for _, ys in ranks])
 
 
 def _importance(metric: str) -> tuple[int, str]:

@@ -10,6 +10,7 @@ import pytest
 
 from backbone.errors import UserError
 from benchmarks.report import write_report
+from benchmarks.report.curves import merge_lines
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -176,3 +177,11 @@ def test_unknown_names(folders, name):
 def test_written_twice_is_the_same(folders):
     folders.sweep()
     assert read(folders)[0] == read(folders)[0]
+
+
+def test_lines_over_seeds_with_measured_places_are_averaged_by_rank():
+    line = merge_lines("early exit", [[(1.0, 0.5), (3.0, 0.9)], [(2.0, 0.7), (5.0, 0.8)]])
+    assert [(x, round(y, 6)) for x, y in line.points] == [(1.5, 0.6), (4.0, 0.85)]
+    assert (list(line.low or []), list(line.high or [])) == ([0.5, 0.8], [0.7, 0.9])
+    same = merge_lines("accuracy", [[(1.0, 0.5), (2.0, 0.9)], [(1.0, 0.7), (2.0, 0.9)]])
+    assert [(x, round(y, 6)) for x, y in same.points] == [(1.0, 0.6), (2.0, 0.9)]
