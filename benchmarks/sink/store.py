@@ -310,12 +310,13 @@ def probe(uri: str, patience: float, *, write: bool) -> None:
 def use_wal(uri: str) -> None:
     """Let readers (the UI) and the writer work at once; lasts. Never over a network, where it breaks."""
     path = Path(uri.removeprefix("sqlite:///"))
-    header = path.open("rb").read(20)
-    if header[18:20] == b"\x02\x02" or file_system(path) in _NETWORK_FILE_SYSTEMS:
+    if file_system(path) in _NETWORK_FILE_SYSTEMS:
         return
     connection = sqlite3.connect(path)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        # Asked through SQLite: whoever opens and closes the file itself gives up all of this process's locks on it.
+        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
 

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.compare import compare
 from benchmarks.sink import Sink
 from benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
+from benchmarks.sink.store import use_wal
 
 pytestmark = [
     # raised inside mlflow, SQLAlchemy and alembic
@@ -247,3 +248,18 @@ def test_two_machines_share_a_store(told, store, folders, folders_in, tmp_path):
     counts = told.rows(store, "select count(*) from metrics group by run_uuid, key, step")
     assert set(counts) == {(1,)}
     assert len(compare(Path("nowhere"), "nets", tracking_uri=uri).groups[0].scores) == 3
+
+
+def test_looking_at_the_database_keeps_our_locks_on_it(store):
+    use_wal(f"sqlite:///{store}")
+    ours = sqlite3.connect(store)  # as mlflow's own connection, which stays open between two syncs
+    ours.execute("create table kept (x)")
+    ours.commit()
+    use_wal(f"sqlite:///{store}")
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select count(*) from runs').fetchone()"
+    subprocess.run([sys.executable, "-c", look, str(store)], check=True)
+    assert store.with_name("mlflow.db-wal").exists()  # or the other process thought itself the last one
+    ours.execute("insert into kept values (1)")
+    ours.commit()
+    assert ours.execute("select * from kept").fetchall() == [(1,)]
+    ours.close()
