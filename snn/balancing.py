@@ -155,13 +155,6 @@ def columns(output: Tensor, per: Per) -> Tensor:
     return last.reshape(-1, last.shape[-1]) if per == "channel" else last.reshape(-1, 1)
 
 
-def balance(
-    graph: fx.GraphModule, layers: Sequence[str], batches: Iterable[Tensor], images: int, percentile: float, per: Per
-) -> dict[str, Thresholds]:
-    """`thresholds` by percentile, from batches that are gone through once."""
-    return thresholds(graph, layers, lambda: batches, images, per=per, percentile=percentile)
-
-
 def relu_names(graph: fx.GraphModule) -> list[str]:
     """Module names of the ReLUs of a graph, in the order they run."""
     calls = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]

@@ -12,13 +12,12 @@ from torch import Tensor, fx, nn
 
 from backbone.errors import TrialError, must
 from backbone.nets.classifier import Classifier
-from backbone.nets.folding import trace
+from backbone.nets.folding import stage_names, trace
 from snn.balancing import Thresholds, thresholds
 from snn.calibration import calibrate
 from snn.methods import Conversion, Correction
 from snn.neurons import HALF, IntegrateFire
 from snn.operations import is_activation
-from snn.preflight import stage_outputs
 from snn.qcfs import QCFS
 from snn.rewriting import analog_front, normal_form
 from snn.scaling import absorb
@@ -37,8 +36,7 @@ def full_float32() -> Iterator[None]:
 
 def lower(backbone: nn.Module) -> fx.GraphModule:
     """The graph of a network whose pre-flight passed, in `normal_form`."""
-    stages = {node.name for node in stage_outputs(backbone)}
-    graph = normal_form(trace(backbone), keep=stages)
+    graph = normal_form(trace(backbone), keep=stage_names(backbone))
     return graph.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -96,8 +94,9 @@ def spiking(
     units = absorb(graph, {name: found.threshold for name, found in thresholds.items()}, shape)
     for name, found in thresholds.items():
         graph.set_submodule(name, IntegrateFire(found.threshold.clone(), found.silent.clone(), start))
-    stages = {}
-    for node in stage_outputs(backbone):
+    stages, traced = {}, {node.name: node for node in trace(backbone).graph.nodes}
+    for name in stage_names(backbone):
+        node = traced[name]
         while node.name not in units:  # folded or taken out: its value is now that of the layer before
             node = node.all_input_nodes[0]
         stages[node.name] = units[node.name]

@@ -15,7 +15,7 @@ from backbone.recompute import unchanged_statistics
 from snn.adapter_options import SpikingOptions
 from snn.cells.firing import State, start
 from snn.cells.layer import SpikingLayer
-from snn.timed import TimedNeurons, TimeFolded
+from snn.timed import TimedNeurons, TimeFolded, neuron_layers
 
 MEMORY = 2**28
 """Bytes the largest values of one part of a batch may take when no gradient is wanted."""
@@ -144,9 +144,7 @@ class SpikingNetwork(nn.Module):
 
     def neurons(self) -> dict[str, SpikingActivation]:
         """The neuron layers by name, in the order they run."""
-        calls = [str(node.target) for node in self.graph.graph.nodes if node.op == "call_module"]
-        found = {name: self.graph.get_submodule(name) for name in calls}
-        return {name: module for name, module in found.items() if isinstance(module, SpikingActivation)}
+        return neuron_layers(self.graph, SpikingActivation)
 
     def run_chunk(
         self,

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from backbone.contract import Row
 from backbone.errors import UserError
-from backbone.nets.folding import StageTracer, bake, trace
+from backbone.nets.folding import stage_names, trace
 from snn.operations import (
     BATCHNORMS,
     SIZES,
@@ -85,7 +85,7 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
     """
     try:
         graph = trace(backbone)
-        stage_outputs(backbone)
+        stage_names(backbone)
     except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
         reason = (
             f"its code branches on values of tensors ({str(error).splitlines()[0]}); write it without such branches"
@@ -173,11 +173,3 @@ def _layer_before(node: fx.Node) -> str:
         if owner is None or isinstance(owner.get_submodule(str(node.target)), nn.Conv2d | nn.Linear):
             break
     return str(node.target)
-
-
-def stage_outputs(backbone: nn.Module) -> list[fx.Node]:
-    """The nodes whose values ``backbone.stages`` returns; names are those of the graph of ``features``."""
-    graph = StageTracer().trace(bake(backbone).eval())
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    stages = output.args[0]
-    return [node for node in stages if isinstance(node, fx.Node)] if isinstance(stages, list | tuple) else []

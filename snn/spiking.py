@@ -14,7 +14,7 @@ from backbone.errors import must
 from snn.counting import Tally
 from snn.neurons import IntegrateFire, per_neuron
 from snn.segments import layer_nodes
-from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time
+from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers
 
 MEMORY = 2**28
 """Bytes one chunk of images may take in a simulation: within what large caches and small machines forgive."""
@@ -125,9 +125,7 @@ class SpikingBackbone(nn.Module):
 
     def neurons(self) -> dict[str, IntegrateFire]:
         """The neuron layers by name, in the order they run."""
-        calls = [str(node.target) for node in self.graph.graph.nodes if node.op == "call_module"]
-        found = {name: self.graph.get_submodule(name) for name in calls}
-        return {name: module for name, module in found.items() if isinstance(module, IntegrateFire)}
+        return neuron_layers(self.graph, IntegrateFire)
 
     def chunk(self, steps: int) -> int:
         """How many images to simulate at once, within the memory set aside."""

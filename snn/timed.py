@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
+
+N = TypeVar("N", bound="TimedNeurons")
 
 
 class TimedNeurons(nn.Module):
@@ -92,6 +94,13 @@ class TimeFolded(fx.Interpreter):
                 self.env[node] = over_time(value, self.steps).flatten(0, 1)
                 self.constant.discard(node)
                 self.timed.add(node)
+
+
+def neuron_layers(graph: fx.GraphModule, kind: type[N]) -> dict[str, N]:
+    """The neuron layers of a graph that are of one kind, by name, in the order they run."""
+    calls = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    found = {name: graph.get_submodule(name) for name in calls}
+    return {name: module for name, module in found.items() if isinstance(module, kind)}
 
 
 def over_time(value: Tensor, steps: int) -> Tensor:

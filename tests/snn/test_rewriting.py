@@ -7,11 +7,10 @@ from torch import nn
 
 from backbone.errors import UserError
 from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import trace
+from backbone.nets.folding import stage_names, trace
 from backbone.registry import Registry
 from snn.operations import ACTIVATIONS, MAX_POOLS
 from snn.pooling import RunningMaxPool
-from snn.preflight import stage_outputs
 from snn.qcfs import QCFS
 from snn.rewriting import analog_front, normal_form
 from snn.timed import TimedNeurons, TimeFolded
@@ -200,8 +199,9 @@ def test_values_of_stages_keep_their_names(case):
     layers = {"ReLU": [[conv(), nn.ReLU()], [nn.MaxPool2d(2)]]}
     layers["pool"] = [[conv(), nn.MaxPool2d(2), nn.Dropout(0.1)], [nn.BatchNorm2d(4), nn.ReLU()]]
     net = StaticBackbone((2, 8, 8), [nn.Sequential(*stage) for stage in layers[case]], nn.Flatten(), "full").eval()
-    wanted = [node.name for node in stage_outputs(net)]
-    normal, x = normal_form(trace(net), wanted), torch.randn(3, 2, 8, 8)
+    traced, wanted = trace(net), stage_names(net)
+    nodes = {node.name: node for node in traced.graph.nodes}
+    normal, x = normal_form(traced, wanted), torch.randn(3, 2, 8, 8)
     left = {node.name: node for node in normal.graph.nodes}
     found = {}
 
@@ -211,7 +211,8 @@ def test_values_of_stages_keep_their_names(case):
             return found[n.name]
 
     Watch(normal).run(x)
-    for node, value in zip(stage_outputs(net), net.stages(x), strict=True):
+    for name, value in zip(wanted, net.stages(x), strict=True):
+        node = nodes[name]
         while node.name not in left:
             node = node.all_input_nodes[0]
         torch.testing.assert_close(found[node.name], value, rtol=1e-5, atol=1e-5)
