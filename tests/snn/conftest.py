@@ -126,6 +126,6 @@ class FakeServices:
         self.tables[title] = list(rows)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def services():
     return FakeServices

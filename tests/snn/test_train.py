@@ -2,8 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,36 +35,6 @@ def run(kind, config, services):
     while work.step(state):
         pass
     return work.finish(state)
-
-
-@dataclass
-class Lent:
-    """The services of the runner, kept in memory."""
-
-    trial_dir: Path
-    inputs: dict
-    device: str = "cpu"
-    data_root: Path = Path("nowhere")
-    download: bool = False
-    logged: list = field(default_factory=list)
-    facts: dict = field(default_factory=dict)
-
-    def log(self, step, metrics):
-        self.logged.append((step, dict(metrics)))
-
-    def progress(self, done, total, text=""):
-        assert 0 < done <= total
-
-    def provenance(self, **facts):
-        self.facts |= facts
-
-    def table(self, title, rows):
-        pass
-
-
-@pytest.fixture(scope="module")
-def services():
-    return Lent
 
 
 @pytest.fixture(scope="module", autouse=True)
