@@ -11,7 +11,7 @@ from typing import Literal
 from benchmarks.numbers import number
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 46
 COLOURS = 8  # .c0 to .c7 in the style sheet
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 4")
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
