@@ -58,6 +58,32 @@ class Recipe:
 
 
 @dataclass
+class Batch:
+    """What one step trains on. Strategies may append rows of their own in ``before_forward``.
+
+    Attributes:
+        raw: [B, C, H, W] uint8 (event frames [B, T, C, H, W]), as the split holds them.
+        images: [N, C, H, W] float32, normalised and augmented; the first B rows come from ``raw``.
+        labels: [N] int64.
+        indices: [B] int64 on the CPU, positions in the split.
+        logits: [N, K] float32, once the forward pass is done.
+        losses: [N] float32, the loss of every row where the objective is a mean over rows.
+    """
+
+    raw: Tensor
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    logits: Tensor = field(init=False)
+    losses: Tensor = field(init=False)
+
+    @property
+    def own(self) -> int:
+        """How many rows come from the split."""
+        return len(self.raw)
+
+
+@dataclass
 class Progress:
     """What changes while training. ``loss_sum`` runs over the current epoch; ``seconds`` over the whole training."""
 
@@ -76,11 +102,13 @@ class Trainer:
         model: on the CPU.
         train: the training images.
         precision: "fp32", or "bf16" for autocast around the forward pass.
-        strategies: hooks that change the loss or the step (`backbone.contract.Strategy`); ``before_task`` and
-            ``after_task`` are the caller's, who knows what a task is.
+        strategies: hooks that change the batch, the loss or the step (`backbone.contract.Strategy`); those about tasks
+            are the caller's, who knows what a task is.
         prepare: the backbone's method, where it has it, that sees normalised training images first: ``prepare``
             initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.
         distillation: a teacher to learn from beside the labels.
+        optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
+        steps: how many in all; None for ``recipe.epochs`` whole epochs.
 
     Raises:
         UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
@@ -97,6 +125,8 @@ class Trainer:
         *,
         prepare: Literal["prepare", "calibrate"] | None = "prepare",
         distillation: Distillation | None = None,
+        optimizers: Optimizers | None = None,
+        steps: int | None = None,
     ) -> None:
         self.recipe, self.train, self.device, self.precision = recipe, train, device, precision
         self.strategies = strategies
@@ -106,13 +136,14 @@ class Trainer:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
         self.steps_per_epoch = len(train) // self.batch_size
-        self.total_steps = self.steps_per_epoch * recipe.epochs
+        self.total_steps = self.steps_per_epoch * recipe.epochs if steps is None else steps
         if prepare is not None:
             self._prepare(getattr(model.backbone, prepare, None), model)
         if recipe.gradient_checkpointing:
             _recompute(model)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+        if optimizers is None:
+            optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
         average = None
         if recipe.ema:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -155,7 +186,8 @@ class Trainer:
         began = time.perf_counter()
         p, model = self.progress, self.progress.model.train()
         epoch, first = divmod(p.step, self.steps_per_epoch)
-        indices = self._order(epoch)[first * self.batch_size : self.steps_per_epoch * self.batch_size]
+        last = min(self.steps_per_epoch, first + self.total_steps - p.step)
+        indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
         if first == 0:
             p.loss_sum.zero_()
         for position, (images, labels) in enumerate(self.train.batches(indices, self.batch_size, self.device)):
@@ -164,36 +196,47 @@ class Trainer:
             p.step += 1
             if time.perf_counter() - began > seconds:
                 break
-        ended = p.step % self.steps_per_epoch == 0
+        ended = p.step % self.steps_per_epoch == 0 or self.done
         mean_loss = p.loss_sum.item() / (p.step - epoch * self.steps_per_epoch)  # waits for the device
         p.seconds += time.perf_counter() - began
         if not mean_loss < float("inf"):
             raise self._diverged()
         return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.recipe.lr} if ended else None
 
-    def _step(self, model: Classifier, images: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        step, recipe = self.progress.step, self.recipe
+    def _step(self, model: Classifier, raw: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        step = self.progress.step
         self._seed_layers(step)
-        images = self._augment(model, images, indices, epoch)
-        with autocast(self.device, self.precision):
-            targets = None if self.distillation is None else self.distillation.targets(images)
-            logits = model.forward_normalised(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        if self.distillation is not None and targets is not None:
-            loss = self.distillation.mix(loss, logits, targets)
+        batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
         for strategy in self.strategies:
-            loss = strategy.loss(model, images, labels, loss)
+            strategy.before_forward(self, batch)
+        with autocast(self.device, self.precision):
+            targets = None if self.distillation is None else self.distillation.targets(batch.images)
+        batch.logits = self.forward(batch.images)
+        loss = self.objective(batch)
+        if self.distillation is not None and targets is not None:
+            loss = self.distillation.mix(loss, batch.logits, targets)
+        for strategy in self.strategies:
+            loss = strategy.loss(self, batch, loss)
         loss.backward()
         for strategy in self.strategies:
-            strategy.after_backward(model)
-        if recipe.clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            strategy.after_backward(self, batch)
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip)
         self.progress.optimizers.step(self._rate(step))
         for strategy in self.strategies:
-            strategy.after_step(model)
+            strategy.after_step(self, batch)
         if self.progress.average is not None:
             self.progress.average.update_parameters(model)
         return loss.detach()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
+        with autocast(self.device, self.precision):
+            return self.progress.model.forward_normalised(images).float()
+
+    def objective(self, batch: Batch) -> Tensor:
+        """The loss of a batch whose logits are known, before strategies change it."""
+        return F.cross_entropy(batch.logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
 
     def _seed_layers(self, step: int) -> None:
         """Seed dropout and the like. torch.manual_seed would take a stack trace for CUDA, a tenth of a small step."""
@@ -205,15 +248,34 @@ class Trainer:
 
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
-        recipe, step = self.recipe, self.progress.step
-        if recipe.randaugment:
-            images = augment.rand_augment(images, recipe.randaugment, derive(recipe.seed, "randaugment", step))
-        x = model.normalise(images)
-        x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
-        random = generator(recipe.seed, "augment", step)
+        recipe = self.recipe
+        x, random = self._begin_augmentation(model, images, "")
         if recipe.flip == "alternate":
             x = augment.flip_alternate(x, indices.to(x.device), epoch)
-        elif recipe.flip == "random":
+        return self._finish_augmentation(x, images, random)
+
+    def augmented(self, raw: Tensor, purpose: str) -> Tensor:
+        """Images from elsewhere as this training sees its own: normalised, augmented with draws of their own.
+
+        raw: [b, C, H, W] uint8 -> [b, C, H, W] float32. Mirroring in turns becomes mirroring by chance.
+        """
+        x, random = self._begin_augmentation(self.progress.model, raw, purpose)
+        if self.recipe.flip == "alternate":
+            x = augment.flip(x, torch.rand(len(x), generator=random).to(x.device) < 0.5)
+        return self._finish_augmentation(x, raw, random)
+
+    def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
+        seed, step = self.recipe.seed, self.progress.step
+        if self.recipe.randaugment:
+            drawn = derive(seed, f"randaugment{purpose}", step)
+            images = augment.rand_augment(images, self.recipe.randaugment, drawn)
+        x = model.normalise(images)
+        x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
+        return x, generator(seed, f"augment{purpose}", step)
+
+    def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        if recipe.flip == "random":
             x = augment.flip(x, torch.rand(len(x), generator=random).to(x.device) < 0.5)
         if recipe.translate:
             x = augment.translate(x, recipe.translate, random)

@@ -61,24 +61,22 @@ class Pull:
     def __init__(self, strength):
         self.strength, self.calls = strength, []
 
-    def before_task(self, model, task):
-        self.calls.append("before_task")
+    def before_forward(self, learner, batch):
+        assert batch.images.shape == (16, 1, 10, 10) and batch.raw.dtype == torch.uint8
+        self.calls.append("before_forward")
 
-    def loss(self, model, images, labels, loss):
-        assert images.shape == (16, 1, 10, 10) and labels.shape == (16,)
+    def loss(self, learner, batch, loss):
+        assert batch.logits.shape == (16, 3) and batch.labels.shape == (16,) and batch.own == 16
         self.calls.append("loss")
-        return loss + self.strength * sum(p.square().sum() for p in model.parameters())
+        return loss + self.strength * sum(p.square().sum() for p in learner.progress.model.parameters())
 
-    def after_backward(self, model):
-        assert all(p.grad is not None for p in model.parameters())
+    def after_backward(self, learner, batch):
+        assert all(p.grad is not None for p in learner.progress.model.parameters())
         self.calls.append("after_backward")
 
-    def after_step(self, model):
-        assert all(p.grad is None for p in model.parameters())
+    def after_step(self, learner, batch):
+        assert all(p.grad is None for p in learner.progress.model.parameters())
         self.calls.append("after_step")
-
-    def after_task(self, model, task):
-        self.calls.append("after_task")
 
     def state_dict(self):
         return {"calls": len(self.calls)}
@@ -93,7 +91,7 @@ def test_strategies_are_called_in_order_and_change_the_result(trainer):
         strategy = Pull(strength)
         ours = trainer(strategies=[strategy])
         train(ours)
-        assert strategy.calls == ["loss", "after_backward", "after_step"] * 6
+        assert strategy.calls == ["before_forward", "loss", "after_backward", "after_step"] * 6
         norms[strength] = sum(p.square().sum().item() for p in ours.progress.model.parameters())
     plain = trainer()
     train(plain)
@@ -105,18 +103,34 @@ def test_the_state_of_strategies_is_saved_and_restored(trainer):
     first, second = trainer(strategies=[Pull(0.1)]), trainer(strategies=[Pull(0.1)])
     first.advance(0)
     second.load_state_dict(first.state_dict())
-    assert len(second.strategies[0].calls) == 3
+    assert len(second.strategies[0].calls) == 4
 
 
 def test_the_average_includes_what_a_strategy_does_to_the_weights(trainer):
     class Freeze(Pull):
-        def after_step(self, model):
+        def after_step(self, learner, batch):
             with torch.no_grad():
-                model.head.bias.fill_(7.0)
+                learner.progress.model.head.bias.fill_(7.0)
 
     ours = trainer(strategies=[Freeze(0.0)], ema=0.5)
     ours.advance(0)
     assert (ours.scored_model.head.bias == 7).all()
+
+
+def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer):
+    class Replay(Pull):
+        def before_forward(self, learner, batch):
+            again = learner.augmented(batch.raw[:4], "replay")
+            batch.images = torch.cat((batch.images, again))
+            batch.labels = torch.cat((batch.labels, batch.labels[:4]))
+
+        def loss(self, learner, batch, loss):
+            assert batch.logits.shape == (20, 3) and batch.own == 16
+            return loss
+
+    ours = trainer(strategies=[Replay(0.0)], translate=2, flip="alternate")
+    train(ours)
+    assert ours.done
 
 
 # --- preparation ------------------------------------------------------------------------------------------------------
