@@ -1,0 +1,65 @@
+"""What there is to know of every strategy before any is imported; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a strategy needs and where it is known to fail.
+
+    Attributes:
+        replays: it trains on rows of other tasks.
+        buffer: it keeps images, as many as ``--buffer`` says.
+        needs_task: it must be told an image's task in tests as well.
+        bounds: it must be told where one task ends and the next begins.
+        alone: it cannot be combined with other strategies.
+        fails_without_task: why it is known to fail where an image's task is not known and classes are new.
+    """
+
+    replays: bool = False
+    buffer: bool = False
+    needs_task: bool = False
+    bounds: bool = True
+    alone: bool = False
+    fails_without_task: str = ""
+
+
+_STAYS = "it keeps weights, but nothing compares old classes with new ones"
+
+FACTS: Mapping[str, Facts] = {
+    "continual.finetune": Facts(bounds=False, alone=True),
+    "continual.joint": Facts(alone=True, replays=True),
+    "continual.si": Facts(fails_without_task=_STAYS),
+    "continual.ewc": Facts(fails_without_task=_STAYS),
+    "continual.mas": Facts(fails_without_task=_STAYS),
+    "continual.lwf": Facts(fails_without_task="its targets for old classes come from images of new ones"),
+    "continual.er": Facts(replays=True, buffer=True, bounds=False),
+    "continual.der": Facts(replays=True, buffer=True, bounds=False),
+    "continual.derpp": Facts(replays=True, buffer=True, bounds=False),
+    "continual.er-ace": Facts(replays=True, buffer=True, bounds=False),
+    "continual.agem": Facts(replays=True, buffer=True),
+    "continual.icarl": Facts(replays=True, buffer=True, alone=True),
+    "continual.dgr": Facts(replays=True),
+    "continual.bi-r": Facts(replays=True, alone=True),
+    "continual.packnet": Facts(needs_task=True),
+    "continual.hat": Facts(needs_task=True),
+    "continual.xdg": Facts(needs_task=True),
+    "avalanche": Facts(alone=True),
+}
+
+
+def facts(name: str) -> Facts:
+    """Facts of a registered strategy; those of a third party's are not known and taken to be the plainest."""
+    return FACTS.get(name.partition(":")[0], Facts())
+
+
+def short(name: str) -> str:
+    """What a strategy is called among the options: the name without its plugin.
+
+    >>> short("continual.si"), short("avalanche:Replay")
+    ('si', 'avalanche')
+    """
+    return name.partition(":")[0].rpartition(".")[2]

@@ -1,0 +1,184 @@
+"""Options of ``continual.stream``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, Lt
+
+from backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
+from continual.catalogue import facts, short
+
+Scenario = Literal[
+    "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
+]
+BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
+"""Scenarios whose tasks have some of the classes each; in the others a task has all, seen differently."""
+
+METRICS = (
+    Metric(name="average_accuracy", unit="fraction", direction="max", primary=True),
+    Metric(name="forgetting", unit="fraction", direction="min", optional=True),
+    Metric(name="backward_transfer", unit="fraction", direction="max", optional=True),
+    Metric(name="forward_transfer", unit="fraction", direction="max", optional=True),
+    Metric(name="seconds_per_iteration", unit="s", direction="min", timed=True),
+    Metric(name="average_incremental_accuracy", unit="fraction", direction="max"),
+    Metric(name="plasticity", unit="fraction", direction="max"),
+    Metric(name="task_aware_accuracy", unit="fraction", direction="max"),
+    Metric(name="validation/average_accuracy", unit="fraction", direction="max", optional=True),
+    Metric(name="stored_samples", unit="count", direction="min"),
+    Metric(name="strategy_bytes", unit="B", direction="min"),
+    Metric(name="parameters", unit="count", direction="min"),
+    Metric(name="train_seconds", unit="s", direction="min", timed=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig(ExperimentConfig):
+    """Learn one task after another, and see what is left of the earlier ones."""
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
+
+    dataset: Annotated[str, Registered("datasets")] = "digits"
+    """What to make the tasks from: see ``engram list datasets``."""
+    dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
+    """Options of the dataset."""
+    scenario: Scenario = "class"
+    """task, domain, class: some classes each; an image's task is told in tests, does not matter, or must be found out.
+    online: class, every image once. blurry: classes return. task-free: nobody says where a task ends. permuted,
+    rotated, coloured, noisy: all classes, seen differently in every task."""
+    tasks: Annotated[int, Ge(1)] = 5
+    """How many; classes that do not divide evenly go to the first ones."""
+    class_order: Literal["shuffled", "sorted"] = "shuffled"
+    """Which classes come first; shuffled by the seed."""
+    blur: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """blurry: share of a task's images that belongs to other tasks. task-free: share of a task in which the next one
+    fades in."""
+    strategies: Annotated[tuple[str, ...], Registered("strategies")] = ("continual.finetune",)
+    """What is done against forgetting, one or several: see ``engram list strategies``."""
+    strategies_options: Annotated[Mapping[str, Scalar], OptionsOf("strategies")] = field(default_factory=dict)
+    """Options of the strategies, each under its strategy's name: si.c, ewc.strength."""
+    buffer: Annotated[int, Ge(1)] = 200
+    """Images a strategy that keeps some may hold, all tasks together."""
+    head: Literal["single", "multi", "growing", "prototype"] | None = None
+    """single: all outputs always; multi: those of the image's task; growing: those of the classes met; prototype: the
+    nearest class mean. None: multi for task, single otherwise."""
+    backbone: Annotated[str, Registered("backbones")] = "mlp"
+    """The network: see ``engram list backbones``."""
+    backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
+    """Options of the network."""
+    adapter: Annotated[str | None, Registered("adapters")] = None
+    """What changes the network before it is trained: see ``engram list adapters``."""
+    adapter_options: Annotated[Mapping[str, Scalar], OptionsOf("adapter")] = field(default_factory=dict)
+    """Options of the adapter."""
+    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the training images held out to choose options by; 0 trains on all of them."""
+    normalise: bool = True
+    """Bring images to zero mean and unit deviation; without it they stay in [0, 1]."""
+
+    iterations: Annotated[int, Ge(1)] | None = None
+    """Steps per task, however many images it has."""
+    epochs: Annotated[int, Ge(1)] | None = None
+    """Passes over a task's images, where --iterations is not given. None: 10, and 1 for online and task-free."""
+    batch_size: Annotated[int, Ge(1)] = 128
+    """Images of the task per step."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """adamw without decay is Adam; sgd has Nesterov momentum where it has any."""
+    lr: Annotated[float, Gt(0)] = 1e-3
+    """Learning rate."""
+    momentum: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Momentum of sgd, beta1 of adamw. None: 0 and 0.9."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Decay of weights; biases and norms are spared."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate within a task."""
+    reset_optimizer: bool = False
+    """Begin every task with a fresh optimizer."""
+    flip: Literal["none", "random"] = "none"
+    """Horizontal mirror."""
+    translate: Annotated[int, Ge(0)] = 0
+    """Largest shift in pixels, in each direction."""
+    clip: Annotated[float, Ge(0)] = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    precision: Literal["auto", "bf16", "fp32"] = "fp32"
+    """auto: bf16 autocast where the processor has it in hardware."""
+    connectivity: Annotated[int, Ge(0)] = 0
+    """Points on the straight line between the weights after one task and after the next at which both are tested; 0
+    for none."""
+
+    def resolved(self) -> Self:
+        once = self.scenario in ("online", "task-free")
+        epochs = self.epochs or (None if self.iterations else 1 if once else 10)
+        head = self.head or ("multi" if self.scenario == "task" else "single")
+        momentum = self.momentum if self.momentum is not None else (0.9 if self.optimizer == "adamw" else 0.0)
+        return replace(self, epochs=epochs, head=head, momentum=momentum)
+
+    def problems(self) -> list[str]:
+        c = self.resolved()
+        found = [*self._sizes(c), *self._heads(c)]
+        alone = [short(name) for name in c.strategies if facts(name).alone]
+        if not c.strategies:
+            found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
+        if alone and len(c.strategies) > 1:
+            got = ", ".join(map(short, c.strategies))
+            found.append(f"--strategies must leave {alone[0]} alone; got {got}. Run them one by one.")
+        if len(set(c.strategies)) < len(c.strategies):
+            got = ", ".join(map(short, c.strategies))
+            found.append(f"--strategies must be different ones; got {got}. Name each once.")
+        isolated = [short(name) for name in c.strategies if facts(name).needs_task]
+        replaying = [short(name) for name in c.strategies if facts(name).replays]
+        if isolated and replaying:
+            found.append(
+                f"--strategies must not mix {isolated[0]}, which works on one task at a time, with replay of others; "
+                f"got {replaying[0]}. Choose one of the two."
+            )
+        return found
+
+    def _sizes(self, c: Self) -> list[str]:
+        if self.iterations and self.epochs:
+            return [f"--epochs must be left out beside --iterations; got {self.epochs}. Give one of the two."]
+        if c.scenario in ("online", "task-free") and (self.iterations or c.epochs != 1):
+            got = f"--iterations {self.iterations}" if self.iterations else f"--epochs {c.epochs}"
+            return [f"a single pass must be what --scenario {c.scenario} makes; got {got}. Leave it out."]
+        return []
+
+    def _heads(self, c: Self) -> list[str]:
+        found = []
+        for name in c.strategies:
+            if facts(name).needs_task and c.head != "multi":
+                found.append(
+                    f"--head must be multi for {short(name)}, which needs to know an image's task; got {c.head}. "
+                    "Use --scenario task or --head multi."
+                )
+            if facts(name).bounds and c.scenario == "task-free":
+                found.append(
+                    f"--strategies must do without task boundaries for --scenario task-free; got {short(name)}. "
+                    "Use er, der, derpp or er-ace."
+                )
+        if c.scenario == "domain" and c.head not in ("single", "multi"):
+            found.append(
+                f"--head must be single for --scenario domain, whose tasks share their outputs; got {c.head}. "
+                "Leave it out."
+            )
+        return found
+
+    def cautions(self) -> list[str]:
+        """What is allowed and known not to work."""
+        c = self.resolved()
+        if c.head == "multi" or c.scenario not in ("class", "online", "blurry", "task-free"):
+            return []
+        return [
+            f"{short(name)} is known to fail when classes are new and an image's task is not told: "
+            f"{facts(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
+            for name in c.strategies
+            if facts(name).fails_without_task and not any(facts(other).replays for other in c.strategies)
+        ]
+
+    def options_of(self, strategy: str) -> dict[str, Scalar]:
+        """The options given to one strategy, by its own names."""
+        prefix = short(strategy) + "."
+        return {
+            key.removeprefix(prefix): value for key, value in self.strategies_options.items() if key.startswith(prefix)
+        }

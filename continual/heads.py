@@ -1,0 +1,54 @@
+"""Which outputs of the network a task may use.
+
+The head is one linear layer with an output for every class of the whole stream. Separate layers per task, and a layer
+that grows with the classes, compute exactly what this one computes with the other outputs switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["single", "multi", "growing", "prototype"]
+
+
+class Head:
+    """Masks over the outputs.
+
+    - ``single``: all outputs, always.
+    - ``multi``: the outputs of the image's task, which must be known.
+    - ``growing``: the outputs of the classes met so far.
+    - ``prototype``: as ``growing`` while training; tests go to the nearest class mean (`continual.prototypes`).
+
+    Args:
+        kind: which of them.
+        outputs: for every task the outputs its images may have.
+        width: outputs in all.
+        device: where the masks are needed.
+    """
+
+    def __init__(self, kind: Kind, outputs: Sequence[Sequence[int]], width: int, device: str) -> None:
+        self.kind, self.width = kind, width
+        table = torch.zeros(len(outputs), width, dtype=torch.bool)
+        for task, chosen in enumerate(outputs):
+            table[task, list(chosen)] = True
+        self.table = table.to(device)
+        """[tasks, width] bool, what each task uses."""
+        self.met = self.table.cumsum(0).bool()
+        """[tasks, width] bool, what has been used when a task has begun."""
+        self.by_task = kind == "multi" and not bool(table.all())
+        """Whether rows of different tasks choose among different outputs."""
+
+    def allowed(self, task: int | Tensor) -> Tensor | None:
+        """[width] bool for a task being trained on, [N, width] for rows of tasks [N]; None where nothing is off.
+
+        For a growing head the task is the one being trained on, or the last one trained on.
+        """
+        if self.kind == "multi":
+            return self.table[task] if self.by_task else None
+        if self.kind == "single":
+            return None
+        return self.met[task]

@@ -1,0 +1,97 @@
+"""A split seen through other labels and changed pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbone.data.sets import MemorySplit, Split
+from continual.transforms import Transform
+
+CHUNK = 10_000  # images changed at once
+
+
+def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Split:
+    """``split`` with label ``table[label]`` (``table``: [classes] int64) and every image changed.
+
+    Images in memory are changed once, those that are streamed batch by batch.
+    """
+    if isinstance(split, MemorySplit):
+        images = split.images
+        if transform is not None:
+            images = torch.cat([transform(part) for part in images.split(CHUNK)])
+        return MemorySplit(images, table[split.labels])
+    return View(split, table, transform)
+
+
+class View:
+    """A streamed split under other labels; the images are changed as they come. See `backbone.data.sets.Split`."""
+
+    def __init__(self, split: Split, table: Tensor, transform: Transform | None) -> None:
+        self.split, self.table, self.transform = split, table, transform
+        self.labels = table[split.labels]
+        self.in_shape, self.frames = split.in_shape, split.frames
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+        table = self.table.to(device)
+        for images, labels in self.split.batches(order, batch_size, device):
+            yield images if self.transform is None else self.transform(images), table[labels]
+
+    def select(self, indices: Tensor) -> Split:
+        return View(self.split.select(indices), self.table, self.transform)
+
+    def and_also(self, other: Any) -> Any:
+        return Joined([self, other])
+
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        return self.split.moments()
+
+
+class Joined:
+    """Several streamed splits, one after another. See `backbone.data.sets.Split`."""
+
+    def __init__(self, parts: list[Split]) -> None:
+        self.parts = parts
+        self.labels = torch.cat([part.labels for part in parts])
+        self.in_shape, self.frames = parts[0].in_shape, parts[0].frames
+        sizes = torch.tensor([len(part) for part in parts])
+        self.starts = sizes.cumsum(0) - sizes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in order.split(batch_size):
+            owner = torch.searchsorted(self.starts, chosen, right=True) - 1
+            images: Tensor | None = None
+            for index, part in enumerate(self.parts):
+                rows = (owner == index).nonzero().squeeze(1)
+                if not len(rows):
+                    continue
+                (found,) = (x for x, _ in part.batches(chosen[rows] - self.starts[index], len(rows), device))
+                images = found.new_empty(len(chosen), *found.shape[1:]) if images is None else images
+                images[rows.to(device)] = found
+            assert images is not None
+            yield images, self.labels[chosen].to(device)
+
+    def select(self, indices: Tensor) -> Split:
+        owner = torch.searchsorted(self.starts, indices, right=True) - 1
+        if len(indices) > 1 and bool((owner.diff() < 0).any()):
+            raise ValueError("positions must go through the parts in their order")
+        chosen = [part.select(indices[owner == i] - self.starts[i]) for i, part in enumerate(self.parts)]
+        return Joined([part for part in chosen if len(part)])
+
+    def and_also(self, other: Any) -> Any:
+        return Joined([*self.parts, other])
+
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        each = [part.moments() for part in self.parts]
+        sums = torch.stack([moments[0] for moments in each]).sum(0)
+        squares = torch.stack([moments[1] for moments in each]).sum(0)
+        return sums, squares, sum(moments[2] for moments in each)

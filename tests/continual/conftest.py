@@ -1,0 +1,105 @@
+"""Streams run in this process: whole, or broken off anywhere and resumed from what a checkpoint holds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from continual.configs import StreamConfig
+from continual.stream import StreamExperiment
+
+
+class Services:
+    """What the runner offers, gathered instead of written."""
+
+    device, download, inputs = "cpu", False, {}
+
+    def __init__(self, folder: Path) -> None:
+        self.trial_dir, self.data_root = folder, folder / "none"
+        self.logged, self.tables = [], []
+
+    def log(self, step, metrics):
+        self.logged.append((step, dict(metrics)))
+
+    def progress(self, done, total, text=""):
+        pass
+
+    def provenance(self, **facts):
+        pass
+
+    def table(self, title, rows):
+        self.tables.append((title, rows))
+
+
+class Run:
+    """A stream that has been learned. ``model`` and ``strategies`` are those of its end."""
+
+    def __init__(self, experiment, state) -> None:
+        self.experiment, self.state = experiment, state
+        self.result = experiment.finish(state)
+        self.metrics, self.model, self.strategies = self.result.metrics, state.model, state.strategies
+
+    @property
+    def accuracy(self) -> float:
+        return self.metrics["average_accuracy"]
+
+    def weights(self) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
+
+
+SMALL = {"tasks": 3, "epochs": 5, "batch_size": 32, "backbone_options": {"width": 0.25}}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """``experiment("si", "er", scenario=..., **options)`` on digits: three tasks of five epochs unless said."""
+
+    def make(*strategies, **options):
+        torch.manual_seed(options.get("seed", 0))
+        names = tuple(name if "." in name or ":" in name else f"continual.{name}" for name in strategies)
+        options = {key: value for key, value in {**SMALL, **options}.items() if value is not None}
+        config = StreamConfig(strategies=names or ("continual.finetune",), **options)
+        assert not config.problems()
+        return StreamExperiment(config, Services(tmp_path))
+
+    return make
+
+
+@pytest.fixture
+def learn(experiment):
+    """Learn a whole stream: ``learn("si", "er", scenario=..., **options)`` -> `Run`."""
+
+    def run(*strategies, **options):
+        ours = experiment(*strategies, **options)
+        state = ours.start()
+        while ours.step(state):
+            pass
+        return Run(ours, state)
+
+    return run
+
+
+@pytest.fixture
+def resume(experiment):
+    """As ``learn``, but broken off after ``steps`` optimizer steps and gone on with by a fresh process's objects."""
+
+    def run(steps, *strategies, **options):
+        first = experiment(*strategies, **options)
+        state = first.start()
+        for _ in range(steps):
+            assert first.step(state, 0.0)
+        file = io.BytesIO()
+        torch.save(first.state_dict(state), file)
+        file.seek(0)
+        second = experiment(*strategies, **options)
+        torch.manual_seed(999)  # what a fresh process has drawn must not matter
+        state = second.start()
+        second.load_state_dict(state, torch.load(file, weights_only=True))
+        while second.step(state):
+            pass
+        return Run(second, state)
+
+    return run

@@ -1,0 +1,24 @@
+"""The experiment itself: tasks in turn, tests after each, and a state to resume from."""
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])
+def test_having_everything_beats_doing_nothing(learn, scenario):
+    once = {"epochs": None} if scenario == "online" else {}
+    nothing = learn("finetune", scenario=scenario, lr=5e-3, **once)
+    everything = learn("joint", scenario=scenario, lr=5e-3, **once)
+    assert everything.accuracy > nothing.accuracy
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted"])
+@pytest.mark.parametrize("strategy", ["finetune", "joint"])
+def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, scenario, strategy):
+    whole = learn(strategy, scenario=scenario, epochs=2)
+    broken = resume(45, strategy, scenario=scenario, epochs=2)
+    assert torch.equal(whole.weights(), broken.weights())
+    whole, broken = whole.result, broken.result
+    assert str(whole.tables) == str(broken.tables)
+    timed = ("seconds_per_iteration", "train_seconds")
+    assert all(value == broken.metrics[name] for name, value in whole.metrics.items() if name not in timed)
