@@ -62,19 +62,33 @@ class Registry:
         return [name for _, name, _ in self.entries(kind)]
 
     def entry(self, kind: Kind, name: str) -> Entry:
-        """The entry called ``name``; for a dataset that takes a path, ``name`` may be ``NAME:PATH``.
+        """The entry called ``name``, which may leave out its plugin; where one takes a path it is ``NAME:PATH``.
 
         Raises:
             UserError: nothing has that name, or a path is missing or not wanted.
         """
-        base, colon, path = name.partition(":") if kind == "datasets" else (name, "", "")
-        for _, known, entry in self.entries(kind):
-            if known == base:
-                if entry.takes_path and not path:
-                    raise UserError(f"dataset {base!r} must be given with a path; got {name!r}. Write {base}:PATH.")
-                if colon and not entry.takes_path:
-                    raise UserError(f"dataset {base!r} must be given without a path; got {name!r}. Write {base}.")
-                return entry
+        return self._find(kind, name)[1]
+
+    def canonical(self, kind: Kind, name: str) -> str:
+        """The whole name of what may be called without its plugin: ``si`` for ``continual.si``.
+
+        Raises:
+            UserError: as `entry`.
+        """
+        return self._find(kind, name)[0]
+
+    def _find(self, kind: Kind, name: str) -> tuple[str, Entry]:
+        base, colon, path = name.partition(":")
+        offered = {known: entry for _, known, entry in self.entries(kind)}
+        shortened = [known for known in offered if known.rpartition(".")[2] == base]
+        known = base if base in offered else shortened[0] if len(shortened) == 1 else None
+        if known is not None:
+            entry, what = offered[known], SINGULAR[kind]
+            if entry.takes_path and not path:
+                raise UserError(f"{what} {base!r} must be given with a path; got {name!r}. Write {base}:PATH.")
+            if colon and not entry.takes_path:
+                raise UserError(f"{what} {base!r} must be given without a path; got {name!r}. Write {base}.")
+            return known + colon + path, entry
         hint = nearest(base, self.names(kind))
         lost = "".join(f" Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
         what = SINGULAR[kind]

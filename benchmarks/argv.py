@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backbone.contract import Kind
-from backbone.errors import UserError, nearest
+from backbone.errors import nearest
 from backbone.registry import Registry
-from benchmarks.config import named_options
+from benchmarks.config import is_known, named_schema, things
 from benchmarks.schema import Option, schema
 
 
@@ -39,10 +38,24 @@ def places(group: str, cls: type, registry: Registry | None = None, argv: Sequen
         if option.options_of is None or registry is None:
             continue
         owner = next(other for other in options if other.field == option.options_of)
-        chosen = named_options(registry, owner, last_value(argv, owner.flag) or owner.default)
+        chosen = named_schema(registry, owner, last_given(argv, owner))
         if chosen is not None:
-            found |= {f"{owner.flag}.{sub.flag[2:]}": Place(group, sub, option.key) for sub in schema(chosen)}
+            found |= {f"{owner.flag}.{sub.flag[2:]}": Place(group, sub, option.key) for sub in chosen}
     return found
+
+
+def last_given(argv: Sequence[str], option: Option) -> Any:
+    """What an option will end up with: its default, a value, or a list of them."""
+    if not option.many:
+        return last_value(argv, option.flag) or option.default
+    values: list[str] | None = None
+    for index, token in enumerate(argv):
+        head, equals, tail = token.partition("=")
+        if _dashed(head) == option.flag:
+            rest = argv[index + 1 :]
+            end = next((place for place, word in enumerate(rest) if word.startswith("--")), len(rest))
+            values = [item for word in ([tail] if equals else rest[:end]) for item in word.split(",") if item]
+    return values or option.default
 
 
 def last_value(argv: Sequence[str], flag: str) -> str | None:
@@ -59,18 +72,11 @@ def unregistered(cls: type, registry: Registry, argv: Sequence[str]) -> tuple[st
     """How the flags begin that belong to things nobody has registered: what these offer cannot be said."""
     found = []
     for option in schema(cls):
-        name = last_value(argv, option.flag)
-        if option.kind is not None and name and not _known(registry, option.kind, name):
+        if option.kind is None:
+            continue
+        if not all(is_known(registry, option, name) for name in things(last_given(argv, option))):
             found.append(f"{option.flag}.")
     return tuple(found)
-
-
-def _known(registry: Registry, kind: Kind, name: str) -> bool:
-    try:
-        registry.entry(kind, name)
-    except UserError:
-        return False
-    return True
 
 
 def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tuple[str, ...] = ()) -> Parsed:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from backbone.contract import ExperimentConfig
+from backbone.contract import ExperimentConfig, Flag
 from backbone.errors import UserError, nearest
 from backbone.registry import Registry
 from benchmarks.schema import Option, schema
@@ -65,11 +65,12 @@ class Checker:
             shown = str(value) if str(value).strip() else repr(value)
             self._add(f"{self.name(path)} must be {why}; got {shown}. {hint}{self.next_step}")
         elif option.kind is not None:
-            for item in converted if option.many else (converted,):
-                try:
-                    self.registry.entry(option.kind, item)
-                except UserError as error:
-                    self._add(str(error))
+            try:
+                if option.many:
+                    return tuple(self.registry.canonical(option.kind, item) for item in converted)
+                return self.registry.canonical(option.kind, converted)
+            except UserError as error:
+                self._add(str(error))
         return converted
 
     def _named(self, option: Option, options: Mapping[str, Option], given: Mapping[str, Any], values: Any) -> Any:
@@ -81,15 +82,16 @@ class Checker:
             return {}
         if not values:
             return {}
-        cls = named_options(self.registry, owner, thing)
-        if cls is None:
-            if thing is None or thing in self.registry.names(owner.kind or "backbones"):
+        known = named_schema(self.registry, owner, thing)
+        if known is None:
+            if thing is None or all(is_known(self.registry, owner, each) for each in things(thing)):
                 got = ", ".join(self.name(f"{option.key}.{key}") for key in values)
                 self._add(
-                    f"{self.name(owner.key)} must be something that has options; got {got} for {thing}. Leave it out."
+                    f"{self.name(owner.key)} must be something that has options; got {got} for "
+                    f"{', '.join(things(thing)) or None}. Leave it out."
                 )
             return {}
-        own = {sub.key: sub for sub in schema(cls)}
+        own = {sub.key: sub for sub in known}
         self._unknown(values, own, f"{option.key}.")
         checked = {
             key: self._value(own[key], f"{option.key}.{key}", value) for key, value in values.items() if key in own
@@ -135,14 +137,51 @@ def convert(option: Option, value: Any) -> tuple[Any, str]:
         return value, option.range() if out_of_range and option.range() else option.rule()
 
 
-def named_options(registry: Registry, owner: Option, thing: Any) -> type | None:
-    """The options dataclass of the thing that ``owner`` names; None when it has none or does not exist."""
-    if not isinstance(thing, str) or owner.kind is None:
-        return None
+def things(thing: Any) -> tuple[str, ...]:
+    """What an option that names one thing, several or none has been given."""
+    if thing is None or isinstance(thing, str):
+        return () if thing is None else (thing,)
+    return tuple(thing)
+
+
+def is_known(registry: Registry, owner: Option, thing: str) -> bool:
     try:
-        return registry.options(owner.kind, thing)
+        registry.entry(owner.kind or "backbones", thing)
     except UserError:
-        return None
+        return False
+    return True
+
+
+def named_options(registry: Registry, owner: Option, thing: Any) -> type | None:
+    """The options dataclass of the thing that ``owner`` names; None when it has none or does not exist.
+
+    Of several things it has one field for each, under its name without its plugin, that holds the thing's own.
+    """
+    found = {
+        each.partition(":")[0].rpartition(".")[2]: registry.options(owner.kind, each)
+        for each in things(thing)
+        if owner.kind is not None and is_known(registry, owner, each)
+    }
+    classes = {name: cls for name, cls in found.items() if cls is not None}
+    if not owner.many or not classes:
+        return next(iter(classes.values()), None)
+    fields_ = [
+        (name.replace("-", "_"), Annotated[cls, Flag(name)], field(default_factory=cls))
+        for name, cls in classes.items()
+    ]
+    return make_dataclass("Options", fields_, frozen=True, kw_only=True)
+
+
+def named_schema(registry: Registry, owner: Option, thing: Any) -> tuple[Option, ...] | None:
+    """The options of the thing that ``owner`` names; of several things each under its thing's name, ``si.c``."""
+    cls = named_options(registry, owner, thing)
+    if cls is None or not owner.many:
+        return None if cls is None else schema(cls)
+    return tuple(
+        replace(sub, field=f"{part.key}.{sub.key}", key=f"{part.key}.{sub.key}")
+        for part in schema(cls)
+        for sub in schema(part.base)
+    )
 
 
 def experiment_config(registry: Registry, experiment: str) -> type[ExperimentConfig]:
@@ -159,12 +198,12 @@ def named(registry: Registry, config: ExperimentConfig, option: Option, *, chang
     """The options of a registered thing with its defaults, or (``changed``) only those that differ from them."""
     given = getattr(config, option.field)
     owner = next(other for other in schema(type(config)) if other.field == option.options_of)
-    cls = named_options(registry, owner, getattr(config, owner.field))
-    if cls is None:
+    known = named_schema(registry, owner, getattr(config, owner.field))
+    if known is None:
         return dict(given)
-    values = {sub.key: plain(given.get(sub.field, sub.default)) for sub in schema(cls)}
+    values = {sub.key: plain(given.get(sub.field, sub.default)) for sub in known}
     if changed:
-        return {sub.key: values[sub.key] for sub in schema(cls) if values[sub.key] != plain(sub.default)}
+        return {sub.key: values[sub.key] for sub in known if values[sub.key] != plain(sub.default)}
     return values
 
 
@@ -180,8 +219,6 @@ def full(registry: Registry, config: ExperimentConfig) -> dict[str, Any]:
 
 def changed(registry: Registry, config: ExperimentConfig) -> dict[str, Any]:
     """Only the values that matter: those whose default would give another resolved configuration."""
-    from dataclasses import replace
-
     resolved, found = full(registry, config.resolved()), {}
     for option in schema(type(config)):
         if option.options_of:
@@ -219,8 +256,13 @@ def to_toml(values: Mapping[str, Any]) -> str:
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if _is_leaf(value)]
     for key, table in values.items():
         if isinstance(table, Mapping) and table:
-            lines += ["", f"[{key}]", *(f"{name} = {_literal(item)}" for name, item in table.items() if _is_leaf(item))]
+            leaves = (f"{_key(name)} = {_literal(item)}" for name, item in table.items() if _is_leaf(item))
+            lines += ["", f"[{key}]", *leaves]
     return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return json.dumps(name) if "." in name else name
 
 
 def _is_leaf(value: Any) -> bool:

@@ -11,7 +11,7 @@ import tyro
 
 from backbone.contract import ExperimentConfig
 from backbone.registry import Registry
-from benchmarks.argv import last_value
+from benchmarks.argv import last_given
 from benchmarks.catalogue import Command
 from benchmarks.config import experiment_config, named_options
 from benchmarks.schema import schema
@@ -48,7 +48,7 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
             fields.append((option.field, named, dataclasses.field(default=default)))
             continue
         owner = next(other for other in options if other.field == option.options_of)
-        chosen = named_options(registry, owner, last_value(argv, owner.flag) or owner.default)
+        chosen = named_options(registry, owner, last_given(argv, owner))
         hint = Annotated[chosen, tyro.conf.arg(name=owner.key)] if chosen else tyro.conf.Suppress[str]
         default = dataclasses.field(default_factory=chosen) if chosen else dataclasses.field(default="")
         fields.append((option.field, hint, default))
@@ -58,7 +58,7 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
 def _defaults(cls: type[ExperimentConfig], argv: Sequence[str]) -> ExperimentConfig:
     """What leaving an option out gives, for the named things that ``argv`` chooses: recipes depend on them."""
     named = [option for option in schema(cls) if option.kind is not None]
-    chosen: dict[str, Any] = {option.field: last_value(argv, option.flag) or option.default for option in named}
+    chosen: dict[str, Any] = {option.field: last_given(argv, option) for option in named}
     try:
         return cls(**chosen).resolved()
     except Exception:  # help must come up whatever else is on the command line

@@ -108,7 +108,7 @@ def test_names_keep_their_order():
         ("datasets", "digits:", "dataset 'digits' must be given without a path"),
         ("datasets", "folder", "dataset 'folder' must be given with a path; got 'folder'. Write folder:PATH."),
         ("datasets", "folder:", "dataset 'folder' must be given with a path"),
-        ("backbones", "lenet5:x", "backbone must be a registered name; got 'lenet5:x'"),
+        ("backbones", "lenet5:x", "backbone 'lenet5' must be given without a path; got 'lenet5:x'. Write lenet5."),
     ],
 )
 def test_wrong_names(kind, name, message):
@@ -123,6 +123,14 @@ def test_right_names():
     assert REGISTRY.entry("datasets", "digits") == entry()
     assert REGISTRY.options("backbones", "mlp") is None
     assert REGISTRY.options("strategies", "a.si") == pytest.approx(6.28318, abs=1e-5)
+
+
+def test_a_plugin_may_be_left_out_of_a_name_where_nothing_else_is_meant():
+    assert REGISTRY.canonical("strategies", "si") == REGISTRY.canonical("strategies", "a.si") == "a.si"
+    assert REGISTRY.canonical("datasets", "folder:/a.b/c") == "folder:/a.b/c"
+    twice = Registry({name: Plugin(name=name, strategies={f"{name}.si": entry()}) for name in ("a", "b")})
+    with pytest.raises(UserError, match="strategy must be a registered name; got 'si'. Known: a.si, b.si."):
+        twice.canonical("strategies", "si")
 
 
 def test_nearest_without_any_name():

@@ -44,6 +44,32 @@ def test_flags_of_all_kinds():
     assert config.batch_size == 7
 
 
+def test_several_named_things_have_their_options_under_their_names():
+    words = ("--strategies", "si,er", "--strategies.si.c", "0.5", "--strategies.er.replay_batch", "64")
+    config = flags(*words, experiment="continual.stream")
+    assert config.strategies == ("continual.si", "continual.er")
+    assert config.strategies_options == {"si.c": 0.5, "er.replay_batch": 64}
+    assert config.options_of("continual.si") == {"c": 0.5}
+    spelled = {"strategies": ["continual.si", "er"], "strategies_options": {"si.c": 0.5, "er.replay_batch": 64}}
+    assert from_values(type(config), spelled) == config
+    assert changed(REGISTRY, config)["strategies_options"] == {"si.c": 0.5, "er.replay_batch": 64}
+    assert full(REGISTRY, config)["strategies_options"]["si.xi"] == 0.1
+    assert from_values(type(config), tomllib.loads(to_toml(changed(REGISTRY, config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--strategies", "si,zz"], "got 'zz'"),
+        (["--strategies", "si", "er", "--strategies.si.cc", "1"], "Did you mean --strategies.si.c"),
+        (["--strategies", "si", "--strategies.er.replay_batch", "1"], "got --strategies.er.replay-batch"),
+        (["--strategies", "si", "--strategies.si.c", "-1"], "--strategies.si.c must be at least 0; got -1"),
+    ],
+)
+def test_options_of_several_things_are_checked_like_all_others(words, said):
+    assert said in "\n".join(complaints(*words, experiment="continual.stream"))
+
+
 def test_renamed_flag():
     assert flags("--from", "abc", experiment="backbone.evaluate") == EvaluateConfig(from_trial="abc")
 
