@@ -129,7 +129,7 @@ def test_a_plugin_may_be_left_out_of_a_name_where_nothing_else_is_meant():
     assert REGISTRY.canonical("strategies", "si") == REGISTRY.canonical("strategies", "a.si") == "a.si"
     assert REGISTRY.canonical("datasets", "folder:/a.b/c") == "folder:/a.b/c"
     twice = Registry({name: Plugin(name=name, strategies={f"{name}.si": entry()}) for name in ("a", "b")})
-    with pytest.raises(UserError, match="strategy must be a registered name; got 'si'. Known: a.si, b.si."):
+    with pytest.raises(UserError, match=r"got .si.\. Known: a\.si, b\.si\."):
         twice.canonical("strategies", "si")
 
 
