@@ -27,6 +27,7 @@ METRICS = (
     Metric(name="plasticity", unit="fraction", direction="max"),
     Metric(name="task_aware_accuracy", unit="fraction", direction="max"),
     Metric(name="validation/average_accuracy", unit="fraction", direction="max", optional=True),
+    Metric(name="connectivity_barrier", unit="fraction", direction="min", optional=True),
     Metric(name="stored_samples", unit="count", direction="min"),
     Metric(name="strategy_bytes", unit="B", direction="min"),
     Metric(name="parameters", unit="count", direction="min"),
@@ -105,8 +106,8 @@ class StreamConfig(ExperimentConfig):
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """auto: bf16 autocast where the processor has it in hardware."""
     connectivity: Annotated[int, Ge(0)] = 0
-    """Points on the straight line between the weights after one task and after the next at which both are tested; 0
-    for none."""
+    """Places on the straight line between the weights after one task and after the next at which to test; 0 for none,
+    else at least 3."""
 
     def resolved(self) -> Self:
         once = self.scenario in ("online", "task-free")
@@ -137,6 +138,8 @@ class StreamConfig(ExperimentConfig):
         return found
 
     def _sizes(self, c: Self) -> list[str]:
+        if c.connectivity in (1, 2):
+            return [f"--connectivity must be 0 or at least 3; got {c.connectivity}. 11 is usual."]
         if self.iterations and self.epochs:
             return [f"--epochs must be left out beside --iterations; got {self.epochs}. Give one of the two."]
         if c.scenario in ("online", "task-free") and (self.iterations or c.epochs != 1):
@@ -157,6 +160,11 @@ class StreamConfig(ExperimentConfig):
                     f"--strategies must do without task boundaries for --scenario task-free; got {short(name)}. "
                     "Use er, der, derpp or er-ace."
                 )
+        if c.scenario in ("blurry", "task-free") and c.head == "multi":
+            found.append(
+                f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; got multi. "
+                "Use single, growing or prototype."
+            )
         if c.scenario == "domain" and c.head not in ("single", "multi"):
             found.append(
                 f"--head must be single for --scenario domain, whose tasks share their outputs; got {c.head}. "

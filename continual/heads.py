@@ -28,16 +28,19 @@ class Head:
         outputs: for every task the outputs its images may have.
         width: outputs in all.
         device: where the masks are needed.
+        closed: whether the images of a task only have the task's outputs.
     """
 
-    def __init__(self, kind: Kind, outputs: Sequence[Sequence[int]], width: int, device: str) -> None:
+    def __init__(
+        self, kind: Kind, outputs: Sequence[Sequence[int]], width: int, device: str, *, closed: bool = True
+    ) -> None:
         self.kind, self.width = kind, width
         table = torch.zeros(len(outputs), width, dtype=torch.bool)
         for task, chosen in enumerate(outputs):
             table[task, list(chosen)] = True
         self.table = table.to(device)
         """[tasks, width] bool, what each task uses."""
-        self.met = self.table.cumsum(0).bool()
+        self.met = self.table.cumsum(0).bool() if closed else torch.ones_like(self.table)
         """[tasks, width] bool, what has been used when a task has begun."""
         self.by_task = kind == "multi" and not bool(table.all())
         """Whether rows of different tasks choose among different outputs."""

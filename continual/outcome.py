@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from backbone.checkpoint import save_model
-from backbone.contract import Figure, Result, Row, Services
+from backbone.contract import Figure, Grid, Result, Row, Services
 from continual.configs import StreamConfig
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         "backbone": config.backbone,
         "backbone_options": dict(config.backbone_options),
         "adapters": [{"name": config.adapter, "options": dict(config.adapter_options)}] if config.adapter else [],
-        "in_shape": list(data.in_shape),
+        "in_shape": list(state.stream.in_shape),
         "classes": list(state.stream.names),
         "dataset": config.dataset,
         "dataset_options": dict(config.dataset_options),
@@ -45,17 +45,27 @@ def _matrix(state: State, name: str) -> list[Row]:
     ]
 
 
-def _figures(state: State) -> dict[str, Figure]:
+def _figures(state: State) -> dict[str, Figure | Grid]:
     rows = state.matrices.accuracy[1:]
     count = len(rows)
     each = {f"task {j + 1}": [(float(i + 1), rows[i][j]) for i in range(j, count)] for j in range(count)}
     seen = [(float(i + 1), sum(rows[i][: i + 1]) / (i + 1)) for i in range(count)]
-    return {
+    lost = {name: [(x, points[0][1] - y) for x, y in points] for name, points in each.items() if len(points) > 1}
+    x_label = "tasks learned"
+    figures: dict[str, Figure | Grid] = {
         "average": Figure(
-            title="Average accuracy on the tasks so far",
-            x_label="tasks learned",
-            y_label="accuracy",
+            title="Average accuracy on the tasks so far", x_label=x_label, y_label="accuracy",
             series={"average accuracy": seen},
         ),
-        "tasks": Figure(title="Accuracy on each task", x_label="tasks learned", y_label="accuracy", series=each),
-    }
+        "tasks": Figure(title="Accuracy on each task", x_label=x_label, y_label="accuracy", series=each),
+        "matrix": Grid(
+            title="Accuracy on every task after every task", x_label="tested on task", y_label="after task",
+            columns=[str(j + 1) for j in range(count)], rows=["none", *(str(i + 1) for i in range(count))],
+            values=state.matrices.accuracy,
+        ),
+    }  # fmt: skip
+    if lost:
+        figures["forgetting"] = Figure(
+            title="Accuracy lost since a task was learned", x_label=x_label, y_label="accuracy lost", series=lost
+        )
+    return figures

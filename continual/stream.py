@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from backbone.contract import Result, Services
 from backbone.data.load import load
@@ -18,9 +19,11 @@ from backbone.optim import Optimizers
 from backbone.registry import Registry
 from backbone.training import UNIT_SECONDS, Recipe
 from continual.configs import StreamConfig
+from continual.connectivity import barrier, figure, path, snapshot
 from continual.learner import Learner, optimizers_for
 from continual.metrics import summary
 from continual.outcome import outcome
+from continual.prototypes import Prototypes
 from continual.strategy import Setting, Strategy
 from continual.streams import Stream
 from continual.testing import Scores, test
@@ -52,6 +55,8 @@ class State:
     iterations: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    solutions: list[dict[str, Tensor]] = field(default_factory=list)
+    """The network's state after every task, where they are wanted."""
 
 
 class StreamExperiment:
@@ -76,10 +81,10 @@ class StreamExperiment:
         return state
 
     def _model(self, stream: Stream) -> Classifier:
-        c, data = self.config, stream.data
-        zero, one = torch.zeros_like(data.mean), torch.ones_like(data.std)
-        mean, std = (data.mean, data.std) if c.normalise else (zero, one)
-        model = build(c.backbone, c.backbone_options, data.in_shape, stream.width, mean, std)
+        c = self.config
+        zero, one = torch.zeros_like(stream.mean), torch.ones_like(stream.std)
+        mean, std = (stream.mean, stream.std) if c.normalise else (zero, one)
+        model = build(c.backbone, c.backbone_options, stream.in_shape, stream.width, mean, std)
         if c.adapter is not None:
             model.backbone = adapt(model.backbone, c.adapter, c.adapter_options)
         return model
@@ -125,7 +130,7 @@ class StreamExperiment:
             precision=self.precision,
             tasks=len(stream),
             outputs=stream.width,
-            in_shape=stream.data.in_shape,
+            in_shape=stream.in_shape,
             frames=stream.data.frames,
             batch_size=c.batch_size,
             steps_per_task=c.iterations,
@@ -137,7 +142,7 @@ class StreamExperiment:
             schema = registry.options("strategies", name)
             options = schema(**c.options_of(name)) if schema else None
             found.append(registry.load("strategies", name)(options, setting, model))
-        return found
+        return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found
 
     def _learner(self, state: State, task: int) -> Learner:
         """A learner for one task, which goes on with everything there is."""
@@ -198,6 +203,8 @@ class StreamExperiment:
         if task.told or learner.task == len(stream) - 1:
             for strategy in state.strategies:
                 strategy.after_task(learner, task)
+        if self.config.connectivity:
+            state.solutions.append(snapshot(learner))
         state.iterations += learner.progress.step
         state.seconds += learner.progress.seconds + time.perf_counter() - began
         near = range(min(learner.task + 2, len(stream)))  # the next one for the forward transfer
@@ -222,7 +229,15 @@ class StreamExperiment:
             held = [state.stream.part(j, "validation") for j in range(len(state.stream))]
             scores = [test(state.learner, split, j).accuracy for j, split in enumerate(held) if split is not None]
             metrics["validation/average_accuracy"] = math.fsum(scores) / len(scores)
-        return outcome(self.config, self.services, state, metrics)
+        result = outcome(self.config, self.services, state, metrics)
+        return self._connected(state, result) if self.config.connectivity and len(state.solutions) > 1 else result
+
+    def _connected(self, state: State, result: Result) -> Result:
+        """The result with what lies between the solutions of the tasks."""
+        rows = path(state.learner, state.stream, state.solutions, self.config.connectivity)
+        metrics = {**result.metrics, "connectivity_barrier": barrier(rows)}
+        tables = {**result.tables, "connectivity": rows}
+        return replace(result, metrics=metrics, tables=tables, figures={**result.figures, "connectivity": figure(rows)})
 
     def _stored(self, state: State) -> list[Mapping[str, Any]]:
         kept = (strategy.stored() for strategy in state.strategies)
@@ -236,6 +251,7 @@ class StreamExperiment:
             "iterations": state.iterations,
             "seconds": state.seconds,
             "losses": state.losses,
+            "solutions": state.solutions,
         }
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
@@ -246,4 +262,4 @@ class StreamExperiment:
             state.learner.enter(saved["task"])
         state.matrices = Matrices(**{name: [list(row) for row in rows] for name, rows in saved["matrices"].items()})
         state.iterations, state.seconds = saved["iterations"], saved["seconds"]
-        state.losses = list(saved["losses"])
+        state.losses, state.solutions = list(saved["losses"]), list(saved["solutions"])

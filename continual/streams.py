@@ -15,8 +15,11 @@ from backbone.errors import must
 from backbone.seeding import generator
 from continual.configs import BY_CLASS, StreamConfig
 from continual.heads import Head
-from continual.transforms import Transform, permuted
+from continual.transforms import Transform, coloured, noisy, permuted, rotated
 from continual.views import seen
+
+MIXED = ("blurry", "task-free")
+"""Scenarios in which images of any class may come in any task."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -43,19 +46,27 @@ class Stream:
         names: of the outputs.
         head: which outputs count for which task.
         shuffle: whether the images of a task may come in any order.
+        in_shape, mean, std: as in the data, of the images as the tasks show them.
     """
 
     def __init__(self, config: StreamConfig, data: Data, device: str) -> None:
-        """Raises UserError when the classes do not suffice for the tasks."""
+        """Raises UserError when the classes do not suffice for the tasks, or the images cannot be coloured."""
         c = config.resolved()
+        if c.scenario == "coloured" and data.in_shape[0] not in (1, 3):
+            remedy = "Use another --scenario, such as noisy."
+            raise must("images for --scenario coloured", "of 1 or 3 channels", data.in_shape[0], remedy)
         self.config, self.data = c, data
         self.groups = _groups(c, len(data.classes))
         self.outputs = _outputs(c, self.groups)
         self.width = max(max(outputs) for outputs in self.outputs) + 1
         self.names = _names(self, data.classes)
         self.shuffle = c.scenario != "task-free"
+        self.in_shape, self.mean, self.std = data.in_shape, data.mean, data.std
+        if c.scenario == "coloured" and data.in_shape[0] == 1:
+            self.in_shape = (3, *data.in_shape[1:])
+            self.mean, self.std = data.mean.expand(3), data.std.expand(3)
         assert c.head is not None
-        self.head = Head(c.head, self.outputs, self.width, device)
+        self.head = Head(c.head, self.outputs, self.width, device, closed=c.scenario not in MIXED)
         self._parts: dict[tuple[int, Part], Split | None] = {}
 
     def __len__(self) -> int:
@@ -80,16 +91,33 @@ class Stream:
         split: Split | None = getattr(self.data, part)
         if split is None:
             return None
-        labels = split.labels
         table = torch.full((len(self.data.classes),), -1)
-        table[list(self.groups[index])] = torch.tensor(self.outputs[index])
-        chosen = (table[labels] >= 0).nonzero().squeeze(1)
-        return seen(split if len(chosen) == len(labels) else split.select(chosen), table, self._transform(index))
+        if part == "train" and self.config.scenario in MIXED:
+            table = torch.arange(len(self.data.classes))
+            chosen = self._mixed()[index]
+        else:
+            table[list(self.groups[index])] = torch.tensor(self.outputs[index])
+            chosen = (table[split.labels] >= 0).nonzero().squeeze(1)
+        return seen(split if len(chosen) == len(split) else split.select(chosen), table, self._transform(index))
+
+    def _mixed(self) -> list[Tensor]:
+        """Positions of the training images of every task, where tasks share classes."""
+        owner = torch.zeros(len(self.data.classes), dtype=torch.long)
+        for index, group in enumerate(self.groups):
+            owner[list(group)] = index
+        mix = blurred if self.config.scenario == "blurry" else faded
+        random = generator(self.config.seed, self.config.scenario)
+        return mix(owner[self.data.train.labels], len(self.groups), self.config.blur, random)
 
     def _transform(self, index: int) -> Transform | None:
-        if self.config.scenario == "permuted":
-            return permuted(self.data.in_shape, self.config.seed, index)
-        return None
+        c, in_shape = self.config, self.data.in_shape
+        if c.scenario == "permuted":
+            return permuted(in_shape, c.seed, index)
+        if c.scenario == "rotated":
+            return rotated(c.seed, index)
+        if c.scenario == "coloured":
+            return coloured(c.seed, index)
+        return noisy(in_shape, c.seed, index, c.tasks) if c.scenario == "noisy" else None
 
 
 def _groups(c: StreamConfig, classes: int) -> list[tuple[int, ...]]:
@@ -132,9 +160,27 @@ def _names(stream: Stream, classes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name} ({output})" if repeated else name for output, name in enumerate(names))
 
 
-def tasks_of(labels: Tensor, stream: Stream) -> Tensor:
-    """labels: [N] outputs -> [N] the first task that uses each."""
-    first = torch.zeros(stream.width, dtype=torch.long)
-    for index in reversed(range(len(stream))):
-        first[list(stream.outputs[index])] = index
-    return first.to(labels.device)[labels]
+def blurred(owner: Tensor, tasks: int, blur: float, random: torch.Generator) -> list[Tensor]:
+    """Positions of the images of every task when a share ``blur`` of them has gone to other tasks at random.
+
+    owner: [N] the task an image's class belongs to.
+
+    Source: Koh et al. 2022 (arXiv 2110.10031), section 3, whose share M is ``blur``.
+    """
+    strays = torch.rand(len(owner), generator=random) < blur
+    further = torch.randint(1, max(tasks, 2), (len(owner),), generator=random)
+    where = torch.where(strays, (owner + further) % tasks, owner)
+    return [(where == index).nonzero().squeeze(1) for index in range(tasks)]
+
+
+def faded(owner: Tensor, tasks: int, blur: float, random: torch.Generator) -> list[Tensor]:
+    """Positions in the order in which the images come, cut into ``tasks`` stretches, when tasks fade into each other.
+
+    Around every boundary the share of the next task's images rises linearly from 0 to 1, over ``blur`` of a task.
+
+    Source: the fuzzy boundaries of van de Ven et al. 2022, "Three types of incremental learning", figure 4.
+    """
+    when = owner + torch.rand(len(owner), generator=random)
+    when = (when + blur * (torch.rand(len(owner), generator=random) - 0.5)).clamp(0, tasks - 1e-3)
+    order = when.argsort(stable=True)
+    return [order[when[order].long() == index] for index in range(tasks)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.heatmap import HeatMap
 from benchmarks.records import Record, number
 from benchmarks.svg import Chart, Point, Series
 
@@ -59,10 +60,33 @@ def thin(places: list[float]) -> list[float]:
     return kept if not places or kept[-1] == places[-1] else [*kept, places[-1]]
 
 
-def figures(groups: Mapping[str, list[Record]]) -> list[Chart]:
-    """The trials' own figures, each averaged over the seeds of a group."""
+def figures(groups: Mapping[str, list[Record]]) -> list[Chart | HeatMap]:
+    """The trials' own figures, each averaged over the seeds of a group; a grid is drawn for every group."""
     names = dict.fromkeys(name for records in groups.values() for record in records for name in _figures(record))
-    return [chart for name in names if (chart := _figure(name, groups)) is not None]
+    found: list[Chart | HeatMap] = []
+    for name in names:
+        chart = _figure(name, groups)
+        found += _grids(name, groups) if chart is None else [chart]
+    return found
+
+
+def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[HeatMap]:
+    """The grids of one name, each the mean over the seeds of a group whose grids have one shape."""
+    found = []
+    for group, records in groups.items():
+        drawn = [_figures(record)[name] for record in records if "values" in _figures(record).get(name, ())]
+        if not drawn or any(each["columns"] != drawn[0]["columns"] for each in drawn):
+            continue
+        about, stacked = drawn[0], zip(*(each["values"] for each in drawn), strict=True)
+        values = [[_mean(cells) for cells in zip(*rows, strict=True)] for rows in stacked]
+        title = f"{about['title']} ({group})" if len(groups) > 1 else about["title"]
+        found.append(HeatMap(title, about["x_label"], about["y_label"], about["columns"], about["rows"], values))
+    return found
+
+
+def _mean(cells: Sequence[float | None]) -> float:
+    values = [number(cell) for cell in cells]
+    return math.fsum(values) / len(values)
 
 
 def _figures(record: Record) -> Mapping[str, Any]:
@@ -75,7 +99,7 @@ def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
     about: Mapping[str, Any] = {}
     several = sum(any(name in _figures(record) for record in records) for records in groups.values()) > 1
     for group, records in groups.items():
-        drawn = [_figures(record)[name] for record in records if name in _figures(record)]
+        drawn = [_figures(record)[name] for record in records if "series" in _figures(record).get(name, ())]
         if not drawn:
             continue
         about = about or drawn[0]

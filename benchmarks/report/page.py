@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from benchmarks.compare import Comparison
+from benchmarks.heatmap import HeatMap, heat_map
 from benchmarks.numbers import p_value, seconds, span
 from benchmarks.outcomes import declared
 from benchmarks.records import Record
@@ -123,15 +124,17 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
     return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
 
 
-def charts(title: str, anchor: str, drawn: Sequence[Chart]) -> str:
+def charts(title: str, anchor: str, drawn: Sequence[Chart | HeatMap]) -> str:
     if not drawn:
         return ""
     shown = []
     for index, chart in enumerate(drawn):
-        inner = f"<figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'{anchor}-{index}')}{legend(chart)}"
-        shown.append(f"<figure>{inner}</figure>")
+        name = f"{anchor}-{index}"
+        grid = isinstance(chart, HeatMap)
+        picture = heat_map(chart, name) if grid else line_chart(chart, name) + legend(chart)
+        shown.append(f"<figure><figcaption>{escape(chart.title)}</figcaption>{picture}</figure>")
     said = "Lines are means over seeds, bands reach from the lowest to the highest seed."
-    banded = any(series.low for chart in drawn for series in chart.series)
+    banded = any(series.low for chart in drawn if isinstance(chart, Chart) for series in chart.series)
     note = paragraph(said, "note") if banded else ""
     return section(title, anchor, note, f'<div class="charts">{"".join(shown)}</div>')
 

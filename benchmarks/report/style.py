@@ -41,6 +41,7 @@ svg text{fill:var(--ink);font-family:inherit}.tick{font-size:12px;fill:var(--sof
 .axis{stroke:var(--soft);stroke-width:1}.halo{paint-order:stroke;stroke:var(--panel);stroke-width:4px;stroke-linejoin:round}
 .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.band{opacity:.16}
 .reference{stroke-width:1.5;stroke-dasharray:3 4}.ring{fill:var(--panel);stroke-width:2}.seed{opacity:.55}
+.shade{fill:var(--c);stroke:var(--panel)}.cell{font-size:11px}.cell.on{fill:var(--bg)}svg .cell.on{fill:var(--bg)}
 .whisker{stroke-width:2.5;stroke-linecap:round}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
 .c6{--c:var(--c6)}.c7{--c:var(--c7)}

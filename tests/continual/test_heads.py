@@ -1,0 +1,85 @@
+"""Heads: which outputs count, in training and in tests; and what lies between the solutions of two tasks."""
+
+import pytest
+import torch
+
+from continual.connectivity import between
+from continual.heads import Head
+from continual.prototypes import class_sums
+
+
+def test_masks():
+    outputs = [(0, 3), (1, 2)]
+    single, multi, growing = (Head(kind, outputs, 4, "cpu") for kind in ("single", "multi", "growing"))
+    assert single.allowed(0) is None
+    assert multi.allowed(1).tolist() == [False, True, True, False]
+    assert multi.allowed(torch.tensor([0, 1])).tolist() == [[True, False, False, True], [False, True, True, False]]
+    assert growing.allowed(0).tolist() == [True, False, False, True] and growing.allowed(1).all()
+    assert not Head("multi", [(0, 1), (0, 1)], 2, "cpu").by_task
+
+
+@pytest.mark.parametrize(("head", "moved"), [("single", True), ("multi", False), ("growing", False)])
+def test_outputs_that_are_not_offered_are_not_trained(learn, head, moved):
+    ours = learn("finetune", scenario="task" if head == "multi" else "class", head=head, tasks=2, class_order="sorted")
+    first = learn("finetune", scenario="class", head="growing", tasks=2, class_order="sorted", epochs=1)
+    assert ours.state.stream.outputs[1] == first.state.stream.outputs[1] == (5, 6, 7, 8, 9)
+    experiment = ours.experiment
+    state = experiment.start()
+    before = state.model.head.weight.detach().clone()
+    while not state.learner.done:
+        experiment.step(state, 0.0)
+    changed = (state.model.head.weight != before).any(1)
+    assert changed[:5].all() and changed[5:].all().item() == moved
+
+
+def test_task_aware_accuracy_asks_the_task_alone(learn):
+    ours = learn("finetune", scenario="class", tasks=3)
+    assert ours.metrics["task_aware_accuracy"] > ours.accuracy + 0.2
+
+
+def test_nearest_means_answer_in_the_place_of_the_layer(learn):
+    layer = learn("finetune", scenario="class", head="growing", tasks=2)
+    means = learn("finetune", scenario="class", head="prototype", tasks=2)
+    assert torch.equal(layer.weights(), means.weights())  # training is the same
+    assert means.state.matrices.accuracy[1][0] > 0.9
+    assert means.state.matrices.task_aware != layer.state.matrices.task_aware
+
+
+def test_means_of_kept_images_follow_the_network_and_others_are_left_behind(learn):
+    stale = learn("finetune", scenario="class", head="prototype")
+    fresh = learn("er", scenario="class", head="prototype", buffer=100)
+    assert fresh.accuracy > stale.accuracy + 0.2
+
+
+def test_class_means_are_those_of_all_images(learn):
+    ours = learn("finetune", scenario="class", head="prototype")
+    learner, split = ours.state.learner, ours.state.stream.task(2).train
+    sums, counts = class_sums(learner, split, 10)
+    features = ours.model.backbone(ours.model.normalise(split.images))
+    for output in ours.state.stream.outputs[2]:
+        mean = features[split.labels == output].mean(0)
+        assert sums[output] / counts[output] == pytest.approx(mean.tolist(), abs=1e-4)
+        assert ours.strategies[-1].means[output].tolist() == pytest.approx(mean.tolist(), abs=1e-4)
+
+
+def test_a_prototype_head_is_resumed(learn, resume):
+    options = {"scenario": "class", "head": "prototype", "epochs": 2}
+    whole, broken = learn("finetune", **options), resume(45, "finetune", **options)
+    assert str(whole.result.tables) == str(broken.result.tables)
+
+
+def test_the_way_between_solutions(learn, resume):
+    ours = learn("finetune", scenario="domain", connectivity=5, epochs=2)
+    rows = ours.result.tables["connectivity"]
+    matrix = ours.state.matrices.accuracy
+    assert [row["after"] for row in rows] == [1] * 5 + [2] * 5
+    assert rows[0]["earlier"] == matrix[1][0] and rows[4]["next"] == matrix[2][1] and rows[9]["next"] == matrix[3][2]
+    assert rows[9]["earlier"] == pytest.approx((matrix[3][0] + matrix[3][1]) / 2)
+    assert ours.metrics["connectivity_barrier"] >= 0
+    broken = resume(45, "finetune", scenario="domain", connectivity=5, epochs=2)
+    assert broken.result.tables["connectivity"] == rows
+
+
+def test_halfway_is_the_mean():
+    first, second = ({"w": torch.tensor([x]), "n": torch.tensor(int(x))} for x in (1.0, 3.0))
+    assert between(first, second, 0.25)["w"] == 1.5 and between(first, second, 0.75)["n"] == 3

@@ -1,0 +1,162 @@
+"""Streams: which images make up which task, under which labels, and nothing of it by chance from outside."""
+
+import pytest
+import torch
+
+from backbone.data.load import load
+from backbone.errors import UserError
+from continual.configs import StreamConfig
+from continual.streams import Stream, blurred, faded
+from continual.transforms import noisy
+
+SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return load("digits", {}, root=tmp_path_factory.mktemp("none"), validation=0.1)
+
+
+@pytest.fixture
+def stream(digits):
+    return lambda scenario, tasks=3, **options: Stream(
+        StreamConfig(scenario=scenario, tasks=tasks, **options), digits, "cpu"
+    )
+
+
+def images_of(split):
+    return next(split.batches(torch.arange(len(split)), len(split), "cpu"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_seed_makes_a_stream_and_the_global_random_state_has_no_part_in_it(stream, scenario):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = [images_of(stream(scenario).task(index).train) for index in range(3)]
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    again = [images_of(stream(scenario).task(index).train) for index in (2, 1, 0)][::-1]
+    other = [images_of(stream(scenario, seed=7).task(index).train) for index in range(3)]
+    assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for (a, _), (b, _) in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS[:6])
+def test_every_image_and_class_comes_exactly_once(stream, digits, scenario):
+    ours = stream(scenario)
+    for part in ("train", "validation", "test"):
+        held = getattr(digits, part)
+        splits = [ours.part(index, part) for index in range(3)]
+        assert sum(map(len, splits)) == len(held)
+        together = torch.cat([images_of(split)[0] for split in splits]).flatten(1).sum(1).sort().values
+        assert torch.equal(together, images_of(held)[0].flatten(1).sum(1).sort().values)
+    assert [len(group) for group in ours.groups] == [4, 3, 3]  # the remainder is kept
+    assert sorted(sum(ours.groups, ())) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "head", "width", "last"),
+    [
+        ("task", None, 10, None),
+        ("class", None, 10, None),
+        ("domain", None, 4, (0, 1, 2)),
+        ("domain", "multi", 10, (7, 8, 9)),
+        ("permuted", None, 10, tuple(range(10))),
+        ("permuted", "multi", 30, tuple(range(20, 30))),
+    ],
+)
+def test_outputs_and_labels(stream, scenario, head, width, last):
+    ours = stream(scenario, head=head)
+    assert ours.width == len(ours.names) == len(set(ours.names)) == width
+    assert ours.task(2).outputs == (last or ours.groups[2])
+    assert set(ours.task(2).test.labels.tolist()) == set(ours.task(2).outputs)
+
+
+def test_labels_follow_the_images(stream, digits):
+    ours = stream("class", class_order="sorted")
+    images, labels = images_of(digits.test)
+    mine, theirs = images_of(ours.task(1).test), (labels >= 4) & (labels < 7)
+    assert torch.equal(mine[0], images[theirs]) and torch.equal(mine[1], labels[theirs])
+
+
+def test_a_permutation_moves_pixels_and_keeps_them(stream):
+    plain, moved = (images_of(stream("permuted").task(index).train)[0].flatten(1) for index in (0, 1))
+    assert not torch.equal(plain, moved)
+    assert torch.equal(plain.sort(1).values, moved.sort(1).values)
+
+
+def test_pictures_are_tinted_in_three_channels(stream):
+    ours = stream("coloured")
+    assert ours.in_shape == ours.task(0).train.in_shape == (3, 8, 8)
+    shares = [images_of(ours.task(i).test)[0].double().mean((0, 2, 3)) for i in range(3)]
+    assert all(float(each.max() / each.min()) > 2 for each in shares)
+    assert len({tuple((each / each.max()).round(decimals=1).tolist()) for each in shares}) == 3
+
+
+def test_noise_grows_and_belongs_to_the_picture():
+    images = (
+        torch.full((32, 1, 8, 8), 128, dtype=torch.uint8) + torch.arange(32, dtype=torch.uint8)[:, None, None, None]
+    )
+    loud = {task: noisy((1, 8, 8), 0, task, 5) for task in (1, 4)}
+    spread = {task: (change(images).float() - images.float()).std() for task, change in loud.items()}
+    assert 20 < spread[1] < spread[4] < 128
+    assert torch.equal(loud[4](images)[5:6], loud[4](images[5:6]))
+
+
+def test_blurry_shares():
+    owner = torch.arange(3).repeat_interleave(2000)
+    parts = blurred(owner, 3, 0.3, torch.Generator().manual_seed(0))
+    for index, part in enumerate(parts):
+        shares = torch.bincount(owner[part], minlength=3) / len(part)
+        assert shares[index] == pytest.approx(0.7, abs=0.03)
+        assert shares.sum() - shares[index] == pytest.approx(0.3, abs=0.03) and shares.min() > 0.12
+
+
+def test_tasks_fade_into_each_other_linearly():
+    owner = torch.arange(3).repeat_interleave(20_000)
+    order = torch.cat(faded(owner, 3, 0.4, torch.Generator().manual_seed(0)))
+    came = owner[order].double()
+    ramp = came[16_000:24_000] > 0.5  # 0.4 of a task around the first boundary
+    quarters = [float(part.double().mean()) for part in ramp.split(2000)]
+    assert quarters == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8], abs=0.03)
+    assert (came[:16_000] == 0).all() and (came[24_000:36_000] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"scenario": "class", "tasks": 11}, "--tasks must be at most 10 for 10 classes; got 11."),
+        ({"scenario": "task", "tasks": 6}, "--tasks must be at most 5 for 10 classes; got 6."),
+    ],
+)
+def test_too_many_tasks(stream, options, said):
+    with pytest.raises(UserError) as error:
+        stream(**options)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"iterations": 5, "epochs": 5}, "--epochs must be left out beside --iterations; got 5."),
+        ({"scenario": "online", "epochs": 2}, "a single pass must be what --scenario online makes; got --epochs 2."),
+        ({"strategies": ("continual.xdg",)}, "--head must be multi for xdg"),
+        ({"strategies": ("continual.joint", "continual.si")}, "--strategies must leave joint alone; got joint, si."),
+        ({"strategies": ("continual.si", "continual.si")}, "--strategies must be different ones; got si, si."),
+        ({"strategies": ("continual.si",), "scenario": "task-free"}, "without task boundaries"),
+        ({"strategies": ("continual.xdg", "continual.er"), "scenario": "task"}, "must not mix xdg"),
+        ({"scenario": "blurry", "head": "multi"}, "--head must be another one for --scenario blurry"),
+        ({"scenario": "domain", "head": "growing"}, "--head must be single for --scenario domain"),
+        ({"strategies": ()}, "--strategies must be at least one; got none."),
+    ],
+)
+def test_combinations_that_make_no_sense(options, said):
+    assert said in "\n".join(StreamConfig(**options).problems())
+
+
+def test_what_is_known_to_fail_is_said_and_not_refused():
+    config = StreamConfig(strategies=("continual.ewc",), scenario="class")
+    assert not config.problems()
+    assert config.cautions()[0].startswith("ewc is known to fail when classes are new")
+    assert not StreamConfig(strategies=("continual.ewc",), scenario="task").cautions()
+    assert not StreamConfig(strategies=("continual.si", "continual.er"), scenario="class").cautions()
