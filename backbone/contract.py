@@ -51,6 +51,10 @@ class Plugin:
     strategies: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     targets: Sequence[Target] = ()
+    restorers: Mapping[str, str] = field(default_factory=dict)
+    """Steps in the making of a saved network that need data, so that no adapter repeats them: the name that the model's
+    list of adapters gives, and ``"module:object"`` of a ``restore(backbone, options, saved) -> Backbone`` that has room
+    for the tensors ``saved``."""
 
 
 # --- configuration: dataclasses whose fields are the flags and the TOML keys -----------------------------------------
@@ -144,12 +148,24 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table of numbers to be seen as shades: ``values[row][column]``, nan where there is none."""
+
+    title: str
+    x_label: str
+    y_label: str
+    columns: Sequence[str]
+    rows: Sequence[str]
+    values: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What a finished trial reports. ``artifacts`` maps names to paths relative to the trial folder."""
 
     metrics: Mapping[str, float]
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, Figure | Grid] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
 
 
