@@ -1,0 +1,1 @@
+"""Strategies that keep some images and train on them again."""

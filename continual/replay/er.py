@@ -1,0 +1,66 @@
+"""Experience replay: old images among the new ones."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from backbone.errors import must
+from backbone.training import Batch
+from continual.learner import Learner
+from continual.replay.options import EROptions
+from continual.replay.rehearsal import Rehearsal, keep_herded
+from continual.strategy import Setting
+from continual.streams import Task
+
+
+class ER(Rehearsal):
+    """Every step trains on the task's rows and on rows from the buffer, in one forward pass.
+
+    Weighted by rows, the loss is the mean over all of them; by tasks ``1/T L_task + (1 - 1/T) L_replay`` at the T-th
+    task, and nothing is replayed in the first one.
+
+    Source: Chaudhry et al. 2019 (arXiv 1902.10486), algorithm 1 (rows); van de Ven et al. 2022, "Three types of
+    incremental learning" (tasks).
+    """
+
+    name: ClassVar[str] = "er"
+    options: EROptions
+    span: slice | None = None
+    """Rows of the batch at hand that were replayed."""
+
+    def __init__(self, options: EROptions, setting: Setting, model: nn.Module) -> None:
+        self.selection = None if options.selection == "herding" else options.selection
+        super().__init__(options, setting, model)
+
+    def before_task(self, learner: Learner, task: Task) -> None:
+        o = self.options
+        if task.told:
+            return
+        if o.selection == "herding":
+            remedy = "Use reservoir or balanced."
+            raise must("--strategies.er.selection", "one that needs no end of a task here", o.selection, remedy)
+        if o.weighting == "tasks":
+            raise must("--strategies.er.weighting", "rows where tasks cannot be counted", o.weighting, "Leave it out.")
+
+    def before_forward(self, learner: Learner, batch: Batch) -> None:
+        self.span = None
+        if not len(self.buffer) or (self.options.weighting == "tasks" and learner.task == 0):
+            return
+        images, rows = self.recall(learner)
+        first = len(batch.labels)
+        learner.replay(batch, images, rows.labels, rows.tasks)
+        self.span = slice(first, len(batch.labels))
+
+    def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
+        if self.options.weighting == "rows" or self.span is None:
+            return loss
+        replayed = batch.losses[self.span]
+        rest = (batch.losses.sum() - replayed.sum()) / (len(batch.losses) - len(replayed))
+        share = 1 / (learner.task + 1)
+        return loss - batch.losses.mean() + share * rest + (1 - share) * replayed.mean()
+
+    def after_task(self, learner: Learner, task: Task) -> None:
+        if self.options.selection == "herding":
+            keep_herded(learner, self.buffer, task.train)

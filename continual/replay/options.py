@@ -1,0 +1,67 @@
+"""Options of the replaying strategies; no torch here. How many images they keep is ``--buffer`` of the stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+
+@dataclass(frozen=True, kw_only=True)
+class EROptions:
+    """Experience replay."""
+
+    selection: Literal["reservoir", "balanced", "herding"] = "reservoir"
+    """What is kept. reservoir: a uniform sample of all images so far. balanced: equal shares for the classes. herding:
+    at the end of a task, those whose mean feature is nearest to that of their class."""
+    replay_batch: Annotated[int, Ge(1)] | None = None
+    """Rows replayed per step. None: as many as the task's own."""
+    weighting: Literal["rows", "tasks"] = "rows"
+    """rows: every row counts the same. tasks: the task at hand counts 1/T, the rest 1 - 1/T, at the T-th task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DEROptions:
+    """Dark experience replay."""
+
+    alpha: Annotated[float, Ge(0)] = 0.3
+    """Weight of the mean squared distance to the logits of back then, a mean over rows and logits."""
+    replay_batch: Annotated[int, Ge(1)] | None = None
+    """Rows replayed per step. None: as many as the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DERppOptions:
+    """Dark experience replay with labels."""
+
+    alpha: Annotated[float, Ge(0)] = 0.1
+    """Weight of the mean squared distance to the logits of back then, a mean over rows and logits."""
+    beta: Annotated[float, Ge(0)] = 0.5
+    """Weight of the cross-entropy of replayed rows."""
+    replay_batch: Annotated[int, Ge(1)] | None = None
+    """Rows replayed per step, in each of the two draws. None: as many as the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ERACEOptions:
+    """Experience replay with asymmetric cross-entropy."""
+
+    replay_batch: Annotated[int, Ge(1)] | None = None
+    """Rows replayed per step. None: as many as the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AGEMOptions:
+    """Averaged gradient episodic memory."""
+
+    replay_batch: Annotated[int, Ge(1)] | None = None
+    """Kept rows whose gradient is the reference. None: as many as the task's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICaRLOptions:
+    """Exemplars, distillation and nearest means."""
+
+    distill: Annotated[float, Ge(0)] = 1.0
+    """Weight of the answers of the network before the task, for the classes it knew."""

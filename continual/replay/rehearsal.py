@@ -1,0 +1,103 @@
+"""What the replaying strategies share: a buffer, rows drawn from it, and images chosen at the end of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backbone.data.sets import Split
+from backbone.metrics import SCORING_BATCH
+from backbone.training import Batch
+from continual.buffers import Buffer, Rows, buffer_seed, herd, quota
+from continual.learner import Learner
+from continual.strategy import Setting, Strategy
+
+
+class Rehearsal(Strategy):
+    """Keeps the images of its batches as they were before augmentation, after every step, from the first one on."""
+
+    name: ClassVar[str]
+    selection: Literal["reservoir", "balanced"] | None = "reservoir"
+    keeps_logits: ClassVar[bool] = False
+
+    def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:
+        super().__init__(options, setting, model)
+        self.rows: int = getattr(options, "replay_batch", None) or setting.batch_size
+        self.buffer = Buffer(
+            setting.buffer,
+            setting.in_shape,
+            setting.frames,
+            setting.device,
+            buffer_seed(setting.seed, self.name),
+            self.selection,
+            setting.outputs if self.keeps_logits else None,
+        )
+
+    def recall(self, learner: Learner) -> tuple[Tensor, Rows]:
+        """Kept rows at random, and their images [R, C, H, W] as the training sees its own."""
+        purpose = f"{self.name}/{self.buffer.draws}"
+        rows = self.buffer.draw(self.rows)
+        return learner.augmented(rows.images, purpose), rows
+
+    def after_step(self, learner: Learner, batch: Batch) -> None:
+        if self.selection is None:
+            return
+        own = batch.own
+        labels = batch.labels[:own]
+        logits = batch.logits[:own].detach() if self.keeps_logits else None
+        rows = Rows(batch.raw, labels, torch.full_like(labels, learner.task), logits)
+        self.buffer.add(rows, learner.train.labels[batch.indices].tolist())
+
+    def stored(self) -> dict[str, Tensor]:
+        kept = self.buffer.content()
+        return {"images": kept.images, "labels": kept.labels, "tasks": kept.tasks}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"buffer": self.buffer.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.buffer.load_state_dict(saved["buffer"])
+
+
+@torch.no_grad()
+def features(learner: Learner, images: Tensor) -> Tensor:
+    """images: [N, C, H, W] uint8 -> [N, D] float32 of the network as it is, in evaluation mode, on its device."""
+    model = learner.progress.model
+    training = model.training
+    model.eval()
+    size = max(SCORING_BATCH // (learner.train.frames or 1), 1)
+    parts = [model.backbone(model.normalise(part.to(learner.device))).float() for part in images.split(size)]
+    model.train(training)
+    return torch.cat(parts)
+
+
+def keep_herded(learner: Learner, buffer: Buffer, split: Split) -> None:
+    """Make room in the buffer, and keep the images of each class of ``split`` that represent it best.
+
+    A class as it was in one task is a group, and the groups have equal shares of the buffer, the earliest ones one more
+    where they cannot be equal. Earlier groups lose those that were chosen last.
+    """
+    kept = buffer.content()
+    names = torch.stack((kept.tasks, kept.labels), 1)
+    _, sizes = torch.unique_consecutive(names, dim=0, return_counts=True)
+    groups = [Rows(*parts) for parts in zip(*(each.split(sizes.tolist()) for each in _columns(kept)), strict=True)]
+    new = split.labels.unique().tolist()
+    count = len(groups) + len(new)
+    shares = [quota(buffer.capacity, count, index) for index in range(count)]
+    parts = [
+        Rows(*(column[:share] for column in _columns(group))) for group, share in zip(groups, shares, strict=False)
+    ]
+    for label, share in zip(new, shares[len(groups) :], strict=True):
+        found = (split.labels == label).nonzero().squeeze(1)
+        images = torch.cat([images for images, _ in split.batches(found, SCORING_BATCH, learner.device)])
+        chosen = images.index_select(0, herd(features(learner, images), share))
+        labels = torch.full((len(chosen),), label, device=learner.device)
+        parts.append(Rows(chosen, labels, torch.full_like(labels, learner.task)))
+    buffer.put(parts)
+
+
+def _columns(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    return rows.images, rows.labels, rows.tasks

@@ -1,0 +1,125 @@
+"""Experience replay: its loss, what it keeps, and what that does against forgetting."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from backbone.errors import UserError
+
+OPTIONS = [{}, {"er.selection": "balanced"}, {"er.selection": "herding"}, {"er.weighting": "tasks"}]
+DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
+
+
+class Recorder:
+    """Looks over a strategy's shoulder: batches and losses of every step."""
+
+    def __init__(self, monkeypatch, strategy):
+        self.seen = []
+        original = strategy.loss
+
+        def loss(learner, batch, value):
+            found = original(learner, batch, value)
+            self.seen.append((learner.task, batch.own, batch.logits.detach(), batch.labels, found.detach()))
+            return found
+
+        monkeypatch.setattr(strategy, "loss", loss)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_replay_halves_what_finetuning_forgets(learn, options):
+    nothing, replayed = learn("finetune", **DIGITS), learn("er", strategies_options=options, **DIGITS)
+    assert replayed.accuracy > nothing.accuracy + 0.25
+    assert replayed.metrics["forgetting"] < nothing.metrics["forgetting"] / 2
+    assert replayed.metrics["stored_samples"] == 120
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "permuted", "online", "blurry", "task-free"])
+def test_it_works_in_every_scenario(learn, scenario):
+    once = {"epochs": None} if scenario in ("online", "task-free") else {"epochs": 2}
+    run = learn("er", **{**DIGITS, "scenario": scenario, **once})
+    assert run.strategies[0].stored()["labels"].max() < run.state.stream.width
+
+
+@pytest.mark.parametrize("weighting", ["rows", "tasks"])
+def test_the_loss_is_the_weighted_mean(experiment, monkeypatch, weighting):
+    ours = experiment("er", strategies_options={"er.weighting": weighting, "er.replay_batch": 20}, **DIGITS)
+    state = ours.start()
+    record = Recorder(monkeypatch, state.strategies[0])
+    while ours.step(state):
+        pass
+    replayed = 0
+    for task, own, logits, labels, loss in record.seen:
+        each = F.cross_entropy(logits, labels, reduction="none")
+        expected = each.mean()
+        if weighting == "tasks" and len(each) > own:
+            expected = each[:own].mean() / (task + 1) + each[own:].mean() * task / (task + 1)
+        torch.testing.assert_close(loss, expected)
+        assert own == 32 and len(labels) in (32, 52)
+        replayed += len(labels) - own
+    steps = len(record.seen)
+    assert replayed == 20 * (steps - 1 if weighting == "rows" else steps - sum(s[0] == 0 for s in record.seen))
+
+
+def test_the_buffer_is_a_fair_sample_of_the_stream(learn):
+    kept = learn("er", scenario="class", buffer=300, epochs=1).strategies[0].stored()
+    shares = torch.bincount(kept["tasks"], minlength=3) / 300
+    assert ((shares - torch.tensor([0.4, 0.3, 0.3])).abs() < 0.09).all()
+
+
+def test_a_balanced_buffer_holds_equal_shares(learn):
+    kept = learn("er", scenario="class", buffer=100, strategies_options={"er.selection": "balanced"}).strategies[0]
+    assert (torch.bincount(kept.stored()["labels"]) - 10).abs().max() <= 1
+
+
+def test_a_herded_buffer_holds_images_of_the_tasks_so_far(learn):
+    run = learn("er", scenario="class", buffer=95, epochs=1, strategies_options={"er.selection": "herding"})
+    kept, stream = run.strategies[0].stored(), run.state.stream
+    assert torch.bincount(kept["labels"]).sum() == 95 and torch.bincount(kept["labels"]).min() == 9
+    for label, task in zip(kept["labels"].tolist(), kept["tasks"].tolist(), strict=True):
+        assert label in stream.outputs[task]
+    first = stream.task(0).train.images.flatten(1)
+    mine = kept["images"][kept["tasks"] == 0].flatten(1)
+    assert all((first == image).all(1).any() for image in mine)
+
+
+def test_nothing_is_replayed_without_anything_kept(experiment):
+    ours = experiment("er", **DIGITS)
+    state = ours.start()
+    ours.step(state, 0.0)
+    assert len(state.strategies[0].buffer) == 32
+    kept = state.strategies[0].stored()
+    raw = state.stream.task(0).train.images
+    assert all((raw == image).flatten(1).all(1).any() for image in kept["images"][:5])  # as it was, not normalised
+
+
+def test_rows_of_other_tasks_choose_among_their_own_outputs(learn):
+    once = {**DIGITS, "scenario": "task", "head": "multi"}
+    assert learn("er", **once).accuracy > learn("finetune", **once).accuracy
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, options):
+    whole = learn("er", strategies_options=options, **DIGITS)
+    for steps in (100, 45):
+        broken = resume(steps, "er", strategies_options=options, **DIGITS)
+        assert torch.equal(whole.weights(), broken.weights())
+        assert str(whole.result.tables) == str(broken.result.tables)
+    assert torch.equal(whole.strategies[0].stored()["images"], broken.strategies[0].stored()["images"])
+
+
+def test_spiking_networks_and_half_precision(learn):
+    small = {**DIGITS, "epochs": 1}
+    spiking = learn("er", adapter="snn.spiking", adapter_options={"steps": 2}, **small)
+    half = learn("er", precision="bf16", **small)
+    for run in (spiking, half):
+        assert torch.isfinite(run.weights()).all()
+    assert not torch.equal(half.weights(), learn("er", **small).weights())
+    plain = learn("finetune", adapter="snn.spiking", adapter_options={"steps": 2}, **small)
+    assert not torch.equal(spiking.weights(), plain.weights())
+
+
+@pytest.mark.parametrize("option", ["er.selection", "er.weighting"])
+def test_what_needs_a_task_to_end_is_refused_where_none_is_told(learn, option):
+    value = {"er.selection": "herding", "er.weighting": "tasks"}[option]
+    with pytest.raises(UserError, match=option):
+        learn("er", scenario="task-free", epochs=None, strategies_options={option: value})
