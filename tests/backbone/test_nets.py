@@ -20,6 +20,11 @@ def test_names_are_those_registered():
     assert set(NAMES) <= set(Registry.discover().names("backbones"))
 
 
+def test_units_are_those_a_protocol_asks_for(backbone):
+    net = backbone("mlp", (1, 4, 4), units=100, width=3.0)
+    assert [layer.out_features for layer in net.tail if isinstance(layer, nn.Linear)] == [100, 100]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(backbone, name, shape):
