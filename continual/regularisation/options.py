@@ -1,0 +1,60 @@
+"""Options of the strategies that regularise; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+
+@dataclass(frozen=True, kw_only=True)
+class SIOptions:
+    """Synaptic intelligence."""
+
+    c: Annotated[float, Ge(0)] = 0.1
+    """Strength of the penalty."""
+    xi: Annotated[float, Gt(0)] = 0.1
+    """Damping: what a weight must have moved, squared, for its importance to count in full."""
+    gradient: Literal["task", "total"] = "task"
+    """Which gradient a weight's contribution is made of: that of the loss alone, or of the loss with the penalty."""
+    relu: bool = True
+    """Keep importances from becoming negative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWCOptions:
+    """Elastic weight consolidation."""
+
+    strength: Annotated[float, Ge(0)] = 1000.0
+    """Lambda; half of it multiplies the penalty."""
+    fisher: Literal["exact", "sampled", "empirical"] = "exact"
+    """Labels the Fisher information is an expectation over: all outputs by their probability, one drawn by it for each
+    image, or the image's own."""
+    samples: Annotated[int, Ge(1)] | None = None
+    """Images of a task to estimate it from; None: all."""
+    online: bool = False
+    """One penalty around the newest weights, instead of one for every task around the weights it ended with."""
+    gamma: Annotated[float, Ge(0), Le(1)] = 1.0
+    """What is kept of earlier tasks' information with each new one, online."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MASOptions:
+    """Memory aware synapses."""
+
+    strength: Annotated[float, Ge(0)] = 1.0
+    """Lambda, which multiplies the penalty."""
+    samples: Annotated[int, Ge(1)] | None = None
+    """Images of a task to estimate importances from; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LwFOptions:
+    """Learning without forgetting."""
+
+    strength: Annotated[float, Ge(0)] | None = None
+    """Weight of the distillation beside the loss, which then counts in full. None: 1 - 1/T beside 1/T for the loss, T
+    being the number of tasks so far."""
+    temperature: Annotated[float, Gt(0)] = 2.0
+    """Both networks' logits are divided by it."""

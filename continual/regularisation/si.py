@@ -1,0 +1,110 @@
+"""Synaptic intelligence: hold on to the weights that have brought the loss down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from continual.regularisation.options import SIOptions
+from continual.strategy import Setting, Strategy, total_bytes
+
+if TYPE_CHECKING:
+    from backbone.training import Batch
+    from continual.learner import Learner
+    from continual.streams import Task
+
+
+class SI(Strategy):
+    """Penalises moving weights by what each contributed to the fall of earlier tasks' losses.
+
+    In every step omega <- omega - g (theta' - theta): g is the gradient of the loss without the penalty
+    (``gradient="total"``: with it) before the step and before clipping, and theta' - theta what the optimizer really
+    did, momentum, decay and clipping included. After a task
+
+        Omega <- relu(Omega + omega / ((theta - theta*)^2 + xi)),  theta* <- theta,  omega <- 0
+
+    and the next ones are trained on loss + c sum Omega (theta - theta*)^2, whose gradient is added in closed form.
+
+    Source: Zenke, Poole, Ganguli 2017 (arXiv 1703.04200), equations 3 to 5, and the authors' code for the relu.
+    """
+
+    options: SIOptions
+
+    def __init__(self, options: SIOptions, setting: Setting, model: nn.Module) -> None:
+        super().__init__(options, setting, model)
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.anchors = [p.detach().clone() for p in self.weights]
+        """theta*."""
+        self.contributions = [torch.zeros_like(p) for p in self.anchors]
+        """omega."""
+        self.importances = [torch.zeros_like(p) for p in self.anchors]
+        """Omega."""
+        self.pull: list[Tensor] | None = None
+        """2 c Omega; None where there is no penalty."""
+        self.gaps: list[Tensor] | None = None
+        """theta - theta* before the step; None where nobody knows it."""
+        self.gradients: list[Tensor] = []
+
+    def before_task(self, learner: Learner, task: Task) -> None:
+        self.gaps = None
+
+    @torch.no_grad()
+    def after_backward(self, learner: Learner, batch: Batch) -> None:
+        followed = len(learner.strategies) > 1 or learner.recipe.clip > 0
+        if self.gaps is None or followed:  # others may have moved weights since the last step
+            self.gaps = list(torch._foreach_sub(self.weights, self.anchors))
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.weights]
+        if self.pull is not None:
+            pulled = torch._foreach_addcmul(gradients, self.pull, self.gaps)
+            for weight, gradient in zip(self.weights, pulled, strict=True):
+                weight.grad = gradient
+            if self.options.gradient == "task":
+                self.gradients = gradients
+                return
+            gradients = list(pulled)
+        # what is in weight.grad may still be clipped or changed in place
+        self.gradients = [gradient.clone() for gradient in gradients] if followed else gradients
+
+    @torch.no_grad()
+    def after_step(self, learner: Learner, batch: Batch) -> None:
+        assert self.gaps is not None
+        gaps = list(torch._foreach_sub(self.weights, self.anchors))
+        torch._foreach_sub_(self.gaps, gaps)
+        torch._foreach_addcmul_(self.contributions, self.gradients, self.gaps)
+        self.gaps, self.gradients = gaps, []
+
+    @torch.no_grad()
+    def after_task(self, learner: Learner, task: Task) -> None:
+        damped = torch._foreach_pow(torch._foreach_sub(self.weights, self.anchors), 2)
+        torch._foreach_add_(damped, self.options.xi)
+        torch._foreach_addcdiv_(self.importances, self.contributions, damped)
+        if self.options.relu:
+            torch._foreach_clamp_min_(self.importances, 0)
+        torch._foreach_copy_(self.anchors, self.weights)
+        torch._foreach_zero_(self.contributions)
+        self.gaps = None
+        self._set_pull()
+
+    def _set_pull(self) -> None:
+        active = self.options.c > 0 and any(torch._foreach_norm(self.importances))
+        self.pull = list(torch._foreach_mul(self.importances, 2 * self.options.c)) if active else None
+
+    def bytes(self) -> int:
+        return super().bytes() + total_bytes([self.pull or [], self.gaps or []])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "anchors": self.anchors,
+            "contributions": self.contributions,
+            "importances": self.importances,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        for name in ("anchors", "contributions", "importances"):
+            torch._foreach_copy_(getattr(self, name), list(saved[name]))
+        self.gaps = None
+        self._set_pull()
