@@ -113,6 +113,7 @@ def _rebuild(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Classif
         weights["normalise.mean"],
         weights["normalise.std"],
         adapters=about.get("adapters", ()),  # models saved before there were adapters have none
+        saved=weights,
     )
     model.load_state_dict(weights)
     return model

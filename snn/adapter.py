@@ -14,6 +14,8 @@ from snn.adapter_options import SpikingOptions
 from snn.levels import LevelSearch
 from snn.network import SpikingActivation, SpikingNetwork
 from snn.qcfs import CALIBRATION_BATCH, CALIBRATION_IMAGES, QCFS
+from snn.retraining import ConvertedNetwork
+from snn.spiking import SpikingBackbone
 
 _MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, QCFS)
 _CALLS: tuple[Any, ...] = (
@@ -82,12 +84,16 @@ class _Watching(fx.Interpreter):
         return value
 
 
-def spiking(backbone: nn.Module, options: SpikingOptions) -> AdaptedNetwork:
+def spiking(backbone: nn.Module, options: SpikingOptions) -> SpikingNetwork:
     """A copy of a backbone with spiking neurons for its activations, every use of one with neurons of its own.
+
+    A converted network keeps its weights, and its neurons become ones that can be trained.
 
     Raises:
         UserError: it cannot be traced, or has no activation.
     """
+    if isinstance(backbone, SpikingBackbone):
+        return ConvertedNetwork(backbone, options).train(backbone.training)
     net: Any = backbone
     try:
         graph = trace(net, composed=True)

@@ -25,6 +25,7 @@ from snn.conversion import convert, full_float32, lower
 from snn.costs import CAPTION, analog, costs, operations, spiking_memory
 from snn.counting import Synapses, Tally, synapses
 from snn.layer_report import LayerReport
+from snn.network import SpikingNetwork
 from snn.preflight import inspect
 from snn.spiking import SpikingBackbone
 from snn.storage import save_converted
@@ -77,6 +78,9 @@ class Convert:
 
     def start(self) -> State:
         analog, about = load_model(self.services.inputs["trained"] / "model")
+        if isinstance(analog.backbone, SpikingBackbone | SpikingNetwork):
+            remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
+            raise must("the network for snn.convert", "one without neurons so far", "a spiking one", remedy)
         preflight = inspect(analog.backbone, analog.head, self.config.hybrid)
         self.services.table("Pre-flight: what becomes of every layer", preflight.rows)
         preflight.require()
@@ -160,7 +164,7 @@ class Convert:
         return state.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
 
     def finish(self, state: State) -> Result:
-        save_converted(self.services.trial_dir / "converted", state.spiking, state.about, self.how)
+        save_converted(self.services.trial_dir / "model", state.spiking, state.about, self.how)
         curve, exits = self._curve(state), state.exits.rows()
         last = curve[-1]
         metrics = {
@@ -186,7 +190,7 @@ class Convert:
                 "preflight": preflight.rows,
             },
             figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, curve)},
-            artifacts={"converted": "converted/model.safetensors", "converted_about": "converted/model.json"},
+            artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
     def state_dict(self, state: State) -> dict[str, Any]:

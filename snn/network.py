@@ -40,19 +40,27 @@ class SpikingActivation(TimedNeurons):
         super().__init__()
         self.layer = SpikingLayer(options)
         self.scale = nn.Parameter(torch.ones(channels)) if options.learn_scale else None
-        self.start = options.start
+        self.head_start = options.start
 
     def scan(self, drive: Tensor, state: State | None) -> tuple[Tensor, State]:
         """drive: [T, B, C, ...] -> (spikes in {0, 1} of the same shape, the state after step T)."""
-        if self.scale is not None:
-            constant = drive.stride(0) == 0 and len(drive) > 1
-            one = (drive[:1] if constant else drive) / self._scale_of(drive)
-            drive = one.expand_as(drive) if constant else one
-        if state is None and self.start:
+        constant = drive.stride(0) == 0 and len(drive) > 1
+        one = self.scaled(drive[:1] if constant else drive)
+        drive = one.expand_as(drive) if constant else one
+        first = self.first(drive[0]) if state is None else None
+        if first is not None:
             params = self.layer.params(drive.ndim - 1)
             rest = start(drive[0], params)
-            state = rest._replace(v=rest.v + self.start * params.threshold)
+            state = rest._replace(v=rest.v + first * params.threshold)
         return self.layer.scan(drive, state)
+
+    def scaled(self, drive: Tensor) -> Tensor:
+        """drive: [T, B, C, ...] -> the same in units of the scale."""
+        return drive if self.scale is None else drive / self._scale_of(drive)
+
+    def first(self, one_step: Tensor) -> Tensor | float | None:
+        """The potential before the first step, in thresholds, for ``one_step`` [B, C, ...]; None for zero."""
+        return self.head_start or None
 
     def send(self, spikes: Tensor) -> Tensor:
         """spikes: [T, B, C, ...] in {0, 1} -> what the next layers get."""

@@ -79,4 +79,5 @@ PLUGIN = Plugin(
             summary="Spiking neurons for activations, trained with surrogate gradients",
         ),
     },
+    restorers={"snn.convert": "snn.storage:restore"},
 )

@@ -1,28 +1,29 @@
-"""Keeping a converted network: weights and thresholds as safetensors, everything else as JSON, with a sha256."""
+"""Keeping a converted network as any trained one is kept: the conversion is one more step in its making."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
 
 from backbone.checkpoint import save_model
-from backbone.errors import UserError
-from backbone.nets.classifier import Classifier, build
+from backbone.errors import must
+from backbone.nets.classifier import Classifier
 from snn.balancing import Thresholds
-from snn.conversion import lower, rebuild
+from snn.conversion import lower, spiking
 from snn.methods import Conversion
+from snn.spiking import SpikingBackbone
 
-_PREFIX, _SUFFIX = "backbone.graph.", ".threshold"
+STEP = "snn.convert"
+"""What the conversion is called among a saved model's adapters."""
+_PREFIX, _SUFFIX = "graph.", ".threshold"
 
 
 def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], how: Conversion) -> None:
-    """Save a spiking classifier.
+    """Save a spiking classifier, for `backbone.checkpoint.load_model`.
 
     Args:
         folder: made if absent.
@@ -30,39 +31,33 @@ def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], ho
         about: what the trained network's ``model.json`` says of it; it is rebuilt from that.
         how: the options it was converted with.
     """
+    adapters = [*about.get("adapters", ()), {"name": STEP, "options": asdict(how)}]
     kept = {key: value for key, value in about.items() if key != "sha256"}
-    save_model(folder, model, {**kept, "adapter": "snn.convert", "conversion": asdict(how)})
+    save_model(folder, model, {**kept, "adapters": adapters})
 
 
-def load_converted(folder: Path) -> Classifier:
-    """Load what `save_converted` wrote, in evaluation mode on the CPU.
+def restore(backbone: nn.Module, options: Mapping[str, Any], saved: Mapping[str, Tensor]) -> SpikingBackbone:
+    """A converted network that has room for tensors that were saved; its thresholds decide what it looks like.
+
+    Args:
+        backbone: the network that was converted; its weights do not matter.
+        options: of the conversion, as `save_converted` wrote them.
+        saved: by their names in the converted network, or in one that was trained from it.
 
     Raises:
-        UserError: there is none, or its bytes are not the ones that were saved.
+        UserError: there are no thresholds among them.
     """
-    try:
-        about = json.loads((folder / "model.json").read_text())
-        data = (folder / "model.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(f"a converted model must be in {folder}; got {error}. Run snn.convert again.") from None
-    if about.get("adapter") != "snn.convert" or hashlib.sha256(data).hexdigest() != about["sha256"]:
-        raise UserError(
-            f"{folder} must hold a converted model as it was saved; got other bytes. Run snn.convert again."
-        )
-    weights = load_safetensors(data)
-    mean, std = weights["normalise.mean"], weights["normalise.std"]
-    shape, classes = tuple(about["in_shape"]), len(about["classes"])
-    model = build(
-        about["backbone"], about["backbone_options"], shape, classes, mean, std, adapters=about.get("adapters", ())
-    ).eval()
-    names = [key[len(_PREFIX) : -len(_SUFFIX)] for key in weights if key.endswith(_SUFFIX)]
+    how = Conversion(**options)
+    names = [key[len(_PREFIX) : -len(_SUFFIX)] for key in saved if key.startswith(_PREFIX) and key.endswith(_SUFFIX)]
+    names = [name for name in names if f"{_PREFIX}{name}.silent" in saved]
+    if not names:
+        raise must("a converted network", "saved with its thresholds", "none", "Run snn.convert again.")
     found = {
-        name: Thresholds(weights[f"{_PREFIX}{name}{_SUFFIX}"], weights[f"{_PREFIX}{name}.silent"]) for name in names
+        name: Thresholds(*(saved[f"{_PREFIX}{name}.{kind}"] for kind in ("threshold", "silent"))) for name in names
     }
-    converted = rebuild(model, lower(model.backbone), found, Conversion(**about["conversion"]))
-    for name in found:  # calibration decides on their shapes
-        neurons = converted.get_submodule(f"{_PREFIX}{name}")
+    times: dict[str, Any] = {"start": how.start, "delay": how.delay, "pre_simulation": how.pre_simulation}
+    net = spiking(backbone, lower(backbone), found, how.steps, **times)
+    for name, neurons in net.neurons().items():  # calibration decides on their shapes
         for buffer in ("start", "current"):
-            setattr(neurons, buffer, weights[f"{_PREFIX}{name}.{buffer}"].clone())
-    converted.load_state_dict(weights)
-    return converted
+            setattr(neurons, buffer, saved[f"{_PREFIX}{name}.{buffer}"].clone())
+    return net.eval()

@@ -33,7 +33,8 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
     """Train a spiking network: any network, with spiking neurons for its activations.
 
     With ``--from TRIAL`` it starts from a trained network with ReLUs or QCFS activations: neurons get the scales of its
-    activations, fire as a converted network's would, and are trained from there.
+    activations, fire as a converted network's would, and are trained from there. From a converted network (a trial of
+    ``snn.convert``) it goes on with that network's weights, thresholds, calibrated starts and currents as they are.
     """
 
     version: ClassVar[int] = 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.contract import Scalar
-from backbone.registry import Registry
+from backbone.registry import Registry, resolve
 
 AdapterSpec = Mapping[str, Any]
 """A registered adapter and its options by field name, as a saved model records it: ``{"name", "options"}``."""
@@ -61,6 +61,7 @@ def build(
     std: Tensor,
     head: str = "linear",
     adapters: Sequence[AdapterSpec] = (),
+    saved: Mapping[str, Tensor] | None = None,
 ) -> Classifier:
     """Build a classifier from registered names. Random initialisation uses torch's global generator.
 
@@ -68,12 +69,20 @@ def build(
         options: the backbone's options by field name; absent ones take their defaults.
         mean: [C], std: [C] of the training images in [0, 1].
         adapters: applied to the backbone in turn, each ``{"name": ..., "options": {...}}``.
+        saved: of a saved model, the tensors it will get: some steps in its making follow from them
+            (`backbone.contract.Plugin.restorers`).
     """
     registry = Registry.discover()
     schema = registry.options("backbones", backbone)
     net = registry.load("backbones", backbone)(in_shape, schema(**options) if schema else None)
+    restorers = {name: where for plugin in registry.plugins.values() for name, where in plugin.restorers.items()}
     for adapter in adapters:
-        net = adapt(net, adapter["name"], adapter["options"])
+        name, own = adapter["name"], adapter["options"]
+        if name in restorers:
+            held = {key[9:]: value for key, value in (saved or {}).items() if key.startswith("backbone.")}
+            net = resolve(restorers[name])(net, own, held)
+        else:
+            net = adapt(net, name, own)
     return Classifier(net, registry.load("heads", head)(net.feature_dim, classes), mean, std)
 
 

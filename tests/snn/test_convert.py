@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.checkpoint import save_model
+from backbone.checkpoint import load_model, save_model
 from backbone.errors import UserError
 from snn import convert as experiment
 from snn.configs import ConvertConfig
 from snn.convert import Convert
-from snn.storage import load_converted
 
 
 @pytest.fixture
@@ -177,7 +176,7 @@ def test_every_option_reaches_a_result_and_resumes_exactly(setup, small_chunks, 
     assert (resumed.metrics, resumed.tables) == (whole.metrics, whole.tables)
     slow = options.get("coding") == "delta"  # after 12 steps its receiver has not seen the bright pixels in full
     assert whole.metrics["snn/accuracy"] > (0.2 if slow else 0.7)
-    back = load_converted(services.trial_dir / "converted").backbone
+    back = load_model(services.trial_dir / "model")[0].backbone
     assert (back.delay, back.pre_simulation) == (config.delay, config.pre_simulation)
 
 

@@ -1,0 +1,142 @@
+"""Converted networks are kept like any other: scored, learned from, and trained on as they are."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import nn
+
+from backbone.checkpoint import load_model, save_model
+from backbone.errors import UserError
+from backbone.experiments.configs import EvaluateConfig, TrainConfig
+from backbone.experiments.evaluate import Evaluate
+from backbone.experiments.train import Train
+from backbone.nets.blocks import StaticBackbone
+from backbone.seeding import seed_everything
+from snn.adapter import spiking
+from snn.adapter_options import SpikingOptions
+from snn.configs import ConvertConfig
+from snn.conversion import convert
+from snn.convert import Convert
+from snn.train import SpikingTrain
+from snn.train_configs import SpikingTrainConfig
+
+CONVERT = ConvertConfig(from_trial="x", steps=3, calibration_images=200)
+TRAIN = SpikingTrainConfig(backbone="vgg-tiny", from_trial="x", steps=3, epochs=1, batch_size=64, precision="fp32")
+
+
+def run(kind, config, services):
+    config = config.resolved()
+    seed_everything(config.seed)
+    work = kind(config, services)
+    state = work.start()
+    while work.step(state):
+        pass
+    return work.finish(state)
+
+
+@pytest.fixture(scope="module")
+def source(trained, digits, tmp_path_factory):
+    """The folder of a trained network."""
+    about = {
+        **{"backbone": "vgg-tiny", "backbone_options": {}, "in_shape": list(digits.in_shape)},
+        **{"classes": list(digits.classes), "dataset": "digits", "dataset_options": {}, "validation": 0.1},
+        "data_sha256": digits.fingerprint,
+    }
+    folder = tmp_path_factory.mktemp("trained")
+    save_model(folder / "model", trained, about)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(source, services, tmp_path_factory):
+    """The folder and result of its conversion."""
+    folder = tmp_path_factory.mktemp("converted")
+    return folder, run(Convert, CONVERT, services(folder, {"trained": source}))
+
+
+def test_a_converted_network_is_evaluated_like_any_network(converted, services, tmp_path):
+    folder, result = converted
+    again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
+    assert again.metrics["accuracy"] == result.metrics["snn/accuracy"]
+    assert [adapter["name"] for adapter in load_model(folder / "model")[1]["adapters"]] == ["snn.convert"]
+
+
+def test_training_begins_as_the_converted_network_and_gains(converted, services, tmp_path):
+    folder, result = converted
+    still, moved = (
+        run(SpikingTrain, replace(TRAIN, lr=lr), services(tmp_path / name, {"trained": folder}))
+        for name, lr in (("still", 1e-12), ("moved", None))
+    )
+    for name in ("synaptic_operations", "spikes_per_neuron_per_step", "macs", "analog_macs"):
+        assert still.metrics[name] == pytest.approx(result.metrics[name], rel=1e-4)
+    assert still.metrics["test/accuracy"] == pytest.approx(result.metrics["snn/accuracy"], abs=0.003)
+    assert moved.metrics["test/loss"] < still.metrics["test/loss"]
+    back, about = load_model(tmp_path / "moved" / "model")
+    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
+    scored = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path / "moved"}))
+    assert scored.metrics["accuracy"] == moved.metrics["test/accuracy"]
+    assert any(not torch.equal(unit.scale, torch.ones_like(unit.scale)) for unit in back.backbone.neurons().values())
+
+
+def test_what_only_runs_is_not_trained_and_not_converted_again(converted, services, tmp_path):
+    lent = services(tmp_path, {"trained": converted[0]})
+    with pytest.raises(UserError, match=r"--from must be one whose weights can be trained.*use snn\.train --from"):
+        Train(TrainConfig(backbone="vgg-tiny", from_trial="x").resolved(), lent).start()
+    with pytest.raises(UserError, match="one without neurons so far; got a spiking one"):
+        Convert(CONVERT, lent).start()
+
+
+# --- the network by itself --------------------------------------------------------------------------------------------
+
+
+def pooled_net(exact, pool):
+    stages = [
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), pool),
+        nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU()),
+    ]
+    return exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.Flatten(), nn.Linear(24, 5), nn.ReLU()), "full"))
+
+
+@pytest.mark.parametrize("net", ["residual", "max", "average"])
+@pytest.mark.parametrize(
+    "options", [{}, {"calibration": "bias", "per": "layer"}, {"calibration": "weights"}, {"hybrid": "1"}]
+)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_spikes_and_stages_are_those_of_the_converted_network(
+    residual_net, exact, classifier_of, images, net, options, scaled
+):
+    pool = {"max": nn.MaxPool2d(2), "average": nn.AvgPool2d(2)}
+    backbone = residual_net if net == "residual" else pooled_net(exact, pool[net])
+    made = convert(classifier_of(backbone), [images.abs() / 2], len(images), steps=5, **options).backbone
+    ours = spiking(made, SpikingOptions(steps=5, neuron="if", learn_scale=scaled, start=0.25))
+    with torch.no_grad():
+        torch.testing.assert_close(ours.forward_steps(images), made.forward_steps(images))
+        for stage, other in zip(ours.stages(images), made.stages(images), strict=True):
+            torch.testing.assert_close(stage, other)
+    ours.train()(images).square().sum().backward()
+    spikes = {name for name, _ in ours.named_parameters() if "scale" not in name}
+    grads = {name: value.grad for name, value in ours.named_parameters() if name in spikes}
+    assert all(grad is not None and bool(grad.isfinite().all()) for grad in grads.values())
+    assert sum(bool(grad.any()) for grad in grads.values()) > len(grads) // 2
+    assert not any(value.requires_grad for value in made.parameters())
+
+
+def test_what_training_cannot_repeat_is_refused(exact, classifier_of, images):
+    model = classifier_of(pooled_net(exact, nn.MaxPool2d(2)))
+    for options in ({"delay": 1}, {"pre_simulation": 2}):
+        made = convert(model, [images.abs() / 2], len(images), steps=4, **options).backbone
+        with pytest.raises(UserError, match="converted without delay and pre-simulation"):
+            spiking(made, SpikingOptions(steps=4, neuron="if"))
+    made = convert(model, [images.abs() / 2], len(images), steps=4).backbone
+    for options in ({"truncate": 2}, {"checkpoint_steps": 2}):
+        with pytest.raises(UserError, match="left out for a network with max pools over time"):
+            spiking(made, SpikingOptions(steps=4, neuron="if", **options)).train()(images)
+
+
+def test_a_saved_network_without_thresholds_is_named(source, tmp_path):
+    model, about = load_model(source / "model")
+    step = {"name": "snn.convert", "options": asdict(CONVERT.conversion())}
+    save_model(tmp_path, model, {**about, "adapters": [step]})
+    with pytest.raises(UserError, match="saved with its thresholds"):
+        load_model(tmp_path)
