@@ -247,6 +247,7 @@ class StreamExperiment:
         return {
             "task": state.learner.task,
             "learner": state.learner.state_dict(),
+            "total_steps": state.learner.total_steps,
             "matrices": vars(state.matrices),
             "iterations": state.iterations,
             "seconds": state.seconds,
@@ -256,7 +257,10 @@ class StreamExperiment:
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
         state.strategies = self._strategies(state.stream, state.model)
+        for strategy, kept in zip(state.strategies, saved["learner"]["strategies"], strict=True):
+            strategy.load_state_dict(kept)  # what to train on may be theirs
         state.learner = self._learner(state, saved["task"])
+        state.learner.total_steps = saved["total_steps"]  # once a task is over, what they keep is for the next one
         state.learner.load_state_dict(saved["learner"])
         if state.stream.head.kind == "multi":
             state.learner.enter(saved["task"])
