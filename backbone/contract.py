@@ -226,7 +226,9 @@ class Experiment(Protocol[C, S]):
 class Target:
     """A figure somebody can hold us to: ``engram reproduce NAME`` runs it and prints target, ours, interval, verdict.
 
-    The verdict is "reproduced" when the mean over ``seeds`` is not worse than ``value`` by more than ``tolerance``.
+    The verdict is "reproduced" when the mean over ``seeds`` is not worse than ``value`` by more than ``tolerance``, and
+    where ``exact`` is set not better either: a lower bound, or a method's known failure. ``note`` says what was found
+    out about a figure that is missed.
     """
 
     name: str
@@ -240,6 +242,8 @@ class Target:
     source: str
     minutes: float
     needs_data: bool = True
+    exact: bool = False
+    note: str = ""
 
 
 # --- networks -------------------------------------------------------------------------------------------------------
