@@ -9,7 +9,7 @@ from backbone.nets.options import MLPOptions
 
 
 def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
-    """Flatten, then ``depth`` layers of 256 units (times ``width``, or ``units``); its only stage is the picture itself."""
+    """Flatten, then ``depth`` layers of 256 units times ``width``, or of ``units``; its only stage is the picture."""
     units = options.units or scaled(256, options.width)
     size = in_shape[0] * in_shape[1] * in_shape[2]
     layers: list[nn.Module] = [nn.Flatten()]

@@ -19,8 +19,6 @@ class MLPOptions:
     width: Annotated[float, Gt(0), Le(64)] = 1.0
     """Multiplies the 256 units of every hidden layer."""
     units: Annotated[int, Ge(1)] | None = None
-    """Units of every hidden layer, instead of --backbone.width."""
-    units: Annotated[int, Ge(1)] | None = None
     """Units of every hidden layer, where a protocol says how many; None: 256 times the width."""
     depth: Annotated[int, Ge(1), Le(64)] = 2
     """Hidden layers."""
