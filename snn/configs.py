@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from backbone.contract import Flag, Metric, Requirement
 from backbone.experiments.configs import TrainConfig
-from snn.methods import Calibration, Coding, Conversion, Per, Threshold
+from snn.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
 
 CONVERT_METRICS = (
     Metric(name="snn/accuracy", unit="fraction", direction="max", primary=True),
@@ -95,6 +95,8 @@ class ConvertConfig(TrainConfig):
             found.append(f"--delay must be less than --steps {self.steps}; got {self.delay}. Simulate longer.")
         if self.hybrid not in ("none", "auto") and not self.hybrid.isdecimal():
             found.append(f"--hybrid must be none, auto or a number of activations; got {self.hybrid}. Use auto.")
+        elif self.coding in RIGHT_ON_AVERAGE and self.hybrid.isdecimal() and int(self.hybrid):
+            found.append(str(biased(self.coding, f"--hybrid {self.hybrid}")))
         return found
 
     def conversion(self) -> Conversion:

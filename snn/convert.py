@@ -25,8 +25,9 @@ from snn.conversion import convert, full_float32, lower
 from snn.costs import CAPTION, analog, costs, operations, spiking_memory
 from snn.counting import Synapses, Tally, synapses
 from snn.layer_report import LayerReport
+from snn.methods import RIGHT_ON_AVERAGE, biased
 from snn.network import SpikingNetwork
-from snn.preflight import inspect
+from snn.preflight import ANALOG, inspect
 from snn.spiking import SpikingBackbone
 from snn.storage import save_converted
 
@@ -84,6 +85,8 @@ class Convert:
         preflight = inspect(analog.backbone, analog.head, self.config.hybrid)
         self.services.table("Pre-flight: what becomes of every layer", preflight.rows)
         preflight.require()
+        if self.config.coding in RIGHT_ON_AVERAGE and any(each.verdict == ANALOG for each in preflight.verdicts):
+            raise biased(self.config.coding, f"--hybrid {self.config.hybrid}")
         data = load(
             about["dataset"],
             about["dataset_options"],

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from backbone.errors import must
+from backbone.errors import UserError, must
 
 Threshold = Literal["max", "percentile", "mse", "ltb"]
 Per = Literal["channel", "layer"]
 Correction = Literal["bias", "potential", "weights"]
 Calibration = Literal["auto", "none", "bias", "potential", "weights"]
 Coding = Literal["constant", "poisson", "latency", "delta"]
+
+RIGHT_ON_AVERAGE: frozenset[Coding] = frozenset({"poisson", "latency"})
+"""Codings whose frames are near the picture in the mean only, which nothing keeps that is not linear."""
 
 SHORTEST_FIT, LONGEST_FIT = 4, 8
 """Bounds of the simulation length that thresholds and calibration aim at unless told otherwise."""
@@ -52,3 +55,13 @@ class Conversion:
         if self.calibration_steps is not None:
             return self.calibration_steps
         return min(self.steps, max(SHORTEST_FIT, min(self.steps // 2, LONGEST_FIT)))
+
+
+def biased(coding: Coding, front: str) -> UserError:
+    """The error for an analog front, as it was asked for, behind a coding in `RIGHT_ON_AVERAGE`."""
+    return must(
+        "--coding",
+        "constant or delta before an analog front, which makes frames that are right on average wrong on average",
+        f"{coding} with {front}",
+        "Use --coding constant, or --hybrid none.",
+    )

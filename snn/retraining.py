@@ -51,8 +51,8 @@ class ConvertedNetwork(SpikingNetwork):
     Raises:
         UserError: it leaves out steps or pre-simulates some, which training knows nothing of.
 
-    Source: Rathi et al. 2020 (arXiv 2005.01807), hybrid training: weights and thresholds of the conversion, then surrogate
-    gradients.
+    Source: Rathi et al. 2020 (arXiv 2005.01807), hybrid training: weights and thresholds of the conversion, then
+    surrogate gradients.
     """
 
     def __init__(self, source: SpikingBackbone, options: SpikingOptions) -> None:

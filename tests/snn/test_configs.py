@@ -63,11 +63,18 @@ def test_options_that_cannot_become_spiking_are_refused_before_training(options,
         ({"steps": 4, "delay": 4}, "--delay must be less than --steps 4; got 4"),
         ({"hybrid": "some"}, "--hybrid must be none, auto or a number"),
         ({"hybrid": "-1"}, "--hybrid must be none, auto or a number"),
+        ({"hybrid": "2", "coding": "poisson"}, "wrong on average; got poisson with --hybrid 2. Use"),
+        ({"hybrid": "1", "coding": "latency"}, "--coding must be constant or delta before an analog front"),
     ],
 )
 def test_options_that_make_no_conversion(options, said):
     assert any(said in problem for problem in ConvertConfig(from_trial="abc", **options).problems())
     assert any(said in problem for problem in ConvertConfig(**options).problems())
+
+
+@pytest.mark.parametrize("options", [{"hybrid": "2", "coding": "delta"}, {"hybrid": "0", "coding": "poisson"}])
+def test_codings_that_an_analog_front_keeps_right(options):
+    assert ConvertConfig(from_trial="abc", **options).problems() == []
 
 
 def test_every_conversion_option_is_a_flag_with_the_same_default():

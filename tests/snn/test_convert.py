@@ -142,6 +142,19 @@ def test_the_table_is_shown_before_the_refusal(setup, digits):
     assert any("cannot convert" in row["verdict"] for row in table)
 
 
+@pytest.mark.parametrize("coding", ["poisson", "latency"])
+def test_frames_right_on_average_do_not_go_through_an_analog_front(setup, trained, monkeypatch, coding):
+    model = copy.deepcopy(trained)
+    model.backbone.body[0][2] = nn.GELU()
+    services = setup()
+    about = experiment.load_model(services.inputs["trained"] / "model")[1]
+    monkeypatch.setattr(experiment, "load_model", lambda _folder: (model, about))
+    with pytest.raises(UserError, match=f"constant or delta before an analog front.*got {coding} with --hybrid auto"):
+        Convert(replace(CONFIG, hybrid="auto", coding=coding), services).start()
+    monkeypatch.undo()
+    Convert(replace(CONFIG, hybrid="auto", coding=coding), setup()).start()  # all of that one becomes spiking
+
+
 def test_more_calibration_images_than_there_are(setup, digits):
     config = ConvertConfig(from_trial="x", steps=2, calibration_images=10**6)
     assert run(config, setup()).metrics["snn/accuracy"] > 0.2
