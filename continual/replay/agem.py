@@ -1,0 +1,63 @@
+"""Averaged gradient episodic memory: no step along which the loss on kept images rises."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from backbone.errors import must
+from backbone.seeding import generator
+from backbone.training import Batch
+from continual.learner import Learner
+from continual.replay.options import AGEMOptions
+from continual.replay.rehearsal import Rehearsal
+from continual.strategy import Setting
+from continual.streams import Task
+
+lists: Any = torch  # the foreach functions carry an underscore, yet are what torch's optimizers are made of
+
+
+class AGEM(Rehearsal):
+    """Where the gradient g points against that of kept rows, ``g.r < 0``, it becomes ``g - (g.r / r.r) r``.
+
+    All parameters are one vector. At the end of every task a uniform sample of its images is kept, an equal share of
+    the buffer for each task. Strategies named before this one are part of g, those named after it are not projected.
+
+    Source: Chaudhry et al. 2019 (arXiv 1812.00420), equation 11.
+    """
+
+    name: ClassVar[str] = "agem"
+    selection = None
+    options: AGEMOptions
+
+    def __init__(self, options: AGEMOptions, setting: Setting, model: nn.Module) -> None:
+        super().__init__(options, setting, model)
+        self.share = setting.buffer // setting.tasks
+        if not self.share:
+            rule = f"at least the {setting.tasks} tasks for agem, which keeps as many images of each"
+            raise must("--buffer", rule, setting.buffer, "Raise it.")
+
+    def after_backward(self, learner: Learner, batch: Batch) -> None:
+        if not len(self.buffer):
+            return
+        images, rows = self.recall(learner)
+        loss = learner.losses(learner.forward(images), rows.labels, rows.tasks).mean()
+        params = [p for p in learner.progress.model.parameters() if p.grad is not None]
+        reference = torch.autograd.grad(loss, params, materialize_grads=True)
+        project([p.grad for p in params if p.grad is not None], reference)
+
+    def after_task(self, learner: Learner, task: Task) -> None:
+        order = torch.randperm(len(task.train), generator=generator(self.setting.seed, "agem/keep", task.index))
+        for images, labels in task.train.batches(order[: self.share], self.share, learner.device):
+            self.buffer.append(images, labels, torch.full_like(labels, task.index))
+
+
+@torch.no_grad()
+def project(gradient: list[Tensor], reference: tuple[Tensor, ...]) -> None:
+    """Take from a gradient, in place, what points against the reference; waits for nothing on the device."""
+    g, r = (torch.cat([each.reshape(-1) for each in parts]) for parts in (gradient, reference))
+    inner = g @ r
+    share = torch.where(inner < 0, inner / (r @ r), 0.0)
+    lists._foreach_sub_(gradient, lists._foreach_mul(reference, share))
