@@ -45,16 +45,16 @@ def places(group: str, cls: type, registry: Registry | None = None, argv: Sequen
 
 
 def last_given(argv: Sequence[str], option: Option) -> Any:
-    """What an option will end up with: its default, a value, or a list of them."""
+    """What an option will end up with: its default, a value, or several."""
     if not option.many:
         return last_value(argv, option.flag) or option.default
-    values: list[str] | None = None
+    values: tuple[str, ...] | None = None
     for index, token in enumerate(argv):
         head, equals, tail = token.partition("=")
         if _dashed(head) == option.flag:
             rest = argv[index + 1 :]
             end = next((place for place, word in enumerate(rest) if word.startswith("--")), len(rest))
-            values = [item for word in ([tail] if equals else rest[:end]) for item in word.split(",") if item]
+            values = tuple(item for word in ([tail] if equals else rest[:end]) for item in word.split(",") if item)
     return values or option.default
 
 

@@ -217,5 +217,11 @@ def test_help_shows_the_options_of_the_chosen_network(engram):
     assert "--backbone.dropout" not in engram("run", "backbone.train", "--help").out
 
 
+def test_help_shows_the_options_of_several_chosen_strategies(engram):
+    shown = engram("run", "continual.stream", "--strategies", "si,er", "--help").out
+    assert "--strategies.si.c" in shown and "--strategies.er.replay-batch" in shown
+    assert "--strategies.si" not in engram("run", "continual.stream", "--help").out
+
+
 def test_version(engram):
     assert json.dumps(engram("--version").out).startswith('"engram ')
