@@ -211,8 +211,7 @@ class StreamExperiment:
         scores: list[Scores | None] = [test(learner, stream.task(j).test, j) for j in near]
         state.matrices.add(scores + [None] * (len(stream) - len(scores)))
         row = state.matrices.accuracy[-1][: learner.task + 1]
-        named = {f"accuracy/task-{j + 1}": value for j, value in enumerate(row)}
-        self.services.log(state.iterations, {"average_accuracy": math.fsum(row) / len(row), **named})
+        self.services.log(state.iterations, {"average_accuracy": math.fsum(row) / len(row)})
 
     def finish(self, state: State) -> Result:
         metrics = summary(state.matrices.accuracy[1:], state.matrices.accuracy[0])

@@ -25,7 +25,7 @@ def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
                 curves.setdefault(metric, {}).setdefault(name, []).append(points)
     charts = []
     for metric in sorted(curves, key=_importance):
-        series = [merge(name, runs) for name, runs in curves[metric].items()]
+        series = [merge_lines(name, [sorted(run.items()) for run in runs]) for name, runs in curves[metric].items()]
         charts.append(Chart(metric, "step", metric, series))
     return charts
 
