@@ -1,0 +1,49 @@
+"""What holds for every strategy there is, on networks it has never heard of."""
+
+import pytest
+import torch
+
+from backbone.registry import Registry
+from continual.catalogue import FACTS, facts
+
+STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
+NETWORKS = {
+    "residual": {"backbone": "resnet-tiny", "backbone_options": {"width": 0.25}},
+    "spiking": {
+        "backbone": "vgg-tiny",
+        "backbone_options": {"width": 0.25},
+        "adapter": "snn.spiking",
+        "adapter_options": {"steps": 2},
+    },
+}
+
+
+def test_facts_are_known_of_every_strategy():
+    assert set(STRATEGIES) == {name for name in FACTS if name.startswith("continual.")}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_learns_on_any_network_and_is_resumed_bit_for_bit(learn, resume, strategy, network):
+    options = {"scenario": "task", "tasks": 2, "epochs": None, "iterations": 6, "buffer": 20, **NETWORKS[network]}
+    whole = learn(strategy, **options)
+    assert torch.isfinite(whole.weights()).all()
+    broken = resume(9, strategy, **options)
+    assert torch.equal(whole.weights(), broken.weights())
+    assert str(whole.result.tables) == str(broken.result.tables)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if not facts(name).bounds])
+def test_it_learns_from_a_stream_without_boundaries(learn, resume, strategy):
+    options = {"scenario": "task-free", "epochs": None, "batch_size": 10, "lr": 3e-3}
+    whole, broken = learn(strategy, **options), resume(70, strategy, **options)
+    assert torch.equal(whole.weights(), broken.weights())
+    assert sum(bool(rows) for rows in whole.state.matrices.accuracy) == 4
+
+
+@pytest.mark.parametrize("pair", [("si", "er"), ("ewc", "derpp"), ("lwf", "er"), ("xdg", "si"), ("mas", "er-ace")])
+def test_strategies_work_together(learn, resume, pair):
+    options = {"scenario": "task", "epochs": 1}
+    whole, broken = learn(*pair, **options), resume(20, *pair, **options)
+    assert torch.equal(whole.weights(), broken.weights())
+    assert not torch.equal(whole.weights(), learn(pair[0], **options).weights())
