@@ -89,7 +89,7 @@ class ICaRL(Rehearsal):
         return (2 * found @ means.T - means.square().sum(1)).masked_fill(~there, MASKED)
 
     def _means(self, learner: Learner) -> tuple[Tensor, Tensor]:
-        """[outputs, D] means and [outputs] bool, which there are; taken again when weights or exemplars have changed."""
+        """[outputs, D] means and [outputs] bool, which there are; taken again when weights or exemplars change."""
         state = [p._version for p in learner.progress.model.parameters()]
         if self.means is None or self.means[0] != state:
             kept = self.buffer.content()
