@@ -11,10 +11,13 @@ from torch import Tensor, fx, nn
 
 from backbone.anytime import read_out
 from backbone.errors import must
+from snn import events
+from snn.cells.pooling import window
 from snn.counting import Tally
+from snn.events import Driven, Spikes
 from snn.neurons import IntegrateFire, per_neuron
 from snn.segments import layer_nodes
-from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers
+from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers, over_time
 
 MEMORY = 2**28
 """Bytes one chunk of images may take in a simulation: within what large caches and small machines forgive."""
@@ -26,6 +29,8 @@ _FRESH_CALLS = ("add", "mul")
 
 class Simulation(TimeFolded):
     """One run of a converted graph, in place where memory may be overwritten, counting spikes and operations.
+
+    Where it can, spikes stay what `snn.events` takes, and layers follow them; whoever needs a tensor gets one.
 
     Args:
         tally: counts spikes and operations.
@@ -51,36 +56,91 @@ class Simulation(TimeFolded):
         self.tally, self.silenced = tally, silenced or {}
         self.residual: dict[str, Tensor] = {}
         self.fired: set[str] = set()
+        self.follows_spikes = events.usable(graph)
 
-    def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
-        if not isinstance(neurons, IntegrateFire):
-            return neurons(drive)
-        (source,) = n.all_input_nodes
-        name = str(n.target)
-        v = neurons.begin(drive[0])
-        if name in self.silenced:
-            v.masked_fill_(self.silenced[name], -torch.inf)
-        mine = source in self.timed and len(source.users) == 1 and self._is_fresh(source)
-        spikes = neurons(drive, drive if mine else empty_over_time(self.env[source], drive), v)
-        if self.keep_residual:
-            self.residual[name] = v
-        if self.tally is not None:
-            self.tally.add(name, spikes)
-            self.fired.add(name)
-        return spikes
+    def value(self, node: fx.Node) -> Tensor:
+        return _dense(super().value(node))
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple, dict]:
+        return fx.node.map_arg(n.args, self.value), fx.node.map_arg(n.kwargs, self.value)  # type: ignore[return-value]
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+        value = self._compact(n) if self.follows_spikes and n.op == "call_module" else None
+        if value is not None:
+            self.timed.add(n)
+            if n.name in self.keep:
+                self.kept[n.name] = _dense(value).unflatten(0, (self.steps, -1)).mean(0)
+        else:
+            value = super().run_node(n)
         if self.tally is not None and n.op == "call_module" and n in self.timed:
             name = str(n.target)
             if name in self.tally.fan_out and name not in self.fired:  # a max pool passes spikes on to synapses
                 self.tally.add(name, value.unflatten(0, (self.steps, -1)))
         return value
 
+    def _compact(self, n: fx.Node) -> Spikes | Driven | Tensor | None:
+        """What a node gives while spikes are bytes; None where it takes tensors."""
+        module, (source, *others) = self.submodules[str(n.target)], n.all_input_nodes
+        value = self.env[source]
+        if others or events.is_watched(module):
+            return None
+        if isinstance(module, IntegrateFire):
+            return self._fire_compactly(n, module, source)
+        if not isinstance(value, Spikes):
+            return None
+        if isinstance(module, nn.AvgPool2d):
+            return events.pooled(value, window(module))
+        if not events.pays(value, module):
+            return None
+        (user, *more), layer = n.users, Driven(value, module)  # type: ignore[arg-type]
+        neurons = self.submodules.get(str(user.target)) if user.op == "call_module" else None
+        alone = not more and n.name not in self.keep
+        return layer if alone and isinstance(neurons, IntegrateFire) else layer.dense()
+
+    def _fire_compactly(self, n: fx.Node, neurons: IntegrateFire, source: fx.Node) -> Spikes | None:
+        drive, name = self.env[source], str(n.target)
+        if neurons.current.ndim > 1 or (isinstance(drive, Tensor) and drive.dtype != torch.float32):
+            return None
+        current = neurons.current if bool(neurons.current.any()) else None
+        if isinstance(drive, Driven):
+            spikes, v = events.convolved_and_fired(drive, self._begin(name, neurons, drive.like()), current)
+        else:
+            drive = _dense(drive)
+            drive = drive.unflatten(0, (self.steps, -1)) if source in self.timed else over_time(drive, self.steps)
+            spikes, v = events.fired(drive, self._begin(name, neurons, drive[0]), current)
+        self._note_fired(name, spikes.channels_first(), v)
+        return spikes
+
+    def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
+        if not isinstance(neurons, IntegrateFire):
+            return neurons(drive)
+        (source,) = n.all_input_nodes
+        v = self._begin(str(n.target), neurons, drive[0])
+        mine = source in self.timed and len(source.users) == 1 and self._is_fresh(source)
+        spikes = neurons(drive, drive if mine else empty_over_time(self.value(source), drive), v)
+        self._note_fired(str(n.target), spikes, v)
+        return spikes
+
+    def _begin(self, name: str, neurons: IntegrateFire, one_step: Tensor) -> Tensor:
+        v = neurons.begin(one_step)
+        return v.masked_fill_(self.silenced[name], -torch.inf) if name in self.silenced else v
+
+    def _note_fired(self, name: str, spikes: Tensor, v: Tensor) -> None:
+        """spikes: [T, B, C, ...]; v: [B, C, ...] after the last step."""
+        if self.keep_residual:
+            self.residual[name] = v
+        if self.tally is not None:
+            self.tally.add(name, spikes)
+            self.fired.add(name)
+
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             return isinstance(self.submodules[str(node.target)], _FRESH)
         return getattr(node.target, "__name__", "") in _FRESH_CALLS
+
+
+def _dense(value: Any) -> Any:
+    return value.dense() if isinstance(value, Spikes | Driven) else value
 
 
 class SpikingBackbone(nn.Module):

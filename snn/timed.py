@@ -54,17 +54,21 @@ class TimeFolded(fx.Interpreter):
         """Run one neuron layer. drive: [T, B, C, ...] -> [T, B, C, ...]; a constant drive is expanded, not copied."""
         return neurons(drive)
 
+    def value(self, node: fx.Node) -> Tensor:
+        """What a node that ran gave, [B, ...] or [T * B, ...]."""
+        return self.env[node]
+
     def run_node(self, n: fx.Node) -> Any:
         module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
         if isinstance(module, TimedNeurons):
             (source,) = n.all_input_nodes
-            value: Tensor = self.env[source]
+            value = self.value(source)
             timed = source in self.timed
             drive = value.unflatten(0, (self.steps, -1)) if timed else over_time(value, self.steps)
             value = self.fire(n, module, drive).flatten(0, 1)
             self.timed.add(n)
         elif isinstance(module, AlongTime) and n.all_input_nodes[0] in self.timed:
-            value = module.along_time(self.env[n.all_input_nodes[0]].unflatten(0, (self.steps, -1))).flatten(0, 1)
+            value = module.along_time(self.value(n.all_input_nodes[0]).unflatten(0, (self.steps, -1))).flatten(0, 1)
             self.timed.add(n)
         else:
             self._repeat_constants(n)

@@ -50,12 +50,16 @@ def fold_pooling(
 
 
 def _window(graph: fx.GraphModule, node: fx.Node) -> int:
-    """The side of a plain average pooling's windows, 0 for everything else."""
     pool = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(pool, nn.AvgPool2d) or pool.ceil_mode or pool.divisor_override is not None:
+    return window(pool) if isinstance(pool, nn.AvgPool2d) else 0
+
+
+def window(pool: nn.AvgPool2d) -> int:
+    """The side of a plain average pooling's windows, 0 where they are not square, overlap, or are no plain averages."""
+    if pool.ceil_mode or pool.divisor_override is not None:
         return 0
     sides = {_side(pool.kernel_size), _side(pool.stride)}
-    return max(sides) if len(sides) == 1 and _side(pool.padding) == 0 else 0
+    return max(*sides, 0) if len(sides) == 1 and _side(pool.padding) == 0 else 0
 
 
 def _side(value: int | tuple[int, int]) -> int:

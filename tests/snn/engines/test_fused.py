@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from snn import native as compiling
 from snn.cells.firing import State
 from snn.cells.layer import SpikingLayer
 from snn.cells.options import NeuronOptions
@@ -135,7 +136,7 @@ def test_without_a_compiler_the_numbers_are_the_same(monkeypatch):
 
 def test_a_compiler_that_fails_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("CC", "false")
-    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path)
     assert native.library.__wrapped__(native.Variant(0, False, False, False, False, 0, 1)) is None
     assert not list(tmp_path.iterdir())
 
@@ -145,7 +146,7 @@ def test_a_compiler_without_openmp_or_tuning_still_serves(monkeypatch, tmp_path)
     script.write_text('#!/bin/sh\ncase "$*" in *fopenmp*|*native*) exit 1;; esac\nexec cc "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
-    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path)
     plain = native.library.__wrapped__(native.Variant(0, False, False, False, False, 0, 1))
     layer, drive = SpikingLayer(NeuronOptions()), torch.randn(5, 2, 30)
     tuned = layer(drive)
@@ -154,7 +155,7 @@ def test_a_compiler_without_openmp_or_tuning_still_serves(monkeypatch, tmp_path)
 
 
 def test_first_uses_at_the_same_time_leave_one_whole_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiling, "cache_folder", lambda: tmp_path)
     variant, found, barrier = native.Variant(0, False, False, False, False, 0, 1), [], threading.Barrier(4)
 
     def first_use():
@@ -174,7 +175,7 @@ def test_first_uses_at_the_same_time_leave_one_whole_file(monkeypatch, tmp_path)
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
     (tmp_path / "engram").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = native.cache_folder.__wrapped__()
+    folder = compiling.cache_folder.__wrapped__()
     assert folder.is_dir()
     assert tmp_path not in folder.parents
     folder.rmdir()
