@@ -26,6 +26,12 @@ PLUGIN = Plugin(
         )
     },
     strategies={
+        "avalanche": Entry(
+            target="continual.avalanche.course:Avalanche",
+            options="continual.avalanche.options:AvalancheOptions",
+            summary="One of Avalanche's strategies, as a reference: avalanche:Replay",
+            takes_path=True,
+        ),
         "continual.finetune": _entry("baselines", "Finetune", "Nothing against forgetting", options=False),
         "continual.joint": _entry("baselines", "Joint", "All tasks so far at once: the upper bound", options=False),
         "continual.si": _entry("regularisation.si", "SI", "Synaptic intelligence, Zenke et al. 2017"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from backbone.contract import Row
 from backbone.hardware import Precision
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Setting:
     lr: float
     buffer: int
     """Images a buffer may hold, all tasks together."""
+    path: str = ""
+    """What follows the colon in the strategy's name."""
 
 
 class Strategy:
@@ -45,6 +48,9 @@ class Strategy:
     ``state_dict``: tensors, numbers, strings and containers of them, from which ``load_state_dict`` of a freshly
     constructed one goes on bit for bit.
     """
+
+    course: ClassVar[type[Learner] | None] = None
+    """The learner to train with, where it is not ours."""
 
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:
         self.options, self.setting = options, setting
@@ -82,6 +88,10 @@ class Strategy:
     def stored(self) -> dict[str, Tensor] | None:
         """``images`` [M, C, H, W] uint8, ``labels`` [M] and ``tasks`` [M] that are kept now; None: nothing is."""
         return None
+
+    def tables(self) -> dict[str, list[Row]]:
+        """What there is to see of the strategy when the stream is over, by title."""
+        return {}
 
     def bytes(self) -> int:
         """Memory the strategy holds beside the network."""

@@ -141,7 +141,8 @@ class StreamExperiment:
         for name in c.strategies:
             schema = registry.options("strategies", name)
             options = schema(**c.options_of(name)) if schema else None
-            found.append(registry.load("strategies", name)(options, setting, model))
+            own = replace(setting, path=name.partition(":")[2])
+            found.append(registry.load("strategies", name)(options, own, model))
         return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found
 
     def _learner(self, state: State, task: int) -> Learner:
@@ -152,7 +153,8 @@ class StreamExperiment:
             train, tasks = strategy.training_data(stream, stream.task(task))
         if c.reset_optimizer and task:
             state.optimizers = optimizers_for(state.model, self._recipe())
-        return Learner(
+        course = next((each.course for each in state.strategies if each.course is not None), Learner)
+        return course(
             state.model,
             train,
             self._recipe(),

@@ -1,0 +1,256 @@
+"""Avalanche's strategies in our experiment: it trains, task after task; streams, tests and records are ours.
+
+A task is trained in one go, so that a run that was broken off goes on from the last finished task.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbone.data.sets import Split
+from backbone.errors import UserError, must
+from backbone.seeding import derive, seed_everything
+from backbone.training import UNIT_SECONDS
+from continual.avalanche import guard, networks, state
+from continual.avalanche.benchmark import to_benchmark
+from continual.avalanche.options import AvalancheOptions
+from continual.learner import MASKED, Learner
+from continual.strategy import Setting, Strategy
+from continual.streams import Stream, Task
+
+FIXED = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
+"""Values of a recipe that Avalanche's loop has no word for."""
+SINGLE = ("DER",)
+"""Strategies that fail where an image's task is known."""
+
+
+class Course(Learner):
+    """A learner that leaves a task's training to Avalanche; one unit of work is one task."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        (self.reference,) = (each for each in self.strategies if isinstance(each, Avalanche))
+        self.steps = more.get("steps")
+        self.reference.build(self)
+
+    def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
+        """Train the whole task, however long it takes; see `Trainer.advance`."""
+        if self.done:
+            return None
+        began = time.perf_counter()
+        seen = self.reference.learn(self)
+        self.progress.step = self.total_steps = seen.steps
+        self.progress.seconds += time.perf_counter() - began
+        loss = float(seen.loss_sum) / seen.steps
+        if not math.isfinite(loss):
+            raise self._diverged()
+        return {"train/loss": loss, "lr": self.recipe.lr}
+
+
+class _Watch:
+    """A plugin that counts steps and stops after a given number of them."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit, self.steps, self.loss_sum = limit, 0, torch.zeros(())
+
+    def after_training_iteration(self, strategy: Any, **more: Any) -> None:
+        self.steps += 1
+        self.loss_sum = self.loss_sum + strategy.loss.detach().sum().cpu()
+        if self.steps == self.limit:
+            strategy.stop_training()
+
+
+class Avalanche(Strategy):
+    """One of Avalanche's strategies, named after the colon of ``avalanche:NAME``, as a reference for ours.
+
+    It trains our network on our stream with Avalanche's own loop: cross-entropy, Adam or SGD as the stream's options
+    say, and its seeds derived from ours for every task. ``--buffer`` becomes ``mem_size`` (``memory_size``; for AGEM
+    and GEM ``patterns_per_exp`` times the number of tasks).
+
+    Source: Carta et al. 2023, "Avalanche: A PyTorch library for deep continual learning"; avalanche-lib 0.6.0.
+    """
+
+    course = Course
+    options: AvalancheOptions
+
+    def __init__(self, options: AvalancheOptions, setting: Setting, model: nn.Module) -> None:
+        super().__init__(options, setting, model)
+        self.name = setting.path
+        self.cls = guard.strategy(self.name)
+        self.stream: Stream | None = None
+        self.benchmark: Any = None
+        self.made: Any = None
+        self.saved: Mapping[str, Any] = {}
+        self.task, self.learned = 0, 0
+        self._generates = setting.path == "GenerativeReplay"
+
+    def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
+        self.stream = stream
+        return super().training_data(stream, task)
+
+    def build(self, learner: Course) -> None:
+        """Make Avalanche's strategy, once; a saved state is put into it."""
+        if self.made is not None:
+            return
+        self._check(learner)
+        with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche")):
+            self.made = self._make(learner)
+        if self.saved:
+            state.restore(self.made, self.saved["strategy"])
+            self.learned = self.saved["learned"]
+
+    def _check(self, learner: Course) -> None:
+        what = f"avalanche:{self.name}"
+        for option, value in FIXED.items():
+            if getattr(learner.recipe, option) != value:
+                got = f"--{option} {getattr(learner.recipe, option)}"
+                raise must(what, f"used with --{option} {value}", got, "Avalanche's loop has nothing else.")
+        assert self.stream is not None
+        if self.stream.head.kind == "prototype" or not self.stream.shuffle:
+            got = f"--scenario {self.stream.config.scenario} --head {self.stream.head.kind}"
+            raise must(what, "used on tasks with boundaries and a head of logits", got, "Use one of ours there.")
+        if learner.head.by_task and self.name in SINGLE:
+            raise must(what, "used with one head for all tasks", "--head multi", "Use continual.der or --head single.")
+        if self.name == "PackNet" and learner.steps is not None:
+            raise must(what, "given --epochs, the last of which come after pruning", "--iterations", "Leave it out.")
+        if self.name == "PackNet" and not learner.head.by_task:
+            raise must(what, "used with --head multi", f"--head {learner.head.kind}", "Or use --scenario task.")
+        if self._generates and self.setting.in_shape != (1, 28, 28):
+            size = "x".join(map(str, self.setting.in_shape))
+            raise must(f"images for {what}", "1x28x28, for which its generator is made", size, "Use continual.dgr.")
+
+    def _make(self, learner: Course) -> Any:
+        model, extra = self._model(learner)
+        recipe = learner.recipe
+        if recipe.optimizer == "sgd":
+            chosen: Any = torch.optim.SGD
+            extra_rate = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+        else:
+            chosen = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
+            extra_rate = {"betas": (recipe.momentum, 0.999)}
+        optimizer = chosen(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra_rate)
+        buffer, batch = self.setting.buffer, recipe.batch_size
+        given = {"mem_size": buffer, "memory_size": buffer, "batch_size_mem": batch, "sample_size": batch}
+        given |= {"patterns_per_exp": max(buffer // self.setting.tasks, 1), **extra}
+        chosen_arguments = guard.arguments(self.cls, self.options.arguments, given)
+        epochs = recipe.epochs if learner.steps is None else learner.steps
+        common = {
+            "model": model,
+            "optimizer": optimizer,
+            "train_mb_size": learner.batch_size,
+            "train_epochs": epochs,
+            "eval_mb_size": 256,
+            "device": learner.device,
+            "evaluator": guard.module("avalanche.training.plugins").EvaluationPlugin(),
+            "plugins": [],
+        }
+        common["criterion"] = nn.CrossEntropyLoss()
+        takes = inspect.signature(self.cls.__init__).parameters
+        common = {name: value for name, value in common.items() if name in takes}  # ICaRL has no model and no criterion
+        try:
+            return self.cls(**common, **chosen_arguments)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"avalanche:{self.name} must be given arguments it can work with; got {self.options.arguments!r}: "
+                f"{error}. Change --strategies.avalanche.arguments."
+            ) from error
+
+    def _model(self, learner: Course) -> tuple[nn.Module, dict[str, Any]]:
+        """What Avalanche trains, and what else the strategy's constructor wants of it."""
+        classifier = learner.progress.model
+        if self.name == "ICaRL":
+            parts = {"feature_extractor": networks.Features(classifier), "classifier": classifier.head}
+            return classifier, {**parts, "buffer_transform": None, "fixed_memory": True}
+        if self.name == "PackNet":  # it puts layers of its own in the place of ours
+            own = networks.Network(copy.deepcopy(classifier), learner.head, learner.precision)
+            own.head = copy.copy(learner.head)
+            own.head.kind = "single"
+            try:
+                return guard.module("avalanche.models.packnet").PackNetModel(own), {}
+            except ValueError as error:
+                raise must("--backbone", "one that avalanche:PackNet knows", error, "Use continual.packnet.") from error
+        model = networks.network(classifier, learner.head, learner.precision)
+        for entrance in networks.entrances(model):
+            entrance.generated = self._generates
+        return model, {}
+
+    def _experience(self, index: int) -> Any:
+        assert self.stream is not None
+        if self.benchmark is None:
+            self.benchmark = to_benchmark(self.stream, networks.generated if self._generates else networks.as_they_are)
+        return self.benchmark.train_stream[index]
+
+    def learn(self, learner: Course) -> _Watch:
+        """Train one task as Avalanche does."""
+        watch, made = _Watch(learner.steps), self.made
+        for part in made.model.modules():
+            if isinstance(part, networks.Network):
+                part.task = learner.task
+        with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche task", learner.task)):
+            experience = self._experience(learner.task)
+            state.fresh_iterators(made)
+            made.plugins.append(watch)
+            try:
+                made.train(experience, eval_streams=[])
+            finally:
+                made.plugins.remove(watch)
+        self.learned = learner.task + 1
+        if self.name == "PackNet":
+            held = {key.replace("wrappee.", ""): value for key, value in made.model.wrappee.classifier.state_dict().items()}
+            weights = learner.progress.model.state_dict()
+            learner.progress.model.load_state_dict({key: held[key] for key in weights})
+        return watch
+
+    def enter_task(self, learner: Learner, task: int) -> None:
+        self.task = task
+
+    def scores(self, learner: Learner, images: Tensor) -> Tensor | None:
+        """What the strategy classifies by, where that is not our network's own logits."""
+        if self.name not in ("ICaRL", "PackNet") or not self.learned:
+            return None
+        model = self.made.model.eval()
+        doors = networks.entrances(model)
+        for door in doors:
+            door.normalised = True
+        tasks = (torch.full((len(images),), self.task, device=images.device),) if self.name == "PackNet" else ()
+        found = model(images, *tasks).float()
+        for door in doors:
+            door.normalised = False
+        missing = self.setting.outputs - found.shape[1]
+        return nn.functional.pad(found, (0, missing), value=MASKED)
+
+    def stored(self) -> dict[str, Tensor] | None:
+        return None if self.made is None else state.stored(self.made)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learned": self.learned, "strategy": {} if self.made is None else state.snapshot(self.made)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.saved = saved
+        if self.made is not None and saved["strategy"]:
+            state.restore(self.made, saved["strategy"])
+            self.learned = saved["learned"]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Avalanche draws from the global generators; they are seeded for it, and afterwards as they were before."""
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_everything(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+        torch.set_rng_state(kept[2])

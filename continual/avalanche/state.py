@@ -1,0 +1,239 @@
+"""What one of Avalanche's strategies remembers between tasks, as tensors, numbers, strings and containers of them.
+
+Avalanche pickles whole strategies, which fails with current torch and would run what it reads. Here everything a strategy
+and its plugins hold is written down by what it is, and read into the parts of a strategy made afresh; classes are
+looked up among Avalanche's own, and no constructor is called. Loaders, functions and devices stay the new strategy's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from continual.avalanche.guard import module, quiet
+
+PASSING = frozenset(
+    "model optimizer optimized_param_id experience adapted_dataset dataloader mbatch mb_output loss plugins evaluator "
+    "_eval_streams current_eval_stream device _criterion".split()
+)
+"""Attributes of a strategy that mean nothing between tasks, or are written down by themselves."""
+CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
+FACTORIES: dict[str, type] = {"dict": dict, "list": list, "set": set}
+INSIDE = frozenset(vars(nn.Module()))
+"""Attributes every module has."""
+
+
+def snapshot(strategy: Any) -> dict[str, Any]:
+    """The state of a strategy between two tasks; its tensors are copies."""
+    writer = _Writer(strategy)
+    own = {name: writer.write(value) for name, value in vars(strategy).items() if name not in PASSING}
+    return {
+        "own": own,
+        "plugins": [writer.fields(plugin) for plugin in _plugins(strategy)],
+        "model": writer.parts(strategy.model),
+        "optimizer": copy.deepcopy(strategy.optimizer.state_dict()),
+        "begun": strategy.optimized_param_id is not None,
+    }
+
+
+def restore(strategy: Any, saved: Mapping[str, Any]) -> None:
+    """Put a snapshot into a strategy made with the same arguments."""
+    reader = _Reader(strategy)
+    with quiet(), torch.no_grad():
+        reader.into(strategy.model, saved["model"])
+        for name, value in saved["own"].items():
+            setattr(strategy, name, reader.read(value, getattr(strategy, name, None)))
+        for plugin, fields in zip(_plugins(strategy), saved["plugins"], strict=True):
+            reader.fill(plugin, fields)
+        strategy.optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
+        if saved["begun"]:
+            strategy.optimized_param_id = dict(strategy.model.named_parameters())
+
+
+def stored(strategy: Any) -> dict[str, Tensor] | None:
+    """The images a strategy keeps, as `continual.strategy.Strategy.stored` gives them; None when there are none."""
+    writer = _Writer(strategy)
+    for plugin in [strategy, *_plugins(strategy)]:
+        for name, value in vars(plugin).items():
+            if name not in PASSING:
+                writer.write(value)
+    found = [each for each in writer.sets if len(each["labels"])]
+    for plugin in _plugins(strategy):
+        for images, labels in zip(getattr(plugin, "x_memory", ()), getattr(plugin, "y_memory", ()), strict=True):
+            numbers = torch.tensor(labels, dtype=torch.long)
+            found.append({"images": images.cpu(), "labels": numbers, "tasks": torch.zeros_like(numbers)})
+    if not found:
+        return None
+    return {name: torch.cat([each[name] for each in found]) for name in ("images", "labels", "tasks")}
+
+
+def fresh_iterators(strategy: Any) -> None:
+    """Begin A-GEM's endless pass over its memory anew, so that it follows from the seed of the task at hand."""
+    for plugin in _plugins(strategy):
+        if getattr(plugin, "buffers", None) and hasattr(plugin, "buffer_dliter"):
+            loader = module("avalanche.benchmarks.utils.data_loader").GroupBalancedInfiniteDataLoader
+            size = plugin.sample_size // len(plugin.buffers)
+            plugin.buffer_dataloader = loader(plugin.buffers, batch_size=size, num_workers=0, pin_memory=False)
+            plugin.buffer_dliter = iter(plugin.buffer_dataloader)
+
+
+def _plugins(strategy: Any) -> list[Any]:
+    return [each for each in strategy.plugins if type(each).__name__ not in ("EvaluationPlugin", "PeriodicEval")]
+
+
+class _Writer:
+    """Writes values down. ``sets`` gathers the data sets met."""
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy = strategy
+        self.live = {id(part) for part in strategy.model.modules()}
+        self.sets: list[dict[str, Tensor]] = []
+        self.dataset = module("avalanche.benchmarks.utils.data").AvalancheDataset
+        self.met: set[int] = set()
+
+    def write(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, Tensor):
+            return {"is": "tensor", "value": value.detach().clone()}
+        if isinstance(value, self.dataset):
+            return self._dataset(value)
+        for name, kind in CONTAINERS.items():
+            if type(value) is kind:
+                return {"is": name, "items": [self.write(item) for item in value]}
+        if isinstance(value, dict):
+            factory = value.default_factory.__name__ if isinstance(value, defaultdict) and value.default_factory else ""
+            return {"is": "dict", "factory": factory, "items": [[k, self.write(v)] for k, v in value.items()]}
+        return self._object(value)
+
+    def _object(self, value: Any) -> Any:
+        if isinstance(value, torch.optim.Optimizer):
+            return {"is": "optimizer", "state": copy.deepcopy(value.state_dict())}
+        if id(value) in self.met or value is self.strategy or id(value) in self.live:
+            return {"is": "kept"}
+        self.met.add(id(value))
+        if isinstance(value, nn.Module):
+            return {"is": "module", "parts": self.parts(value)}
+        name = type(value).__module__
+        if not name.startswith("avalanche.") or not hasattr(value, "__dict__"):
+            return {"is": "kept"}
+        if name.startswith(("avalanche.benchmarks.scenarios", "avalanche.benchmarks.utils.data_loader")):
+            return {"is": "kept"}
+        return {"is": "object", "class": f"{name}:{type(value).__qualname__}", "fields": self.fields(value)}
+
+    def fields(self, value: Any) -> dict[str, Any]:
+        return {name: self.write(held) for name, held in vars(value).items() if name not in PASSING}
+
+    def parts(self, value: nn.Module) -> dict[str, Any]:
+        """Of every module in a module: weights, whether they are trained, buffers, and what Avalanche's add to them."""
+        return {
+            path: {
+                "weights": {name: p.detach().clone() for name, p in part._parameters.items() if p is not None},
+                "trained": {name: p.requires_grad for name, p in part._parameters.items() if p is not None},
+                "buffers": {name: None if b is None else b.clone() for name, b in part._buffers.items()},
+                "more": self._more(part),
+            }
+            for path, part in value.named_modules()
+        }
+
+    def _more(self, part: nn.Module) -> dict[str, Any]:
+        mixed = any(base.__module__.startswith("avalanche.") for base in type(part).__mro__)
+        held = {name: v for name, v in vars(part).items() if name not in INSIDE} if mixed else {}
+        return {name: self.write(v) for name, v in held.items() if isinstance(v, int | float | dict | set | list)}
+
+    def _dataset(self, value: Any) -> dict[str, Any]:
+        rows = [value[i] for i in range(len(value))]
+        if not rows:
+            return {"is": "dataset", "images": None}
+        columns = {
+            "images": torch.stack([torch.as_tensor(row[0]) for row in rows]),
+            "labels": torch.tensor([int(each) for each in value.targets]),
+            "tasks": torch.tensor([int(each) for each in value.targets_task_labels]),
+        }
+        if id(value) not in self.met:
+            self.sets.append(columns)
+        self.met.add(id(value))
+        names = [name for name in value._data_attributes if name not in ("targets", "targets_task_labels")]
+        own = {name: torch.stack([torch.as_tensor(each) for each in getattr(value, name)]) for name in names}
+        return {"is": "dataset", **columns, "more": own}
+
+
+class _Reader:
+    """Reads what `_Writer` wrote; ``current`` is what the new strategy has in its place."""
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+    def read(self, saved: Any, current: Any) -> Any:
+        if not isinstance(saved, dict):
+            return saved
+        kind = saved["is"]
+        if kind in CONTAINERS:
+            before = list(current) if type(current) is CONTAINERS[kind] and kind != "set" else []
+            before += [None] * (len(saved["items"]) - len(before))
+            return CONTAINERS[kind](self.read(item, now) for item, now in zip(saved["items"], before, strict=False))
+        return getattr(self, f"_{kind}")(saved, current)
+
+    def _kept(self, saved: Any, current: Any) -> Any:
+        return current
+
+    def _tensor(self, saved: Any, current: Any) -> Tensor:
+        return saved["value"].clone()
+
+    def _dict(self, saved: Any, current: Any) -> dict[Any, Any]:
+        before = current if isinstance(current, dict) else {}
+        made: dict[Any, Any] = defaultdict(FACTORIES[saved["factory"]]) if saved["factory"] else {}
+        made.update({key: self.read(value, before.get(key)) for key, value in saved["items"]})
+        return made
+
+    def _optimizer(self, saved: Any, current: Any) -> Any:
+        current.load_state_dict(copy.deepcopy(saved["state"]))
+        return current
+
+    def _module(self, saved: Any, current: Any) -> nn.Module:
+        target = current if isinstance(current, nn.Module) else copy.deepcopy(self.strategy.model)
+        self.into(target, saved["parts"])
+        return target
+
+    def _object(self, saved: Any, current: Any) -> Any:
+        name, _, kind = saved["class"].partition(":")
+        if not name.startswith("avalanche."):
+            raise ValueError(f"class {saved['class']} in a saved state")
+        cls = getattr(module(name), kind)
+        target = current if type(current) is cls else cls.__new__(cls)
+        self.fill(target, saved["fields"])
+        return target
+
+    def fill(self, target: Any, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            vars(target)[name] = self.read(value, vars(target).get(name))
+
+    def into(self, target: nn.Module, parts: Mapping[str, Any]) -> None:
+        modules = dict(target.named_modules())
+        for path, saved in parts.items():
+            part = modules[path]
+            for name, value in saved["weights"].items():
+                weight = part._parameters[name]
+                assert weight is not None
+                weight.data.copy_(value)
+                weight.requires_grad_(saved["trained"][name])
+            for name, value in saved["buffers"].items():
+                part._buffers[name] = None if value is None else value.clone()
+            for name, value in saved["more"].items():
+                vars(part)[name] = self.read(value, vars(part).get(name))
+
+    def _dataset(self, saved: Any, current: Any) -> Any:
+        if saved["images"] is None:
+            return module("avalanche.benchmarks.utils.utils").concat_datasets([])
+        sets, attributes = "avalanche.benchmarks.utils.classification_dataset", "avalanche.benchmarks.utils.data_attribute"
+        made = module(sets)._make_taskaware_tensor_classification_dataset(
+            saved["images"], saved["labels"], targets=saved["labels"].tolist(), task_labels=saved["tasks"].tolist()
+        )
+        kind = module(attributes).TensorDataAttribute
+        more = [kind(list(value), name=name, use_in_getitem=True) for name, value in saved["more"].items()]
+        return module("avalanche.benchmarks.utils").make_avalanche_dataset(made, data_attributes=more) if more else made
