@@ -3,7 +3,8 @@
 The package pulls tonic (GPL-3), numba and torchaudio, so that no development extra installs it and the tests against it
 are skipped. They were run with neurobench 2.3.0, snntorch 1.0.0 and torch 2.12.1 (``pip install --no-deps neurobench``;
 its metrics import only torch, snntorch and tqdm). Compared, with equal weights, some of them zero: a ReLU network, a
-network of snnTorch's Leaky cells with max pooling and one with average pooling, on frames of numbers and of spikes.
+network of snnTorch's Leaky cells with max pooling and one with average pooling, on frames of numbers and of spikes;
+and the layers of a converted network.
 Footprint, both sparsities, dense and effective operations and membrane updates agree exactly, the split into AC and MAC
 where it does not depend on the batch.
 """
@@ -15,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from backbone.nets.classifier import build
+from backbone.nets.blocks import StaticBackbone
+from backbone.nets.classifier import Classifier, build
 from snn.adapter import spiking
 from snn.adapter_options import SpikingOptions
 from snn.cells.layer import SpikingLayer
 from snn.cells.options import NeuronOptions
+from snn.conversion import convert
 from snn.counting import synapses
 from snn.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
 from snn.neurons import IntegrateFire
@@ -147,6 +150,76 @@ def test_nothing_is_left_behind():
     assert "scan" not in vars(net[1])
 
 
+def converted(pool):
+    """The same layers with ReLUs, converted: unequal thresholds in the weights, calibrated starts and currents."""
+    net = layers(pool, nn.ReLU)
+    backbone = StaticBackbone((2, 8, 8), [net[:3], net[3:5]], net[5:7], "full").eval()
+    head = nn.Linear(5, 3)
+    head.weight.data.fill_(0.5)[0, :3] = 0
+    model = Classifier(backbone, head, torch.zeros(2), torch.ones(2)).eval()
+    made = convert(model, [frames_of("numbers")[:, 0]], IMAGES, steps=STEPS, calibration="bias", start=0.25)
+    for place, neurons in enumerate(made.backbone.neurons().values()):
+        shape = [(4, 1, 1), (6, 2, 2)][place]
+        neurons.start = torch.rand(shape, generator=torch.Generator().manual_seed(place)) / 2
+    return made
+
+
+def fire(neurons, v, x):
+    """One step of `IntegrateFire`: (spikes, potential)."""
+    u = v + x + neurons.current.view(-1, *[1] * (x.ndim - 2))
+    spikes = (u >= 1).float()
+    return spikes, u - spikes
+
+
+class ConvertedByHand(ByHand):
+    """A converted network whose layers run in a row; max pooling of running sums."""
+
+    def __init__(self, model):
+        graph = model.backbone.graph
+        calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+        super().__init__(None)
+        self.rows = [*((name, graph.get_submodule(name)) for name in calls), ("head", model.head)]
+
+    def run(self, frames):
+        potentials, sums, before, logits = {}, {}, {}, []
+        for t, x in enumerate(frames.unbind(1)):
+            for name, module in self.rows:
+                if isinstance(module, IntegrateFire):
+                    v = potentials.get(name, module.start.expand_as(x))
+                    x, potentials[name] = fire(module, v, x)
+                    self.updates += x.numel() if t == 0 else int((potentials[name] != v).sum())
+                    self.active, self.total = self.active + int(x.sum()), self.total + x.numel()
+                elif isinstance(module, nn.Conv2d | nn.Linear):
+                    x = self.layer(name, module, x)
+                elif isinstance(module, nn.MaxPool2d):
+                    sums[name] = sums.get(name, 0) + x
+                    now = F.max_pool2d(sums[name], 2)
+                    x, before[name] = now - before.get(name, 0), now
+                else:
+                    x = module(x)
+            logits.append(x)
+        return torch.stack(logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(2)])
+@pytest.mark.parametrize("kind", ["spikes", "numbers"])
+def test_a_converted_network_against_counting_every_step_by_hand(pool, kind):
+    model, frames = converted(pool), frames_of(kind)
+    row = neurobench(model, [frames[:4], frames[4:]])
+    hand = ConvertedByHand(model)
+    torch.testing.assert_close(hand.run(frames), model.head(model.backbone.forward_steps(frames)))
+    acs = sum(count for name, count in hand.effective.items() if hand.binary[name])
+    assert row["effective_acs"] == acs / IMAGES > 0
+    assert row["effective_macs"] == (sum(hand.effective.values()) - acs) / IMAGES
+    assert row["dense_operations"] == sum(hand.dense.values()) / IMAGES
+    assert row["membrane_updates"] == hand.updates / IMAGES
+    assert row["activation_sparsity"] == pytest.approx(1 - hand.active / hand.total, abs=1e-12)
+    assert row["connection_sparsity"] == connection_sparsity(model) > 0
+    binary = [hand.binary[name] for name, module in hand.rows if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert binary == [kind == "spikes", isinstance(pool, nn.MaxPool2d), True, False]
+
+
 @torch.no_grad()
 def test_potentials_of_integrate_and_fire_neurons():
     neurons = IntegrateFire(torch.ones(1), torch.zeros(1, dtype=torch.bool))
@@ -268,6 +341,40 @@ def test_spiking_network_agrees_with_the_package(pool, kind):
     agree(ours, theirs, without=["footprint_bytes"])
     assert footprint == theirs["footprint_bytes"]
     assert ours["effective_acs"] > 0  # of the last layer, at least: spikes came that far
+
+
+class Steps(nn.Module):
+    """A converted network as the package wants one, which finds no neurons but cells of snnTorch."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.layers = nn.ModuleList(module for _, module in ConvertedByHand(model).rows)
+        self.potentials = {}
+
+    def forward(self, x):
+        for place, module in enumerate(self.layers):
+            if isinstance(module, IntegrateFire):
+                v = self.potentials.get(place, module.start.expand_as(x))
+                x, self.potentials[place] = fire(module, v, x)
+            else:
+                x = module(x)
+        return x, None
+
+    def reset(self):
+        self.potentials.clear()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["spikes", "numbers"])
+def test_a_converted_network_agrees_with_the_package(kind):
+    models = pytest.importorskip("neurobench.models")
+    model, frames = converted(nn.AvgPool2d(2)), frames_of(kind)
+    ours = neurobench(model, [frames])
+    steps = models.SNNTorchModel(Steps(model))
+    torch.testing.assert_close(steps(frames).transpose(0, 1), model.head(model.backbone.forward_steps(frames)))
+    theirs = by_the_package(steps, frames, spiking=False)
+    agree(ours, theirs, without=["footprint_bytes", "activation_sparsity", "membrane_updates"])
+    assert ours["effective_acs"] > 0
 
 
 @torch.no_grad()
