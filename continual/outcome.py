@@ -29,9 +29,10 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     save_model(services.trial_dir / "model", state.model.eval(), about)
+    own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
     return Result(
         metrics=metrics,
-        tables={"accuracy": _matrix(state, "accuracy"), "task_aware_accuracy": _matrix(state, "task_aware")},
+        tables={"accuracy": _matrix(state, "accuracy"), "task_aware_accuracy": _matrix(state, "task_aware"), **own},
         figures=_figures(state),
         artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
     )

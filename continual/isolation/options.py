@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +14,13 @@ class XdGOptions:
 
     share: Annotated[float, Ge(0), Lt(1)] = 0.8
     """Share of the units of every hidden layer that is silent in a task; at least one unit stays on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackNetOptions:
+    """Prune, freeze, go on."""
+
+    prune: Annotated[float, Gt(0), Lt(1)] = 0.75
+    """Share of the free weights of every layer that a task leaves to the next ones; the last task keeps them all."""
+    retrain: Annotated[float, Ge(0), Lt(1)] = 0.33
+    """Share of a task's steps that come after the pruning, to make up for it."""
