@@ -6,11 +6,15 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
+from backbone.contract import Scalar
+from backbone.errors import UserError
+from backbone.registry import Registry
 from benchmarks.compare import Comparison
+from benchmarks.config import Checker, changed, experiment_config
 from benchmarks.heatmap import HeatMap, heat_map
 from benchmarks.numbers import p_value, seconds, span
 from benchmarks.outcomes import declared
-from benchmarks.records import Record
+from benchmarks.records import Record, by_flag
 from benchmarks.report.curves import figures, learning_curves
 from benchmarks.report.forest import forest
 from benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
@@ -223,14 +227,26 @@ def reproducing(subject: Subject) -> str:
 
 
 def command(record: Record) -> str:
+    """What to type for the same trial."""
     words = ["engram", "run", record.experiment]
-    for name, value in record.config.items():
+    for name, value in _given(record).items():
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
             words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
     return shlex.join(words)
+
+
+def _given(record: Record) -> dict[str, Scalar]:
+    """The options that make a trial what it is and its seed; all it has where its experiment is no longer known."""
+    registry = Registry.discover()
+    try:
+        kind = experiment_config(registry, record.experiment)
+        config = Checker(registry, lambda path: path, "").build(kind, record.about.get("config", {}))
+    except UserError:
+        config = None
+    return record.config if config is None else {"seed": record.seed, **by_flag(changed(registry, config))}
 
 
 def _p(value: object) -> object:

@@ -143,8 +143,25 @@ def test_a_single_trial_by_its_id_or_the_beginning_of_it(folders):
     words = " ".join(page.words)
     assert (folders.out / "reports" / f"{trial}.html").exists()
     assert "One trial of backbone.train of lenet5 on digits, seed 2." in words
-    assert "engram run backbone.train --seed 2 --dataset digits --backbone lenet5" in words
+    assert "engram run backbone.train --seed 2 --epochs 4 --lr 0.05" in words
     assert "Leaderboard" not in words
+
+
+def test_the_command_names_what_matters_to_the_trial(folders):
+    def said(**about):
+        path = folders.out / "trials" / folders.trial("vgg-tiny", 1) / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | about))
+        return " ".join(read(folders, path.parent.name)[1].words)
+
+    recipe = {"seed": 1, "backbone": "vgg-tiny", "epochs": 30, "backbone_options": {"width": 0.5}}
+    words = said(config=recipe)
+    assert "--backbone vgg-tiny" in words and "--backbone.width 0.5" in words and "--dataset" not in words
+    untrained = {"seed": 1, "from": "0123", "steps": 8, "dataset": "digits", "epochs": None, "coding": "delta"}
+    assert "engram run snn.convert --seed 1 --from 0123 --steps 8 --coding delta" in said(
+        experiment="snn.convert", config=untrained
+    )
+    gone = said(experiment="lost.plugin", config={"seed": 1, "power": 2})
+    assert "engram run lost.plugin --seed 1 --power 2" in gone
 
 
 def test_one_group_and_one_seed(folders):
