@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -33,7 +34,9 @@ class Check:
 
 def doctor(out: Path, as_json: bool = False) -> int:
     """Run all checks and print them. Returns 1 when one is bad, else 0."""
-    checks = [check for group in (_python, _torch, _store, _plugins, _data) for check in _guarded(group, out)]
+    checks = [
+        check for group in (_python, _torch, _compiler, _store, _plugins, _data) for check in _guarded(group, out)
+    ]
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
     else:
@@ -85,6 +88,28 @@ def _torch(out: Path) -> Iterator[Check]:
     slower = "no (no AVX512-BF16): training uses fp32, 2 to 3 times slower on convolutions"
     yield Check("bf16 on the CPU", "ok" if bf16 else "note", "yes" if bf16 else slower)
     yield Check("GPU", "ok" if gpu else "note", gpu or "none: everything runs on the CPU")
+
+
+def _compiler(out: Path) -> Iterator[Check]:
+    """What training and simulating spiking networks compile their kernels with (snn/native.py looks as this does)."""
+    without = "spiking networks run in PyTorch alone, slower"
+    remedy = "Install gcc or clang, or set CC."
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        yield Check("C compiler", "note", f"none: {without}", remedy)
+        return
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            code, shared = Path(scratch) / "one.c", Path(scratch) / "one.so"
+            code.write_text("int one(void) { return 1; }\n")
+            command = [compiler, "-O3", "-fPIC", "-shared", str(code), "-o", str(shared)]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+            assert ctypes.CDLL(str(shared)).one() == 1
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().splitlines()[0]
+        yield Check("C compiler", "note", f"{compiler} fails ({said}): {without}", remedy)
+        return
+    yield Check("C compiler", "ok", f"{compiler}: kernels of spiking networks (fused engine, simulation) at first use")
 
 
 def _store(out: Path) -> Iterator[Check]:
