@@ -107,6 +107,21 @@ def trainer(blobs, plain_recipe):
     return make
 
 
+@pytest.fixture(scope="session")
+def train():
+    """``train(trainer, seconds)``: the rows of all epochs; with no seconds every call is one step."""
+
+    def rows(trainer, seconds=1e9):
+        found = []
+        while not trainer.done:
+            row = trainer.advance(seconds)
+            if row is not None:
+                found.append(row)
+        return found
+
+    return rows
+
+
 @dataclass
 class FakeServices:
     """What the runner lends to an experiment, kept in memory."""

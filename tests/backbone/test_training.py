@@ -16,16 +16,6 @@ from backbone.training import Recipe, Trainer
 ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
 
 
-def train(trainer, seconds=1e9):
-    """Rows of all epochs; with no seconds every call is one step."""
-    rows = []
-    while not trainer.done:
-        row = trainer.advance(seconds)
-        if row is not None:
-            rows.append(row)
-    return rows
-
-
 def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -39,7 +29,7 @@ def same(first, second):
 # --- the loop against one written out by hand ------------------------------------------------------------------------
 
 
-def test_a_run_by_hand(trainer):
+def test_a_run_by_hand(trainer, train):
     ours = trainer(label_smoothing=0.2, momentum=0.0, weight_decay=0.0, warmup=0.5)
     model, split = copy.deepcopy(ours.progress.model), ours.train
     rows, step = [], 0
@@ -86,21 +76,21 @@ def test_without_an_average_the_model_itself_is_scored(trainer):
     assert ours.scored_model is ours.progress.model
 
 
-def test_a_training_lowers_the_loss(trainer):
+def test_a_training_lowers_the_loss(trainer, train):
     rows = train(trainer(epochs=15, optimizer="adamw", lr=0.01))
     assert rows[-1]["train/loss"] < 0.1 < rows[0]["train/loss"]
     assert len(rows) == 15
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
-def test_same_seed_same_numbers_other_seed_others(trainer, optimizer):
+def test_same_seed_same_numbers_other_seed_others(trainer, optimizer, train):
     ends = [trainer(optimizer=optimizer, seed=seed, **ALL) for seed in (1, 1, 2)]
     rows = [train(each) for each in ends]
     assert rows[0] == rows[1] != rows[2]
     same(*(weights(each.scored_model) for each in ends[:2]))
 
 
-def test_the_global_random_state_before_does_not_matter(trainer):
+def test_the_global_random_state_before_does_not_matter(trainer, train):
     ends = []
     for seed in (3, 4):
         each = trainer("mlp", {"dropout": 0.5}, **ALL)
@@ -119,7 +109,7 @@ def test_the_global_random_state_before_does_not_matter(trainer):
         {"epochs": 3}, {"ema": 0.9}, {"seed": 6},
     ],
 )  # fmt: skip
-def test_every_value_of_the_recipe_changes_the_result(trainer, change):
+def test_every_value_of_the_recipe_changes_the_result(trainer, change, train):
     plain, changed = trainer(), trainer(**change)
     train(plain)
     train(changed)
@@ -142,13 +132,13 @@ def test_clipping_bounds_the_step(trainer):
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_fewer_images_than_a_batch(trainer):
+def test_fewer_images_than_a_batch(trainer, train):
     ours = trainer(count=10, batch_size=64)
     assert (ours.batch_size, ours.steps_per_epoch, ours.total_steps) == (10, 1, 2)
     assert len(train(ours)) == 2
 
 
-def test_bf16_trains_nearly_as_fp32(trainer):
+def test_bf16_trains_nearly_as_fp32(trainer, train):
     exact, rough = (train(trainer(epochs=4, precision=precision)) for precision in ("fp32", "bf16"))
     assert rough != exact
     for ours, theirs in zip(rough, exact, strict=True):
@@ -167,7 +157,7 @@ def test_bf16_trains_nearly_as_fp32(trainer):
         ("airnet", {"width": 0.1}, {"optimizer": "muon", **ALL, "flip": "alternate"}),
     ],
 )
-def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(trainer, tmp_path, stop, net, options, recipe):
+def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(trainer, tmp_path, stop, net, options, recipe, train):
     whole = trainer(net, options, **recipe)
     wanted = train(whole)  # three steps an epoch: stops are in the first epoch, between the two, and in the second
     first, rows = trainer(net, options, **recipe), []
@@ -186,7 +176,7 @@ def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(trainer, tmp_path, s
     same(weights(second.scored_model), weights(whole.scored_model))
 
 
-def test_a_state_can_be_loaded_twice(trainer):
+def test_a_state_can_be_loaded_twice(trainer, train):
     first = trainer(ema=0.9, optimizer="adamw")
     first.advance(0)
     saved, ends = copy.deepcopy(first.state_dict()), []
@@ -198,7 +188,7 @@ def test_a_state_can_be_loaded_twice(trainer):
     same(ends[0][1], ends[1][1])
 
 
-def test_nothing_happens_after_the_end(trainer):
+def test_nothing_happens_after_the_end(trainer, train):
     ours = trainer()
     train(ours)
     before, seconds = weights(ours.progress.model), ours.progress.seconds
@@ -220,7 +210,7 @@ def test_units_of_work_end_with_the_epoch(trainer):
 
 
 @pytest.mark.parametrize("net", ["mlp", "lenet5", "vgg-small", "resnet-tiny", "airnet"])
-def test_gradient_checkpointing_changes_no_number(trainer, net):
+def test_gradient_checkpointing_changes_no_number(trainer, net, train):
     options = {"width": 0.25, "normalisation": "batch"}
     kept, again = (trainer(net, options, gradient_checkpointing=on) for on in (False, True))
     assert train(kept) == train(again)

@@ -16,22 +16,11 @@ from backbone.nets.classifier import Classifier, build
 from backbone.seeding import derive
 from backbone.training import Trainer
 
-
-def train(trainer, seconds=1e9):
-    """Rows of all epochs; with no seconds every call is one step."""
-    rows = []
-    while not trainer.done:
-        row = trainer.advance(seconds)
-        if row is not None:
-            rows.append(row)
-    return rows
-
-
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(trainer, bad):
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(trainer, bad, train):
     ours = trainer(schedule="constant", warmup=0.0, lr=0.3)
     ours.advance(0)
     with torch.no_grad():
@@ -85,7 +74,7 @@ class Pull:
         self.calls = ["loss"] * saved["calls"]
 
 
-def test_strategies_are_called_in_order_and_change_the_result(trainer):
+def test_strategies_are_called_in_order_and_change_the_result(trainer, train):
     norms = {}
     for strength in (0.0, 0.1):
         strategy = Pull(strength)
@@ -117,7 +106,7 @@ def test_the_average_includes_what_a_strategy_does_to_the_weights(trainer):
     assert (ours.scored_model.head.bias == 7).all()
 
 
-def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer):
+def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer, train):
     class Replay(Pull):
         def before_forward(self, learner, batch):
             again = learner.augmented(batch.raw[:4], "replay")
@@ -213,7 +202,7 @@ def test_a_teacher_sees_the_pictures_normalised_its_own_way():
     torch.testing.assert_close(targets, teacher(images))
 
 
-def test_a_network_learns_from_a_teacher_alone(blobs, plain_recipe):
+def test_a_network_learns_from_a_teacher_alone(blobs, plain_recipe, train):
     split = blobs(48, (1, 10, 10))
     recipe = replace(plain_recipe, epochs=15, optimizer="adamw", lr=0.01)
     trained = Trainer(network(1), split, recipe, "cpu", "fp32")
@@ -258,7 +247,7 @@ def test_randaugment_does_the_same_to_every_frame(blobs, plain_recipe):
         trainer._augment(trainer.progress.model, polarities.images, torch.arange(16), 0)
 
 
-def test_recordings_are_trained_and_prepared_from_their_frames(plain_recipe):
+def test_recordings_are_trained_and_prepared_from_their_frames(plain_recipe, train):
     images = torch.randint(0, 256, (32, 5, 1, 10, 10), dtype=torch.uint8)
     seen, model = [], network(0)
     model.backbone.prepare = lambda frames: seen.append(frames.shape)
