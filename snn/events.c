@@ -13,15 +13,18 @@
 #include <immintrin.h>
 #endif
 
-enum { LANES = 16, WIDEST = 8, BLOCK = 512, CODE_BITS = 24 };
+enum { LANES = 16, WIDEST = 8, COPIED = 32, TOGETHER = 4, BLOCK = 512, CODE_BITS = 24, CODE = (1 << CODE_BITS) - 1 };
 typedef float vec __attribute__((vector_size(64)));
 typedef float loose __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t flags __attribute__((vector_size(64)));
+typedef uint32_t codes __attribute__((vector_size(64)));
+typedef uint32_t loose_codes __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
-/* Must match snn/events.py. `wide` is `filters` rounded up to whole vectors; weights lie as [blocks of filters][rows]
- * [columns * channels][filters of the block], blocks as wide as they can be. Without `spikes` the drive is the result. */
+/* Must match snn/events.py. `wide` is `filters` rounded up to whole vectors; weights lie as [blocks of filters]
+ * [rows * columns * channels + 1][filters of the block], blocks as wide as they can be, the last row of each all zeros.
+ * Without `spikes` the drive is the result. */
 typedef struct {
     int64_t steps, batch, height, width, channels, pool, rows, columns, stride_y, stride_x, pad_y, pad_x;
     int64_t out_height, out_width, filters, wide, bands, threads;
@@ -32,31 +35,38 @@ typedef struct {
     float *drive;    /* the same */
 } convolution;
 
-/* Lists of spikes of as many rows of pixels as a window is high, and one row of results. */
+/* Lists of spikes of as many rows of pixels as a window is high, those under one window, and one row of results. */
 typedef struct {
-    uint32_t *starts, *codes; /* [rows][steps][padded width + 1], [rows][steps][capacity] */
+    uint32_t *starts, *codes, *window; /* [rows][steps][padded width + 1], [rows][steps][capacity], [rows * capacity] */
     int64_t padded, capacity;
-    uint8_t *sums, *spikes; /* [channels], [steps][out_width][wide] */
-    float *drive;           /* the same */
-    float unit[256];        /* what a count of spikes is worth once it is averaged */
+    uint8_t *spikes; /* [steps][out_width][wide] */
+    float *drive;    /* the same */
+    float unit[256]; /* what a count of spikes is worth once it is averaged */
 } scratch;
 
-/* Append the channels of a pixel that are not zero, numbered from `base`; `counts`: with the count above the number. */
-INLINE int64_t listed(const uint8_t *pixel, int64_t channels, uint32_t base, uint32_t *codes, const int counts) {
-    uint32_t *next = codes;
+/* Append the channels of a pixel that are not zero, numbered from `base`. Of a window of `pool` by `pool` pixels, in lines
+ * `line` apart, those that are not zero everywhere, and above the number how many spikes there are. Nothing branches on
+ * the data, which nobody could foresee. */
+INLINE int64_t listed(const uint8_t *pixel, int64_t line, int64_t channels, uint32_t base, uint32_t *list,
+                      const int64_t pool) {
+    uint32_t *next = list;
 #ifdef __AVX512BW__
     const __m512i order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (int64_t c = 0; c < channels; c += 64) {
-        const __mmask64 there = channels - c >= 64 ? ~0ULL : (1ULL << (channels - c)) - 1;
-        const __m512i all = _mm512_maskz_loadu_epi8(there, pixel + c);
-        uint64_t active = _mm512_test_epi8_mask(all, all);
-        for (int64_t i = c; active; i += LANES, active >>= LANES) {
-            const __mmask16 mask = (__mmask16)active;
-            __m512i code = _mm512_add_epi32(order, _mm512_set1_epi32((int)(base + i)));
-            if (counts) {
-                uint8_t some[LANES] = {0};
-                memcpy(some, pixel + i, channels - i < LANES ? channels - i : LANES);
-                const __m512i count = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)some));
+        const int64_t left = channels - c < 64 ? channels - c : 64;
+        const __mmask64 there = left == 64 ? ~0ULL : (1ULL << left) - 1;
+        __m512i all = _mm512_maskz_loadu_epi8(there, pixel + c);
+        for (int64_t y = 0; y < pool; y++)
+            for (int64_t x = y == 0; x < pool; x++)
+                all = _mm512_add_epi8(all, _mm512_maskz_loadu_epi8(there, pixel + y * line + x * channels + c));
+        const uint64_t active = _mm512_test_epi8_mask(all, all);
+        __m128i counts[4];
+        _mm512_storeu_si512(counts, all);
+        for (int64_t i = 0; i < left; i += LANES) {
+            const __mmask16 mask = (__mmask16)(active >> i);
+            __m512i code = _mm512_add_epi32(order, _mm512_set1_epi32((int)(base + c + i)));
+            if (pool > 1) {
+                const __m512i count = _mm512_cvtepu8_epi32(counts[i / LANES]);
                 code = _mm512_or_si512(code, _mm512_slli_epi32(count, CODE_BITS));
             }
             _mm512_storeu_si512(next, _mm512_maskz_compress_epi32(mask, code)); /* the list has room behind it */
@@ -64,21 +74,15 @@ INLINE int64_t listed(const uint8_t *pixel, int64_t channels, uint32_t base, uin
         }
     }
 #else
-    for (int64_t c = 0; c < channels; c++) { /* without a branch, which nobody could foresee */
-        *next = (base + (uint32_t)c) | (counts ? (uint32_t)pixel[c] << CODE_BITS : 0);
-        next += pixel[c] != 0;
+    for (int64_t c = 0; c < channels; c++) {
+        uint32_t count = pixel[c];
+        for (int64_t y = 0; y < pool; y++)
+            for (int64_t x = y == 0; x < pool; x++) count += pixel[y * line + x * channels + c];
+        *next = (base + (uint32_t)c) | (pool > 1 ? count << CODE_BITS : 0);
+        next += count != 0;
     }
 #endif
-    return next - codes;
-}
-
-/* How many spikes there are in the window of an average pooling, by channel. */
-static void summed(const convolution *l, const uint8_t *corner, uint8_t *sums) {
-    memcpy(sums, corner, l->channels);
-    for (int64_t i = 1; i < l->pool * l->pool; i++) {
-        const uint8_t *pixel = corner + (i / l->pool * l->width + i % l->pool) * l->channels;
-        for (int64_t c = 0; c < l->channels; c++) sums[c] += pixel[c];
-    }
+    return next - list;
 }
 
 /* List row y, counted from the top of the padding, of one image at all steps. */
@@ -92,18 +96,15 @@ static void list_row(const convolution *l, const scratch *s, int64_t image, int6
             continue;
         }
         uint32_t *codes = s->codes + (slot + t) * s->capacity, n = 0;
-        const int64_t line = (t * l->batch + image) * l->height + (y - l->pad_y) * l->pool;
-        const uint8_t *row = l->input + line * l->width * l->channels;
+        const int64_t line = l->width * l->channels;
+        const uint8_t *row = l->input + ((t * l->batch + image) * l->height + (y - l->pad_y) * l->pool) * line;
         for (int64_t x = 0; x < l->pad_x; x++) starts[x] = 0;
         for (int64_t x = 0; x < width; x++, row += l->pool * l->channels) {
             const uint32_t base = (uint32_t)((x + l->pad_x) * l->channels);
             starts[x + l->pad_x] = n;
-            if (l->pool == 1) {
-                n += listed(row, l->channels, base, codes + n, 0);
-            } else {
-                summed(l, row, s->sums);
-                n += listed(s->sums, l->channels, base, codes + n, 1);
-            }
+            n += l->pool == 1   ? listed(row, line, l->channels, base, codes + n, 1)
+                 : l->pool == 2 ? listed(row, line, l->channels, base, codes + n, 2)
+                                : listed(row, line, l->channels, base, codes + n, l->pool);
         }
         for (int64_t x = l->pad_x + width; x <= s->padded; x++) starts[x] = n;
     }
@@ -114,27 +115,30 @@ INLINE vec worth(loose weight, float count, const int counts) {
     return counts ? w * count : w;
 }
 
-/* Add what the listed spikes are worth. Two sums in turns, where there are registers, so that neither waits for itself. */
+/* Copy the list of one row of a window, adding `shift` to the numbers. Reads and writes past the end. */
+INLINE uint32_t *copied(uint32_t *to, const uint32_t *from, const uint32_t *end, uint32_t shift) {
+    const int64_t n = end - from;
+    for (int64_t i = 0; i < n; i += COPIED)
+#pragma GCC unroll 8
+        for (int64_t j = i; j < i + COPIED; j += LANES)
+            *(loose_codes *)(to + j) = *(const loose_codes *)(from + j) + shift;
+    return to + n;
+}
+
+/* Add what the listed spikes are worth, some at a time: the end of a loop costs more than additions of zeros. Two sums in
+ * turns, where there are registers, so that neither waits for itself. */
 INLINE void gather(vec *a, vec *b, const uint32_t *code, const uint32_t *end, const float *weight, const float *unit,
                    const int nb, const int counts) {
-    for (; code + 1 < end; code += 2) {
-        const uint32_t i = counts ? code[0] & ((1u << CODE_BITS) - 1) : code[0];
-        const uint32_t j = counts ? code[1] & ((1u << CODE_BITS) - 1) : code[1];
-        const loose *p = (const loose *)(weight + (int64_t)i * (nb * LANES));
-        const loose *q = (const loose *)(weight + (int64_t)j * (nb * LANES));
-        const float f = counts ? unit[code[0] >> CODE_BITS] : 1, g = counts ? unit[code[1] >> CODE_BITS] : 1;
+    for (; code < end; code += TOGETHER)
 #pragma GCC unroll 8
-        for (int k = 0; k < nb; k++) a[k] += worth(p[k], f, counts);
+        for (int i = 0; i < TOGETHER; i++) {
+            const uint32_t place = counts ? code[i] & CODE : code[i];
+            const loose *row = (const loose *)(weight + (int64_t)place * (nb * LANES));
+            const float count = counts ? unit[code[i] >> CODE_BITS] : 1;
+            vec *sum = i % 2 ? b : a;
 #pragma GCC unroll 8
-        for (int k = 0; k < nb; k++) b[k] += worth(q[k], g, counts);
-    }
-    if (code < end) {
-        const uint32_t i = counts ? *code & ((1u << CODE_BITS) - 1) : *code;
-        const loose *p = (const loose *)(weight + (int64_t)i * (nb * LANES));
-        const float f = counts ? unit[*code >> CODE_BITS] : 1;
-#pragma GCC unroll 8
-        for (int k = 0; k < nb; k++) a[k] += worth(p[k], f, counts);
-    }
+            for (int k = 0; k < nb; k++) sum[k] += worth(row[k], count, counts);
+        }
 }
 
 /* One pixel, `nb` vectors of filters from `filter` on, all steps. Returns how many spikes it sent. */
@@ -147,18 +151,20 @@ INLINE int64_t pixel(const convolution *l, const scratch *s, const float *weight
         bias[k] = ((const loose *)(l->bias + filter))[k];
         if (fire) potential[k] = ((const loose *)(v + filter))[k];
     }
-    weight -= x * l->stride_x * l->channels * (nb * LANES);
+    const int64_t first = x * l->stride_x;
     for (int64_t t = 0; t < l->steps; t++) {
         vec a[WIDEST], b[WIDEST];
 #pragma GCC unroll 8
         for (int k = 0; k < nb; k++) a[k] = bias[k], b[k] = (vec){0};
+        uint32_t *end = s->window;
         for (int64_t r = 0; r < l->rows; r++) {
             const int64_t slot = (top + r) % l->rows * l->steps + t;
-            const uint32_t *starts = s->starts + slot * (s->padded + 1) + x * l->stride_x;
-            const uint32_t *codes = s->codes + slot * s->capacity;
-            gather(a, nb < WIDEST ? b : a, codes + starts[0], codes + starts[l->columns],
-                   weight + r * l->columns * l->channels * (nb * LANES), s->unit, nb, counts);
+            const uint32_t *starts = s->starts + slot * (s->padded + 1) + first, *list = s->codes + slot * s->capacity;
+            const int64_t shift = r * l->columns * l->channels - first * l->channels;
+            end = copied(end, list + starts[0], list + starts[l->columns], (uint32_t)shift);
         }
+        for (int i = 0; i < TOGETHER; i++) end[i] = (uint32_t)(l->rows * l->columns * l->channels);
+        gather(a, nb < WIDEST ? b : a, s->window, end, weight, s->unit, nb, counts);
         const int64_t to = (t * l->out_width + x) * l->wide + filter;
 #pragma GCC unroll 8
         for (int k = 0; k < nb; k++) {
@@ -221,7 +227,7 @@ static int64_t run_band(const convolution *l, const scratch *s, int64_t image, i
             while ((LANES << size) > l->wide - filter) size--;
             count += LINE_OF[size][l->pool > 1][l->spikes != NULL](l, s, weight, v, top, filter);
             filter += LANES << size;
-            weight += l->rows * l->columns * l->channels * (LANES << size);
+            weight += (l->rows * l->columns * l->channels + 1) * (LANES << size);
         }
         put_row(l, s, image, y);
     }
@@ -238,10 +244,10 @@ static scratch prepared(const convolution *l) {
     scratch s = {0};
     const int64_t lists = l->rows * l->steps, width = l->width / l->pool, out = l->steps * l->out_width * l->wide;
     s.padded = width + 2 * l->pad_x;
-    s.capacity = width * l->channels + LANES;
+    s.capacity = width * l->channels + COPIED;
     s.starts = allocated(lists * (s.padded + 1) * sizeof(uint32_t));
     s.codes = allocated(lists * s.capacity * sizeof(uint32_t));
-    s.sums = allocated(l->channels);
+    s.window = allocated((l->rows * s.capacity + COPIED) * sizeof(uint32_t));
     s.spikes = allocated(l->spikes ? out : 1);
     s.drive = allocated(l->spikes ? 1 : out * (int64_t)sizeof(float));
     for (int i = 0; i < 256; i++) s.unit[i] = (float)i / (float)(l->pool * l->pool);
@@ -259,7 +265,7 @@ int64_t convolve(const convolution *l) {
             const int64_t band = i % l->bands, rows = l->out_height;
             count += run_band(l, &s, i / l->bands, band * rows / l->bands, (band + 1) * rows / l->bands);
         }
-        free(s.starts), free(s.codes), free(s.sums), free(s.spikes), free(s.drive);
+        free(s.starts), free(s.codes), free(s.window), free(s.spikes), free(s.drive);
     }
     return count;
 }
@@ -300,4 +306,38 @@ int64_t fire(const neurons *l) {
     for (int64_t first = 0; first < l->neurons; first += BLOCK)
         count += fire_block(l, first, l->neurons - first < BLOCK ? l->neurons - first : BLOCK);
     return count;
+}
+
+/* Must match snn/events.py: what is left of pictures of bytes when windows of `pool` by `pool` pixels are averaged. */
+typedef struct {
+    int64_t pictures, height, width, channels, pool, threads;
+    const uint8_t *spikes; /* [pictures, height, width, channels] */
+    float *values;         /* [pictures, height / pool, width / pool, channels] */
+} averages;
+
+static void average_some(const averages *l, const uint8_t *corner, int64_t n, float *values) {
+    uint32_t sums[BLOCK] = {0};
+    for (int64_t y = 0; y < l->pool; y++)
+        for (int64_t x = 0; x < l->pool; x++) {
+            const uint8_t *pixel = corner + (y * l->width + x) * l->channels;
+            for (int64_t c = 0; c < n; c++) sums[c] += pixel[c];
+        }
+    for (int64_t c = 0; c < n; c++) values[c] = (float)sums[c] / (float)(l->pool * l->pool);
+}
+
+void average(const averages *l) {
+    const int64_t height = l->height / l->pool, width = l->width / l->pool;
+#pragma omp parallel for num_threads(l->threads) if (l->threads > 1) schedule(static)
+    for (int64_t i = 0; i < l->pictures * height; i++) {
+        const uint8_t *row = l->spikes + (i / height * l->height + i % height * l->pool) * l->width * l->channels;
+        float *values = l->values + i * width * l->channels;
+        if (l->pool == 1) {
+            for (int64_t j = 0; j < width * l->channels; j++) values[j] = (float)row[j];
+            continue;
+        }
+        for (int64_t x = 0; x < width; x++)
+            for (int64_t c = 0; c < l->channels; c += BLOCK)
+                average_some(l, row + x * l->pool * l->channels + c, l->channels - c < BLOCK ? l->channels - c : BLOCK,
+                             values + x * l->channels + c);
+    }
 }

@@ -6,7 +6,7 @@ On a CPU, in fp32, with a C compiler; everything here computes what torch's laye
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 
@@ -14,13 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn.cells.pooling import window
 from snn.native import compiled
 
-CROWDED = 0.3
+CROWDED = 0.4
 """Share of inputs that spike above which a dense convolution is as fast."""
+
 _LANES = 16  # filters in a vector; must match events.c
 _WIDEST = 128  # filters added up at a time
-_LONGEST_ROW = 2**24  # numbers of the inputs in a row of pixels
+_MOST_NUMBERS = 2**24  # of the inputs in a row of pixels, or in a window
 _LARGEST_POOL = 8
 
 
@@ -44,6 +46,15 @@ class _Neurons(ctypes.Structure):
     )
 
 
+class _Averages(ctypes.Structure):
+    """The arguments of ``average``; must match ``averages`` in events.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("pictures", "height", "width", "channels", "pool", "threads")),
+        *((name, ctypes.c_void_p) for name in ("spikes", "values")),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where nothing compiles."""
@@ -51,6 +62,7 @@ def library() -> ctypes.CDLL | None:
     if kernel is not None:
         for function, structure in ((kernel.convolve, _Convolution), (kernel.fire, _Neurons)):
             function.argtypes, function.restype = [ctypes.POINTER(structure)], ctypes.c_int64
+        kernel.average.argtypes, kernel.average.restype = [ctypes.POINTER(_Averages)], None
     return kernel
 
 
@@ -90,8 +102,16 @@ class Spikes:
 
     def dense(self) -> Tensor:
         """[T * B, C, H, W], channels last in memory, or [T * B, C]; fp32."""
-        values = self.channels_first().flatten(0, 1).float()
-        return values if self.pool == 1 else F.avg_pool2d(values, self.pool)
+        steps, batch, *size, channels = self.data.shape
+        height, width = size or (1, 1)
+        pictures, sides = steps * batch, [side // self.pool for side in size]
+        values = torch.empty(pictures, *sides, channels)
+        kernel = library()
+        assert kernel is not None
+        threads = torch.get_num_threads()
+        call = _Averages(pictures, height, width, channels, self.pool, threads, self.data.data_ptr(), values.data_ptr())
+        kernel.average(call)
+        return values.movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -111,17 +131,22 @@ class Driven:
         return convolved(self.spikes, self.layer)
 
 
-def pooled(spikes: Spikes, size: int) -> Spikes | None:
-    """Behind an average pooling of windows that do not overlap; None where that has no compact form."""
-    possible = spikes.pool == 1 and spikes.data.ndim == 5 and 0 < size <= _LARGEST_POOL
-    covered = possible and min(spikes.data.shape[2:4]) >= size
-    return Spikes(spikes.data, spikes.count, size) if covered else None
+def pooled(spikes: Spikes, layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d) -> Spikes | None:
+    """Behind an average pooling of square windows that do not overlap; None where that has no compact form."""
+    if spikes.data.ndim != 5:
+        return None
+    height, width = (side // spikes.pool for side in spikes.data.shape[2:4])
+    if isinstance(layer, nn.AvgPool2d):
+        size = window(layer)
+    else:
+        size = height if height == width and layer.output_size in (1, (1, 1)) else 0
+    return replace(spikes, pool=spikes.pool * size) if 0 < size <= min(height, width) else None
 
 
 def pays(spikes: Spikes, layer: nn.Module) -> bool:
     """Whether following the spikes is possible, and faster than a dense layer: a matter of sizes and density alone."""
     if isinstance(layer, nn.Linear):
-        fits = spikes.data.ndim == 3 and spikes.data.shape[-1] < _LONGEST_ROW
+        fits = spikes.data.ndim == 3 and spikes.data.shape[-1] < _MOST_NUMBERS
     elif isinstance(layer, nn.Conv2d):
         fits = spikes.data.ndim == 5 and _fits(spikes, layer)
     else:
@@ -134,8 +159,9 @@ def _fits(spikes: Spikes, layer: nn.Conv2d) -> bool:
     if not plain or isinstance(layer.padding, str):
         return False
     width, channels = spikes.data.shape[3:]
-    short = (width // spikes.pool + 2 * int(layer.padding[1])) * channels < _LONGEST_ROW
-    return short and min(_out_size(spikes, layer)) > 0
+    rows, columns = layer.kernel_size
+    longest = max(width // spikes.pool + 2 * int(layer.padding[1]), rows * columns) * channels
+    return longest < _MOST_NUMBERS and spikes.pool <= _LARGEST_POOL and min(_out_size(spikes, layer)) > 0
 
 
 def _out_size(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> tuple[int, int]:
@@ -251,9 +277,9 @@ def _convolve(
 
 
 def _arranged(weight: Tensor) -> Tensor:
-    """weight: [F, C, ...] -> flat, for events.c: [blocks of filters][rows][columns][C][filters of the block]."""
+    """weight: [F, C, ...] -> flat, for events.c: [blocks of filters][rows * columns * C + 1][filters of the block]."""
     rows = weight.movedim(1, -1).reshape(len(weight), -1).T
-    rows = F.pad(rows, (0, -len(weight) % _LANES))
+    rows = F.pad(rows, (0, -len(weight) % _LANES, 0, 1))
     sizes, left = [], rows.shape[1]
     while left:
         sizes.append(min(_WIDEST, _LANES << (left // _LANES).bit_length() - 1))

@@ -12,7 +12,6 @@ from torch import Tensor, fx, nn
 from backbone.anytime import read_out
 from backbone.errors import must
 from snn import events
-from snn.cells.pooling import window
 from snn.counting import Tally
 from snn.events import Driven, Spikes
 from snn.neurons import IntegrateFire, per_neuron
@@ -75,7 +74,7 @@ class Simulation(TimeFolded):
         if self.tally is not None and n.op == "call_module" and n in self.timed:
             name = str(n.target)
             if name in self.tally.fan_out and name not in self.fired:  # a max pool passes spikes on to synapses
-                self.tally.add(name, value.unflatten(0, (self.steps, -1)))
+                self.tally.add(name, _dense(value).unflatten(0, (self.steps, -1)))
         return value
 
     def _compact(self, n: fx.Node) -> Spikes | Driven | Tensor | None:
@@ -88,8 +87,8 @@ class Simulation(TimeFolded):
             return self._fire_compactly(n, module, source)
         if not isinstance(value, Spikes):
             return None
-        if isinstance(module, nn.AvgPool2d):
-            return events.pooled(value, window(module))
+        if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
+            return events.pooled(value, module)
         if not events.pays(value, module):
             return None
         (user, *more), layer = n.users, Driven(value, module)  # type: ignore[arg-type]

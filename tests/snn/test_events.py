@@ -118,10 +118,25 @@ def test_what_has_no_compact_form_is_left_alone():
         assert not pays(some, other)
     assert not pays(some, nn.AdaptiveAvgPool2d(1))
     assert not pays(spikes(4, 2, 6, 6, 8, density=0.9), fine)
-    assert pooled(some, 2) == Spikes(some.data, some.count, 2)
-    assert pooled(some, 0) is None  # no plain windows
-    assert pooled(some, 7) is None  # larger than the picture
-    assert pooled(Spikes(some.data, some.count, 2), 2) is None
+
+
+@pytest.mark.parametrize("pools", [(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)), (nn.AvgPool2d(3), nn.AvgPool2d(2))])
+def test_average_pooling_is_put_off_until_somebody_looks(pools):
+    some = spikes(4, 2, 9, 9, 600)
+    expected, found = some.dense(), some
+    assert torch.equal(expected, some.channels_first().flatten(0, 1).float())
+    for pool in pools:
+        found, expected = pooled(found, pool), pool(expected)
+    torch.testing.assert_close(found.dense(), expected)
+    assert found.data is some.data
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AvgPool2d(3, 2), nn.AvgPool2d(2, padding=1), nn.AvgPool2d((2, 3)), nn.AvgPool2d(7), nn.AdaptiveAvgPool2d(2)],
+)
+def test_other_average_pooling_takes_tensors(pool):
+    assert pooled(spikes(4, 2, 6, 6, 8), pool) is None
 
 
 class Mixed(nn.Module):
