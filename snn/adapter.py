@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from backbone.errors import UserError, must
 from backbone.nets.folding import stage_names, trace
+from backbone.nets.shapes import value_shapes
 from snn.adapter_options import SpikingOptions
 from snn.levels import LevelSearch
 from snn.network import SpikingActivation, SpikingNetwork
@@ -127,18 +128,13 @@ def _replace(graph: fx.GraphModule, in_shape: tuple[int, int, int], options: Spi
     graph.recompile()
 
 
-@torch.no_grad()
 def _channels(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> dict[str, int]:
     """How many channels every activation has, by node name, as one blank image shows."""
-    found: dict[str, int] = {}
+    modules = dict(graph.named_modules())
 
-    class Measure(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
-            if isinstance(module, _MODULES) or (n.op in ("call_function", "call_method") and n.target in _CALLS):
-                found[n.name] = value.shape[1]
-            return value
+    def activation(n: fx.Node) -> bool:
+        if n.op == "call_module":
+            return isinstance(modules[str(n.target)], _MODULES)
+        return n.op in ("call_function", "call_method") and n.target in _CALLS
 
-    Measure(graph).run(torch.zeros(1, *in_shape))
-    return found
+    return {node.name: shape[1] for node, shape in value_shapes(graph, in_shape).items() if activation(node)}

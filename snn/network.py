@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from backbone.nets.shapes import value_shapes
 from backbone.recompute import unchanged_statistics
 from snn.adapter_options import SpikingOptions
 from snn.cells.firing import State, start
@@ -274,22 +275,8 @@ def pieces(steps: int, *lengths: int | None) -> Iterator[tuple[int, int]]:
         first = last
 
 
-@torch.no_grad()
 def largest_values(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> int:
     """How many numbers the two largest neighbouring values of one image and step hold."""
-    sizes: list[int] = []
-
-    class Measure(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            sizes.append(value.numel() if isinstance(value, Tensor) and n.op != "get_attr" else 0)
-            return value
-
-        def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
-            neurons = isinstance(self.submodules[str(target)], TimedNeurons)
-            return args[0].clone() if neurons else super().call_module(target, args, kwargs)
-
-    training = graph.training
-    Measure(graph.eval()).run(torch.zeros(1, *in_shape))
-    graph.train(training)
+    found = value_shapes(graph, in_shape, (TimedNeurons,))
+    sizes = [found[node].numel() if node in found and node.op != "get_attr" else 0 for node in graph.graph.nodes]
     return max(a + b for a, b in zip([0, *sizes], sizes, strict=False))

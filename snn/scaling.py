@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from backbone.nets.shapes import value_shapes
 from snn.timed import TimedNeurons
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -51,31 +52,10 @@ def absorb(graph: fx.GraphModule, thresholds: Mapping[str, Tensor], in_shape: tu
     Returns: the unit [C] of every value, by node name.
     """
     _split_shared_layers(graph)
-    work = _Absorption(graph, thresholds, _shapes(graph, in_shape))
+    work = _Absorption(graph, thresholds, value_shapes(graph, in_shape, (TimedNeurons,)))
     work.run()
     graph.recompile()
     return {node.name: unit for node, unit in work.have.items()}
-
-
-def _shapes(graph: fx.GraphModule, in_shape: tuple[int, ...]) -> dict[fx.Node, torch.Size]:
-    """Shapes of all tensors for one blank image."""
-    found: dict[fx.Node, torch.Size] = {}
-
-    class Shapes(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if isinstance(value, Tensor):
-                found[n] = value.shape
-            return value
-
-        def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
-            timed = isinstance(module := self.submodules[str(target)], TimedNeurons)
-            return module(args[0].unsqueeze(0)).squeeze(0) if timed else super().call_module(target, args, kwargs)
-
-    with torch.no_grad():
-        like = next(graph.parameters())
-        Shapes(graph).run(torch.zeros(1, *in_shape, device=like.device, dtype=like.dtype))
-    return found
 
 
 class _Absorption:
