@@ -41,10 +41,10 @@ def to_benchmark(stream: Stream, look: Callable[[Tensor], Tensor] = unit) -> Any
     supervised = module("avalanche.benchmarks.scenarios.supervised")
     sets: dict[str, list[Any]] = {"train": [], "test": [], "validation": []}
     for index in range(len(stream)):
-        task, label = stream.task(index), index if stream.head.kind == "multi" else 0
+        task, several = stream.task(index), stream.head.kind == "multi"
         for name, split in (("train", task.train), ("test", task.test), ("validation", task.validation)):
             if split is not None:
-                sets[name].append(dataset(split, label, look))
+                sets[name].append(dataset(split, index if several else 0, look, several=several))
     with quiet():
         made = scenarios.benchmark_from_datasets(**{name: found for name, found in sets.items() if found})
         made = supervised.with_classes_timeline(aware.with_task_labels(made))
@@ -56,11 +56,16 @@ def to_benchmark(stream: Stream, look: Callable[[Tensor], Tensor] = unit) -> Any
     return made
 
 
-def dataset(split: Split, task_label: int, look: Callable[[Tensor], Tensor]) -> Dataset[Any]:
-    """A split as an Avalanche data set of (image, label, task label), the labels kept as plain numbers."""
+def dataset(split: Split, task_label: int, look: Callable[[Tensor], Tensor], *, several: bool) -> Dataset[Any]:
+    """A split as an Avalanche data set of (image, label, task label), the labels as plain numbers.
+
+    Where there are several task labels they are a list, because 0.6.0 cannot join data sets with different single
+    numbers; where there is one it stays a number, because ICaRL cannot join it with a list.
+    """
     sets = module("avalanche.benchmarks.utils.classification_dataset")
     ((images, labels),) = split.batches(torch.arange(len(split)), len(split), "cpu")
+    tasks = [task_label] * len(split) if several else task_label
     with quiet():
         return sets._make_taskaware_tensor_classification_dataset(
-            look(images), labels, targets=labels.tolist(), task_labels=task_label
+            look(images), labels, targets=labels.tolist(), task_labels=tasks
         )

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from backbone.data.sets import Split
 from backbone.errors import UserError, must
+from backbone.nets.classifier import Classifier
 from backbone.seeding import derive, seed_everything
 from backbone.training import UNIT_SECONDS
 from continual.avalanche import guard, networks, state
-from continual.avalanche.benchmark import to_benchmark
+from continual.avalanche.benchmark import to_benchmark, unit
 from continual.avalanche.options import AvalancheOptions
 from continual.learner import MASKED, Learner
 from continual.strategy import Setting, Strategy
@@ -31,6 +32,8 @@ from continual.streams import Stream, Task
 
 FIXED = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
 """Values of a recipe that Avalanche's loop has no word for."""
+LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
+"""What images become for strategies that cannot work on bytes."""
 SINGLE = ("DER",)
 """Strategies that fail where an image's task is known."""
 
@@ -93,7 +96,7 @@ class Avalanche(Strategy):
         self.made: Any = None
         self.saved: Mapping[str, Any] = {}
         self.task, self.learned = 0, 0
-        self._generates = setting.path == "GenerativeReplay"
+        self._generates = self.name == "GenerativeReplay"
 
     def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
         self.stream = stream
@@ -142,6 +145,7 @@ class Avalanche(Strategy):
         optimizer = chosen(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra_rate)
         buffer, batch = self.setting.buffer, recipe.batch_size
         given = {"mem_size": buffer, "memory_size": buffer, "batch_size_mem": batch, "sample_size": batch}
+        given |= {"input_size": list(self.setting.in_shape), "subsample": buffer}
         given |= {"patterns_per_exp": max(buffer // self.setting.tasks, 1), **extra}
         chosen_arguments = guard.arguments(self.cls, self.options.arguments, given)
         epochs = recipe.epochs if learner.steps is None else learner.steps
@@ -153,7 +157,6 @@ class Avalanche(Strategy):
             "eval_mb_size": 256,
             "device": learner.device,
             "evaluator": guard.module("avalanche.training.plugins").EvaluationPlugin(),
-            "plugins": [],
         }
         common["criterion"] = nn.CrossEntropyLoss()
         takes = inspect.signature(self.cls.__init__).parameters
@@ -173,14 +176,12 @@ class Avalanche(Strategy):
             parts = {"feature_extractor": networks.Features(classifier), "classifier": classifier.head}
             return classifier, {**parts, "buffer_transform": None, "fixed_memory": True}
         if self.name == "PackNet":  # it puts layers of its own in the place of ours
-            own = networks.Network(copy.deepcopy(classifier), learner.head, learner.precision)
-            own.head = copy.copy(learner.head)
-            own.head.kind = "single"
+            own = networks.Network(copy.deepcopy(classifier), learner.head, self.setting.precision)
             try:
                 return guard.module("avalanche.models.packnet").PackNetModel(own), {}
             except ValueError as error:
                 raise must("--backbone", "one that avalanche:PackNet knows", error, "Use continual.packnet.") from error
-        model = networks.network(classifier, learner.head, learner.precision)
+        model = networks.network(classifier, learner.head, self.setting.precision)
         for entrance in networks.entrances(model):
             entrance.generated = self._generates
         return model, {}
@@ -188,15 +189,13 @@ class Avalanche(Strategy):
     def _experience(self, index: int) -> Any:
         assert self.stream is not None
         if self.benchmark is None:
-            self.benchmark = to_benchmark(self.stream, networks.generated if self._generates else networks.as_they_are)
+            self.benchmark = to_benchmark(self.stream, LOOKS.get(self.name, networks.as_they_are))
         return self.benchmark.train_stream[index]
 
     def learn(self, learner: Course) -> _Watch:
         """Train one task as Avalanche does."""
         watch, made = _Watch(learner.steps), self.made
-        for part in made.model.modules():
-            if isinstance(part, networks.Network):
-                part.task = learner.task
+        networks.enter(made.model, learner.task)
         with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche task", learner.task)):
             experience = self._experience(learner.task)
             state.fresh_iterators(made)
@@ -206,11 +205,15 @@ class Avalanche(Strategy):
             finally:
                 made.plugins.remove(watch)
         self.learned = learner.task + 1
-        if self.name == "PackNet":
-            held = {key.replace("wrappee.", ""): value for key, value in made.model.wrappee.classifier.state_dict().items()}
-            weights = learner.progress.model.state_dict()
-            learner.progress.model.load_state_dict({key: held[key] for key in weights})
+        self._hand_over(learner.progress.model)
         return watch
+
+    def _hand_over(self, classifier: Classifier) -> None:
+        """Give our network the weights, where Avalanche trains a copy of it."""
+        for part in self.made.model.modules():
+            if isinstance(part, networks.Network) and part.classifier is not classifier:
+                named = {key.replace("wrappee.", ""): value for key, value in part.classifier.state_dict().items()}
+                classifier.load_state_dict({key: named[key] for key in classifier.state_dict()})
 
     def enter_task(self, learner: Learner, task: int) -> None:
         self.task = task
@@ -220,13 +223,11 @@ class Avalanche(Strategy):
         if self.name not in ("ICaRL", "PackNet") or not self.learned:
             return None
         model = self.made.model.eval()
-        doors = networks.entrances(model)
-        for door in doors:
-            door.normalised = True
-        tasks = (torch.full((len(images),), self.task, device=images.device),) if self.name == "PackNet" else ()
-        found = model(images, *tasks).float()
-        for door in doors:
-            door.normalised = False
+        networks.enter(model, self.task)
+        with torch.inference_mode(False), torch.no_grad():  # PackNet keeps tensors it makes here, to train with
+            tasks = (torch.full((len(images),), self.task, device=images.device),) if self.name == "PackNet" else ()
+            with networks.normalised(model):
+                found = model(images.clone(), *tasks).float()
         missing = self.setting.outputs - found.shape[1]
         return nn.functional.pad(found, (0, missing), value=MASKED)
 

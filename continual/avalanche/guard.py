@@ -15,9 +15,8 @@ from backbone.errors import UserError, must, nearest
 
 INSTALL = "Install it: pip install --no-deps avalanche-lib==0.6.0, then the rest: pip install 'engram[avalanche]'."
 OURS = frozenset(
-    "self model optimizer criterion train_mb_size train_epochs eval_mb_size device plugins evaluator eval_every "
-    "peval_mode kwargs base_kwargs".split()
-)
+    ("self", "model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device")
+) | {*("plugins", "evaluator", "eval_every", "peval_mode", "kwargs", "base_kwargs")}
 """Arguments of a constructor that are ours to give."""
 
 REFUSED: Mapping[str, str] = {
@@ -46,7 +45,7 @@ REFUSED: Mapping[str, str] = {
 @contextmanager
 def quiet() -> Iterator[None]:
     """Avalanche and what it imports warn of their own deprecations, at import and in every task."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True):  # kept from view: ignoring is not enough, it sets filters of its own
         warnings.simplefilter("ignore")
         yield
 
@@ -68,9 +67,7 @@ def strategies() -> Mapping[str, type]:
     """Avalanche's strategies for classifiers, by name, those that cannot be run here included."""
     found = module("avalanche.training.supervised")
     base = module("avalanche.training.templates.base").BaseTemplate
-    return {
-        name: value for name, value in vars(found).items() if isinstance(value, type) and issubclass(value, base)
-    }
+    return {name: value for name, value in vars(found).items() if isinstance(value, type) and issubclass(value, base)}
 
 
 def strategy(name: str) -> type:

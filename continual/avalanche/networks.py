@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -62,7 +64,7 @@ class Network(nn.Module):
     """Images to logits [N, K], the same for all tasks.
 
     Attributes:
-        task: the one being trained on, for a head that grows.
+        task: the one at hand, where Avalanche does not say: for a head that grows, and within PackNet.
     """
 
     def __init__(self, classifier: Classifier, head: Head, precision: Precision) -> None:
@@ -74,7 +76,7 @@ class Network(nn.Module):
         with autocast(x.device.type, self.precision):
             return self.classifier.forward_normalised(self.entrance(x)).float()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         logits, allowed = self.logits(x), self.head.allowed(self.task)
         return logits if allowed is None else logits.masked_fill(~allowed, OFF)
 
@@ -86,7 +88,7 @@ def _multi_task() -> type[Network]:
     class MultiTaskNetwork(Network, base):
         """Images and task labels [N] to logits [N, K], those of other tasks' outputs switched off."""
 
-        def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Tensor | dict[int, Tensor]:
+        def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Any:
             if task_labels is None:
                 return self.forward_all_tasks(x)
             return self._only(self.logits(x), task_labels)
@@ -110,5 +112,22 @@ def network(classifier: Classifier, head: Head, precision: Precision) -> Network
     return (_multi_task() if head.by_task else Network)(classifier, head, precision)
 
 
-def entrances(model: nn.Module) -> list[Any]:
+def entrances(model: nn.Module) -> list[Entrance]:
     return [part for part in model.modules() if isinstance(part, Entrance)]
+
+
+def enter(model: nn.Module, task: int) -> None:
+    """Say which task's images come next."""
+    for part in model.modules():
+        if isinstance(part, Network):
+            part.task = task
+
+
+@contextmanager
+def normalised(model: nn.Module) -> Iterator[None]:
+    """Images come as our tests have them."""
+    for entrance in entrances(model):
+        entrance.normalised = True
+    yield
+    for entrance in entrances(model):
+        entrance.normalised = False

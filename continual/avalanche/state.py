@@ -1,26 +1,28 @@
 """What one of Avalanche's strategies remembers between tasks, as tensors, numbers, strings and containers of them.
 
-Avalanche pickles whole strategies, which fails with current torch and would run what it reads. Here everything a strategy
-and its plugins hold is written down by what it is, and read into the parts of a strategy made afresh; classes are
-looked up among Avalanche's own, and no constructor is called. Loaders, functions and devices stay the new strategy's.
+Avalanche pickles whole strategies, which fails with current torch and would run what it reads. Here everything that a
+strategy and its plugins hold is written down by what it is, and read into the parts of a strategy made afresh; classes
+are looked up among Avalanche's own, and no constructor is called. Loaders and functions stay the new strategy's.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from types import GeneratorType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from continual.avalanche.guard import module, quiet
 
-PASSING = frozenset(
-    "model optimizer optimized_param_id experience adapted_dataset dataloader mbatch mb_output loss plugins evaluator "
-    "_eval_streams current_eval_stream device _criterion".split()
-)
+PASSING = frozenset(("model", "optimizer", "optimized_param_id", "plugins", "evaluator", "_criterion", "device")) | {
+    *("experience", "adapted_dataset", "dataloader", "mbatch", "mb_output", "loss", "_eval_streams"),
+    "current_eval_stream",
+}
 """Attributes of a strategy that mean nothing between tasks, or are written down by themselves."""
 CONTAINERS: dict[str, type] = {"list": list, "tuple": tuple, "set": set}
 FACTORIES: dict[str, type] = {"dict": dict, "list": list, "set": set}
@@ -67,23 +69,46 @@ def stored(strategy: Any) -> dict[str, Tensor] | None:
         for images, labels in zip(getattr(plugin, "x_memory", ()), getattr(plugin, "y_memory", ()), strict=True):
             numbers = torch.tensor(labels, dtype=torch.long)
             found.append({"images": images.cpu(), "labels": numbers, "tasks": torch.zeros_like(numbers)})
+        if hasattr(plugin, "ext_mem_list_current_index"):  # GSS
+            count = plugin.ext_mem_list_current_index
+            images, numbers = (plugin.ext_mem_list_x[:count] * 255).byte(), plugin.ext_mem_list_y[:count].long()
+            found.append({"images": images.cpu(), "labels": numbers.cpu(), "tasks": torch.zeros_like(numbers).cpu()})
     if not found:
         return None
     return {name: torch.cat([each[name] for each in found]) for name in ("images", "labels", "tasks")}
 
 
 def fresh_iterators(strategy: Any) -> None:
-    """Begin A-GEM's endless pass over its memory anew, so that it follows from the seed of the task at hand."""
+    """Begin endless passes over memories anew (A-GEM, MIR), so that they follow from the seed of the task at hand."""
     for plugin in _plugins(strategy):
         if getattr(plugin, "buffers", None) and hasattr(plugin, "buffer_dliter"):
             loader = module("avalanche.benchmarks.utils.data_loader").GroupBalancedInfiniteDataLoader
             size = plugin.sample_size // len(plugin.buffers)
             plugin.buffer_dataloader = loader(plugin.buffers, batch_size=size, num_workers=0, pin_memory=False)
             plugin.buffer_dliter = iter(plugin.buffer_dataloader)
+        if getattr(plugin, "replay_loader", None) is not None:
+            loader = DataLoader(_cycled(plugin.replay_loader), batch_size=plugin.subsample, shuffle=True)
+            plugin.replay_loader = cycle(loader)
+
+
+def cycle(loader: DataLoader[Any]) -> Generator[Any, None, None]:
+    while True:
+        yield from loader
+
+
+def _cycled(batches: GeneratorType[Any, None, None]) -> Any:
+    """The data set that an endless pass goes over, Avalanche's or ours; None for other generators."""
+    loader = (batches.gi_frame.f_locals if batches.gi_frame else {}).get("loader")
+    return loader.dataset if isinstance(loader, DataLoader) else None
 
 
 def _plugins(strategy: Any) -> list[Any]:
-    return [each for each in strategy.plugins if type(each).__name__ not in ("EvaluationPlugin", "PeriodicEval")]
+    # PackNet of 0.6.0 has a None among its plugins
+    return [
+        each
+        for each in strategy.plugins
+        if each is not None and type(each).__name__ not in ("EvaluationPlugin", "PeriodicEval")
+    ]
 
 
 class _Writer:
@@ -103,8 +128,10 @@ class _Writer:
             return {"is": "tensor", "value": value.detach().clone()}
         if isinstance(value, self.dataset):
             return self._dataset(value)
+        if isinstance(value, torch.device):
+            return {"is": "device", "value": str(value)}
         for name, kind in CONTAINERS.items():
-            if type(value) is kind:
+            if isinstance(value, kind):
                 return {"is": name, "items": [self.write(item) for item in value]}
         if isinstance(value, dict):
             factory = value.default_factory.__name__ if isinstance(value, defaultdict) and value.default_factory else ""
@@ -112,6 +139,10 @@ class _Writer:
         return self._object(value)
 
     def _object(self, value: Any) -> Any:
+        if isinstance(value, GeneratorType) and _cycled(value) is not None:
+            kept, self.sets = self.sets, []  # a part of a memory that is met elsewhere
+            of, self.sets = self.write(_cycled(value)), kept
+            return {"is": "cycle", "of": of}
         if isinstance(value, torch.optim.Optimizer):
             return {"is": "optimizer", "state": copy.deepcopy(value.state_dict())}
         if id(value) in self.met or value is self.strategy or id(value) in self.live:
@@ -160,7 +191,8 @@ class _Writer:
         self.met.add(id(value))
         names = [name for name in value._data_attributes if name not in ("targets", "targets_task_labels")]
         own = {name: torch.stack([torch.as_tensor(each) for each in getattr(value, name)]) for name in names}
-        return {"is": "dataset", **columns, "more": own}
+        one = type(value.targets_task_labels.data).__name__ == "ConstantSequence"
+        return {"is": "dataset", **columns, "more": own, "one": one}
 
 
 class _Reader:
@@ -184,6 +216,12 @@ class _Reader:
 
     def _tensor(self, saved: Any, current: Any) -> Tensor:
         return saved["value"].clone()
+
+    def _device(self, saved: Any, current: Any) -> torch.device:
+        return torch.device(saved["value"])
+
+    def _cycle(self, saved: Any, current: Any) -> Any:
+        return cycle(DataLoader(self.read(saved["of"], None)))  # `fresh_iterators` gives it its batches
 
     def _dict(self, saved: Any, current: Any) -> dict[Any, Any]:
         before = current if isinstance(current, dict) else {}
@@ -230,10 +268,14 @@ class _Reader:
     def _dataset(self, saved: Any, current: Any) -> Any:
         if saved["images"] is None:
             return module("avalanche.benchmarks.utils.utils").concat_datasets([])
-        sets, attributes = "avalanche.benchmarks.utils.classification_dataset", "avalanche.benchmarks.utils.data_attribute"
-        made = module(sets)._make_taskaware_tensor_classification_dataset(
-            saved["images"], saved["labels"], targets=saved["labels"].tolist(), task_labels=saved["tasks"].tolist()
+        sets, attributes = (
+            "avalanche.benchmarks.utils.classification_dataset",
+            "avalanche.benchmarks.utils.data_attribute",
         )
-        kind = module(attributes).TensorDataAttribute
+        labels, tasks = saved["labels"].tolist(), saved["tasks"].tolist()
+        made = module(f"{utils}.classification_dataset")._make_taskaware_tensor_classification_dataset(
+            saved["images"], saved["labels"], targets=labels, task_labels=tasks[0] if saved["one"] else tasks
+        )
+        kind = module(f"{utils}.data_attribute").TensorDataAttribute
         more = [kind(list(value), name=name, use_in_getitem=True) for name, value in saved["more"].items()]
-        return module("avalanche.benchmarks.utils").make_avalanche_dataset(made, data_attributes=more) if more else made
+        return module(utils).make_avalanche_dataset(made, data_attributes=more) if more else made
