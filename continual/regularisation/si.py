@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from continual.regularisation.options import SIOptions
+from continual.regularisation.penalty import lists, trainable
 from continual.strategy import Setting, Strategy, total_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class SI(Strategy):
 
     def __init__(self, options: SIOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
-        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.weights = trainable(model)
         self.anchors = [p.detach().clone() for p in self.weights]
         """theta*."""
         self.contributions = [torch.zeros_like(p) for p in self.anchors]
@@ -55,10 +56,10 @@ class SI(Strategy):
     def after_backward(self, learner: Learner, batch: Batch) -> None:
         followed = len(learner.strategies) > 1 or learner.recipe.clip > 0
         if self.gaps is None or followed:  # others may have moved weights since the last step
-            self.gaps = list(torch._foreach_sub(self.weights, self.anchors))
+            self.gaps = list(lists._foreach_sub(self.weights, self.anchors))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.weights]
         if self.pull is not None:
-            pulled = torch._foreach_addcmul(gradients, self.pull, self.gaps)
+            pulled = lists._foreach_addcmul(gradients, self.pull, self.gaps)
             for weight, gradient in zip(self.weights, pulled, strict=True):
                 weight.grad = gradient
             if self.options.gradient == "task":
@@ -71,26 +72,26 @@ class SI(Strategy):
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch) -> None:
         assert self.gaps is not None
-        gaps = list(torch._foreach_sub(self.weights, self.anchors))
-        torch._foreach_sub_(self.gaps, gaps)
-        torch._foreach_addcmul_(self.contributions, self.gradients, self.gaps)
+        gaps = list(lists._foreach_sub(self.weights, self.anchors))
+        lists._foreach_sub_(self.gaps, gaps)
+        lists._foreach_addcmul_(self.contributions, self.gradients, self.gaps)
         self.gaps, self.gradients = gaps, []
 
     @torch.no_grad()
     def after_task(self, learner: Learner, task: Task) -> None:
-        damped = torch._foreach_pow(torch._foreach_sub(self.weights, self.anchors), 2)
-        torch._foreach_add_(damped, self.options.xi)
-        torch._foreach_addcdiv_(self.importances, self.contributions, damped)
+        damped = lists._foreach_pow(lists._foreach_sub(self.weights, self.anchors), 2)
+        lists._foreach_add_(damped, self.options.xi)
+        lists._foreach_addcdiv_(self.importances, self.contributions, damped)
         if self.options.relu:
-            torch._foreach_clamp_min_(self.importances, 0)
-        torch._foreach_copy_(self.anchors, self.weights)
-        torch._foreach_zero_(self.contributions)
+            lists._foreach_clamp_min_(self.importances, 0)
+        lists._foreach_copy_(self.anchors, self.weights)
+        lists._foreach_zero_(self.contributions)
         self.gaps = None
         self._set_pull()
 
     def _set_pull(self) -> None:
-        active = self.options.c > 0 and any(torch._foreach_norm(self.importances))
-        self.pull = list(torch._foreach_mul(self.importances, 2 * self.options.c)) if active else None
+        active = self.options.c > 0 and any(lists._foreach_norm(self.importances))
+        self.pull = list(lists._foreach_mul(self.importances, 2 * self.options.c)) if active else None
 
     def bytes(self) -> int:
         return super().bytes() + total_bytes([self.pull or [], self.gaps or []])
@@ -105,6 +106,6 @@ class SI(Strategy):
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         for name in ("anchors", "contributions", "importances"):
-            torch._foreach_copy_(getattr(self, name), list(saved[name]))
+            lists._foreach_copy_(getattr(self, name), list(saved[name]))
         self.gaps = None
         self._set_pull()

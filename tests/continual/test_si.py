@@ -202,8 +202,8 @@ def test_forgets_less(learn):
     options = {"scenario": "permuted", "lr": 5e-3, "epochs": 10}
     plain = learn("finetune", **options)
     ours = learn("si", **options, strategies_options={"si.c": 0.5})
-    assert ours.metrics["forgetting"] < plain.metrics["forgetting"] - 0.03
-    assert ours.accuracy > plain.accuracy + 0.02
+    assert ours.metrics["forgetting"] < plain.metrics["forgetting"] - 0.1
+    assert ours.accuracy > plain.accuracy + 0.1
 
 
 @pytest.mark.parametrize("strategies", [("si",), ("si", "ewc")])

@@ -1,0 +1,88 @@
+"""Learning without forgetting: answer new images as before, where the old outputs are concerned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbone.hardware import autocast
+from backbone.nets.classifier import Classifier
+from continual.learner import MASKED
+from continual.regularisation.options import LwFOptions
+from continual.strategy import Setting, Strategy
+
+if TYPE_CHECKING:
+    from backbone.training import Batch
+    from continual.learner import Learner
+    from continual.streams import Task
+
+
+class LwF(Strategy):
+    """Distils the network as it was before the task into the new one, on the task's own images.
+
+    At temperature tau the difference of two answers is the cross-entropy
+
+        D = -tau^2 mean over images of sum_k softmax(z_old / tau)_k log softmax(z / tau)_k
+
+    With a head for each task, k runs over the outputs of one old task, and D is the mean over old tasks; with one head,
+    over the outputs met before, which the new network must prefer to all outputs the head offers it now. At the T-th
+    task the loss is ``L / T + (1 - 1 / T) D``; with a ``strength`` it is ``L + strength D``, D being summed over old
+    tasks' heads.
+
+    Source: Li and Hoiem 2017 (arXiv 1606.09282), equations 2 to 4; the weights 1 / T: van de Ven and Tolias 2018 (arXiv
+    1809.10635), equation 1, whose code scales by tau^2.
+    """
+
+    options: LwFOptions
+    model: Classifier
+
+    def __init__(self, options: LwFOptions, setting: Setting, model: nn.Module) -> None:
+        super().__init__(options, setting, model)
+        assert isinstance(model, Classifier)
+        self.model = model
+        self.teacher: Classifier | None = None
+
+    def before_task(self, learner: Learner, task: Task) -> None:
+        if learner.task > 0:
+            self._teach(self.model.state_dict())
+
+    def _teach(self, weights: Mapping[str, Tensor]) -> None:
+        """Make a network of these weights the teacher."""
+        if self.teacher is None:
+            self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.teacher.load_state_dict(weights)
+
+    def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
+        if self.teacher is None:
+            return loss
+        own = slice(batch.own)
+        with torch.no_grad(), autocast(learner.device, learner.precision):
+            old = self.teacher.forward_normalised(batch.images[own]).float()
+        difference, heads = self._difference(learner, batch.logits[own], old)
+        if self.options.strength is not None:
+            return loss + self.options.strength * heads * difference
+        share = 1 / (learner.task + 1)
+        return share * loss + (1 - share) * difference
+
+    def _difference(self, learner: Learner, new: Tensor, old: Tensor) -> tuple[Tensor, int]:
+        """new, old: [N, K] logits -> D and how many old heads it is a mean over."""
+        tau, head, task = self.options.temperature, learner.head, learner.task
+        if not head.by_task:
+            targets = (old.masked_fill(~head.met[task - 1], MASKED) / tau).softmax(1)
+            return tau**2 * F.cross_entropy(learner.masked(new) / tau, targets), 1
+        offered = head.table[:task]  # [old heads, K]
+        targets = (old[:, None].masked_fill(~offered, MASKED) / tau).softmax(2)
+        answers = (new[:, None].masked_fill(~offered, MASKED) / tau).log_softmax(2)
+        return -(tau**2) * (targets * answers).sum(2).mean(), task
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teacher": None if self.teacher is None else self.teacher.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        if saved["teacher"] is not None:
+            self._teach(saved["teacher"])
