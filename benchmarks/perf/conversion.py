@@ -3,20 +3,23 @@
 Both sides get the same trained weights, the same calibration images (in one batch, so that SpikingJelly's running mean
 of percentiles over batches is the percentile), the 99.9th percentile per channel and neurons that start at half their
 threshold; SpikingJelly folds BatchNorm itself. Accuracies are those of what `snn.convert` does by default, which also
-calibrates, and once (``same-recipe``) of exactly what SpikingJelly does. It runs step by step, as in its tutorial, and
-once more in multi-step mode. The floor is T passes of the analog network, BatchNorm folded.
+calibrates, and once (``same-recipe``) of exactly what SpikingJelly does. Two more of its recipes stand beside: the same
+``per-layer``, and its local threshold balancing (``ltb``), which goes through the images many times in small batches,
+as its thresholds grow a little with each. It runs step by step, as in its tutorial, and once more in multi-step mode.
+The floor is T passes of the analog network, BatchNorm folded.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,8 +42,11 @@ POINTS = (4, 8, 16, 32)
 ROUNDS = 3
 PERCENTILE = 99.9
 CALIBRATION = 200  # torch.quantile, which SpikingJelly uses, takes 2**24 values at once: 512 images of vgg-small
+BALANCING = {"batch": 50, "passes": 25}  # of local threshold balancing: 100 updates, as its thresholds need
 PEER = "SpikingJelly 2.0"
 PEER_BATCH = 250  # where it is fastest on these images; its tutorial takes 50
+
+OTHERS: Mapping[Literal["per-layer", "ltb"], str] = {"per-layer": "per layer", "ltb": "local threshold balancing"}
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,29 @@ class Peer:
     Args:
         model: the trained analog classifier.
         calibration: [N, C, H, W] normalised images.
+        recipe: percentiles per channel or layer, or its local threshold balancing.
 
     Raises:
         UserError: SpikingJelly is not installed.
     """
 
-    def __init__(self, model: Classifier, calibration: Tensor) -> None:
+    def __init__(
+        self,
+        model: Classifier,
+        calibration: Tensor,
+        recipe: Literal["per-channel", "per-layer", "ltb"] = "per-channel",
+    ) -> None:
         ann2snn, self.functional = spikingjelly()
-        recipe = ann2snn.RateCodingRecipe(
-            [calibration], mode=f"{PERCENTILE}%", channel_wise=True, half_threshold=True, fuse_flag=True
-        )
-        with redirect_stderr(io.StringIO()):  # a progress bar over the one batch
-            self.net: nn.Module = ann2snn.Converter(recipe).convert(analog(model)).eval()
+        if recipe == "ltb":
+            batches = [*calibration.split(BALANCING["batch"])] * BALANCING["passes"]
+            made = ann2snn.LocalThresholdBalancingRecipe(batches, fuse_flag=True)
+        else:
+            wise = recipe == "per-channel"
+            made = ann2snn.RateCodingRecipe(
+                [calibration], mode=f"{PERCENTILE}%", channel_wise=wise, half_threshold=True, fuse_flag=True
+            )
+        with redirect_stderr(io.StringIO()):  # a progress bar over the batches
+            self.net: nn.Module = ann2snn.Converter(made).convert(analog(model)).eval()
 
     @torch.inference_mode()
     def logits(self, x: Tensor, steps: int) -> Tensor:
@@ -161,7 +178,7 @@ def compare(case: Case, data: Data) -> list[Row]:
     if validation is None:
         raise RuntimeError("the data are loaded with a validation split")
     with torch.inference_mode():
-        peer = Peer(model, model.normalise(calibration))
+        peer, *others = (Peer(model, model.normalise(calibration), recipe) for recipe in ("per-channel", *OTHERS))
     ours = convert(model, [calibration], len(calibration), steps=STEPS)
     same = convert(
         model,
@@ -175,14 +192,14 @@ def compare(case: Case, data: Data) -> list[Row]:
     label = f"conversion/{case.net}/{data.name}"
     scored = first(validation, case.scored)
     timed = model.normalise(images(first(validation, case.timed)))
-    accuracies = _accuracies(label, model, ours, same, peer, scored)
+    accuracies = _accuracies(label, model, ours, same, [peer, *others], scored)
     return [*accuracies, *_speeds(label, ours, peer, lower(model.backbone), timed)]
 
 
 def _accuracies(
-    label: str, model: Classifier, ours: Classifier, same: Classifier, peer: Peer, scored: Split
+    label: str, model: Classifier, ours: Classifier, same: Classifier, peers: list[Peer], scored: Split
 ) -> list[Row]:
-    theirs = peer_accuracy(peer, model, scored)
+    theirs, *others = (peer_accuracy(peer, model, scored) for peer in peers)
     before = score(model, scored, "cpu")["accuracy"]
     reached, plain = (our_accuracy(net, scored) for net in (ours, same))
 
@@ -202,6 +219,11 @@ def _accuracies(
         *(row(f"T{t}", reached[t], theirs[t], PEER) for t in POINTS),
         row(f"T{last}-same-recipe", plain[last], theirs[last], PEER),
         row(f"T{last}-floor", reached[last], before, "the analog network"),
+        *(
+            row(f"T{t}-{recipe}", reached[t], found[t], f"{PEER}, {meaning}")
+            for (recipe, meaning), found in zip(OTHERS.items(), others, strict=True)
+            for t in POINTS
+        ),
     ]
 
 

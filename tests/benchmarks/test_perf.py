@@ -123,8 +123,12 @@ def test_the_rows_of_one_conversion(digits, model, monkeypatch):
     monkeypatch.setattr(conversion, "CALIBRATION", 50)
     rows = {row.name.removeprefix("conversion/lenet5/digits/"): row for row in conversion.compare(SMALL, digits)}
     accuracies = [*(f"accuracy-T{t}" for t in (4, 8, 16, 32)), "accuracy-T32-same-recipe", "accuracy-T32-floor"]
-    assert list(rows) == [*accuracies, "simulation-T32", "simulation-T32-multi-step", "simulation-T32-floor"]
+    others = [f"accuracy-T{t}-{recipe}" for recipe in ("per-layer", "ltb") for t in (4, 8, 16, 32)]
+    assert list(rows) == [*accuracies, *others, "simulation-T32", "simulation-T32-multi-step", "simulation-T32-floor"]
     assert all(rows[name].unit == "fraction" and 0.5 < rows[name].peer <= 1 for name in accuracies)
+    assert all(
+        0 <= rows[name].peer <= 1 and rows[name].ours == rows[name.rpartition("-")[0]].ours for name in others[4:]
+    )
     assert {rows[name].unit for name in ("simulation-T32", "simulation-T32-multi-step")} == {"images/s"}
     assert rows["simulation-T32-floor"].unit == "s"
     assert not rows["simulation-T32-floor"].higher_is_better
