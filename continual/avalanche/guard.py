@@ -15,8 +15,11 @@ from backbone.errors import UserError, must, nearest
 
 INSTALL = "Install it: pip install --no-deps avalanche-lib==0.6.0, then the rest: pip install 'engram[avalanche]'."
 OURS = frozenset(
-    ("self", "model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device")
-) | {*("plugins", "evaluator", "eval_every", "peval_mode", "kwargs", "base_kwargs")}
+    (
+        *("self", "model", "optimizer", "criterion", "train_mb_size", "train_epochs", "eval_mb_size", "device"),
+        *("plugins", "evaluator", "eval_every", "peval_mode", "kwargs", "base_kwargs"),
+    )
+)
 """Arguments of a constructor that are ours to give."""
 
 REFUSED: Mapping[str, str] = {

@@ -268,10 +268,7 @@ class _Reader:
     def _dataset(self, saved: Any, current: Any) -> Any:
         if saved["images"] is None:
             return module("avalanche.benchmarks.utils.utils").concat_datasets([])
-        sets, attributes = (
-            "avalanche.benchmarks.utils.classification_dataset",
-            "avalanche.benchmarks.utils.data_attribute",
-        )
+        utils = "avalanche.benchmarks.utils"
         labels, tasks = saved["labels"].tolist(), saved["tasks"].tolist()
         made = module(f"{utils}.classification_dataset")._make_taskaware_tensor_classification_dataset(
             saved["images"], saved["labels"], targets=labels, task_labels=tasks[0] if saved["one"] else tasks
