@@ -1,0 +1,1 @@
+"""Strategies that dream of earlier tasks instead of keeping their images."""
