@@ -18,7 +18,9 @@ from snn.cells.pooling import window
 from snn.native import compiled
 
 CROWDED = 0.4
-"""Share of inputs that spike above which a dense convolution is as fast."""
+"""Share of inputs that spike above which a dense layer is as fast."""
+NARROW = 1.75
+"""How many times that it takes where all filters fit one vector: dense convolutions are slow at these."""
 
 _LANES = 16  # filters in a vector; must match events.c
 _WIDEST = 128  # filters added up at a time
@@ -151,7 +153,8 @@ def pays(spikes: Spikes, layer: nn.Module) -> bool:
         fits = spikes.data.ndim == 5 and _fits(spikes, layer)
     else:
         return False
-    return fits and layer.weight.dtype == torch.float32 and spikes.density <= CROWDED
+    limit = CROWDED * (NARROW if len(layer.weight) <= _LANES else 1)
+    return fits and layer.weight.dtype == torch.float32 and spikes.density <= limit
 
 
 def _fits(spikes: Spikes, layer: nn.Conv2d) -> bool:

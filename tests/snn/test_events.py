@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from backbone.nets.blocks import Add, StaticBackbone
-from snn import events
+from snn import events, native
 from snn.balancing import Thresholds
 from snn.conversion import lower, spiking
 from snn.counting import Tally, synapses
@@ -101,6 +101,24 @@ def test_threads_share_images_and_their_rows(threads):
         torch.set_num_threads(before)
     assert torch.equal(found[0].data, expected[0].data)
     assert found[0].count == expected[0].count
+
+
+@torch.no_grad()
+def test_any_processor_and_one_thread_will_do(monkeypatch, tmp_path):
+    script = tmp_path / "plain-cc"
+    script.write_text('#!/bin/sh\ncase "$*" in *fopenmp*|*native*) exit 1;; esac\nexec cc "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    plain = events.library.__wrapped__()
+    monkeypatch.setattr(events, "library", lambda: plain)
+    for name in SHAPES:
+        some, layer = case(name)
+        torch.testing.assert_close(convolved(some, layer), layer(some.dense()), rtol=1e-5, atol=2e-6)
+        v = torch.zeros_like(Driven(some, exactly(layer)).like())
+        together, _ = convolved_and_fired(Driven(some, layer), v.clone(), None)
+        apart, _ = fired(layer(some.dense()).unflatten(0, (5, 2)), v, None)
+        assert some.pool == 3 or torch.equal(together.data, apart.data)
 
 
 def test_what_has_no_compact_form_is_left_alone():
