@@ -24,3 +24,15 @@ class PackNetOptions:
     """Share of the free weights of every layer that a task leaves to the next ones; the last task keeps them all."""
     retrain: Annotated[float, Ge(0), Lt(1)] = 0.33
     """Share of a task's steps that come after the pruning, to make up for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HATOptions:
+    """Hard attention to the task."""
+
+    s_max: Annotated[float, Gt(1)] = 400.0
+    """Steepness of the gates at the end of an epoch and in tests."""
+    c: Annotated[float, Ge(0)] = 0.75
+    """Weight of the share of free units that a task takes."""
+    lr: Annotated[float, Gt(0)] = 0.05
+    """Learning rate of the gates' embeddings."""
