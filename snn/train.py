@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from backbone.contract import Result, Services
@@ -10,9 +12,11 @@ from backbone.errors import must
 from backbone.experiments.beginning import Beginning
 from backbone.experiments.train import Train
 from backbone.nets.classifier import Classifier
+from backbone.training import Trainer
 from snn.configs import curve_steps
 from snn.network import SpikingNetwork
 from snn.survey import Survey
+from snn.temporal import TemporalTrainer
 from snn.train_configs import SpikingTrainConfig
 
 SCORING_FRAMES = 512
@@ -24,6 +28,7 @@ class SpikingTrain(Train):
 
     def __init__(self, config: SpikingTrainConfig, services: Services) -> None:
         super().__init__(config, services)
+        self.config: SpikingTrainConfig = config
         self.neurons = config.neurons()
 
     def begin(self, data: Data) -> Beginning:
@@ -33,6 +38,10 @@ class SpikingTrain(Train):
             raise must("the network for snn.train", "one without neurons so far", "a spiking one", remedy)
         beginning.add("snn.spiking", self.neurons)
         return beginning
+
+    def trainer(self, *args: Any, **more: Any) -> Trainer:
+        share = self.config.tet
+        return Trainer(*args, **more) if share is None else TemporalTrainer(*args, share=share, **more)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test accuracy after every number of steps, spikes and synaptic operations."""

@@ -52,7 +52,7 @@ class Train:
             folder = s.inputs["teacher"] / "model"
             distillation = load_teacher(folder, beginning.model, data, c.distill, c.temperature)
         recipe = Recipe(**{f.name: getattr(c, f.name) for f in fields(Recipe)})
-        trainer = Trainer(
+        trainer = self.trainer(
             beginning.model,
             data.train,
             recipe,
@@ -67,6 +67,10 @@ class Train:
         """The network to train."""
         trained = self.services.inputs["trained"] / "model" if self.config.from_trial is not None else None
         return begin(self.config, data, trained)
+
+    def trainer(self, *args: Any, **more: Any) -> Trainer:
+        """What trains it, from the arguments of `Trainer`."""
+        return Trainer(*args, **more)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
