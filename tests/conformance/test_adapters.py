@@ -55,3 +55,15 @@ def test_a_spiking_training_starts_from_a_quantised_one(bench):
     _, about = load_model(hybrid.folder / "model")
     assert [adapter["name"] for adapter in about["adapters"]] == ["snn.qcfs", "snn.spiking"]
     assert hybrid.metrics["test/accuracy"] > made.metrics["test/accuracy"] - 0.1
+
+
+def test_a_converted_network_is_evaluated_learned_from_and_trained_on(bench):
+    made = bench.run(bench.plan("snn.convert", steps=4))
+    scored = bench.run(bench.plan("backbone.evaluate", from_trial=made.trial))
+    assert scored.metrics["accuracy"] == made.metrics["snn/accuracy"]
+    tuned = bench.run(
+        bench.plan("snn.train", backbone="mlp", from_trial=made.trial, teacher=made.trial, steps=4, epochs=1)
+    )
+    _, about = load_model(tuned.folder / "model")
+    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
+    assert tuned.metrics["test/accuracy"] > made.metrics["snn/accuracy"] - 0.1
