@@ -117,12 +117,17 @@ def tried(net: Any, gates: Mapping[str, Gate], frames: int | None) -> dict[str, 
     shape = (4, *net.in_shape) if frames is None else (4, frames, *net.in_shape)
     images = torch.randn(shape, generator=generator(0, "reach")).to(device)
     net.eval()
+    values = {name: gate.values for name, gate in gates.items()}
+    for gate in gates.values():
+        gate.values = {}  # what an earlier user shut must not hide anything
     found = {name: Reach(_own(name, gates), None) for name, _ in net.named_parameters()}
     for name, module in net.named_modules():
         own = dict(module.named_parameters(recurse=False))
         behind = next((gate for gate in gates if own and _is_behind(gates[gate], own.values(), net, images)), None)
         if behind is not None:
             found |= {f"{name}.{each}": Reach(frozenset({behind}), None) for each in own}
+    for name, gate in gates.items():
+        gate.values = values[name]
     net.train(training)
     return found
 

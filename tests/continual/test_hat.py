@@ -200,7 +200,10 @@ class Branching(nn.Module):
 def test_a_network_that_cannot_be_traced_is_guarded_on_the_side_of_its_outputs():
     net = nn.Module()
     net.backbone = Branching()
-    found = reaches(net.backbone, gates_of(net))
+    gates = gates_of(net)
+    gates["act"].values["earlier"] = torch.zeros(12)
+    found = reaches(net.backbone, gates)
+    assert list(gates["act"].values) == ["earlier"]
     assert found["one.weight"] == found["one.bias"] == Reach(frozenset({"act"}), None)
     assert found["two.weight"] == Reach(None, None)  # called twice, one time before no gate
 
