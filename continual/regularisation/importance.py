@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from backbone.nets.classifier import Classifier
 from continual.regularisation.layers import Calls, Watch, gradients, positions, terms
-from continual.regularisation.penalty import trainable
+from continual.regularisation.penalty import lists, trainable
 
 BATCH = 256
 CHECKED = 4  # images on which a way is compared with the plain loop
 AT_ONCE = 2**22  # values of single images' gradients held
+KEPT = 2**25  # values of layers' inputs held
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(logits [N, K], labels [N]) -> values [V, N] to differentiate and their weights [V, N], without gradients."""
@@ -38,12 +39,13 @@ def importance(
     """
     training = model.training
     model.eval()
-    sums, count, way = [torch.zeros_like(p) for p in trainable(model)], 0, None
+    sums, count, way, some = [torch.zeros_like(p) for p in trainable(model)], 0, None, 1
     for images, labels in batches:
         if way is None:
             way = _way(model, images[:CHECKED], labels[:CHECKED], objective, shape)
-        for total, part in zip(sums, way(model, images, labels, objective, shape), strict=True):
-            total += part
+            some = _room(model, images[:CHECKED])
+        for x, y in zip(images.split(some), labels.split(some), strict=True):
+            lists._foreach_add_(sums, way(model, x, y, objective, shape))
         count += len(images)
     model.train(training)
     return [total / count for total in sums]
@@ -62,6 +64,16 @@ def _way(model: Classifier, images: Tensor, labels: Tensor, objective: Objective
         if all(_close(a, b) for a, b in zip(found, expected, strict=True)):
             return way
     return one_by_one
+
+
+@torch.no_grad()
+def _room(model: Classifier, images: Tensor) -> int:
+    """How many images may be taken at once: convolutions look at every pixel as often as their kernel has places."""
+    with Watch(model) as watch:
+        model.forward_normalised(images)
+        seen = [terms(layer, x) for layer, calls in watch.calls.items() for x in calls.inputs]
+    values = sum(each.numel() for each in seen if each is not None) // len(images)
+    return max(KEPT // max(values, 1), 1)
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

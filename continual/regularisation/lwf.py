@@ -46,6 +46,8 @@ class LwF(Strategy):
         assert isinstance(model, Classifier)
         self.model = model
         self.teacher: Classifier | None = None
+        self.columns: tuple[int, Tensor, Tensor] | None = None
+        """Of a task: the outputs of every head before it, and which places are empty, as `_columns` has them."""
 
     def before_task(self, learner: Learner, task: Task) -> None:
         if learner.task > 0:
@@ -75,9 +77,11 @@ class LwF(Strategy):
         if not head.by_task:
             targets = (old.masked_fill(~head.met[task - 1], MASKED) / tau).softmax(1)
             return tau**2 * F.cross_entropy(learner.masked(new) / tau, targets), 1
-        offered = head.table[:task]  # [old heads, K]
-        targets = (old[:, None].masked_fill(~offered, MASKED) / tau).softmax(2)
-        answers = (new[:, None].masked_fill(~offered, MASKED) / tau).log_softmax(2)
+        if self.columns is None or self.columns[0] != task:
+            self.columns = (task, *_columns(head.table[:task]))
+        _, places, empty = self.columns
+        targets = (old[:, places].masked_fill(empty, MASKED) / tau).softmax(2)
+        answers = (new[:, places].masked_fill(empty, MASKED) / tau).log_softmax(2)
         return -(tau**2) * (targets * answers).sum(2).mean(), task
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,3 +90,10 @@ class LwF(Strategy):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         if saved["teacher"] is not None:
             self._teach(saved["teacher"])
+
+
+def _columns(table: Tensor) -> tuple[Tensor, Tensor]:
+    """table: [heads, K] bool -> the outputs of every head [heads, W], and which of those places stand for none."""
+    width = int(table.sum(1).max())
+    places = table.int().argsort(1, descending=True, stable=True)[:, :width]
+    return places, ~table.gather(1, places)

@@ -76,6 +76,30 @@ def test_the_fast_way_is_the_definition(name, shape, monkeypatch):
     assert used == [3, 3, 2]  # the check on the first images, then each batch
 
 
+def test_layers_that_see_an_image_several_times():
+    """The frames of a recording, folded into the batch, and a layer that is called again."""
+
+    class Again(nn.Module):
+        feature_dim = 64
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, x):
+            return self.linear(self.linear(x.flatten(1)).relu()).relu_()
+
+    frames, labels = images(6, (3, 1, 8, 8))
+    again = classifier("mlp")
+    again.backbone, again.head = Again(), nn.Linear(64, 4)
+    large = nn.functional.interpolate(frames.flatten(0, 1), (28, 28)).unflatten(0, frames.shape[:2])
+    for model, x in ((classifier("lenet5", in_shape=(1, 28, 28)), large), (again, frames[:, 0])):
+        expected = brute_force(model, x, "square", lambda z, v: z.log_softmax(0)[v], lambda z, v: z.softmax(0)[v])
+        way = module._way(model, x[:4], labels[:4], exact, "square")
+        assert way is not one_by_one
+        agree(importance(model, [(x, labels)], exact, "square"), expected, 1e-3)
+
+
 def test_a_network_without_formulas_takes_the_plain_loop():
     class Scaled(nn.Module):
         feature_dim = 6

@@ -30,8 +30,10 @@ def by_hand(new, old, columns_new, columns_old, tau):
 @pytest.mark.parametrize("strength", [None, 0.5])
 @pytest.mark.parametrize("tau", [2.0, 3.0])
 def test_loss_with_a_head_for_each_task(experiment, strength, tau):
+    """Heads of 4, 3 and 3 outputs."""
     options = {"lwf.strength": strength, "lwf.temperature": tau}
     state, learner, batch = at_task(experiment, 2, scenario="task", epochs=1, strategies_options=options)
+    assert [len(outputs) for outputs in state.stream.outputs] == [4, 3, 3]
     strategy, plain = state.strategies[0], learner.objective(batch)
     old = strategy.teacher.forward_normalised(batch.images)
     heads = [list(outputs) for outputs in state.stream.outputs[:2]]
