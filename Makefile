@@ -35,8 +35,11 @@ reproduce: .venv/.core
 .venv/.core: EXTRA =
 .venv/.all: EXTRA = [all]
 .venv/.perf: EXTRA = [perf]
+# Its dependencies are in our extra: those it names itself pull GPL solvers that nothing here needs.
+.venv/.all .venv/.perf: ALONE = avalanche-lib
 .venv/.core .venv/.all .venv/.perf: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e ".$(EXTRA)"
+	$(if $(ALONE),$(INSTALL) --no-deps $(ALONE))
 	touch $@
 
 .venv/bin/python:

@@ -162,12 +162,16 @@ class Avalanche(Strategy):
         takes = inspect.signature(self.cls.__init__).parameters
         common = {name: value for name, value in common.items() if name in takes}  # ICaRL has no model and no criterion
         try:
-            return self.cls(**common, **chosen_arguments)
+            made = self.cls(**common, **chosen_arguments)
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(
                 f"avalanche:{self.name} must be given arguments it can work with; got {self.options.arguments!r}: "
                 f"{error}. Change --strategies.avalanche.arguments."
             ) from error
+        for plugin in made.plugins:
+            if getattr(plugin, "generator_strategy", None) is not None:
+                plugin.generator_strategy.evaluator.loggers = []  # they print
+        return made
 
     def _model(self, learner: Course) -> tuple[nn.Module, dict[str, Any]]:
         """What Avalanche trains, and what else the strategy's constructor wants of it."""
