@@ -95,5 +95,5 @@ class LwF(Strategy):
 def _columns(table: Tensor) -> tuple[Tensor, Tensor]:
     """table: [heads, K] bool -> the outputs of every head [heads, W], and which of those places stand for none."""
     width = int(table.sum(1).max())
-    places = table.int().argsort(1, descending=True, stable=True)[:, :width]
+    places = table.int().argsort(dim=1, descending=True, stable=True)[:, :width]
     return places, ~table.gather(1, places)
