@@ -27,15 +27,15 @@ class LwF(Strategy):
 
     At temperature tau the difference of two answers is the cross-entropy
 
-        D = -tau^2 mean over images of sum_k softmax(z_old / tau)_k log softmax(z / tau)_k
+        D = -s mean over images of sum_k softmax(z_old / tau)_k log softmax(z / tau)_k
 
-    With a head for each task, k runs over the outputs of one old task, and D is the mean over old tasks; with one head,
-    over the outputs met before, which the new network must prefer to all outputs the head offers it now. At the T-th
-    task the loss is ``L / T + (1 - 1 / T) D``; with a ``strength`` it is ``L + strength D``, D being summed over old
-    tasks' heads.
+    with s = tau^2, tau^2 / K for K outputs on offer, or 1, as ``scale`` says. With a head for each task, k runs over
+    the outputs of one old task, and D is the mean over old tasks; with one head, over the outputs met before, which the
+    new network must prefer to all outputs the head offers it now. At the T-th task the loss is
+    ``L / T + (1 - 1 / T) D``; with a ``strength`` it is ``L + strength D``, D being summed over old tasks' heads.
 
     Source: Li and Hoiem 2017 (arXiv 1606.09282), equations 2 to 4; the weights 1 / T: van de Ven and Tolias 2018 (arXiv
-    1809.10635), equation 1, whose code scales by tau^2.
+    1809.10635), whose code then took the mean over outputs where the formula has the sum over k.
     """
 
     options: LwFOptions
@@ -76,13 +76,21 @@ class LwF(Strategy):
         tau, head, task = self.options.temperature, learner.head, learner.task
         if not head.by_task:
             targets = (old.masked_fill(~head.met[task - 1], MASKED) / tau).softmax(1)
-            return tau**2 * F.cross_entropy(learner.masked(new) / tau, targets), 1
+            allowed = head.allowed(task)
+            offered = head.width if allowed is None else allowed.sum()
+            return F.cross_entropy(learner.masked(new) / tau, targets) * self._scale(offered), 1
         if self.columns is None or self.columns[0] != task:
             self.columns = (task, *_columns(head.table[:task]))
         _, places, empty = self.columns
         targets = (old[:, places].masked_fill(empty, MASKED) / tau).softmax(2)
         answers = (new[:, places].masked_fill(empty, MASKED) / tau).log_softmax(2)
-        return -(tau**2) * (targets * answers).sum(2).mean(), task
+        entropies = -(targets * answers).sum(2) * self._scale((~empty).sum(1))
+        return entropies.mean(), task
+
+    def _scale(self, outputs: int | Tensor) -> float | Tensor:
+        if self.options.scale == "none":
+            return 1.0
+        return self.options.temperature**2 / (outputs if self.options.scale == "outputs" else 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"teacher": None if self.teacher is None else self.teacher.state_dict()}

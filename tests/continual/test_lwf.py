@@ -19,25 +19,29 @@ def at_task(experiment, task, **options):
     return state, learner, batch
 
 
-def by_hand(new, old, columns_new, columns_old, tau):
-    """-tau^2 mean sum_k q_k log p_k, q over the old columns and p over the new ones."""
+def by_hand(new, old, columns_new, columns_old, tau, scale="temperature"):
+    """-s mean sum_k q_k log p_k, q over the old columns and p over the new ones."""
     log_p = (new[:, columns_new] / tau).log_softmax(1)
     places = [columns_new.index(k) for k in columns_old]
     q = (old[:, columns_old] / tau).softmax(1)
-    return -(tau**2) * (q * log_p[:, places]).sum(1).mean()
+    s = {"temperature": tau**2, "outputs": tau**2 / len(columns_new), "none": 1.0}[scale]
+    return -s * (q * log_p[:, places]).sum(1).mean()
+
+
+SCALES = ("temperature", "outputs", "none")
 
 
 @pytest.mark.parametrize("strength", [None, 0.5])
-@pytest.mark.parametrize("tau", [2.0, 3.0])
-def test_loss_with_a_head_for_each_task(experiment, strength, tau):
+@pytest.mark.parametrize("scale", SCALES)
+def test_loss_with_a_head_for_each_task(experiment, strength, scale, tau=3.0):
     """Heads of 4, 3 and 3 outputs."""
-    options = {"lwf.strength": strength, "lwf.temperature": tau}
+    options = {"lwf.strength": strength, "lwf.temperature": tau, "lwf.scale": scale}
     state, learner, batch = at_task(experiment, 2, scenario="task", epochs=1, strategies_options=options)
     assert [len(outputs) for outputs in state.stream.outputs] == [4, 3, 3]
     strategy, plain = state.strategies[0], learner.objective(batch)
     old = strategy.teacher.forward_normalised(batch.images)
     heads = [list(outputs) for outputs in state.stream.outputs[:2]]
-    each = [by_hand(batch.logits, old, head, head, tau) for head in heads]
+    each = [by_hand(batch.logits, old, head, head, tau, scale) for head in heads]
     found = strategy.loss(learner, batch, plain)
     if strength is None:
         expected = plain / 3 + (1 - 1 / 3) * (each[0] + each[1]) / 2
@@ -47,14 +51,17 @@ def test_loss_with_a_head_for_each_task(experiment, strength, tau):
 
 
 @pytest.mark.parametrize(("scenario", "head"), [("class", "single"), ("class", "growing"), ("domain", "single")])
-def test_loss_with_one_head(experiment, scenario, head):
+@pytest.mark.parametrize("scale", SCALES)
+def test_loss_with_one_head(experiment, scenario, head, scale):
     """Targets over the outputs met before; the network chooses among all it is offered, so that new ones get none."""
-    state, learner, batch = at_task(experiment, 2, scenario=scenario, head=head, epochs=1)
+    state, learner, batch = at_task(
+        experiment, 2, scenario=scenario, head=head, epochs=1, strategies_options={"lwf.scale": scale}
+    )
     strategy, plain = state.strategies[0], learner.objective(batch)
     old = strategy.teacher.forward_normalised(batch.images)
     met = sorted({k for outputs in state.stream.outputs[:2] for k in outputs})
     offered = sorted({*met, *state.stream.outputs[2]}) if head == "growing" else list(range(state.stream.width))
-    expected = plain / 3 + (1 - 1 / 3) * by_hand(batch.logits, old, offered, met, 2.0)
+    expected = plain / 3 + (1 - 1 / 3) * by_hand(batch.logits, old, offered, met, 2.0, scale)
     assert torch.allclose(strategy.loss(learner, batch, plain), expected, rtol=1e-5)
 
 
