@@ -1,0 +1,202 @@
+"""Seconds per iteration of continual learning: against a bare loop, against Avalanche, and against the number of tasks.
+
+The network is 784-400-400-10, batches are 128, Adam 1e-3, on two digits of MNIST per task (random images of its shape
+where ``ENGRAM_DATA`` has none: the time does not depend on them). Everything is timed in the second task, where
+penalties pull and buffers are full. The bare loop is what one writes by hand for this very work: bytes in memory, a
+batch is an index select, fused Adam. Avalanche gets its fastest sensible settings: tensors in memory, no worker, no
+metrics, no logger, fused Adam; only its inner loop is timed, neither loaders nor what follows a task.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backbone.contract import Scalar
+from backbone.data.load import Data, load
+from backbone.data.sets import MemorySplit
+from backbone.errors import UserError
+from backbone.hardware import suit_threads
+from benchmarks.perf.harness import Row, interleaved
+from continual.avalanche import guard
+from continual.avalanche.benchmark import to_benchmark
+from continual.configs import StreamConfig
+from continual.learner import Learner
+from continual.stream import StreamExperiment
+from continual.streams import Stream
+
+ROUNDS = 15
+BATCH, LR, BUFFER, UNITS = 128, 1e-3, 500, 400
+THREADS = torch.get_num_threads()
+OPTIONS: dict[str, dict[str, Scalar]] = {"si": {"si.c": 0.1}, "ewc": {"ewc.strength": 100.0, "ewc.samples": 128}}
+STRATEGIES = ("finetune", "si", "ewc", "er")
+PEERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "finetune": ("Naive", {}),
+    "ewc": ("EWC", {"ewc_lambda": 50.0}),
+    "er": ("Replay", {"mem_size": BUFFER}),
+}
+SOME = 12_800
+"""Images in all; an epoch of one of five tasks has some 20 steps."""
+MANY = 100
+FEW = 1280
+"""Images in each of many tasks."""
+
+
+class _Services:
+    """Nowhere to write to."""
+
+    device, download, inputs = "cpu", False, {}
+    trial_dir = data_root = Path()
+
+    def log(self, step: int, metrics: Any) -> None: ...
+    def progress(self, done: float, total: float, text: str = "") -> None: ...
+    def provenance(self, **facts: Any) -> None: ...
+    def table(self, title: str, rows: Any) -> None: ...
+
+
+def _data() -> Data:
+    try:
+        data = load("mnist", {}, root=Path(os.environ.get("ENGRAM_DATA", "data")), validation=0.0)
+    except UserError:
+        return _random(SOME)
+    return replace(data, train=data.train.select(torch.arange(SOME)))
+
+
+def _random(count: int) -> Data:
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8, generator=drawn)
+    split = MemorySplit(images, torch.arange(count) % 10)
+    names = tuple(map(str, range(10)))
+    mean, std = torch.tensor([0.5]), torch.tensor([0.29])
+    return Data("random", split, None, split.select(torch.arange(100)), names, (1, 28, 28), mean, std, "none")
+
+
+def _config(strategy: str, iterations: int = 20, **options: Any) -> StreamConfig:
+    return StreamConfig(
+        strategies=(f"continual.{strategy}",),
+        strategies_options=OPTIONS.get(strategy, {}),
+        iterations=iterations,
+        batch_size=BATCH,
+        lr=LR,
+        buffer=BUFFER,
+        backbone_options={"units": UNITS},
+        **options,
+    )
+
+
+def _at_task(config: StreamConfig, data: Data, task: int) -> Learner:
+    """A learner at the beginning of a task (the first is 1), to be trained for as long as one likes."""
+    torch.manual_seed(0)
+    ours = StreamExperiment(config, _Services())
+    stream = Stream(config, data, "cpu")
+    state = ours._beginning(stream, ours._model(stream))
+    ours._before(state)
+    while state.learner.task < task - 1:
+        ours.step(state)
+    state.learner.total_steps = 10**9
+    return state.learner
+
+
+def _epoch(learner: Learner) -> Callable[[], object]:
+    return lambda: learner.advance(math.inf)
+
+
+def _bare(data: Data) -> tuple[Callable[[], object], int]:
+    """One epoch on the images of the second task, and its steps."""
+    split = Stream(_config("finetune"), data, "cpu").task(1).train
+    assert isinstance(split, MemorySplit)
+    images, labels = split.images, split.labels
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, UNITS), nn.ReLU(), nn.Linear(UNITS, UNITS), nn.ReLU())
+    net.append(nn.Linear(UNITS, 10))
+    optimizer = torch.optim.Adam(net.parameters(), LR, fused=True)
+    scale, shift = 1 / (255 * data.std[0].item()), data.mean[0].item() / data.std[0].item()
+    steps = len(labels) // BATCH
+
+    def epoch() -> None:
+        order = torch.randperm(len(labels))[: steps * BATCH]
+        for chosen in order.split(BATCH):
+            x = images.index_select(0, chosen).float() * scale - shift
+            F.cross_entropy(net(x), labels.index_select(0, chosen)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return epoch, steps
+
+
+def _avalanche(name: str, arguments: dict[str, Any], data: Data) -> tuple[Callable[[], object], int]:
+    """One epoch on the second task with Avalanche's inner loop, and its steps; the first task is behind it."""
+    stream = Stream(_config("finetune", tasks=5), data, "cpu")
+    benchmark = to_benchmark(stream)
+    torch.manual_seed(0)
+    units = [nn.Flatten(), nn.Linear(784, UNITS), nn.ReLU(), nn.Linear(UNITS, UNITS), nn.ReLU(), nn.Linear(UNITS, 10)]
+    net = nn.Sequential(*units)
+    with guard.quiet():
+        strategy: Any = guard.strategy(name)(
+            model=net,
+            optimizer=torch.optim.Adam(net.parameters(), LR, fused=True),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=BATCH,
+            train_epochs=1,
+            evaluator=guard.module("avalanche.training.plugins").EvaluationPlugin(),
+            **arguments,
+        )
+        strategy.train(benchmark.train_stream[0], eval_streams=[], drop_last=True)
+        strategy.is_training, strategy.experience = True, benchmark.train_stream[1]
+        strategy.model.train()
+        strategy._before_training_exp(drop_last=True)
+    return strategy.training_epoch, len(strategy.dataloader)
+
+
+def _row(name: str, ours: float, peer: float, peer_name: str) -> Row:
+    unit = "s/iteration"
+    return Row(name=name, ours=ours, peer=peer, peer_name=peer_name, unit=unit, higher_is_better=False, n=ROUNDS)
+
+
+def measure() -> list[Row]:
+    try:
+        suit_threads(BATCH * 784)
+        data = _data()
+        rows = [_against_bare(strategy, data) for strategy in STRATEGIES]
+        rows += [_against_avalanche(strategy, data) for strategy in PEERS]
+        return rows + [_against_tasks(strategy, task) for strategy in STRATEGIES for task in (10, MANY)]
+    finally:
+        torch.set_num_threads(THREADS)
+
+
+def _against_bare(strategy: str, data: Data) -> Row:
+    learner = _at_task(_config(strategy), data, 2)
+    bare, steps = _bare(data)
+    ours, peer = interleaved(_epoch(learner), bare, ROUNDS)
+    return _row(f"continual/{strategy}/bare", ours / learner.steps_per_epoch, peer / steps, "a loop written by hand")
+
+
+def _against_avalanche(strategy: str, data: Data) -> Row:
+    name, arguments = PEERS[strategy]
+    learner = _at_task(_config(strategy), data, 2)
+    theirs, steps = _avalanche(name, arguments, data)
+    ours, peer = interleaved(_epoch(learner), theirs, ROUNDS)
+    each = ours / learner.steps_per_epoch, peer / steps
+    return _row(f"continual/{strategy}/avalanche", *each, f"avalanche-lib {name}, no worker")
+
+
+def _against_tasks(strategy: str, task: int) -> Row:
+    """The same work, late in a stream of permuted images and at its beginning; a ratio of 1 is a flat cost."""
+    data = _random(FEW)
+    config = _config(strategy, scenario="permuted", tasks=MANY, iterations=3)
+    early, late = _at_task(config, data, 2), _at_task(config, data, task)
+    ours, peer = interleaved(lambda: _some(late), lambda: _some(early), ROUNDS)
+    steps = 3 * early.steps_per_epoch
+    return _row(f"continual/{strategy}/task-{task}", ours / steps, peer / steps, "itself at the second task")
+
+
+def _some(learner: Learner) -> None:
+    for _ in range(3):
+        learner.advance(math.inf)

@@ -1,0 +1,28 @@
+"""Ours and Avalanche's on the strategies that work there: the same accuracy within noise, over three seeds."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from statistics import mean
+
+import pytest
+
+SEEDS = range(3)
+PAIRS = [
+    # ours, its options, Avalanche's, its arguments, scenario, tolerance
+    ("finetune", {}, "Naive", "", "class", 0.02),
+    ("er", {}, "Replay", "", "class", 0.05),  # its buffer is filled at the end of a task, ours as images come
+    ("ewc", {"ewc.strength": 10.0}, "EWC", "ewc_lambda=5", "task", 0.03),
+    ("lwf", {"lwf.strength": 1.0}, "LwF", "alpha=1,temperature=2", "task", 0.02),
+    ("agem", {}, "AGEM", "", "task", 0.02),
+]
+
+
+@pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
+@pytest.mark.parametrize(("ours", "options", "theirs", "text", "scenario", "tolerance"), PAIRS)
+def test_agreement(learn, ours, options, theirs, text, scenario, tolerance):
+    given = {"avalanche.arguments": text} if text else {}
+    common = {"scenario": scenario, "buffer": 200}
+    here = [learn(ours, strategies_options=options, seed=seed, **common).accuracy for seed in SEEDS]
+    there = [learn(f"avalanche:{theirs}", strategies_options=given, seed=seed, **common).accuracy for seed in SEEDS]
+    assert mean(here) == pytest.approx(mean(there), abs=tolerance)
