@@ -89,6 +89,7 @@ _THREE = (
 _ONE_PASS: dict[str, Scalar] = {
     "dataset": "mnist",
     "backbone.units": 100,
+    "backbone.initialisation": "glorot",
     "normalise": False,
     "epochs": 1,
     "optimizer": "sgd",
@@ -96,7 +97,11 @@ _ONE_PASS: dict[str, Scalar] = {
 
 
 def _one_pass(kind: str, strategy: str, buffer: int, percent: float, lr: float, **own: Scalar) -> Target:
-    """A row of the one-pass tables; the deviations over their ten runs are not known to us for each."""
+    """A row of the one-pass tables; the deviations over their ten runs are not known to us, so the tolerance is ours.
+
+    Seeds of A-GEM differ by 25 points, those of the others by five.
+    """
+    tolerance = 0.06 if strategy == "agem" else 0.02
     split: Mapping[str, Scalar] = {"scenario": "class", "tasks": 5, "class_order": "sorted", "batch_size": 10}
     permuted: Mapping[str, Scalar] = {"scenario": "permuted", "tasks": 20, "batch_size": 128}
     about = "5 tasks of 2 digits, batch 10" if kind == "split" else "20 permutations, batch 128"
@@ -113,11 +118,11 @@ def _one_pass(kind: str, strategy: str, buffer: int, percent: float, lr: float, 
         },
         metric="average_accuracy",
         value=round(percent / 100, 4),
-        tolerance=0.02,
+        tolerance=tolerance,
         seeds=SEEDS,
-        protocol=f"Mammoth: 784-100-100, {about}, one pass, SGD without momentum; tolerance of two points ours",
+        protocol=f"Mammoth: 784-100-100, {about}, one pass, SGD without momentum; tolerance ours",
         source=_BUZZEGA,
-        minutes=0.5 * len(SEEDS),
+        minutes=(0.5 if kind == "split" else 1.5) * len(SEEDS),
     )
 
 

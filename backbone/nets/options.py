@@ -22,6 +22,8 @@ class MLPOptions:
     """Units of every hidden layer, where a protocol says how many; None: 256 times the width."""
     depth: Annotated[int, Ge(1), Le(64)] = 2
     """Hidden layers."""
+    initialisation: Literal["torch", "glorot"] = "torch"
+    """Of the hidden layers. torch: PyTorch's own; glorot: uniform after Glorot and Bengio 2010, without biases."""
     activation: Activation = "relu"
     """Only relu can be converted into spikes."""
     normalisation: Normalisation = "none"

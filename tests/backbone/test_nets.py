@@ -25,6 +25,12 @@ def test_units_are_those_a_protocol_asks_for(backbone):
     assert [layer.out_features for layer in net.tail if isinstance(layer, nn.Linear)] == [100, 100]
 
 
+def test_glorot_spreads_weights_by_both_sides_of_a_layer(backbone):
+    first = next(layer for layer in backbone("mlp", (1, 8, 8), initialisation="glorot").tail if hasattr(layer, "bias"))
+    assert (first.bias == 0).all()
+    assert first.weight.abs().max().item() == pytest.approx((6 / (64 + 256)) ** 0.5, rel=0.01)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(backbone, name, shape):
