@@ -89,7 +89,11 @@ class Registry:
             if colon and not entry.takes_path:
                 raise UserError(f"{what} {base!r} must be given without a path; got {name!r}. Write {base}.")
             return known + colon + path, entry
-        hint = nearest(base, self.names(kind))
+        ends = [known.rpartition(".")[2] for known in offered]
+        usable = [
+            end if ends.count(end) == 1 and "." not in base else known for known, end in zip(offered, ends, strict=True)
+        ]
+        hint = nearest(base, usable)
         lost = "".join(f" Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
         what = SINGULAR[kind]
         raise UserError(f"{what} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
