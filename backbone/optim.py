@@ -75,6 +75,8 @@ class Optimizers:
         params = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in params if p.ndim >= 2]
         rest = [p for p in params if p.ndim < 2]
+        if kind != "muon" and not weight_decay:  # nothing to spare anybody, and one fused call instead of two
+            matrices, rest = params, []
         if kind == "muon":
             head = list(getattr(model, "head", nn.Module()).parameters())
             last = [p for p in matrices if any(p is h for h in head)]
@@ -83,7 +85,8 @@ class Optimizers:
             adamw = torch.optim.AdamW(groups, lr * MUON_REST, (0.9, 0.95), fused=True)
             self.parts: list[torch.optim.Optimizer] = [Muon([{"params": matrices}], lr, momentum, weight_decay), adamw]
         else:
-            groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+            decays = ((matrices, weight_decay), (rest, 0.0))
+            groups = [{"params": held, "weight_decay": decay} for held, decay in decays if held]
             if kind == "adamw":
                 self.parts = [torch.optim.AdamW(groups, lr, (momentum, 0.999), fused=True)]
             else:  # torch's SGD decay is not decoupled: it multiplies the gradient, as the papers that use it do

@@ -30,9 +30,12 @@ class Normalise(nn.Module):
         self.register_buffer("std", std.float().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        unit = 255.0 if x.dtype == torch.uint8 else 1.0
-        scale = 1 / (self.std * unit)
-        return x.float() * scale[:, None, None] - (self.mean / self.std)[:, None, None]
+        whole = x.dtype == torch.uint8
+        scale = (1 / (self.std * (255.0 if whole else 1.0)))[:, None, None]
+        shift = (self.mean / self.std)[:, None, None]
+        if whole:  # the copy is ours to write into
+            return x.float().mul_(scale).sub_(shift)
+        return x.float() * scale - shift
 
 
 class Classifier(nn.Module):
