@@ -73,13 +73,14 @@ def _ewc(strength: float) -> Mapping[str, Scalar]:
 
 
 _KEPT: Mapping[str, Scalar] = {"strategies.er.selection": "balanced", "strategies.er.weighting": "tasks"}
+_LWF: Mapping[str, Scalar] = {"strategies": "lwf", "strategies.lwf.scale": "outputs"}
 _SOFT: Mapping[str, Scalar] = {"strategies": "dgr", "strategies.dgr.targets": "soft", "minutes": 5}
 _THREE = (
     *_three("none", ((85.15, 0.99), (57.33, 1.66), (19.90, 0.02)), _VAN_DE_VEN, strategies="finetune", exact=True),
     *_three("joint", ((99.64, 0.03), (98.41, 0.05), (97.93, 0.04)), _VAN_DE_VEN, strategies="joint"),
     *_three("si", ((99.14, 0.11), (63.77, 1.18), (20.04, 0.08)), _VAN_DE_VEN, (_si(10), _si(50_000), _si(5000))),
     *_three("ewc", ((99.06, 0.15), (63.03, 1.58), (20.64, 0.52)), _THREE_TYPES, (_ewc(1e5), _ewc(1e10), _ewc(1e9))),
-    *_three("lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, strategies="lwf"),
+    *_three("lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, ({}, {}, {"head": "growing"}), **_LWF),
     *_three("dgr", ((99.47, 0.03), (95.74, 0.23), (91.24, 0.33)), _VAN_DE_VEN, strategies="dgr", minutes=5),
     *_three("dgr-distill", ((99.59, 0.03), (96.94, 0.2), (91.84, 0.27)), _VAN_DE_VEN, **_SOFT),
     _split("task", "xdg", (98.74, 0.31), _VAN_DE_VEN, **{"strategies": "xdg", "strategies.xdg.share": 0.9}),

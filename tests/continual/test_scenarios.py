@@ -147,6 +147,10 @@ def test_too_many_tasks(stream, options, said):
         ({"strategies": ("continual.xdg", "continual.er"), "scenario": "task"}, "must not mix xdg"),
         ({"scenario": "blurry", "head": "multi"}, "--head must be another one for --scenario blurry"),
         ({"scenario": "domain", "head": "growing"}, "--head must be single for --scenario domain"),
+        (
+            {"strategies": ("avalanche:Naive",), "reset_optimizer": True},
+            "--reset-optimizer must be left out with avalanche",
+        ),
         ({"strategies": ()}, "--strategies must be at least one; got none."),
     ],
 )
