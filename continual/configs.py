@@ -130,7 +130,7 @@ class StreamConfig(ExperimentConfig):
             found.append(f"--strategies must be different ones; got {got}. Name each once.")
         if c.reset_optimizer and any(name.startswith("avalanche:") for name in c.strategies):
             found.append(
-                "--reset-optimizer must be left out with avalanche:NAME; got on. Avalanche keeps its optimizer: leave it out."
+                "--reset-optimizer must be left out with avalanche:NAME; got on. Avalanche's loop keeps its optimizer."
             )
         isolated = [short(name) for name in c.strategies if facts(name).needs_task]
         replaying = [short(name) for name in c.strategies if facts(name).replays]
