@@ -20,9 +20,6 @@ class QCFSOptions:
     """One learnable threshold for each channel or for each layer."""
     threshold: Annotated[float, Gt(0)] | None = None
     """Every threshold's first value (the paper's is 8); None: what quantises the training images' activations best."""
-    noise: Annotated[float, Ge(0), Le(4)] = 0.0
-    """Uniform noise in training, in levels either way, on what activations quantise: it stands for spikes that come too
-    early or too late in few simulation steps. The first activation, which the image drives evenly, gets none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class ConvertConfig(TrainConfig):
     Give ``--from TRIAL``, or training options: then the network is trained first, as ``backbone.train`` would.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     metrics: ClassVar[tuple[Metric, ...]] = CONVERT_METRICS
 
     from_trial: Annotated[str | None, Flag("from")] = None
@@ -53,8 +53,8 @@ class ConvertConfig(TrainConfig):
     """One threshold for each channel or for each layer."""
     calibration: Calibration = "auto"
     """What is corrected, layer by layer, on the calibration images. bias: the drive of every channel; potential: where
-    every neuron starts; weights: the layers before the neurons, then where these start; auto: potential for ReLUs,
-    none for QCFS activations."""
+    every neuron starts; weights: the layers before the neurons, then where these start; auto: potential for ReLUs;
+    for QCFS activations of L levels weights up to 2 L steps, and none from there on."""
     calibration_images: Annotated[int, Ge(1)] = 1000
     """Training images that thresholds and calibration look at (all of them when there are fewer)."""
     calibration_steps: Annotated[int, Ge(1), Le(4096)] | None = None

@@ -139,15 +139,33 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
         method = correction(graph, how)
         if method != "none":
             net: SpikingBackbone = made.backbone  # type: ignore[assignment]
-            calibrate(net, graph, shared, method, how.fitted_steps)
+            calibrate(net, graph, shared, method, calibration_steps(graph, how))
     return made
 
 
 def correction(graph: fx.GraphModule, how: Conversion) -> Literal["none"] | Correction:
-    """The calibration that ``auto`` stands for: potentials, unless the activations are quantised as neurons do."""
+    """The calibration that ``auto`` stands for: potentials behind ReLUs, weights behind QCFS activations of few steps.
+
+    Neurons repeat QCFS activations of L levels but for spikes that come unevenly. That costs most at L steps, and is
+    over soon after 2 L: then calibration for few steps costs more than it mends, as validation images of CIFAR-10 say.
+    """
     if how.calibration != "auto":
         return how.calibration
-    return "none" if any(isinstance(module, QCFS) for module in graph.modules()) else "potential"
+    levels = quantisation(graph)
+    if not levels:
+        return "potential"
+    return "weights" if how.steps <= 2 * levels else "none"
+
+
+def calibration_steps(graph: fx.GraphModule, how: Conversion) -> int:
+    """The simulation length that calibration aims at: where neurons repeat what they stand for, if there is one."""
+    levels = quantisation(graph)
+    return min(how.steps, levels) if levels and how.calibration_steps is None else how.fitted_steps
+
+
+def quantisation(graph: fx.GraphModule) -> int:
+    """The most levels of any QCFS activation, 0 where there is none."""
+    return max((module.levels for module in graph.modules() if isinstance(module, QCFS)), default=0)
 
 
 def thresholds_of(

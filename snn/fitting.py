@@ -1,40 +1,28 @@
-"""Training the layers in front of one neuron layer so that its spike counts come near the analog activations."""
+"""Training the layers in front of one neuron layer so that its firing rates come near the analog activations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from snn.cells.surrogates import spike
 from snn.neurons import IntegrateFire, per_neuron
-from snn.segments import layer_nodes, prefix, segment
-from snn.spiking import rates
-from snn.timed import TimeFolded
+from snn.segments import ending, layer_nodes, output_nodes, prefix, segment
+from snn.spiking import MEMORY, Simulation, peak_bytes
+from snn.timed import TimeFolded, over_time
 
 EPOCHS = 4
 BATCH = 32
 RATE = 0.02
 """Learning rate of Adam as a share of a layer's root mean square weight, falling to zero linearly."""
+SLOPE = 2.0
+"""Of the surrogate: a triangle that reaches half a threshold either way."""
 BYTES = 2**29
 """Inputs and targets kept in memory; where there are more images than fit, the first ones are used."""
-
-
-class _Count(torch.autograd.Function):
-    """clip(floor(T x + start), 0, T) / T: the rate of neurons driven by a constant x; the floor is passed through."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, start: Tensor, steps: int) -> Tensor:
-        """x: [B, C, ...] in thresholds -> the same shape."""
-        total = x * steps + start
-        ctx.save_for_backward((total >= 0) & (total < steps + 1))
-        return total.floor_().clamp_(0, steps).div_(steps)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
 
 
 def fit_weights(
@@ -42,8 +30,9 @@ def fit_weights(
 ) -> None:
     """Adjust, in place, the convolutions and linear layers between ``layer`` and the neurons before it.
 
-    They get the rates that those neurons really send, and are trained to make the rate that their mean drive gives
-    (`_Count`) the analog activation, in the mean square.
+    They get the very spikes that those neurons send, and are trained through time, with a surrogate for the derivative
+    of a spike, to make the rate of the neurons behind them the analog activation, in the mean square. So they learn
+    what comes too early or too late to count, which a mean rate would not show.
 
     Args:
         spiking: in units of thresholds.
@@ -53,7 +42,7 @@ def fit_weights(
         steps: T.
         fitted: layers that were adjusted for other neurons already and must stay; this one's are added.
 
-    Source: Li et al. 2021 (arXiv 2106.06984), section 4.3, equation 16.
+    Source: Li et al. 2021 (arXiv 2106.06984), section 4.3, equation 16, with spike trains for their mean rates.
     """
     part, sources = segment(spiking, layer)
     part.requires_grad_(False)
@@ -71,14 +60,21 @@ def fit_weights(
     groups = []
     for module in chosen.values():
         rate = RATE * float(module.weight.square().mean()) ** 0.5
-        groups.append({"params": list(module.requires_grad_(True).parameters()), "lr": rate})
-    _descend(part, groups, inputs, targets, lambda drive: _Count.apply(drive, start, steps))
+        groups.append({"params": list(module.requires_grad_().parameters()), "lr": rate})
+
+    def rate_of(places: Tensor) -> Tensor:
+        return _rate(_drive(part, inputs, places, steps), start)
+
+    given = {name: copy.deepcopy(module.state_dict()) for name, module in chosen.items()}
+    before = _error(rate_of, targets)
+    _descend(groups, targets, rate_of)
     part.requires_grad_(False)
+    if _error(rate_of, targets) > before:  # neurons that an image drives may count right as they are
+        for name, module in chosen.items():
+            module.load_state_dict(given[name])
 
 
-def _descend(
-    part: fx.GraphModule, groups: list[dict[str, Any]], inputs: list[Tensor], targets: Tensor, rate: Any
-) -> None:
+def _descend(groups: list[dict[str, Any]], targets: Tensor, rate: Callable[[Tensor], Tensor]) -> None:
     count = len(targets)
     batch = min(BATCH, count)
     total = EPOCHS * (count // batch)
@@ -89,11 +85,40 @@ def _descend(
         for _ in range(EPOCHS):
             for places in torch.randperm(count, generator=order)[: count // batch * batch].split(batch):
                 chosen = places.to(targets.device)
-                loss = (rate(part(*[value[chosen] for value in inputs])) - targets[chosen]).square().mean()
+                loss = (rate(chosen) - targets[chosen]).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+
+
+@torch.no_grad()
+def _error(rate: Callable[[Tensor], Tensor], targets: Tensor) -> float:
+    """The mean square that `_descend` makes small."""
+    parts = torch.arange(len(targets), device=targets.device).split(BATCH)
+    return float(sum((rate(places) - targets[places]).square().sum() for places in parts)) / targets.numel()
+
+
+def _drive(part: fx.GraphModule, inputs: list[Tensor], places: Tensor, steps: int) -> Tensor:
+    """What some of the examples give the neurons behind a segment, [T, B, C, ...]."""
+    if all(value.dtype != torch.uint8 for value in inputs):
+        return over_time(part(*[value[places] for value in inputs]), steps)
+    timed = [
+        value[:, places].float() if value.dtype == torch.uint8 else over_time(value[places], steps) for value in inputs
+    ]
+    folded = [value.flatten(0, 1) for value in timed]
+    folded = [v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 else v for v in folded]
+    return TimeFolded(part, steps, frames=True).run(*folded).unflatten(0, (steps, -1))
+
+
+def _rate(drive: Tensor, start: Tensor) -> Tensor:
+    """The firing rates of integrate-and-fire neurons. drive: [T, B, C, ...] in thresholds -> [B, C, ...]."""
+    v, total = start, torch.zeros_like(drive[0])
+    for x in drive.unbind(0):
+        v = v + x
+        spikes = spike(v - 1, "triangle", SLOPE)
+        v, total = v - spikes, total + spikes
+    return total / len(drive)
 
 
 @torch.no_grad()
@@ -105,19 +130,23 @@ def _examples(
     batches: Iterable[Tensor],
     steps: int,
 ) -> tuple[list[Tensor], Tensor]:
-    """Mean values [N, ...] at the inputs of a segment, and the analog outputs [N, C, ...] of its neurons."""
-    before, end = prefix(spiking, layer), layer_nodes(analog)[layer]
+    """The inputs of a segment, each spikes [T, N, ...] uint8 or values [N, ...], and its neurons' analog outputs."""
+    before, after, end = ending(spiking, sources), prefix(analog, layer), layer_nodes(analog)[layer]
     inputs: list[list[Tensor]] = [[] for _ in sources]
     targets: list[Tensor] = []
-    size = 0
+    size, chunk = 0, 0
     for batch in batches:
-        for found in rates(before, [batch], steps, sources):
-            for kept, source in zip(inputs, sources, strict=True):
-                kept.append(found[source])
-        run = TimeFolded(prefix(analog, layer), 1, frames=False, keep=[end])
-        run.run(batch)
-        targets.append(run.kept[end])
-        size += sum(part.nbytes for part in (targets[-1], *(kept[-1] for kept in inputs)))
+        channels, height, width = batch.shape[1:]
+        chunk = chunk or max(1, MEMORY // (peak_bytes(before, (channels, height, width)) * steps))
+        for images in batch.split(chunk):
+            run = Simulation(before, steps, frames=False)
+            for kept, value, node in zip(inputs, run.run(images), output_nodes(before), strict=True):
+                kept.append(value.unflatten(0, (steps, -1)).to(torch.uint8) if node in run.timed else value)
+            analog_run = TimeFolded(after, 1, frames=False, keep=[end])
+            analog_run.run(images)
+            targets.append(analog_run.kept[end])
+            size += sum(part.nbytes for part in (targets[-1], *(kept[-1] for kept in inputs)))
         if size > BYTES:
             break
-    return [torch.cat(kept) for kept in inputs], torch.cat(targets)
+    joined = [torch.cat(kept, dim=1 if kept[0].dtype == torch.uint8 else 0) for kept in inputs]
+    return joined, torch.cat(targets)

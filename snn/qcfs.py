@@ -20,23 +20,24 @@ CALIBRATION_BATCH = 128
 
 
 class _ClipFloorShift(torch.autograd.Function):
-    """theta clip(floor(x L / theta + shift) / L, 0, 1), with the floor passed straight through in the backward pass."""
+    """theta clip(floor(x L / theta + 1/2) / L, 0, 1), with the floor passed straight through in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, theta: Tensor, levels: int, shift: Tensor | float) -> Tensor:
-        """x: [B, C, ...], theta and shift: broadcastable to it and of its type -> the shape of x."""
-        level = (x * (levels / theta)).add_(shift).floor_()
-        ctx.save_for_backward(x, theta, level)
+    def forward(ctx: Any, x: Tensor, theta: Tensor, levels: int) -> Tensor:
+        """x: [B, C, ...], theta: broadcastable to it and of its type -> the shape of x."""
+        ctx.save_for_backward(x, theta)
         ctx.levels = levels
-        return level.clamp(0, levels).mul_(theta / levels)
+        y = (x * (levels / theta)).add_(0.5).floor_().clamp_(0, levels)
+        return y.mul_(theta / levels)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None, None]:
-        x, theta, level = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, None]:
+        x, theta = ctx.saved_tensors
         (grad,) = grads
+        level = (x * (ctx.levels / theta)).add_(0.5).floor_()
         linear = (level >= 0) & (level < ctx.levels)
         by_theta = torch.where(linear, level / ctx.levels - x / theta, (level >= ctx.levels).to(x.dtype))
-        return grad * linear, (grad * by_theta).sum_to_size(theta.shape), None, None
+        return grad * linear, (grad * by_theta).sum_to_size(theta.shape), None
 
 
 class QCFS(nn.Module):
@@ -47,25 +48,23 @@ class QCFS(nn.Module):
         dh/dtheta = (h - x) / theta there, 0 below, 1 above
 
     An integrate-and-fire neuron of threshold theta, started at theta / 2 and driven by a constant x, gives
-    ``h(x) L / theta`` spikes in L steps: exactly, at any x. Where spikes drive it, though, some come too early or too
-    late to count; a network trained with noise on x has learned to bear that.
+    ``h(x) L / theta`` spikes in L steps: exactly, at any x.
 
     Args:
         channels: thresholds, one per channel (dimension 1 of the input); 1 for one of the whole layer.
         levels: L.
         threshold: first value of theta.
-        noise: in training, uniform noise up to this many levels either way is added to x, under the floor alone.
 
     Shapes: [B, C, ...] -> the same.
 
-    Source: Bu et al. 2022 (arXiv 2303.04347), section 4; noise: Li and Rajendran 2024 (arXiv 2411.17431).
+    Source: Bu et al. 2022 (arXiv 2303.04347), section 4.
     """
 
     leaf = True  # one node in a traced graph
 
-    def __init__(self, channels: int, levels: int, threshold: float = 8.0, noise: float = 0.0) -> None:
+    def __init__(self, channels: int, levels: int, threshold: float = 8.0) -> None:
         super().__init__()
-        self.levels, self.noise = levels, noise
+        self.levels = levels
         self.threshold = nn.Parameter(torch.full((channels,), float(threshold)))
 
     def extra_repr(self) -> str:
@@ -77,10 +76,7 @@ class QCFS(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         theta = self.theta().to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-        shift: Tensor | float = 0.5
-        if self.training and self.noise:
-            shift = torch.empty_like(x).uniform_(0.5 - self.noise, 0.5 + self.noise)
-        return _ClipFloorShift.apply(x, theta, self.levels, shift)  # type: ignore[return-value]
+        return _ClipFloorShift.apply(x, theta, self.levels)  # type: ignore[return-value]
 
 
 class QCFSBackbone(nn.Module):
@@ -176,12 +172,10 @@ def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
         raise must(
             "a network for snn.qcfs", "one with nn.ReLU modules", type(backbone).__name__, "Use --backbone vgg-small."
         )
-    first = next(iter(channels))  # the image drives it evenly, so that its neurons never miscount
     for name, module in list(net.named_modules()):
         if name in channels:
             count = channels[name] if options.per == "channel" else 1
-            noise = 0.0 if name == first else options.noise
-            net.set_submodule(name, QCFS(count, options.levels, options.threshold or 8.0, noise))
+            net.set_submodule(name, QCFS(count, options.levels, options.threshold or 8.0))
         elif isinstance(module, nn.MaxPool2d):
             net.set_submodule(name, _average_pool(name, module))
     return QCFSBackbone(net, options.threshold is None).train(backbone.training)

