@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from backbone.errors import UserError, nearest
+from benchmarks.perf.curves import page
 from benchmarks.perf.harness import Row, machine
 
 OUTPUT = Path("perf.json")
-NOT_SCRIPTS = ("harness", "snn_peers", "__main__")
+NOT_SCRIPTS = ("harness", "snn_peers", "curves", "__main__")
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +42,10 @@ def main(argv: list[str]) -> int:
                 return 2
     OUTPUT.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     console.print(_table(rows))
-    console.print(f"written to {OUTPUT}")
+    drawn = page(rows, ", ".join(f"{name}: {value}" for name, value in machine().items()))
+    if drawn is not None:
+        OUTPUT.with_suffix(".html").write_text(drawn)
+    console.print(f"written to {OUTPUT}" + (" and perf.html" if drawn else ""))
     return 0
 
 

@@ -12,6 +12,7 @@ from backbone.data.load import load
 from backbone.errors import UserError
 from benchmarks.perf import __main__ as command
 from benchmarks.perf import conversion, harness, training
+from benchmarks.perf.curves import charts, page
 
 KEYS = ["name", "ours", "peer", "peer_name", "ratio", "unit", "higher_is_better", "n"]
 SMALL = replace(conversion.WITHOUT_MNIST, epochs=5, timed=8, scored=40)
@@ -66,6 +67,19 @@ def test_scripts_are_run_by_name_and_written(tmp_path, monkeypatch, row, capsys)
     assert command.main(["conversion"]) == 0
     assert '"ratio": 0.5' in (tmp_path / "perf.json").read_text()
     assert "them" in capsys.readouterr().out
+
+
+def test_what_was_measured_at_several_steps_is_drawn(row):
+    rows = [
+        replace(row, name=f"snn/T{steps}/{what}", ours=float(steps))
+        for steps in (4, 8)
+        for what in ("train", "train-checkpointed")
+    ]
+    (chart,) = charts([*rows, replace(row, name="snn/train"), replace(row, name="snn/T4/infer")])
+    assert chart.title == "snn: train" and chart.y_label == row.unit
+    assert [series.name for series in chart.series] == ["ours", row.peer_name, "ours, checkpointed"]
+    assert chart.series[2].points == [(4.0, 4.0), (8.0, 8.0)]
+    assert "<svg" in page(rows, "a machine") and page([row], "a machine") is None
 
 
 def test_both_trainings_see_the_same_number_of_images(digits):
