@@ -24,7 +24,7 @@ from backbone.contract import Scalar
 from backbone.data.load import Data, load
 from backbone.data.sets import MemorySplit
 from backbone.errors import UserError
-from backbone.hardware import suit_threads
+from backbone.hardware import Precision, has_bf16, suit_threads
 from benchmarks.perf.harness import Row, interleaved
 from continual.avalanche import guard
 from continual.avalanche.benchmark import to_benchmark
@@ -165,7 +165,8 @@ def measure() -> list[Row]:
         suit_threads(BATCH * 784)
         data = _data()
         rows = [_against_bare(strategy, data) for strategy in STRATEGIES]
-        rows += [_against_avalanche(strategy, data) for strategy in PEERS]
+        precisions: tuple[Precision, ...] = ("fp32", "bf16") if has_bf16("cpu") else ("fp32",)
+        rows += [_against_avalanche(strategy, data, precision) for strategy in PEERS for precision in precisions]
         return rows + [_against_tasks(strategy, task) for strategy in STRATEGIES for task in (10, MANY)]
     finally:
         torch.set_num_threads(THREADS)
@@ -178,13 +179,15 @@ def _against_bare(strategy: str, data: Data) -> Row:
     return _row(f"continual/{strategy}/bare", ours / learner.steps_per_epoch, peer / steps, "a loop written by hand")
 
 
-def _against_avalanche(strategy: str, data: Data) -> Row:
+def _against_avalanche(strategy: str, data: Data, precision: Precision) -> Row:
+    """Avalanche computes in fp32 whatever ours does: its loop knows no mixed precision."""
     name, arguments = PEERS[strategy]
-    learner = _at_task(_config(strategy), data, 2)
+    learner = _at_task(_config(strategy, precision=precision), data, 2)
     theirs, steps = _avalanche(name, arguments, data)
     ours, peer = interleaved(_epoch(learner), theirs, ROUNDS)
     each = ours / learner.steps_per_epoch, peer / steps
-    return _row(f"continual/{strategy}/avalanche", *each, f"avalanche-lib {name}, no worker")
+    where = "avalanche" if precision == "fp32" else f"avalanche-{precision}"
+    return _row(f"continual/{strategy}/{where}", *each, f"avalanche-lib {name}, fp32, no worker")
 
 
 def _against_tasks(strategy: str, task: int) -> Row:
