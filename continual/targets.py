@@ -157,6 +157,7 @@ def _zenke(name: str, tasks: int, value: float, tolerance: float, minutes: float
             "scenario": "permuted",
             "tasks": tasks,
             "backbone.units": 2000,
+            "backbone.initialisation": "glorot",  # Keras's own, which the code uses
             "normalise": False,
             "epochs": 20,
             "batch_size": 256,
