@@ -64,8 +64,9 @@ class ConvertConfig(TrainConfig):
     pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0
     """Steps simulated beforehand to find the neurons that would send too much, which then stay silent. They come on
     top of --steps; spikes and costs include them."""
-    delay: Annotated[int, Ge(0), Lt(4096)] = 0
-    """Steps the read-out leaves out at the beginning, while the first spikes are on their way."""
+    delay: Annotated[int, Ge(0), Lt(4096)] | None = None
+    """Steps the read-out leaves out at the beginning, while the first spikes are on their way; by default 2, or half of
+    --steps if that is less, for QCFS activations, and 0 for ReLUs."""
     hybrid: str = "none"
     """Keep a front part analog: none, auto (what cannot be converted, and what is before it) or a number N (the first N
     activations)."""
@@ -91,7 +92,7 @@ class ConvertConfig(TrainConfig):
 
     def _conversion_problems(self) -> list[str]:
         found = []
-        if self.delay >= self.steps:
+        if self.delay is not None and self.delay >= self.steps:
             found.append(f"--delay must be less than --steps {self.steps}; got {self.delay}. Simulate longer.")
         if self.hybrid not in ("none", "auto") and not self.hybrid.isdecimal():
             found.append(f"--hybrid must be none, auto or a number of activations; got {self.hybrid}. Use auto.")

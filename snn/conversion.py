@@ -25,6 +25,8 @@ from snn.spiking import SpikingBackbone
 
 FOLD_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest feature: float32 rounding and no more."""
+LEFT_OUT = 2
+"""Steps after which the read-out of a QCFS network begins, unless told otherwise."""
 
 
 @contextmanager
@@ -163,6 +165,13 @@ def calibration_steps(graph: fx.GraphModule, how: Conversion) -> int:
     return min(how.steps, levels) if levels and how.calibration_steps is None else how.fitted_steps
 
 
+def left_out(graph: fx.GraphModule, how: Conversion) -> int:
+    """The steps that the read-out leaves out at the beginning. Chosen for QCFS on validation images of CIFAR-10."""
+    if how.delay is not None:
+        return how.delay
+    return min(LEFT_OUT, how.steps // 2) if quantisation(graph) else 0
+
+
 def quantisation(graph: fx.GraphModule) -> int:
     """The most levels of any QCFS activation, 0 where there is none."""
     return max((module.levels for module in graph.modules() if isinstance(module, QCFS)), default=0)
@@ -209,7 +218,7 @@ def thresholds_of(
 
 def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:
     """A spiking classifier with the preprocessing and head of ``model``, not calibrated."""
-    times = {"start": how.start, "delay": how.delay, "pre_simulation": how.pre_simulation}
+    times = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
     normalise, net = model.normalise, spiking(model.backbone, graph, found, how.steps, **times)  # type: ignore[arg-type]
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 

@@ -35,14 +35,14 @@ class Conversion:
     calibration: Calibration = "auto"
     calibration_steps: int | None = None
     start: float = 0.5
-    delay: int = 0
+    delay: int | None = None
     pre_simulation: int = 0
     hybrid: str = "none"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise must("the number of simulation steps", "at least 1", self.steps, "Use more steps.")
-        if not 0 <= self.delay < self.steps:
+        if self.delay is not None and not 0 <= self.delay < self.steps:
             raise must("the delay", f"less than the {self.steps} steps", self.delay, "Simulate longer.")
 
     @property

@@ -13,7 +13,7 @@ from backbone.checkpoint import save_model
 from backbone.errors import must
 from backbone.nets.classifier import Classifier
 from snn.balancing import Thresholds
-from snn.conversion import lower, spiking
+from snn.conversion import left_out, lower, spiking
 from snn.methods import Conversion
 from snn.spiking import SpikingBackbone
 
@@ -55,8 +55,9 @@ def restore(backbone: nn.Module, options: Mapping[str, Any], saved: Mapping[str,
     found = {
         name: Thresholds(*(saved[f"{_PREFIX}{name}.{kind}"] for kind in ("threshold", "silent"))) for name in names
     }
-    times: dict[str, Any] = {"start": how.start, "delay": how.delay, "pre_simulation": how.pre_simulation}
-    net = spiking(backbone, lower(backbone), found, how.steps, **times)
+    graph = lower(backbone)
+    times: dict[str, Any] = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
+    net = spiking(backbone, graph, found, how.steps, **times)
     for name, neurons in net.neurons().items():  # calibration decides on their shapes
         for buffer in ("start", "current"):
             setattr(neurons, buffer, saved[f"{_PREFIX}{name}.{buffer}"].clone())

@@ -158,7 +158,7 @@ def quantised(levels, theta, exact):
 def test_one_quantised_layer_is_the_spiking_network_at_as_many_steps(levels, exact, images, classifier_of):
     """Powers of two and quarters: no rounding, so equal to the last bit."""
     model = classifier_of(quantised(levels, torch.tensor([0.5, 1.0, 2.0, 4.0]), exact))
-    made = convert(model, [images], len(images), steps=levels, calibration="none")
+    made = convert(model, [images], len(images), steps=levels, calibration="none", delay=0)
     (neurons,) = made.backbone.neurons().values()
     assert neurons.threshold.tolist() == [0.5, 1.0, 2.0, 4.0]
     assert torch.equal(made.backbone(images), model.backbone(images))
@@ -174,6 +174,9 @@ def test_calibration_leaves_neurons_alone_that_count_right(exact, images, classi
     for made in (auto, potential):
         assert all(torch.equal(new, old) for new, old in zip(made.parameters(), plain.parameters(), strict=True))
         assert all((neurons.start == 0.5).all() for neurons in made.neurons().values())
+    assert [made.delay for made in (plain, auto, potential)] == [2, 2, 2]
+    assert convert(model, [images], len(images), steps=2, calibration="none").backbone.delay == 1
+    assert convert(model, [images], len(images), steps=2, calibration="none", delay=0).backbone.delay == 0
 
 
 @given(
@@ -189,7 +192,7 @@ def test_quantised_networks_bring_their_thresholds_and_equal_their_spiking_twin(
         net.body[0][1].threshold.copy_(torch.tensor(theta))
         images = torch.rand(8, 1, 8, 8)
         model = Classifier(net, nn.Linear(144, 2), torch.zeros(1), torch.ones(1))
-        made = convert(model, [images], 8, steps=levels, calibration="none")
+        made = convert(model, [images], 8, steps=levels, calibration="none", delay=0)
         counts = made.backbone.observe(images)[1]["body.0.1"] * levels
         expected = net.stages(images)[0] / torch.tensor(theta).view(-1, 1, 1) * levels
         assert ((counts - expected).abs() > 0.01).float().mean() < 0.002

@@ -190,7 +190,7 @@ def test_every_option_reaches_a_result_and_resumes_exactly(setup, small_chunks, 
     slow = options.get("coding") == "delta"  # after 12 steps its receiver has not seen the bright pixels in full
     assert whole.metrics["snn/accuracy"] > (0.2 if slow else 0.7)
     back = load_model(services.trial_dir / "model")[0].backbone
-    assert (back.delay, back.pre_simulation) == (config.delay, config.pre_simulation)
+    assert (back.delay, back.pre_simulation) == (config.delay or 0, config.pre_simulation)
 
 
 def test_pre_simulated_spikes_and_steps_are_paid_for(setup):
