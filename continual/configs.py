@@ -139,6 +139,33 @@ class StreamConfig(ExperimentConfig):
                 f"--strategies must not mix {isolated[0]}, which works on one task at a time, with replay of others; "
                 f"got {replaying[0]}. Choose one of the two."
             )
+        return [*found, *self._combinations(c)]
+
+    def _combinations(self, c: Self) -> list[str]:
+        """What each strategy does is right, and what they do together is not."""
+        names, found = [short(name) for name in c.strategies], []
+        weighing = [name for name in names if name in ("er-ace", "dgr")]
+        weighing += ["lwf"] if "lwf" in names and self.options_of("lwf").get("strength") is None else []
+        weighing += ["er"] if self.options_of("er").get("weighting") == "tasks" and "er" in names else []
+        if len(weighing) > 1:
+            got = " and ".join(weighing)
+            found.append(
+                f"--strategies must hold one at most that weighs the loss of the task anew; got {got}. "
+                "Use --strategies.lwf.strength, --strategies.er.weighting rows, or one of them."
+            )
+        isolated = [short(name) for name in c.strategies if facts(name).needs_task]
+        if "lwf" in names and isolated:
+            found.append(
+                f"--strategies must not mix lwf with {isolated[0]}, whose gates its teacher lacks; got both. "
+                "Choose one."
+            )
+        if self.options_of("dgr").get("space") == "latent" and len(names) > 1:
+            found.append(
+                "--strategies must leave dgr alone where its space is latent and the network's body stays as it is; "
+                f"got {', '.join(names)}. Use --strategies.dgr.space pixel."
+            )
+        if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online", "blurry"):
+            found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
         return found
 
     def _sizes(self, c: Self) -> list[str]:
@@ -164,10 +191,19 @@ class StreamConfig(ExperimentConfig):
                     f"--strategies must do without task boundaries for --scenario task-free; got {short(name)}. "
                     "Use er, der, derpp or er-ace."
                 )
+        if c.scenario == "task-free":
+            given = {"--reset-optimizer": c.reset_optimizer, "--schedule": c.schedule != "constant"}
+            given["--head prototype"] = c.head == "prototype"
+            found += [
+                f"{flag} must be left out for --scenario task-free, where nobody tells a task's end; got it. "
+                "Leave it out."
+                for flag, is_given in given.items()
+                if is_given
+            ]
         if c.scenario in ("blurry", "task-free") and c.head == "multi":
             found.append(
                 f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; got multi. "
-                "Use single, growing or prototype."
+                "Use single or growing."
             )
         if c.scenario == "domain" and c.head not in ("single", "multi"):
             found.append(

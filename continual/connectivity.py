@@ -43,8 +43,8 @@ def path(learner: Learner, stream: Stream, solutions: Sequence[Weights], points:
     for index, (first, second) in enumerate(pairwise(solutions)):
         for share in torch.linspace(0, 1, points).tolist():
             model.load_state_dict(between(first, second, share))
-            old = [test(learner, stream.task(j).test, j).accuracy for j in range(index + 1)]
-            new = test(learner, stream.task(index + 1).test, index + 1).accuracy
+            old = [test(learner, stream.tests(j), j).accuracy for j in range(index + 1)]
+            new = test(learner, stream.tests(index + 1), index + 1).accuracy
             rows.append({"after": index + 1, "share": share, "earlier": sum(old) / len(old), "next": new})
     model.load_state_dict(kept)
     return rows

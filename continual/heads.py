@@ -48,7 +48,7 @@ class Head:
     def allowed(self, task: int | Tensor) -> Tensor | None:
         """[width] bool for a task being trained on, [N, width] for rows of tasks [N]; None where nothing is off.
 
-        For a growing head the task is the one being trained on, or the last one trained on.
+        For a growing head the task is the one being trained on, or the last one trained on, whichever a row came in.
         """
         if self.kind == "multi":
             return self.table[task] if self.by_task else None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.data.sets import Split
 from backbone.hardware import Precision
@@ -33,6 +34,8 @@ class Learner(Trainer):
         task: the number of the task.
         head: which outputs count for which task.
         tasks: [N] int64, of which task every image of ``train`` is; None: all of them of this one.
+        all_rows: an epoch ends with a shorter batch instead of leaving its images out; one row alone is left out by
+            networks with BatchNorm, which cannot normalise it.
         shuffle: False keeps the order of ``train``, for streams whose order matters.
     """
 
@@ -51,12 +54,17 @@ class Learner(Trainer):
         head: Head,
         tasks: Tensor | None = None,
         shuffle: bool = True,
+        all_rows: bool = False,
         **more: Any,
     ) -> None:
         seeded = replace(recipe, seed=derive(recipe.seed, "task", task))
         super().__init__(model, train, seeded, device, precision, strategies, **more)
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
+        left = len(self.train) % self.batch_size
+        if all_rows and left > (1 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 0):
+            self.steps_per_epoch += 1
+            self.total_steps = self.steps_per_epoch * recipe.epochs
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch) if self.shuffle else torch.arange(len(self.train))
@@ -83,7 +91,7 @@ class Learner(Trainer):
 
     def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Logits with the outputs switched off that the head does not offer now, or to rows of other ``tasks``: [N]."""
-        allowed = self.head.allowed(self.task if tasks is None else tasks)
+        allowed = self.head.allowed(tasks if tasks is not None and self.head.by_task else self.task)
         return logits if allowed is None else logits.masked_fill(~allowed, MASKED)
 
     def losses(self, logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:

@@ -37,10 +37,9 @@ class Matrices:
 
     accuracy: list[list[float]] = field(default_factory=list)
     task_aware: list[list[float]] = field(default_factory=list)
-    loss: list[list[float]] = field(default_factory=list)
 
     def add(self, scores: list[Scores | None]) -> None:
-        for name in ("accuracy", "task_aware", "loss"):
+        for name in ("accuracy", "task_aware"):
             getattr(self, name).append([NAN if each is None else getattr(each, name) for each in scores])
 
 
@@ -76,7 +75,7 @@ class StreamExperiment:
         stream = Stream(c, data, s.device)
         model = self._model(stream)
         state = self._beginning(stream, model)
-        state.matrices.add([test(state.learner, stream.task(j).test, j) for j in range(len(stream))])
+        state.matrices.add([test(state.learner, stream.tests(j), j) for j in range(len(stream))])
         self._before(state)
         return state
 
@@ -150,7 +149,8 @@ class StreamExperiment:
         c, stream = self.config, state.stream
         train, tasks = stream.task(task).train, None
         for strategy in state.strategies:
-            train, tasks = strategy.training_data(stream, stream.task(task))
+            if type(strategy).training_data is not Strategy.training_data:
+                train, tasks = strategy.training_data(stream, stream.task(task))
         if c.reset_optimizer and task:
             state.optimizers = optimizers_for(state.model, self._recipe())
         course = next((each.course for each in state.strategies if each.course is not None), Learner)
@@ -165,6 +165,7 @@ class StreamExperiment:
             head=stream.head,
             tasks=tasks,
             shuffle=stream.shuffle,
+            all_rows=c.scenario in ("online", "task-free"),
             prepare=None,
             optimizers=state.optimizers,
             steps=c.iterations,
@@ -210,7 +211,7 @@ class StreamExperiment:
         state.iterations += learner.progress.step
         state.seconds += learner.progress.seconds + time.perf_counter() - began
         near = range(min(learner.task + 2, len(stream)))  # the next one for the forward transfer
-        scores: list[Scores | None] = [test(learner, stream.task(j).test, j) for j in near]
+        scores: list[Scores | None] = [test(learner, stream.tests(j), j) for j in near]
         state.matrices.add(scores + [None] * (len(stream) - len(scores)))
         row = state.matrices.accuracy[-1][: learner.task + 1]
         self.services.log(state.iterations, {"average_accuracy": math.fsum(row) / len(row)})

@@ -79,6 +79,12 @@ class Stream:
         told = self.config.scenario != "task-free"
         return Task(index, train, self.part(index, "validation"), test, self.outputs[index], told)
 
+    def tests(self, index: int) -> Split:
+        """The test images of one task, without making those to train on."""
+        split = self.part(index, "test")
+        assert split is not None
+        return split
+
     def part(self, index: int, part: Part) -> Split | None:
         """The images of one task; those for training are kept until another task's are asked for."""
         if (index, part) not in self._parts:

@@ -80,9 +80,11 @@ _THREE = (
     *_three("joint", ((99.64, 0.03), (98.41, 0.05), (97.93, 0.04)), _VAN_DE_VEN, strategies="joint"),
     *_three("si", ((99.14, 0.11), (63.77, 1.18), (20.04, 0.08)), _VAN_DE_VEN, (_si(10), _si(50_000), _si(5000))),
     *_three("ewc", ((99.06, 0.15), (63.03, 1.58), (20.64, 0.52)), _THREE_TYPES, (_ewc(1e5), _ewc(1e10), _ewc(1e9))),
-    *_three("lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, ({}, {}, {"head": "growing"}), **_LWF),
+    *_three(
+        "lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, (_LWF, _LWF, {**_LWF, "head": "growing"})
+    ),
     *_three("dgr", ((99.47, 0.03), (95.74, 0.23), (91.24, 0.33)), _VAN_DE_VEN, strategies="dgr", minutes=5),
-    *_three("dgr-distill", ((99.59, 0.03), (96.94, 0.2), (91.84, 0.27)), _VAN_DE_VEN, **_SOFT),
+    *_three("dgr-distill", ((99.59, 0.03), (96.94, 0.2), (91.84, 0.27)), _VAN_DE_VEN, (_SOFT, _SOFT, _SOFT)),
     _split("task", "xdg", (98.74, 0.31), _VAN_DE_VEN, **{"strategies": "xdg", "strategies.xdg.share": 0.9}),
     _split("class", "bi-r", (94.41, 0.2), _THREE_TYPES, strategies="bi-r", minutes=6),
     _split("class", "er", (88.79, 0.2), _THREE_TYPES, **{"strategies": "er", "buffer": 1000, **_KEPT}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from backbone.data.sets import Split
 from backbone.metrics import SCORING_BATCH
@@ -14,14 +13,10 @@ from continual.learner import MASKED, Learner
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions right: ``accuracy`` as the head answers, ``task_aware`` among the outputs of the image's task alone.
-
-    ``loss`` is the mean cross-entropy of the head's answer, nat.
-    """
+    """Fractions right: ``accuracy`` as the head answers, ``task_aware`` among the outputs of the image's task alone."""
 
     accuracy: float
     task_aware: float
-    loss: float
 
 
 @torch.inference_mode()
@@ -32,7 +27,6 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
         learner.enter(task)
     answers, own = head.allowed(task if head.kind == "multi" else learner.task), head.table[task]
     right = torch.zeros(2, dtype=torch.long, device=learner.device)
-    loss = torch.zeros((), dtype=torch.float64, device=learner.device)
     size = max(SCORING_BATCH // (split.frames or 1), 1)
     for images, labels in split.batches(torch.arange(len(split)), size, learner.device):
         x = model.normalise(images)
@@ -44,8 +38,7 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
         answer = scores if answers is None else scores.masked_fill(~answers, MASKED)
         right[0] += (answer.argmax(1) == labels).sum()
         right[1] += (scores.masked_fill(~own, MASKED).argmax(1) == labels).sum()
-        loss += F.cross_entropy(answer, labels, reduction="sum")
     if head.kind == "multi":
         learner.enter(learner.task)
     accuracy, task_aware = (right.double() / len(split)).tolist()
-    return Scores(accuracy, task_aware, loss.item() / len(split))
+    return Scores(accuracy, task_aware)

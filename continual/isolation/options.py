@@ -21,7 +21,7 @@ class PackNetOptions:
     """Prune, freeze, go on."""
 
     prune: Annotated[float, Gt(0), Lt(1)] = 0.75
-    """Share of the free weights of every layer that a task leaves to the next ones; the last task keeps them all."""
+    """Share of the free weights of every layer that a task leaves to those that may follow, the last one too."""
     retrain: Annotated[float, Ge(0), Lt(1)] = 0.33
     """Share of a task's steps that come after the pruning, to make up for it."""
 

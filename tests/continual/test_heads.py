@@ -83,3 +83,28 @@ def test_the_way_between_solutions(learn, resume):
 def test_halfway_is_the_mean():
     first, second = ({"w": torch.tensor([x]), "n": torch.tensor(int(x))} for x in (1.0, 3.0))
     assert between(first, second, 0.25)["w"] == 1.5 and between(first, second, 0.75)["n"] == 3
+
+
+def test_a_prototype_head_leaves_the_training_data_to_the_strategies(learn):
+    ours = learn("joint", scenario="class", head="prototype", epochs=1)
+    assert len(ours.state.learner.train) == len(ours.state.stream.data.train)
+
+
+@pytest.mark.parametrize("strategy", ["er", "derpp", "er-ace"])
+def test_old_rows_are_compared_with_new_classes_as_the_head_grows(experiment, strategy):
+    ours = experiment(strategy, scenario="class", head="growing", epochs=1)
+    state = ours.start()
+    while state.learner.task < 1 or state.learner.progress.step < 2:
+        ours.step(state, 0.0)
+    learner = state.learner
+    logits = torch.zeros(1, 10, requires_grad=True)
+    old = state.stream.outputs[0][0]
+    learner.losses(logits, torch.tensor([old]), torch.tensor([0])).sum().backward()
+    assert (logits.grad[0, list(state.stream.outputs[1])] > 0).all()
+    assert (logits.grad[0, list(state.stream.outputs[2])] == 0).all()
+
+
+def test_a_single_pass_leaves_no_image_out(experiment):
+    ours = experiment("finetune", scenario="online", epochs=None, batch_size=100)
+    learner = ours.start().learner
+    assert learner.total_steps == -(-len(learner.train) // 100)

@@ -151,6 +151,17 @@ def test_too_many_tasks(stream, options, said):
             {"strategies": ("avalanche:Naive",), "reset_optimizer": True},
             "--reset-optimizer must be left out with avalanche",
         ),
+        (
+            {"strategies": ("continual.lwf", "continual.er-ace")},
+            "weighs the loss of the task anew; got er-ace and lwf.",
+        ),
+        ({"strategies": ("continual.lwf", "continual.hat"), "scenario": "task"}, "must not mix lwf with hat"),
+        ({"strategies": ("continual.icarl",), "scenario": "permuted"}, "--scenario must bring new classes for icarl"),
+        ({"scenario": "task-free", "head": "prototype"}, "--head prototype must be left out for --scenario task-free"),
+        (
+            {"scenario": "task-free", "reset_optimizer": True},
+            "--reset-optimizer must be left out for --scenario task-free",
+        ),
         ({"strategies": ()}, "--strategies must be at least one; got none."),
     ],
 )
