@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
+from backbone.contract import Grid
 from benchmarks.numbers import number
 
 WIDTH = 460
@@ -14,19 +13,7 @@ LEFT, TOP, RIGHT, BOTTOM = 66, 12, 14, 46
 MOST_WRITTEN = 12  # columns whose values still fit into their cells
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """What to draw: ``values[row][column]``, nan where there is none."""
-
-    title: str
-    x_label: str
-    y_label: str
-    columns: Sequence[str]
-    rows: Sequence[str]
-    values: Sequence[Sequence[float]]
-
-
-def heat_map(grid: HeatMap, name: str) -> str:
+def heat_map(grid: Grid, name: str) -> str:
     """The grid as one ``<svg>``; ``name`` must be unique in the page and plain (it becomes an id)."""
     columns, rows = len(grid.columns), len(grid.rows)
     width = (WIDTH - LEFT - RIGHT) / max(columns, 1)
@@ -81,7 +68,7 @@ def _said(text: str) -> str:
     return escape(text if len(text) <= 9 else text[:8] + "…")
 
 
-def describe(grid: HeatMap) -> str:
+def describe(grid: Grid) -> str:
     """The grid in words, for those who hear it: its last row."""
     last = ", ".join(f"{name}: {number(value)}" for name, value in zip(grid.columns, grid.values[-1], strict=True))
     return f"{grid.y_label} against {grid.x_label}. {grid.y_label} {grid.rows[-1]}: {last}." if grid.rows else ""

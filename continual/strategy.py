@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from backbone.contract import Row
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from backbone.training import Batch
     from continual.learner import Learner
     from continual.streams import Stream, Task
+
+
+M = TypeVar("M", bound=nn.Module)
+
+lists: Any = torch
+"""torch, whose operations on lists of tensors its stubs leave out; its own optimizers are made of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,16 @@ class Strategy:
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
+
+
+def frozen(module: M) -> M:
+    """A copy that shares nothing with a module, in evaluation mode, and is not trained."""
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters an optimizer moves."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def total_bytes(state: Any) -> int:

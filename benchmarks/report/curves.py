@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.heatmap import HeatMap
+from backbone.contract import Grid
 from benchmarks.records import Record, number
 from benchmarks.svg import Chart, Point, Series
 
@@ -60,17 +60,17 @@ def thin(places: list[float]) -> list[float]:
     return kept if not places or kept[-1] == places[-1] else [*kept, places[-1]]
 
 
-def figures(groups: Mapping[str, list[Record]]) -> list[Chart | HeatMap]:
+def figures(groups: Mapping[str, list[Record]]) -> list[Chart | Grid]:
     """The trials' own figures, each averaged over the seeds of a group; a grid is drawn for every group."""
     names = dict.fromkeys(name for records in groups.values() for record in records for name in _figures(record))
-    found: list[Chart | HeatMap] = []
+    found: list[Chart | Grid] = []
     for name in names:
         chart = _figure(name, groups)
         found += _grids(name, groups) if chart is None else [chart]
     return found
 
 
-def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[HeatMap]:
+def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[Grid]:
     """The grids of one name, each the mean over the seeds of a group whose grids have one shape."""
     found = []
     for group, records in groups.items():
@@ -80,7 +80,7 @@ def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[HeatMap]:
         about, stacked = drawn[0], zip(*(each["values"] for each in drawn), strict=True)
         values = [[_mean(cells) for cells in zip(*rows, strict=True)] for rows in stacked]
         title = f"{about['title']} ({group})" if len(groups) > 1 else about["title"]
-        found.append(HeatMap(title, about["x_label"], about["y_label"], about["columns"], about["rows"], values))
+        found.append(Grid(**{**about, "title": title, "values": values}))
     return found
 
 

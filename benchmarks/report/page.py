@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from backbone.contract import Scalar
+from backbone.contract import Grid, Scalar
 from backbone.errors import UserError
 from backbone.registry import Registry
 from benchmarks.compare import Comparison
 from benchmarks.config import Checker, changed, experiment_config
-from benchmarks.heatmap import HeatMap, heat_map
+from benchmarks.heatmap import heat_map
 from benchmarks.numbers import p_value, seconds, span
 from benchmarks.outcomes import declared
 from benchmarks.records import Record, by_flag
@@ -128,13 +128,13 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
     return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
 
 
-def charts(title: str, anchor: str, drawn: Sequence[Chart | HeatMap]) -> str:
+def charts(title: str, anchor: str, drawn: Sequence[Chart | Grid]) -> str:
     if not drawn:
         return ""
     shown = []
     for index, chart in enumerate(drawn):
         name = f"{anchor}-{index}"
-        grid = isinstance(chart, HeatMap)
+        grid = isinstance(chart, Grid)
         picture = heat_map(chart, name) if grid else line_chart(chart, name) + legend(chart)
         shown.append(f"<figure><figcaption>{escape(chart.title)}</figcaption>{picture}</figure>")
     said = "Lines are means over seeds, bands reach from the lowest to the highest seed."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,11 +19,10 @@ from continual.generative.answers import answers, masks, mismatch
 from continual.generative.options import BIROptions, DGROptions
 from continual.generative.vae import fresh
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, frozen
 from continual.streams import Task
 
 G = TypeVar("G", bound=nn.Module)
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Features:
         handle = head.register_forward_pre_hook(look)
 
 
-class Dreaming(Strategy, Generic[G]):
+class Dreaming(Strategy, ABC, Generic[G]):
     """Every step also trains on as many generated rows as the task has, from the second task on.
 
     They come from copies of the generator and of the network (of its head, in latent space), made when the previous
@@ -86,12 +86,13 @@ class Dreaming(Strategy, Generic[G]):
         self.features = Features()
         self.dream: Dream | None = None
 
+    @abstractmethod
     def _build(self) -> G:
-        raise NotImplementedError
+        """A new generator."""
 
+    @abstractmethod
     def _sample(self, learner: Learner, past: G, rows: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Generated rows, and the task of each where it was chosen."""
-        raise NotImplementedError
 
     def before_forward(self, learner: Learner, batch: Batch) -> None:
         self.dream = None
@@ -144,8 +145,8 @@ class Dreaming(Strategy, Generic[G]):
         return share * losses[:own].mean() + (1 - share) * losses[own:].mean()
 
     def after_task(self, learner: Learner, task: Task) -> None:
-        self.past = _copied(self.generator)
-        self.solver = _copied(self._solver())
+        self.past = frozen(self.generator)
+        self.solver = frozen(self._solver())
 
     def _solver(self) -> nn.Module:
         return self.model.head if self.latent else self.model
@@ -162,11 +163,6 @@ class Dreaming(Strategy, Generic[G]):
         self.generator.load_state_dict(saved["generator"])
         self.optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))  # torch would train on in the saved tensors
         if saved["past"] is not None:
-            self.past, self.solver = _copied(self.generator), _copied(self._solver())
+            self.past, self.solver = frozen(self.generator), frozen(self._solver())
             self.past.load_state_dict(saved["past"])
             self.solver.load_state_dict(saved["solver"])
-
-
-def _copied(module: M) -> M:
-    """A copy that only answers."""
-    return copy.deepcopy(module).eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -21,11 +22,12 @@ FORGET = 0.01
 M = TypeVar("M", bound=nn.Module)
 
 
-class Seeded(nn.Module):
+class Seeded(nn.Module, ABC):
     """Has tensors of its own that need values before the first use."""
 
+    @abstractmethod
     def begin(self, random: torch.Generator) -> None:
-        raise NotImplementedError
+        """Give them their first values."""
 
 
 class Scale(Seeded):

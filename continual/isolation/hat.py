@@ -16,11 +16,8 @@ from continual.isolation.gates import gates_of
 from continual.isolation.options import HATOptions
 from continual.isolation.reach import reaches
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, lists
 from continual.streams import Task
-
-lists: Any = torch
-"""torch, whose operations on lists of tensors its stubs leave out."""
 
 LARGEST = 6.0
 """Embeddings stay within this, where a sigmoid still has a slope."""

@@ -13,11 +13,8 @@ from backbone.contract import Row
 from backbone.training import Batch
 from continual.isolation.options import PackNetOptions
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, lists
 from continual.streams import Task
-
-lists: Any = torch
-"""torch, whose operations on lists of tensors its stubs leave out."""
 
 FREE = 2**15 - 1
 """Owner of a weight no task has kept."""
@@ -132,9 +129,6 @@ class PackNet(Strategy):
         owner = torch.cat([owner.flatten() for owner in self.owner])
         shares = {f"task {task + 1}": (owner == task).double().mean().item() for task in range(self.setting.tasks)}
         return {"packnet": [{**shares, "free": (owner == FREE).double().mean().item()}]}
-
-    def bytes(self) -> int:
-        return sum(owner.numel() * owner.element_size() for owner in self.owner)
 
     def state_dict(self) -> dict[str, Any]:
         return {"owner": self.owner, "pruned": self.pruned}

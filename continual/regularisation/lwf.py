@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from backbone.hardware import autocast
 from backbone.nets.classifier import Classifier
 from continual.learner import MASKED
 from continual.regularisation.options import LwFOptions
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, frozen
 
 if TYPE_CHECKING:
     from backbone.training import Batch
@@ -56,7 +55,7 @@ class LwF(Strategy):
     def _teach(self, weights: Mapping[str, Tensor]) -> None:
         """Make a network of these weights the teacher."""
         if self.teacher is None:
-            self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
+            self.teacher = frozen(self.model)
         self.teacher.load_state_dict(weights)
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, lists, trainable
 
 if TYPE_CHECKING:
     from backbone.training import Batch
     from continual.learner import Learner
-
-lists: Any = torch
-"""torch, whose operations on lists of tensors its stubs leave out."""
 
 
 class Anchored(Strategy):
@@ -57,7 +54,3 @@ class Anchored(Strategy):
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.hold(saved["importances"], saved["anchors"])
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,8 @@ from backbone.training import Batch
 from continual.learner import Learner
 from continual.replay.options import AGEMOptions
 from continual.replay.rehearsal import Rehearsal
-from continual.strategy import Setting
+from continual.strategy import Setting, lists
 from continual.streams import Task
-
-lists: Any = torch  # the foreach functions carry an underscore, yet are what torch's optimizers are made of
 
 
 class AGEM(Rehearsal):

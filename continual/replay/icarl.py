@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,11 +12,12 @@ from torch import Tensor, nn
 from backbone.data.sets import MemorySplit, Split
 from backbone.errors import must
 from backbone.hardware import autocast
+from backbone.nets.prototypes import nearest_mean
 from backbone.training import Batch
 from continual.learner import MASKED, Learner
 from continual.replay.options import ICaRLOptions
 from continual.replay.rehearsal import Rehearsal, features, keep_herded
-from continual.strategy import Setting
+from continual.strategy import Setting, frozen
 from continual.streams import Stream, Task
 
 
@@ -86,7 +86,7 @@ class ICaRL(Rehearsal):
             return None
         means, there = self._means(learner)
         found = F.normalize(learner.progress.model.backbone(images).float(), dim=1)
-        return (2 * found @ means.T - means.square().sum(1)).masked_fill(~there, MASKED)
+        return F.linear(found, *nearest_mean(means)).masked_fill(~there, MASKED)
 
     def _means(self, learner: Learner) -> tuple[Tensor, Tensor]:
         """[outputs, D] means and [outputs] bool, which there are; taken again when weights or exemplars change."""
@@ -111,8 +111,3 @@ class ICaRL(Rehearsal):
         if saved["old"] is not None:
             self.old = frozen(self.model)
             self.old.load_state_dict(saved["old"])
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing with the model, in evaluation mode, and is not trained."""
-    return copy.deepcopy(model).eval().requires_grad_(False)

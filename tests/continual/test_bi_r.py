@@ -1,19 +1,12 @@
 """Replay through feedback: its joint loss, what it generates for whom, and what it does against forgetting."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.distributions import Normal
 
-from backbone.errors import UserError
-from continual.generative.bi_r import BIR
-from continual.generative.options import BIROptions
-
 QUICK = {"bi-r.lr": 5e-3, "bi-r.hidden": 128, "bi-r.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}
-KINDS = [{}, {"bi-r.targets": "hard", "bi-r.gated": 0.0}, {"bi-r.architecture": "conv"}, {"bi-r.space": "latent"}]
 
 
 def bir(run, *args, options=None, **more):
@@ -148,31 +141,3 @@ def test_in_latent_space_only_the_head_goes_on_learning(experiment):
         pass
     changed = {name for name, value in state.model.state_dict().items() if not torch.equal(value, first[name])}
     assert changed == {"head.weight", "head.bias"}
-
-
-@pytest.mark.parametrize("options", KINDS)
-def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, options):
-    short = {"epochs": 2, "scenario": "task" if options else "class"}
-    whole, broken = bir(learn, options=options, **short), bir(resume, 35, options=options, **short)
-    assert torch.equal(whole.weights(), broken.weights())
-    assert str(whole.result.tables) == str(broken.result.tables)
-    for a, b in zip(*(run.strategies[0].generator.parameters() for run in (whole, broken)), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_spiking_networks_and_half_precision(learn):
-    small = {"epochs": 1}
-    for options in ({}, {"bi-r.space": "latent"}):
-        spiking = bir(learn, options=options, adapter="snn.spiking", adapter_options={"steps": 2}, **small)
-        half, full = (bir(learn, options=options, precision=precision, **small) for precision in ("bf16", "fp32"))
-        assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()
-        assert not torch.equal(half.weights(), full.weights())
-    plain = learn("finetune", adapter="snn.spiking", adapter_options={"steps": 2}, **{**DIGITS, **small})
-    assert not torch.equal(spiking.weights(), plain.weights())
-
-
-def test_event_frames_are_generated_as_features_only(experiment):
-    strategy = experiment("bi-r").start().strategies[0]
-    setting = replace(strategy.setting, frames=4)
-    with pytest.raises(UserError, match=r"space must be latent .* --strategies.bi-r.space latent"):
-        BIR(BIROptions(), setting, strategy.model)

@@ -1,19 +1,13 @@
 """Generative replay: what is asked of whom, with what weight, and what it does against forgetting."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from backbone.errors import UserError
-from continual.generative.dgr import DGR
-from continual.generative.options import DGROptions
-
 QUICK = {"dgr.lr": 5e-3, "dgr.hidden": 128, "dgr.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}
-KINDS = [{}, {"dgr.targets": "soft"}, {"dgr.architecture": "conv"}, {"dgr.space": "latent"}]
 
 
 def dgr(run, *args, options=None, **more):
@@ -150,32 +144,3 @@ def test_in_latent_space_only_the_head_goes_on_learning(experiment):
         pass
     changed = {name for name, value in state.model.state_dict().items() if not torch.equal(value, first[name])}
     assert changed == {"head.weight", "head.bias"}
-
-
-@pytest.mark.parametrize("options", KINDS)
-def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, options):
-    short = {"epochs": 2, "scenario": "task" if options else "class"}
-    whole, broken = dgr(learn, options=options, **short), dgr(resume, 35, options=options, **short)
-    assert torch.equal(whole.weights(), broken.weights())
-    assert str(whole.result.tables) == str(broken.result.tables)
-    for a, b in zip(*(run.strategies[0].generator.parameters() for run in (whole, broken)), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_spiking_networks_and_half_precision(learn):
-    small = {"epochs": 1}
-    for options in ({}, {"dgr.space": "latent"}):
-        spiking = dgr(learn, options=options, adapter="snn.spiking", adapter_options={"steps": 2}, **small)
-        half, full = (dgr(learn, options=options, precision=precision, **small) for precision in ("bf16", "fp32"))
-        assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()
-        assert not torch.equal(half.weights(), full.weights())
-    plain = learn("finetune", adapter="snn.spiking", adapter_options={"steps": 2}, **{**DIGITS, **small})
-    assert not torch.equal(spiking.weights(), plain.weights())
-
-
-def test_event_frames_are_generated_as_features_only(experiment):
-    strategy = experiment("dgr").start().strategies[0]
-    setting = replace(strategy.setting, frames=4)
-    with pytest.raises(UserError, match=r"space must be latent .* --strategies.dgr.space latent"):
-        DGR(DGROptions(), setting, strategy.model)
-    assert DGR(DGROptions(space="latent"), setting, strategy.model).shape == (strategy.model.backbone.feature_dim,)
