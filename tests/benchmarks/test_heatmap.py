@@ -3,11 +3,13 @@
 import math
 import xml.etree.ElementTree as ET
 
-from benchmarks.heatmap import HeatMap, heat_map
+from backbone.contract import Grid
+from benchmarks.heatmap import heat_map
 
 
 def drawn(columns, rows, values):
-    grid = HeatMap("Accuracy <&>", "tested on", "after task", columns, rows, values)
+    labels = {"title": "Accuracy <&>", "x_label": "tested on", "y_label": "after task"}
+    grid = Grid(**labels, columns=columns, rows=rows, values=values)
     return ET.fromstring(heat_map(grid, "g-0"))
 
 

@@ -7,6 +7,7 @@ from torch.distributions import Normal
 
 QUICK = {"bi-r.lr": 5e-3, "bi-r.hidden": 128, "bi-r.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}
+KINDS = [{}, {"bi-r.targets": "hard", "bi-r.gated": 0.0}, {"bi-r.architecture": "conv"}, {"bi-r.space": "latent"}]
 
 
 def bir(run, *args, options=None, **more):

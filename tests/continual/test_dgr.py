@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 QUICK = {"dgr.lr": 5e-3, "dgr.hidden": 128, "dgr.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}
+KINDS = [{}, {"dgr.targets": "soft"}, {"dgr.architecture": "conv"}, {"dgr.space": "latent"}]
 
 
 def dgr(run, *args, options=None, **more):
