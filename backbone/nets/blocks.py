@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -31,7 +31,8 @@ class StaticBackbone(nn.Module):
         convertible: how much of it can become spiking.
 
     With ``recompute`` set, training keeps the output of every stage only and computes the rest again in the backward
-    pass. ``prepare(images: [N, C, H, W])``, where a network has it, is its initialisation from normalised images.
+    pass. ``prepare(images: [N, C, H, W])``, where a network has it, is its initialisation from normalised images;
+    ``initialise``, where it is set, is applied to the modules of a fresh head too.
 
     Event frames ``[B, T, C, H, W]`` are a sequence of T images: each is one step, and the read-out is their mean.
     """
@@ -39,6 +40,7 @@ class StaticBackbone(nn.Module):
     steps = 1
     readout: Literal["mean", "last"] = "mean"
     recompute = False
+    initialise: Callable[[nn.Module], None] | None = None
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ def build(
     registry = Registry.discover()
     schema = registry.options("backbones", backbone)
     net = registry.load("backbones", backbone)(in_shape, schema(**options) if schema else None)
+    initialise = getattr(net, "initialise", None)
     restorers = {name: where for plugin in registry.plugins.values() for name, where in plugin.restorers.items()}
     for adapter in adapters:
         name, own = adapter["name"], adapter["options"]
@@ -86,7 +87,10 @@ def build(
             net = resolve(restorers[name])(net, own, held)
         else:
             net = adapt(net, name, own)
-    return Classifier(net, registry.load("heads", head)(net.feature_dim, classes), mean, std)
+    made: nn.Module = registry.load("heads", head)(net.feature_dim, classes)
+    if initialise is not None:
+        made.apply(initialise)
+    return Classifier(net, made, mean, std)
 
 
 def adapt(backbone: nn.Module, name: str, options: Mapping[str, Scalar]) -> Any:

@@ -14,7 +14,7 @@ def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
     size = in_shape[0] * in_shape[1] * in_shape[2]
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(options.depth):
-        layers.append(_linear(size, units, options))
+        layers.append(nn.Linear(size, units))
         if options.normalisation == "batch":
             layers.append(nn.BatchNorm1d(units))
         elif options.normalisation == "group":
@@ -24,12 +24,14 @@ def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
             layers.append(nn.Dropout(options.dropout))
         size = units
     full = options.activation == "relu" and options.normalisation != "group"
-    return StaticBackbone(in_shape, [nn.Identity()], nn.Sequential(*layers), "full" if full else "no")
-
-
-def _linear(size: int, units: int, options: MLPOptions) -> nn.Linear:
-    layer = nn.Linear(size, units)
+    net = StaticBackbone(in_shape, [nn.Identity()], nn.Sequential(*layers), "full" if full else "no")
     if options.initialisation == "glorot":
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return layer
+        net.initialise = _glorot
+        net.apply(_glorot)
+    return net
+
+
+def _glorot(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

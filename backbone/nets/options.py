@@ -23,7 +23,7 @@ class MLPOptions:
     depth: Annotated[int, Ge(1), Le(64)] = 2
     """Hidden layers."""
     initialisation: Literal["torch", "glorot"] = "torch"
-    """Of the hidden layers. torch: PyTorch's own; glorot: uniform after Glorot and Bengio 2010, without biases."""
+    """Of all layers, the head's too. torch: PyTorch's own; glorot: uniform after Glorot and Bengio 2010, biases 0."""
     activation: Activation = "relu"
     """Only relu can be converted into spikes."""
     normalisation: Normalisation = "none"

@@ -25,10 +25,15 @@ def test_units_are_those_a_protocol_asks_for(backbone):
     assert [layer.out_features for layer in net.tail if isinstance(layer, nn.Linear)] == [100, 100]
 
 
-def test_glorot_spreads_weights_by_both_sides_of_a_layer(backbone):
-    first = next(layer for layer in backbone("mlp", (1, 8, 8), initialisation="glorot").tail if hasattr(layer, "bias"))
-    assert (first.bias == 0).all()
-    assert first.weight.abs().max().item() == pytest.approx((6 / (64 + 256)) ** 0.5, rel=0.01)
+@pytest.mark.parametrize("adapters", [(), [{"name": "snn.spiking", "options": {}}]], ids=["analog", "spiking"])
+def test_glorot_spreads_weights_by_both_sides_of_a_layer(adapters):
+    model = build("mlp", {"initialisation": "glorot"}, (1, 8, 8), 10, torch.zeros(1), torch.ones(1), adapters=adapters)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    sides = [(64, 256), (256, 256), (256, 10)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == sides
+    for layer, (before, after) in zip(layers, sides, strict=True):
+        assert (layer.bias == 0).all()
+        assert layer.weight.abs().max().item() == pytest.approx((6 / (before + after)) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
