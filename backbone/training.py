@@ -67,7 +67,7 @@ class Batch:
         labels: [N] int64.
         indices: [B] int64 on the CPU, positions in the split.
         logits: [N, K] float32, once the forward pass is done.
-        losses: [N] float32, the loss of every row where the objective is a mean over rows.
+        losses: [N] float32, the loss of every row, where the objective is their mean and a strategy asks for them.
     """
 
     raw: Tensor
@@ -209,11 +209,11 @@ class Trainer:
         batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
         for strategy in self.strategies:
             strategy.before_forward(self, batch)
-        with autocast(self.device, self.precision):
-            targets = None if self.distillation is None else self.distillation.targets(batch.images)
         batch.logits = self.forward(batch.images)
         loss = self.objective(batch)
-        if self.distillation is not None and targets is not None:
+        if self.distillation is not None:
+            with autocast(self.device, self.precision):
+                targets = self.distillation.targets(batch.images)
             loss = self.distillation.mix(loss, batch.logits, targets)
         for strategy in self.strategies:
             loss = strategy.loss(self, batch, loss)

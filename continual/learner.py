@@ -61,6 +61,7 @@ class Learner(Trainer):
         super().__init__(model, train, seeded, device, precision, strategies, **more)
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
+        self.by_rows = any(strategy.by_rows for strategy in strategies)
         left = len(self.train) % self.batch_size
         if all_rows and left > (1 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 0):
             self.steps_per_epoch += 1
@@ -100,8 +101,11 @@ class Learner(Trainer):
 
     def objective(self, batch: Batch) -> Tensor:
         mixed = self.head.by_task and (self.row_tasks is not None or self.tasks is not None)
-        batch.losses = self.losses(batch.logits, batch.labels, self._tasks(batch) if mixed else None)
+        tasks = self._tasks(batch) if mixed else None
         self.row_tasks = None
+        if not self.by_rows:  # half the time of the mean of rows
+            return F.cross_entropy(self.masked(batch.logits, tasks), batch.labels)
+        batch.losses = self.losses(batch.logits, batch.labels, tasks)
         return batch.losses.mean()
 
     def enter(self, task: int) -> None:

@@ -57,6 +57,8 @@ class Strategy:
     constructed one goes on bit for bit.
     """
 
+    by_rows: bool = False
+    """Whether ``loss`` looks at ``batch.losses``."""
     course: ClassVar[type[Learner] | None] = None
     """The learner to train with, where it is not ours."""
 

@@ -33,6 +33,7 @@ class ER(Rehearsal):
     def __init__(self, options: EROptions, setting: Setting, model: nn.Module) -> None:
         self.selection = None if options.selection == "herding" else options.selection
         super().__init__(options, setting, model)
+        self.by_rows = options.weighting == "tasks"
 
     def before_task(self, learner: Learner, task: Task) -> None:
         o = self.options

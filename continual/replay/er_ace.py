@@ -25,6 +25,7 @@ class ERACE(Rehearsal):
     """
 
     name: ClassVar[str] = "er-ace"
+    by_rows = True
     options: ERACEOptions
 
     def __init__(self, options: ERACEOptions, setting: Setting, model: nn.Module) -> None:
