@@ -228,7 +228,8 @@ class Target:
 
     The verdict is "reproduced" when the mean over ``seeds`` is not worse than ``value`` by more than ``tolerance``, and
     where ``exact`` is set not better either: a lower bound, or a method's known failure. ``note`` says what was found
-    out about a figure that is missed.
+    out about a figure that is missed. ``minutes`` are for all seeds together; where ``needs_gpu`` is set on a GPU, and
+    nothing runs without one.
     """
 
     name: str
@@ -242,6 +243,7 @@ class Target:
     source: str
     minutes: float
     needs_data: bool = True
+    needs_gpu: bool = False
     exact: bool = False
     note: str = ""
 

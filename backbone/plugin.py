@@ -59,6 +59,9 @@ PLUGIN = Plugin(
         "resnet-tiny": Entry(
             target="backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"
         ),
+        "resnet18": Entry(
+            target="backbone.nets.resnet:resnet18", options=_CONV, summary="ResNet-18 with a stem for small pictures"
+        ),
         "airnet": Entry(
             target="backbone.nets.airnet:airnet",
             options=_CONV,

@@ -23,7 +23,7 @@ from benchmarks.tables import render
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:
-    """Run the named target or group, or all whose data are there; 1: one could not be run, 3: one was missed."""
+    """Run the named target or group, or all that can run here; 1: one could not be run, 3: one was missed."""
     found = read(name, command, argv, Quick, words=1)
     if found is None:
         return 0
@@ -43,7 +43,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
             say(f"{target.name}: {target.experiment} {_words(target)}; {target.protocol}; {target.source}{note}")
         print(render("targets", rows) if rows else "no target is registered")
     verdicts = {row["verdict"] for row in rows}
-    failed = "failed" in verdicts or (bool(words) and "no data" in verdicts)
+    failed = "failed" in verdicts or (bool(words) and not verdicts.isdisjoint(("no data", "no GPU")))
     return 1 if failed else 3 if "missed" in verdicts else 0
 
 
@@ -61,19 +61,33 @@ def is_in(name: str, group: str) -> bool:
 def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Quick) -> list[dict[str, Any]]:
     """Run targets over their seeds, all trials of all of them as one plan; one row of the table for each."""
     planner = Planner(registry, how.out)
+    able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
     wanted = {
         target.name: [planner.add(target.experiment, config_of(target, seed, registry)).id for seed in target.seeds]
-        for target in targets
+        for target in able
     }
     outcome = drive(list(planner.trials.values()), how, None)
     report_troubles(outcome, flags)
     if outcome.signal is not None:
         raise KeyboardInterrupt
-    return [_row(target, wanted[target.name], outcome, registry, how) for target in targets]
+    return [_row(target, wanted.get(target.name), outcome, registry, how) for target in targets]
 
 
-def _row(target: Target, trials: list[str], outcome: Outcome, registry: Registry, how: Setting) -> dict[str, Any]:
+def _without_gpu(targets: Sequence[Target], flags: Quick) -> bool:
+    if not any(target.needs_gpu for target in targets):
+        return False
+    from backbone.hardware import choose_device  # torch takes seconds that other targets need not wait for
+
+    return choose_device(flags.device) == "cpu"
+
+
+def _row(
+    target: Target, trials: list[str] | None, outcome: Outcome, registry: Registry, how: Setting
+) -> dict[str, Any]:
+    """A row of the table; ``trials`` is None where there is no GPU for them."""
     row = {"target": target.name, "metric": target.metric, "published": target.value, "tolerance": target.tolerance}
+    if trials is None:
+        return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no GPU"}
     metrics = [Record(how.out / "trials" / trial).metrics for trial in trials]
     values = [found[target.metric] for found in metrics if target.metric in found]
     if len(values) < len(trials):

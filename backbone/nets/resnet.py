@@ -1,4 +1,4 @@
-"""A small residual network. Source: He, Zhang, Ren, Sun 2016, figure 2 (post-activation), option B shortcuts."""
+"""Residual networks. Source: He, Zhang, Ren, Sun 2016, figure 2 (post-activation), option B shortcuts."""
 
 from __future__ import annotations
 
@@ -48,21 +48,34 @@ class ResidualBlock(nn.Module):
 
 
 def resnet_tiny(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbone:
-    """A 3x3 stem, then stages of 16, 32 and 64 channels with one block each (``depth`` sets how many)."""
-    need_size("resnet-tiny", in_shape, 8)
-    even = in_shape[1] // 4 * 4 == in_shape[1] and in_shape[2] // 4 * 4 == in_shape[2]
+    """Stages of 16, 32 and 64 channels with one block each."""
+    return _resnet("resnet-tiny", in_shape, (16, 32, 64), 1, options)
+
+
+def resnet18(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbone:
+    """Stages of 64, 128, 256 and 512 channels with two blocks each; the paper's halve with strides (``pooling``)."""
+    return _resnet("resnet18", in_shape, (64, 128, 256, 512), 2, options)
+
+
+def _resnet(
+    name: str, in_shape: tuple[int, int, int], widths: tuple[int, ...], blocks: int, options: ConvOptions
+) -> StaticBackbone:
+    """A 3x3 stem at full size, then stages of residual blocks (``depth`` sets how many), halving between them."""
+    need_size(name, in_shape, 8)
+    whole = 2 ** (len(widths) - 1)
     norm = options.normalisation or "batch"
-    channels = [scaled(base, options.width) for base in (16, 32, 64)]
+    channels = [scaled(base, options.width) for base in widths]
     stages: list[nn.Module] = [nn.Sequential(*conv_unit(in_shape[0], channels[0], options.activation, norm))]
-    if not even:  # the two paths of a halving block round odd sizes differently unless the picture is padded first
-        pad = (-in_shape[2] % 4, -in_shape[1] % 4)
+    if any(size % whole for size in in_shape[1:]):
+        # the two paths of a halving block round odd sizes differently unless the picture is padded first
+        pad = (-in_shape[2] % whole, -in_shape[1] % whole)
         stages[0] = nn.Sequential(nn.ZeroPad2d((0, pad[0], 0, pad[1])), *stages[0])  # type: ignore[misc]
     cin = channels[0]
     for index, cout in enumerate(channels):
-        blocks = []
-        for block in range(options.depth or 1):
-            blocks.append(ResidualBlock(cin, cout, index > 0 and block == 0, options, norm))
+        made = []
+        for block in range(options.depth or blocks):
+            made.append(ResidualBlock(cin, cout, index > 0 and block == 0, options, norm))
             cin = cout
-        stages.append(nn.Sequential(*blocks))
+        stages.append(nn.Sequential(*made))
     tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return StaticBackbone(in_shape, stages, tail, convertibility(options, norm))

@@ -203,6 +203,13 @@ def test_reproduce(engram):
     assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
 
 
+def test_reproduce_runs_nothing_where_a_gpu_is_asked_for_and_missing(engram):
+    done = engram("reproduce", "continual/split-cifar10", "--device", "cpu", "--json")
+    rows = done.json["targets"]
+    assert (done.code, {row["verdict"] for row in rows}, {row["n"] for row in rows}) == (1, {"no GPU"}, {0})
+    assert engram("status", "--json").json["trials"] == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion(engram, shell):
     script = engram("completion", shell).out
