@@ -20,7 +20,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from backbone.errors import UserError
+from backbone.errors import UserError, must
 from backbone.nets.classifier import Classifier, build
 
 log = logging.getLogger(__name__)
@@ -91,13 +91,17 @@ def load_model(folder: Path) -> tuple[Classifier, dict[str, Any]]:
     """Load what `save_model` wrote, in evaluation mode, with its manifest.
 
     Raises:
-        UserError: there is no model, its bytes are not the ones that were saved, or they fit no registered network.
+        UserError: there is no model, its bytes are not the ones that were saved, they fit no registered network, or the
+            manifest says (``incomplete``) why the network alone is not what was trained.
     """
     try:
         about = json.loads((folder / "model.json").read_text())
         data = (folder / "model.safetensors").read_bytes()
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ValueError("weights with another sha256 than model.json says")
+        if about.get("incomplete"):
+            what = f"a model in {folder}"
+            raise must(what, "one that computes by itself", about["incomplete"], "Its own trial has its accuracies.")
         return _rebuild(about, load_safetensors(data)).eval(), about
     except (OSError, ValueError, TypeError, LookupError, RuntimeError) as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from backbone.checkpoint import load_model
+from backbone.errors import UserError
+
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])
 def test_having_everything_beats_doing_nothing(learn, scenario):
@@ -22,3 +25,17 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, sce
     assert str(whole.tables) == str(broken.tables)
     timed = ("seconds_per_iteration", "train_seconds")
     assert all(value == broken.metrics[name] for name, value in whole.metrics.items() if name not in timed)
+
+
+def test_the_network_is_there_for_other_experiments(learn):
+    learned = learn("er", scenario="class", epochs=1)
+    loaded, about = load_model(learned.experiment.services.trial_dir / "model")
+    assert about["classes"] == list(learned.state.stream.names)
+    assert all(torch.equal(value, learned.model.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("strategy", ["packnet", "hat", "xdg"])
+def test_a_network_that_is_another_one_for_every_task_is_not(learn, strategy):
+    folder = learn(strategy, scenario="task", epochs=1).experiment.services.trial_dir / "model"
+    with pytest.raises(UserError, match=f"must be one that computes by itself; got the network of {strategy}"):
+        load_model(folder)
