@@ -43,6 +43,12 @@ def suit_threads(values: int) -> None:
         torch.set_num_threads(1)
 
 
+def wait(device: str) -> None:
+    """Until the device has done what it was told, so that a clock shows it."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
 def choose_precision(wanted: Literal["auto", "bf16", "fp32"], device: str) -> Precision:
     """For "auto" bf16 where the hardware has it, fp32 elsewhere."""
     if wanted == "auto":

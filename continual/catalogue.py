@@ -27,6 +27,7 @@ class Facts:
     fails_without_task: str = ""
 
 
+_NEW_IMAGES = "its targets for old classes come from images of new ones"
 _STAYS = "it keeps weights, but nothing compares old classes with new ones"
 
 FACTS: Mapping[str, Facts] = {
@@ -35,7 +36,7 @@ FACTS: Mapping[str, Facts] = {
     "continual.si": Facts(fails_without_task=_STAYS),
     "continual.ewc": Facts(fails_without_task=_STAYS),
     "continual.mas": Facts(fails_without_task=_STAYS),
-    "continual.lwf": Facts(fails_without_task="its targets for old classes come from images of new ones"),
+    "continual.lwf": Facts(fails_without_task=_NEW_IMAGES),
     "continual.er": Facts(replays=True, buffer=True, bounds=False),
     "continual.der": Facts(replays=True, buffer=True, bounds=False),
     "continual.derpp": Facts(replays=True, buffer=True, bounds=False),
@@ -48,12 +49,15 @@ FACTS: Mapping[str, Facts] = {
     "continual.hat": Facts(needs_task=True),
     "continual.xdg": Facts(needs_task=True),
     "avalanche": Facts(alone=True),
+    "avalanche:EWC": Facts(alone=True, fails_without_task=_STAYS),
+    "avalanche:MAS": Facts(alone=True, fails_without_task=_STAYS),
+    "avalanche:LwF": Facts(alone=True, fails_without_task=_NEW_IMAGES),
 }
 
 
 def facts(name: str) -> Facts:
     """Facts of a registered strategy; those of a third party's are not known and taken to be the plainest."""
-    return FACTS.get(name.partition(":")[0], Facts())
+    return FACTS.get(name, FACTS.get(name.partition(":")[0], Facts()))
 
 
 def short(name: str) -> str:

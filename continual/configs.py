@@ -218,7 +218,7 @@ class StreamConfig(ExperimentConfig):
         if c.head == "multi" or c.scenario not in ("class", "online", "blurry", "task-free"):
             return []
         return [
-            f"{short(name)} is known to fail when classes are new and an image's task is not told: "
+            f"{name.removeprefix('continual.')} is known to fail when classes are new and an image's task is not told: "
             f"{facts(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
             for name in c.strategies
             if facts(name).fails_without_task and not any(facts(other).replays for other in c.strategies)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backbone.contract import Result, Services
 from backbone.data.load import load
-from backbone.hardware import Precision, choose_precision, suit_threads
+from backbone.hardware import Precision, choose_precision, suit_threads, wait
 from backbone.nets.classifier import Classifier, adapt, build
 from backbone.optim import Optimizers
 from backbone.registry import Registry
@@ -180,6 +180,7 @@ class StreamExperiment:
                 strategy.before_task(learner, task)
         if state.stream.head.kind == "multi":
             learner.enter(learner.task)
+        wait(learner.device)
         state.seconds += time.perf_counter() - began
 
     def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
@@ -206,6 +207,7 @@ class StreamExperiment:
         if task.told or learner.task == len(stream) - 1:
             for strategy in state.strategies:
                 strategy.after_task(learner, task)
+        wait(learner.device)
         if self.config.connectivity:
             state.solutions.append(snapshot(learner))
         state.iterations += learner.progress.step

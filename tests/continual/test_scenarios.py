@@ -173,5 +173,8 @@ def test_what_is_known_to_fail_is_said_and_not_refused():
     config = StreamConfig(strategies=("continual.ewc",), scenario="class")
     assert not config.problems()
     assert config.cautions()[0].startswith("ewc is known to fail when classes are new")
+    reference = StreamConfig(strategies=("avalanche:EWC",), scenario="class")
+    assert reference.cautions()[0].startswith("avalanche:EWC is known to fail when classes are new")
+    assert not StreamConfig(strategies=("avalanche:Replay",), scenario="class").cautions()
     assert not StreamConfig(strategies=("continual.ewc",), scenario="task").cautions()
     assert not StreamConfig(strategies=("continual.si", "continual.er"), scenario="class").cautions()
