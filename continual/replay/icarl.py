@@ -24,7 +24,7 @@ from continual.streams import Stream, Task
 class ICaRL(Rehearsal):
     """A task trains on its images and all exemplars alike; every class so far is a yes-or-no question.
 
-    The loss of a row is a binary cross-entropy summed over the classes so far. Its targets are, for the classes of the
+    The loss of a row is a binary cross-entropy summed over the classes so far (``scale``). Its targets are, for the classes of the
     task, whether the row is of them, and for those of earlier tasks the sigmoid outputs of the network as it was before
     the task, on the same augmented row. Tests answer with the class whose mean is nearest: the L2-normalised mean of
     the L2-normalised features of its exemplars, by the network as it is.
@@ -71,7 +71,8 @@ class ICaRL(Rehearsal):
             targets = torch.where(self.known, answers, targets)
             weights = torch.where(self.known, self.options.distill, weights)
         each = F.binary_cross_entropy_with_logits(batch.logits, targets, weights, reduction="none")
-        return each.sum(1).mean()
+        loss = each.sum(1).mean()
+        return loss / self.met.sum() if self.options.scale == "mean" else loss
 
     def after_step(self, learner: Learner, batch: Batch) -> None:
         self.means = None  # fused optimizers do not count as a change of the weights

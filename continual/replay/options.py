@@ -65,3 +65,5 @@ class ICaRLOptions:
 
     distill: Annotated[float, Ge(0)] = 1.0
     """Weight of the answers of the network before the task, for the classes it knew."""
+    scale: Literal["sum", "mean"] = "sum"
+    """The loss of a row over the classes so far. sum: the paper's; mean: much published code's, whose rates it fits."""
