@@ -24,10 +24,10 @@ from continual.streams import Stream, Task
 class ICaRL(Rehearsal):
     """A task trains on its images and all exemplars alike; every class so far is a yes-or-no question.
 
-    The loss of a row is a binary cross-entropy summed over the classes so far (``scale``). Its targets are, for the classes of the
-    task, whether the row is of them, and for those of earlier tasks the sigmoid outputs of the network as it was before
-    the task, on the same augmented row. Tests answer with the class whose mean is nearest: the L2-normalised mean of
-    the L2-normalised features of its exemplars, by the network as it is.
+    The loss of a row is a binary cross-entropy summed over the classes so far (``scale``). Its targets are, for the
+    classes of the task, whether the row is of them, and for those of earlier tasks the sigmoid outputs of the network
+    as it was before the task, on the same augmented row. Tests answer with the class whose mean is nearest: the
+    L2-normalised mean of the L2-normalised features of its exemplars, by the network as it is.
 
     Source: Rebuffi et al. 2017 (arXiv 1611.07725), algorithms 1 to 5.
     """
