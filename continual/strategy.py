@@ -104,7 +104,7 @@ class Strategy:
         return {}
 
     def bytes(self) -> int:
-        """Memory the strategy holds beside the network."""
+        """Memory the strategy holds beside the network while a task is trained."""
         return total_bytes(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:

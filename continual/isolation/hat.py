@@ -16,7 +16,7 @@ from continual.isolation.gates import gates_of
 from continual.isolation.options import HATOptions
 from continual.isolation.reach import reaches
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy, lists
+from continual.strategy import Setting, Strategy, lists, total_bytes
 from continual.streams import Task
 
 LARGEST = 6.0
@@ -133,6 +133,9 @@ class HAT(Strategy):
             row = {name: each.double().mean().item() for name, each in zip(self.gates, used, strict=True)}
             rows.append({"after": f"task {task + 1}", "all": torch.cat(used).double().mean().item(), **row})
         return {"hat": rows}
+
+    def bytes(self) -> int:
+        return super().bytes() + total_bytes([self.free, self.before])
 
     def state_dict(self) -> dict[str, Any]:
         return {"embeddings": self.embeddings, "used": self.used, "learned": self.learned}

@@ -13,7 +13,7 @@ from backbone.contract import Row
 from backbone.training import Batch
 from continual.isolation.options import PackNetOptions
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy, lists
+from continual.strategy import Setting, Strategy, lists, total_bytes
 from continual.streams import Task
 
 FREE = 2**15 - 1
@@ -129,6 +129,9 @@ class PackNet(Strategy):
         owner = torch.cat([owner.flatten() for owner in self.owner])
         shares = {f"task {task + 1}": (owner == task).double().mean().item() for task in range(self.setting.tasks)}
         return {"packnet": [{**shares, "free": (owner == FREE).double().mean().item()}]}
+
+    def bytes(self) -> int:
+        return super().bytes() + total_bytes([self.masks or [], self.held])
 
     def state_dict(self) -> dict[str, Any]:
         return {"owner": self.owner, "pruned": self.pruned}

@@ -94,7 +94,8 @@ class SI(Strategy):
         self.pull = list(lists._foreach_mul(self.importances, 2 * self.options.c)) if active else None
 
     def bytes(self) -> int:
-        return super().bytes() + total_bytes([self.pull or [], self.gaps or []])
+        gaps = self.anchors  # gone between tasks, and as large
+        return super().bytes() + total_bytes([self.pull or [], gaps])
 
     def state_dict(self) -> dict[str, Any]:
         return {

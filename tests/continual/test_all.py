@@ -71,3 +71,11 @@ def test_strategies_work_together_and_each_has_its_say(learn, alone, pair):
 def test_strategies_that_work_together_are_resumed_bit_for_bit(learn, resume, pair):
     options = {"scenario": "task", "epochs": 1}
     assert torch.equal(learn(*pair, **options).weights(), resume(20, *pair, **options).weights())
+
+
+@pytest.mark.parametrize(("strategy", "copies"), [("finetune", 0), ("si", 5), ("ewc", 2), ("packnet", 2.5), ("hat", 2)])
+def test_memory_is_counted_in_copies_of_the_weights(learn, strategy, copies):
+    """SI: omega, Omega, 2 c Omega, the anchors and the last gap; PackNet: owners of two bytes, masks, what is held."""
+    run = learn(strategy, scenario="task", tasks=2, epochs=1, backbone_options={"units": 128})
+    weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
+    assert run.metrics["strategy_bytes"] / weights == pytest.approx(copies, abs=0.05)
