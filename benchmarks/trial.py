@@ -181,9 +181,14 @@ class Loop:
         found = load_latest(self.folder)
         if found is not None:
             self.steps, saved = found
-            self.experiment.load_state_dict(state, saved["experiment"])
-            self.seconds = saved["seconds"]
-            set_random_state(saved["random"])
+            try:
+                self.experiment.load_state_dict(state, saved["experiment"])
+                self.seconds = saved["seconds"]
+                set_random_state(saved["random"])
+            except (LookupError, TypeError, ValueError, RuntimeError) as error:
+                got = f"{type(error).__name__}: {error}".splitlines()[0]
+                remedy = "Use that version, or remove the folder to begin the trial anew."
+                raise must(f"the checkpoint in {self.folder}", "of this version of engram", got, remedy) from error
             print(f"resumed at step {self.steps}", flush=True)
 
 

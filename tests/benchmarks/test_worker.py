@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from backbone.checkpoint import save_state
 from backbone.registry import Registry
 from benchmarks.driver import Setting, write_trial
 from benchmarks.plan import Planner, Trial
@@ -148,6 +150,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_fo
     assert "resumed at step" in (trial.folder / "log.txt").read_text()
     assert read(trial, "result.json")["metrics"] == read(whole, "result.json")["metrics"]
     assert ledger(trial) == ledger(whole)
+
+
+def test_a_checkpoint_of_another_version_is_the_owners_to_remove(engram, plan):
+    trial = plan(steps=3)
+    save_state(trial.folder / "ckpt", 2, {"experiment": [("n", 2, "more")], "seconds": 1.0, "random": {}})
+    done = engram("exec", trial.folder)
+    error = read(trial, "error.json")
+    assert (done.code, error["kind"]) == (2, "user")
+    assert "must be of this version of engram; got ValueError: dictionary update" in error["message"]
+    shutil.rmtree(trial.folder / "ckpt")
+    assert engram("exec", trial.folder).code == 0
 
 
 def test_a_wrong_checkpoint_interval_is_the_owners_error(engram, plan):
