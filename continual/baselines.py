@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,21 @@ class Finetune(Strategy):
 class Joint(Strategy):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
+    kept = 0
+    """Images of earlier tasks."""
+
     def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
         splits = [stream.task(index).train for index in range(task.index)] + [task.train]
         everything = splits[0]
         for split in splits[1:]:
             everything = everything.and_also(split)
         sizes = torch.tensor([len(split) for split in splits])
+        self.kept = len(everything) - len(task.train)
         return everything, torch.arange(len(splits)).repeat_interleave(sizes)
+
+    def samples(self) -> int:
+        return self.kept
+
+    def bytes(self) -> int:
+        """Images as bytes, and a label of eight."""
+        return self.kept * ((self.setting.frames or 1) * math.prod(self.setting.in_shape) + 8)

@@ -51,6 +51,7 @@ FACTS: Mapping[str, Facts] = {
     "avalanche": Facts(alone=True),
     "avalanche:EWC": Facts(alone=True, fails_without_task=_STAYS),
     "avalanche:MAS": Facts(alone=True, fails_without_task=_STAYS),
+    "avalanche:PackNet": Facts(alone=True, needs_task=True),
     "avalanche:LwF": Facts(alone=True, fails_without_task=_NEW_IMAGES),
 }
 

@@ -118,7 +118,7 @@ class StreamConfig(ExperimentConfig):
 
     def problems(self) -> list[str]:
         c = self.resolved()
-        found = [*self._sizes(c), *self._heads(c)]
+        found = [*self._sizes(c), *self._heads(c), *self._answers(c)]
         alone = [short(name) for name in c.strategies if facts(name).alone]
         if not c.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
@@ -164,9 +164,27 @@ class StreamConfig(ExperimentConfig):
                 "--strategies must leave dgr alone where its space is latent and the network's body stays as it is; "
                 f"got {', '.join(names)}. Use --strategies.dgr.space pixel."
             )
-        if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online", "blurry"):
+        if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online"):
             found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
+        told = {"selection": ("herding", "reservoir or balanced"), "weighting": ("tasks", "rows")}
+        found += [
+            f"--strategies.er.{option} must do without task boundaries for --scenario task-free; got {value}. "
+            f"Use {remedy}."
+            for option, (value, remedy) in told.items()
+            if "er" in names and c.scenario == "task-free" and self.options_of("er").get(option) == value
+        ]
         return found
+
+    def _answers(self, c: Self) -> list[str]:
+        """What lies between two solutions can be tested where the weights alone give the answers."""
+        others = [name for name in c.strategies if name in ("continual.icarl", "avalanche:ICaRL", "avalanche:PackNet")]
+        given = others[:1] or ([f"--head {c.head}"] if c.head in ("growing", "prototype") else [])
+        if not c.connectivity or not given:
+            return []
+        return [
+            "--connectivity must be 0 where answers do not follow from the weights alone; "
+            f"got {given[0].removeprefix('continual.')}. Leave it out, or use --head single or multi."
+        ]
 
     def _sizes(self, c: Self) -> list[str]:
         if c.connectivity in (1, 2):
@@ -183,8 +201,8 @@ class StreamConfig(ExperimentConfig):
         for name in c.strategies:
             if facts(name).needs_task and c.head != "multi":
                 found.append(
-                    f"--head must be multi for {short(name)}, which needs to know an image's task; got {c.head}. "
-                    "Use --scenario task or --head multi."
+                    f"--head must be multi for {name.removeprefix('continual.')}, which needs to know an image's task; "
+                    f"got {c.head}. Use --scenario task or --head multi."
                 )
             if facts(name).bounds and c.scenario == "task-free":
                 found.append(
@@ -200,15 +218,16 @@ class StreamConfig(ExperimentConfig):
                 for flag, is_given in given.items()
                 if is_given
             ]
-        if c.scenario in ("blurry", "task-free") and c.head == "multi":
+        if c.scenario in ("blurry", "task-free") and c.head in ("multi", "growing"):
             found.append(
-                f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; got multi. "
-                "Use single or growing."
+                f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; "
+                f"got {c.head}. Leave it out."
             )
-        if c.scenario == "domain" and c.head not in ("single", "multi"):
+        shared = c.scenario in ("domain", "permuted", "rotated", "coloured", "noisy")
+        if shared and c.head in ("growing", "prototype"):
             found.append(
-                f"--head must be single for --scenario domain, whose tasks share their outputs; got {c.head}. "
-                "Leave it out."
+                f"--head must be single or multi for --scenario {c.scenario}, whose tasks share their outputs; "
+                f"got {c.head}. Leave it out."
             )
         return found
 

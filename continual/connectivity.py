@@ -20,8 +20,8 @@ Weights = Mapping[str, Tensor]
 
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:
-    """A copy of the network's state."""
-    return {name: value.detach().clone() for name, value in learner.progress.model.state_dict().items()}
+    """A copy of the network's state, on the CPU: a stream keeps one for every task."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in learner.progress.model.state_dict().items()}
 
 
 def between(first: Weights, second: Weights, share: float) -> dict[str, Tensor]:

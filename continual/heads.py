@@ -40,7 +40,9 @@ class Head:
             table[task, list(chosen)] = True
         self.table = table.to(device)
         """[tasks, width] bool, what each task uses."""
-        self.met = self.table.cumsum(0).bool() if closed else torch.ones_like(self.table)
+        self.shown = self.table if closed else torch.ones_like(self.table)
+        """[tasks, width] bool, what images of each task may be."""
+        self.met = self.shown.cumsum(0).bool()
         """[tasks, width] bool, what has been used when a task has begun."""
         self.by_task = kind == "multi" and not bool(table.all())
         """Whether rows of different tasks choose among different outputs."""

@@ -30,13 +30,11 @@ class Prototypes(Strategy):
     known: Tensor
     """[outputs] bool"""
 
-    def after_task(self, learner: Learner, task: Task) -> None:
-        for split in (*kept(learner.strategies), learner.train):
-            self._take(learner, split)
-
     @torch.no_grad()
-    def _take(self, learner: Learner, split: Split) -> None:
-        sums, counts = class_sums(learner, split, self.setting.outputs)
+    def after_task(self, learner: Learner, task: Task) -> None:
+        splits = [*kept(learner.strategies, learner.task), learner.train]
+        each = [class_sums(learner, split, self.setting.outputs) for split in splits]
+        sums, counts = (torch.stack(parts).sum(0) for parts in zip(*each, strict=True))
         if self.means is None:
             self.means = torch.zeros_like(sums)
             self.known = torch.zeros_like(counts, dtype=torch.bool)
@@ -59,10 +57,14 @@ class Prototypes(Strategy):
             self.means, self.known = (saved[name].to(self.setting.device, copy=True) for name in ("means", "known"))
 
 
-def kept(strategies: Sequence[Strategy]) -> list[MemorySplit]:
-    """The images that strategies keep."""
-    stored = (strategy.stored() for strategy in strategies)
-    return [MemorySplit(each["images"].cpu(), each["labels"].cpu()) for each in stored if each and len(each["labels"])]
+def kept(strategies: Sequence[Strategy], before: int) -> list[MemorySplit]:
+    """The images that strategies keep of the tasks before one."""
+    found = []
+    for stored in (strategy.stored() for strategy in strategies):
+        rows = None if stored is None else (stored["tasks"] < before).nonzero().squeeze(1)
+        if stored is not None and rows is not None and len(rows):
+            found.append(MemorySplit(stored["images"][rows].cpu(), stored["labels"][rows].cpu()))
+    return found
 
 
 @torch.no_grad()

@@ -39,9 +39,8 @@ class Setting:
     in_shape: tuple[int, int, int]
     frames: int | None
     batch_size: int
-    steps_per_task: int | None
-    """Where it is given; None where tasks are so many epochs."""
-    lr: float
+    groups: int
+    """Pairs of a task and a class of it."""
     buffer: int
     """Images a buffer may hold, all tasks together."""
     path: str = ""
@@ -98,6 +97,11 @@ class Strategy:
     def stored(self) -> dict[str, Tensor] | None:
         """``images`` [M, C, H, W] uint8, ``labels`` [M] and ``tasks`` [M] that are kept now; None: nothing is."""
         return None
+
+    def samples(self) -> int:
+        """How many images of the tasks so far are kept for those to come."""
+        stored = self.stored()
+        return 0 if stored is None else len(stored["labels"])
 
     def tables(self) -> dict[str, list[Row]]:
         """What there is to see of the strategy when the stream is over, by title."""

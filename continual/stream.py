@@ -53,7 +53,6 @@ class State:
     matrices: Matrices = field(default_factory=Matrices)
     iterations: int = 0
     seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
     solutions: list[dict[str, Tensor]] = field(default_factory=list)
     """The network's state after every task, where they are wanted."""
 
@@ -132,8 +131,7 @@ class StreamExperiment:
             in_shape=stream.in_shape,
             frames=stream.data.frames,
             batch_size=c.batch_size,
-            steps_per_task=c.iterations,
-            lr=c.lr,
+            groups=int(stream.head.shown.sum()),
             buffer=c.buffer,
         )
         found = []
@@ -148,9 +146,11 @@ class StreamExperiment:
         """A learner for one task, which goes on with everything there is."""
         c, stream = self.config, state.stream
         train, tasks = stream.task(task).train, None
+        began = time.perf_counter()
         for strategy in state.strategies:
             if type(strategy).training_data is not Strategy.training_data:
                 train, tasks = strategy.training_data(stream, stream.task(task))
+        state.seconds += time.perf_counter() - began
         if c.reset_optimizer and task:
             state.optimizers = optimizers_for(state.model, self._recipe())
         course = next((each.course for each in state.strategies if each.course is not None), Learner)
@@ -190,7 +190,6 @@ class StreamExperiment:
             self._before(state)
         ended = learner.advance(seconds)
         if ended is not None:
-            state.losses.append(ended["train/loss"])
             self.services.log(state.iterations + learner.progress.step, {"train/loss": ended["train/loss"]})
         if learner.done:
             self._after(state)
@@ -227,7 +226,7 @@ class StreamExperiment:
             "train_seconds": state.seconds,
             "parameters": float(sum(p.numel() for p in state.model.parameters())),
             "strategy_bytes": float(sum(strategy.bytes() for strategy in state.strategies)),
-            "stored_samples": float(sum(len(kept["labels"]) for kept in self._stored(state))),
+            "stored_samples": float(sum(strategy.samples() for strategy in state.strategies)),
         }
         if state.stream.data.validation is not None:
             held = [state.stream.part(j, "validation") for j in range(len(state.stream))]
@@ -243,10 +242,6 @@ class StreamExperiment:
         tables = {**result.tables, "connectivity": rows}
         return replace(result, metrics=metrics, tables=tables, figures={**result.figures, "connectivity": figure(rows)})
 
-    def _stored(self, state: State) -> list[Mapping[str, Any]]:
-        kept = (strategy.stored() for strategy in state.strategies)
-        return [each for each in kept if each is not None]
-
     def state_dict(self, state: State) -> dict[str, Any]:
         return {
             "task": state.learner.task,
@@ -255,7 +250,6 @@ class StreamExperiment:
             "matrices": vars(state.matrices),
             "iterations": state.iterations,
             "seconds": state.seconds,
-            "losses": state.losses,
             "solutions": state.solutions,
         }
 
@@ -270,4 +264,4 @@ class StreamExperiment:
             state.learner.enter(saved["task"])
         state.matrices = Matrices(**{name: [list(row) for row in rows] for name, rows in saved["matrices"].items()})
         state.iterations, state.seconds = saved["iterations"], saved["seconds"]
-        state.losses, state.solutions = list(saved["losses"]), list(saved["solutions"])
+        state.solutions = list(saved["solutions"])

@@ -27,7 +27,7 @@ from continual.avalanche import guard, networks, state
 from continual.avalanche.benchmark import to_benchmark, unit
 from continual.avalanche.options import AvalancheOptions
 from continual.learner import MASKED, Learner
-from continual.strategy import Setting, Strategy
+from continual.strategy import Setting, Strategy, total_bytes
 from continual.streams import Stream, Task
 
 FIXED = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
@@ -107,6 +107,9 @@ class Avalanche(Strategy):
         if self.made is not None:
             return
         self._check(learner)
+        assert self.stream is not None
+        with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche benchmark")):
+            self.benchmark = to_benchmark(self.stream, LOOKS.get(self.name, networks.as_they_are))
         with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche")):
             self.made = self._make(learner)
         if self.saved:
@@ -127,8 +130,6 @@ class Avalanche(Strategy):
             raise must(what, "used with one head for all tasks", "--head multi", "Use continual.der or --head single.")
         if self.name == "PackNet" and learner.steps is not None:
             raise must(what, "given --epochs, the last of which come after pruning", "--iterations", "Leave it out.")
-        if self.name == "PackNet" and not learner.head.by_task:
-            raise must(what, "used with --head multi", f"--head {learner.head.kind}", "Or use --scenario task.")
         if self._generates and self.setting.in_shape != (1, 28, 28):
             size = "x".join(map(str, self.setting.in_shape))
             raise must(f"images for {what}", "1x28x28, for which its generator is made", size, "Use continual.dgr.")
@@ -190,18 +191,12 @@ class Avalanche(Strategy):
             entrance.generated = self._generates
         return model, {}
 
-    def _experience(self, index: int) -> Any:
-        assert self.stream is not None
-        if self.benchmark is None:
-            self.benchmark = to_benchmark(self.stream, LOOKS.get(self.name, networks.as_they_are))
-        return self.benchmark.train_stream[index]
-
     def learn(self, learner: Course) -> _Watch:
         """Train one task as Avalanche does."""
         watch, made = _Watch(learner.steps), self.made
         networks.enter(made.model, learner.task)
         with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche task", learner.task)):
-            experience = self._experience(learner.task)
+            experience = self.benchmark.train_stream[learner.task]
             state.fresh_iterators(made)
             made.plugins.append(watch)
             try:
@@ -237,6 +232,11 @@ class Avalanche(Strategy):
 
     def stored(self) -> dict[str, Tensor] | None:
         return None if self.made is None else state.stored(self.made)
+
+    def bytes(self) -> int:
+        """Without the network and its optimizer, which a snapshot holds too."""
+        held = {} if self.made is None else state.snapshot(self.made)
+        return total_bytes([held.get("own", {}), held.get("plugins", [])])
 
     def state_dict(self) -> dict[str, Any]:
         return {"learned": self.learned, "strategy": {} if self.made is None else state.snapshot(self.made)}

@@ -153,8 +153,7 @@ class Hooked:
             in_shape=tuple(image.shape),
             frames=None,
             batch_size=strategy.train_mb_size,
-            steps_per_task=None,
-            lr=strategy.optimizer.param_groups[0]["lr"],
+            groups=len(stream) * outputs,
             buffer=self.buffer,
         )
         ours = Registry.discover().load("strategies", self.strategy_name)(self.options, setting, model)

@@ -125,7 +125,7 @@ class _Writer:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, Tensor):
-            return {"is": "tensor", "value": value.detach().clone()}
+            return {"is": "tensor", "value": value.detach().clone(), "moved": value.device.type != "cpu"}
         if isinstance(value, self.dataset):
             return self._dataset(value)
         if isinstance(value, torch.device):
@@ -215,7 +215,8 @@ class _Reader:
         return current
 
     def _tensor(self, saved: Any, current: Any) -> Tensor:
-        return saved["value"].clone()
+        where = self.strategy.device if saved["moved"] else "cpu"  # checkpoints are read onto the CPU
+        return saved["value"].to(where, copy=True)
 
     def _device(self, saved: Any, current: Any) -> torch.device:
         return torch.device(saved["value"])
@@ -253,6 +254,7 @@ class _Reader:
 
     def into(self, target: nn.Module, parts: Mapping[str, Any]) -> None:
         modules = dict(target.named_modules())
+        device = next((p.device for p in target.parameters()), self.strategy.device)
         for path, saved in parts.items():
             part = modules[path]
             for name, value in saved["weights"].items():
@@ -261,7 +263,7 @@ class _Reader:
                 weight.data.copy_(value)
                 weight.requires_grad_(saved["trained"][name])
             for name, value in saved["buffers"].items():
-                part._buffers[name] = None if value is None else value.clone()
+                part._buffers[name] = None if value is None else value.to(device, copy=True)
             for name, value in saved["more"].items():
                 vars(part)[name] = self.read(value, vars(part).get(name))
 

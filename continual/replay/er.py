@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from backbone.errors import must
 from backbone.training import Batch
 from continual.learner import Learner
 from continual.replay.options import EROptions
@@ -34,16 +33,8 @@ class ER(Rehearsal):
         self.selection = None if options.selection == "herding" else options.selection
         super().__init__(options, setting, model)
         self.by_rows = options.weighting == "tasks"
-
-    def before_task(self, learner: Learner, task: Task) -> None:
-        o = self.options
-        if task.told:
-            return
-        if o.selection == "herding":
-            remedy = "Use reservoir or balanced."
-            raise must("--strategies.er.selection", "one that needs no end of a task here", o.selection, remedy)
-        if o.weighting == "tasks":
-            raise must("--strategies.er.weighting", "rows where tasks cannot be counted", o.weighting, "Leave it out.")
+        if options.selection == "herding":
+            self.need_a_place_for_all()
 
     def before_forward(self, learner: Learner, batch: Batch) -> None:
         self.span = None

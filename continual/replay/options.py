@@ -16,7 +16,7 @@ class EROptions:
     """What is kept. reservoir: a uniform sample of all images so far. balanced: equal shares for the classes. herding:
     at the end of a task, those whose mean feature is nearest to that of their class."""
     replay_batch: Annotated[int, Ge(1)] | None = None
-    """Rows replayed per step. None: as many as the task's own."""
+    """Rows replayed per step. None: --batch-size."""
     weighting: Literal["rows", "tasks"] = "rows"
     """rows: every row counts the same. tasks: the task at hand counts 1/T, the rest 1 - 1/T, at the T-th task."""
 
@@ -28,7 +28,7 @@ class DEROptions:
     alpha: Annotated[float, Ge(0)] = 0.3
     """Weight of the mean squared distance to the logits of back then, a mean over rows and logits."""
     replay_batch: Annotated[int, Ge(1)] | None = None
-    """Rows replayed per step. None: as many as the task's own."""
+    """Rows replayed per step. None: --batch-size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class DERppOptions:
     beta: Annotated[float, Ge(0)] = 0.5
     """Weight of the cross-entropy of replayed rows."""
     replay_batch: Annotated[int, Ge(1)] | None = None
-    """Rows replayed per step, in each of the two draws. None: as many as the task's own."""
+    """Rows replayed per step, in each of the two draws. None: --batch-size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class ERACEOptions:
     """Experience replay with asymmetric cross-entropy."""
 
     replay_batch: Annotated[int, Ge(1)] | None = None
-    """Rows replayed per step. None: as many as the task's own."""
+    """Rows replayed per step. None: --batch-size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class AGEMOptions:
     """Averaged gradient episodic memory."""
 
     replay_batch: Annotated[int, Ge(1)] | None = None
-    """Kept rows whose gradient is the reference. None: as many as the task's own."""
+    """Kept rows whose gradient is the reference. None: --batch-size."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.data.sets import Split
+from backbone.errors import must
 from backbone.metrics import SCORING_BATCH
 from backbone.training import Batch
 from continual.buffers import Buffer, Rows, buffer_seed, herd, quota
@@ -35,6 +36,12 @@ class Rehearsal(Strategy):
             self.selection,
             setting.outputs if self.keeps_logits else None,
         )
+
+    def need_a_place_for_all(self) -> None:
+        """Raise UserError where a class of a task would have no image in a herded buffer."""
+        if self.setting.buffer < self.setting.groups:
+            rule = f"at least {self.setting.groups} for {self.name}, an image of every class of every task"
+            raise must("--buffer", rule, self.setting.buffer, "Raise it.")
 
     def recall(self, learner: Learner) -> tuple[Tensor, Rows]:
         """Kept rows at random, and their images [R, C, H, W] as the training sees its own."""

@@ -165,7 +165,6 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
         ("Replay", "", {"flip": "random"}, "--flip none"),
         ("Replay", "", {"head": "prototype"}, "head of logits"),
         ("DER", "", {"scenario": "task"}, "continual.der"),
-        ("PackNet", "post_prune_epochs=1,prune_proportion=0.5", {}, "--head multi"),
         ("GenerativeReplay", "", {}, "1x28x28"),
     ],
 )

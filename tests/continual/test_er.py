@@ -118,8 +118,7 @@ def test_spiking_networks_and_half_precision(learn):
     assert not torch.equal(spiking.weights(), plain.weights())
 
 
-@pytest.mark.parametrize("option", ["er.selection", "er.weighting"])
-def test_what_needs_a_task_to_end_is_refused_where_none_is_told(learn, option):
-    value = {"er.selection": "herding", "er.weighting": "tasks"}[option]
-    with pytest.raises(UserError, match=option):
-        learn("er", scenario="task-free", epochs=None, strategies_options={option: value})
+def test_every_class_must_have_a_herded_image(learn):
+    herding = {"er.selection": "herding"}
+    with pytest.raises(UserError, match="--buffer must be at least 30 for er, an image of every class of every task"):
+        learn("er", scenario="permuted", buffer=29, epochs=1, strategies_options=herding)

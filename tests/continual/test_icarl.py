@@ -102,9 +102,9 @@ def test_exemplars_are_the_first_of_the_herd_and_fewer_as_classes_come(learn, ex
     assert torch.equal(kept["images"][kept["labels"] == label], first[:12])
 
 
-def test_it_is_refused_where_no_class_is_new(learn):
-    with pytest.raises(UserError, match="every task brings new classes"):
-        learn("icarl", scenario="blurry", blur=0.5, epochs=1)
+def test_every_class_must_have_an_exemplar(learn):
+    with pytest.raises(UserError, match="--buffer must be at least 10 for icarl, an image of every class"):
+        learn("icarl", scenario="class", buffer=9, epochs=1)
 
 
 @pytest.mark.parametrize("steps", [1, 45, 60, 110])

@@ -9,6 +9,7 @@ from continual.configs import StreamConfig
 from continual.streams import Stream, blurred, faded
 from continual.transforms import noisy
 
+FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]
 
 
@@ -146,7 +147,27 @@ def test_too_many_tasks(stream, options, said):
         ({"strategies": ("continual.si",), "scenario": "task-free"}, "without task boundaries"),
         ({"strategies": ("continual.xdg", "continual.er"), "scenario": "task"}, "must not mix xdg"),
         ({"scenario": "blurry", "head": "multi"}, "--head must be another one for --scenario blurry"),
-        ({"scenario": "domain", "head": "growing"}, "--head must be single for --scenario domain"),
+        ({"scenario": "task-free", "head": "growing"}, "--head must be another one for --scenario task-free"),
+        ({"scenario": "domain", "head": "growing"}, "--head must be single or multi for --scenario domain"),
+        ({"scenario": "rotated", "head": "prototype"}, "--head must be single or multi for --scenario rotated"),
+        ({"strategies": ("avalanche:PackNet",)}, "--head must be multi for avalanche:PackNet"),
+        (
+            {
+                "scenario": "task-free",
+                "strategies": ("continual.er",),
+                "strategies_options": {"er.selection": "herding"},
+            },
+            "--strategies.er.selection must do without task boundaries for --scenario task-free; got herding.",
+        ),
+        (
+            {**FREE, "strategies_options": {"er.weighting": "tasks"}},
+            "--strategies.er.weighting must do without task boundaries for --scenario task-free; got tasks.",
+        ),
+        (
+            {"connectivity": 5, "head": "prototype"},
+            "--connectivity must be 0 where answers do not follow",
+        ),
+        ({"connectivity": 5, "strategies": ("continual.icarl",)}, "from the weights alone; got icarl."),
         (
             {"strategies": ("avalanche:Naive",), "reset_optimizer": True},
             "--reset-optimizer must be left out with avalanche",
@@ -157,6 +178,7 @@ def test_too_many_tasks(stream, options, said):
         ),
         ({"strategies": ("continual.lwf", "continual.hat"), "scenario": "task"}, "must not mix lwf with hat"),
         ({"strategies": ("continual.icarl",), "scenario": "permuted"}, "--scenario must bring new classes for icarl"),
+        ({"strategies": ("continual.icarl",), "scenario": "blurry"}, "--scenario must bring new classes for icarl"),
         ({"scenario": "task-free", "head": "prototype"}, "--head prototype must be left out for --scenario task-free"),
         (
             {"scenario": "task-free", "reset_optimizer": True},
