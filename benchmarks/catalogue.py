@@ -26,6 +26,6 @@ COMMANDS = {
     "ui": Command("", "Browse the MLflow store", "Interface", "results:ui"),
     "doctor": Command("", "Check the installation", "Showing", "results:doctor"),
     "quickstart": Command("", "Train, convert into spikes, compare and report, in a minute", "Quick", "quickstart:run"),
-    "reproduce": Command("[TARGET]", "Run published figures and judge ours", "Quick", "reproduce:run"),
+    "reproduce": Command("[TARGET]", "Run published figures and judge ours", "Reproducing", "reproduce:run"),
     "completion": Command("bash|zsh|fish|tcsh", "Print a shell completion script", "Nothing", "completion:show"),
 }

@@ -70,6 +70,12 @@ class Quick(Running):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reproducing(Quick):
+    seeds: Annotated[int, Ge(1)] | None = None
+    """Run only so many of the protocol's seeds; more can follow. By default all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tracked(Where):
     tracking_uri: str | None = None
     """MLflow server; by default the file mlflow.db below --out."""

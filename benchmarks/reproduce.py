@@ -13,7 +13,7 @@ from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.config import Checker, experiment_config
 from benchmarks.driver import Outcome, Setting, drive
-from benchmarks.flags import Quick
+from benchmarks.flags import Reproducing
 from benchmarks.layout import prepare
 from benchmarks.plan import Planner
 from benchmarks.records import Record
@@ -24,7 +24,7 @@ from benchmarks.tables import render
 
 def run(name: str, command: Command, argv: list[str]) -> int:
     """Run the named target or group, or all that can run here; 1: one could not be run, 3: one was missed."""
-    found = read(name, command, argv, Quick, words=1)
+    found = read(name, command, argv, Reproducing, words=1)
     if found is None:
         return 0
     words, flags = found
@@ -44,7 +44,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
         print(render("targets", rows) if rows else "no target is registered")
     verdicts = {row["verdict"] for row in rows}
     failed = "failed" in verdicts or (bool(words) and not verdicts.isdisjoint(("no data", "no GPU")))
-    return 1 if failed else 3 if "missed" in verdicts else 0
+    return 1 if failed else 3 if any(verdict.startswith("missed") for verdict in verdicts) else 0
 
 
 def is_in(name: str, group: str) -> bool:
@@ -58,12 +58,15 @@ def is_in(name: str, group: str) -> bool:
     return name == group or name.startswith(group.rstrip("/") + "/")
 
 
-def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Quick) -> list[dict[str, Any]]:
+def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Reproducing) -> list[dict[str, Any]]:
     """Run targets over their seeds, all trials of all of them as one plan; one row of the table for each."""
     planner = Planner(registry, how.out)
     able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
     wanted = {
-        target.name: [planner.add(target.experiment, config_of(target, seed, registry)).id for seed in target.seeds]
+        target.name: [
+            planner.add(target.experiment, config_of(target, seed, registry)).id
+            for seed in target.seeds[: flags.seeds]
+        ]
         for target in able
     }
     outcome = drive(list(planner.trials.values()), how, None)
@@ -73,7 +76,7 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Qu
     return [_row(target, wanted.get(target.name), outcome, registry, how) for target in targets]
 
 
-def _without_gpu(targets: Sequence[Target], flags: Quick) -> bool:
+def _without_gpu(targets: Sequence[Target], flags: Reproducing) -> bool:
     if not any(target.needs_gpu for target in targets):
         return False
     from backbone.hardware import choose_device  # torch takes seconds that other targets need not wait for
@@ -84,7 +87,10 @@ def _without_gpu(targets: Sequence[Target], flags: Quick) -> bool:
 def _row(
     target: Target, trials: list[str] | None, outcome: Outcome, registry: Registry, how: Setting
 ) -> dict[str, Any]:
-    """A row of the table; ``trials`` is None where there is no GPU for them."""
+    """A row of the table; ``trials`` is None where there is no GPU for them.
+
+    A verdict on some of the seeds is one "so far".
+    """
     row = {"target": target.name, "metric": target.metric, "published": target.value, "tolerance": target.tolerance}
     if trials is None:
         return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no GPU"}
@@ -98,6 +104,7 @@ def _row(
 
     ours = interval(values)
     verdict = "reproduced" if reproduced(target, ours.mean, registry) else "missed"
+    verdict += " so far" if len(values) < len(target.seeds) else ""
     return {**row, "ours": ours.mean, "low": ours.low, "high": ours.high, "n": ours.n, "verdict": verdict}
 
 

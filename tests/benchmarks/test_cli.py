@@ -203,6 +203,12 @@ def test_reproduce(engram):
     assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
 
 
+def test_reproduce_judges_some_of_the_seeds_so_far(engram):
+    (row,) = engram("reproduce", "counting-tens", "--seeds", "1", "--json").json["targets"]
+    assert (row["verdict"], row["n"], row["low"]) == ("reproduced so far", 1, None)
+    assert engram("reproduce", "counting-tens", "--json").json["targets"][0]["n"] == 2
+
+
 def test_reproduce_runs_nothing_where_a_gpu_is_asked_for_and_missing(engram):
     done = engram("reproduce", "continual/split-cifar10", "--device", "cpu", "--json")
     rows = done.json["targets"]
