@@ -64,8 +64,7 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
     able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
     wanted = {
         target.name: [
-            planner.add(target.experiment, config_of(target, seed, registry)).id
-            for seed in target.seeds[: flags.seeds]
+            planner.add(target.experiment, config_of(target, seed, registry)).id for seed in target.seeds[: flags.seeds]
         ]
         for target in able
     }

@@ -20,7 +20,7 @@ class Joint(Strategy):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
     kept = 0
-    """Images of earlier tasks."""
+    """Images of the tasks so far."""
 
     def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
         splits = [stream.task(index).train for index in range(task.index)] + [task.train]
@@ -28,7 +28,7 @@ class Joint(Strategy):
         for split in splits[1:]:
             everything = everything.and_also(split)
         sizes = torch.tensor([len(split) for split in splits])
-        self.kept = len(everything) - len(task.train)
+        self.kept = len(everything)
         return everything, torch.arange(len(splits)).repeat_interleave(sizes)
 
     def samples(self) -> int:

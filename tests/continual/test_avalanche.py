@@ -24,13 +24,14 @@ from continual.streams import Stream
 
 pytestmark = pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
 
+LWF = "alpha=[0,0.5,1],temperature=2"
 WORKING = [
     ("Naive", "", "class"),
     ("Replay", "", "class"),
     ("Replay", "", "task"),
     ("EWC", "ewc_lambda=10", "task"),
     ("EWC", "ewc_lambda=10,mode=online,decay_factor=0.9", "class"),
-    ("LwF", "alpha=[0,0.5,1],temperature=2", "task"),
+    ("LwF", LWF, "task"),
     ("AGEM", "", "task"),
     ("MAS", "", "class"),
     ("GDumb", "", "class"),
@@ -121,6 +122,16 @@ def test_a_run_leaves_the_global_generators_alone(experiment):
     before = global_state()
     ours.step(state)
     assert global_state() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "copies"), [("Naive", "", 0), ("EWC", "ewc_lambda=10", 2 * 3), ("LwF", LWF, 1)]
+)
+def test_memory_is_what_a_strategy_holds_beside_the_network(learn, name, text, copies):
+    """EWC keeps weights and importances of every task, LwF a network."""
+    run = learn(f"avalanche:{name}", scenario="domain", epochs=1, **arguments(text))
+    weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
+    assert run.metrics["strategy_bytes"] / weights == pytest.approx(copies, abs=0.1)
 
 
 def test_iterations_are_as_many_as_asked_for(learn):

@@ -51,6 +51,22 @@ def test_means_of_kept_images_follow_the_network_and_others_are_left_behind(lear
     assert fresh.accuracy > stale.accuracy + 0.2
 
 
+def test_means_are_of_all_that_several_strategies_keep_of_earlier_tasks(learn):
+    ours = learn("er", "agem", scenario="class", head="prototype", buffer=90, epochs=1)
+    stored = [strategy.stored() for strategy in ours.strategies[:2]]
+    label = ours.state.stream.outputs[0][0]
+    images = [kept["images"][kept["labels"] == label] for kept in stored]
+    assert all(map(len, images))
+    with torch.no_grad():
+        mean = ours.model.eval().backbone(ours.model.normalise(torch.cat(images))).mean(0)
+    torch.testing.assert_close(ours.strategies[-1].means[label], mean)
+    newest = ours.state.stream.outputs[2][0]
+    split = ours.state.learner.train
+    with torch.no_grad():
+        mean = ours.model.backbone(ours.model.normalise(split.images[split.labels == newest])).mean(0)
+    torch.testing.assert_close(ours.strategies[-1].means[newest], mean)  # none of its images counts twice
+
+
 def test_class_means_are_those_of_all_images(learn):
     ours = learn("finetune", scenario="class", head="prototype")
     learner, split = ours.state.learner, ours.state.stream.task(2).train

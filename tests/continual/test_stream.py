@@ -27,6 +27,12 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, sce
     assert all(value == broken.metrics[name] for name, value in whole.metrics.items() if name not in timed)
 
 
+def test_having_everything_is_counted(learn, resume):
+    whole, broken = learn("joint", epochs=1), resume(20, "joint", epochs=1)
+    assert whole.metrics["stored_samples"] == broken.metrics["stored_samples"] == 1438
+    assert whole.metrics["strategy_bytes"] == 1438 * (64 + 8)  # a byte a pixel, and a label
+
+
 def test_the_network_is_there_for_other_experiments(learn):
     learned = learn("er", scenario="class", epochs=1)
     loaded, about = load_model(learned.experiment.services.trial_dir / "model")
