@@ -1,0 +1,36 @@
+"""SIGKILL in the middle of a task: the same command again ends with the figures of a run that nothing happened to."""
+
+from __future__ import annotations
+
+import json
+
+TIMED = ("seconds_per_iteration", "train_seconds")
+WORDS = ("run", "continual.stream", "--strategies", "si,er", "--scenario", "class", "--tasks", "2", "--json")
+LONG = ("--iterations", "1000", "--buffer", "50", "--lr", "0.003")
+
+
+def figures(done) -> dict:
+    assert done.code == 0, done.err
+    found = done.json
+    return {"tables": found["tables"], **{name: x for name, x in found["metrics"].items() if name not in TIMED}}
+
+
+def test_a_stream_killed_in_the_middle_of_each_task(engram, wait_for, workers_in, kill_hard):
+    whole = figures(engram(*WORDS, *LONG, "--out", "whole"))
+    out = engram.cwd / "broken"
+    for share in (0.3, 1.3):
+        driver = engram.start(*WORDS, *LONG, "--out", "broken", ENGRAM_CHECKPOINT_SECONDS="0.3")
+
+        def beyond(share=share) -> bool:
+            for path in out.glob("trials/*/progress.json"):
+                return json.loads(path.read_text())["done"] > share
+            return False
+
+        wait_for(lambda: beyond() and workers_in(out), seconds=120)
+        for victim in workers_in(out):
+            kill_hard(victim)
+        kill_hard(driver.pid)
+        driver.communicate(timeout=60)
+        wait_for(lambda: not workers_in(out), seconds=60)
+        assert not list(out.glob("trials/*/result.json"))
+    assert figures(engram(*WORDS, *LONG, "--out", "broken")) == whole
