@@ -16,6 +16,10 @@ class Facts:
         needs_task: it must be told an image's task in tests as well.
         bounds: it must be told where one task ends and the next begins.
         alone: it cannot be combined with other strategies.
+        turn: among several strategies those of a lower one come first in every hook, whatever order they are named in;
+            those of the same turn come as they are named. What undoes parts of a step (0) comes before what measures
+            steps (1), which must see gradients before penalties are added to them; what weighs the loss of the task
+            (2) comes before what adds to it (3).
         fails_without_task: why it is known to fail where an image's task is not known and classes are new.
     """
 
@@ -24,6 +28,7 @@ class Facts:
     needs_task: bool = False
     bounds: bool = True
     alone: bool = False
+    turn: int = 3
     fails_without_task: str = ""
 
 
@@ -33,10 +38,10 @@ _STAYS = "it keeps weights, but nothing compares old classes with new ones"
 FACTS: Mapping[str, Facts] = {
     "continual.finetune": Facts(bounds=False, alone=True),
     "continual.joint": Facts(alone=True, replays=True),
-    "continual.si": Facts(fails_without_task=_STAYS),
+    "continual.si": Facts(turn=1, fails_without_task=_STAYS),
     "continual.ewc": Facts(fails_without_task=_STAYS),
     "continual.mas": Facts(fails_without_task=_STAYS),
-    "continual.lwf": Facts(fails_without_task=_NEW_IMAGES),
+    "continual.lwf": Facts(turn=2, fails_without_task=_NEW_IMAGES),
     "continual.er": Facts(replays=True, buffer=True, bounds=False),
     "continual.der": Facts(replays=True, buffer=True, bounds=False),
     "continual.derpp": Facts(replays=True, buffer=True, bounds=False),
@@ -45,9 +50,9 @@ FACTS: Mapping[str, Facts] = {
     "continual.icarl": Facts(replays=True, buffer=True, alone=True),
     "continual.dgr": Facts(replays=True),
     "continual.bi-r": Facts(replays=True, alone=True),
-    "continual.packnet": Facts(needs_task=True),
-    "continual.hat": Facts(needs_task=True),
-    "continual.xdg": Facts(needs_task=True),
+    "continual.packnet": Facts(needs_task=True, turn=0),
+    "continual.hat": Facts(needs_task=True, turn=0),
+    "continual.xdg": Facts(needs_task=True, turn=0),
     "avalanche": Facts(alone=True),
     "avalanche:EWC": Facts(alone=True, fails_without_task=_STAYS),
     "avalanche:MAS": Facts(alone=True, fails_without_task=_STAYS),

@@ -166,12 +166,13 @@ class StreamConfig(ExperimentConfig):
             )
         if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online"):
             found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
-        told = {"selection": ("herding", "reservoir or balanced"), "weighting": ("tasks", "rows")}
+        told = {"selection": (("random", "herding"), "reservoir or balanced"), "weighting": (("tasks",), "rows")}
+        given = self.options_of("er") if "er" in names and c.scenario == "task-free" else {}
         found += [
-            f"--strategies.er.{option} must do without task boundaries for --scenario task-free; got {value}. "
-            f"Use {remedy}."
-            for option, (value, remedy) in told.items()
-            if "er" in names and c.scenario == "task-free" and self.options_of("er").get(option) == value
+            f"--strategies.er.{option} must do without task boundaries for --scenario task-free; "
+            f"got {given[option]}. Use {remedy}."
+            for option, (values, remedy) in told.items()
+            if given.get(option) in values
         ]
         return found
 

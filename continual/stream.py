@@ -18,6 +18,7 @@ from backbone.nets.classifier import Classifier, adapt, build
 from backbone.optim import Optimizers
 from backbone.registry import Registry
 from backbone.training import UNIT_SECONDS, Recipe
+from continual.catalogue import facts
 from continual.configs import StreamConfig
 from continual.connectivity import barrier, figure, path, snapshot
 from continual.learner import Learner, optimizers_for
@@ -135,7 +136,7 @@ class StreamExperiment:
             buffer=c.buffer,
         )
         found = []
-        for name in c.strategies:
+        for name in sorted(c.strategies, key=lambda name: facts(name).turn):
             schema = registry.options("strategies", name)
             options = schema(**c.options_of(name)) if schema else None
             own = replace(setting, path=name.partition(":")[2])

@@ -26,6 +26,8 @@ _SPLIT: dict[str, Scalar] = {
 def _split(scenario: str, name: str, figure: tuple[float, float | None], source: str, **options: Scalar) -> Target:
     """Split-MNIST; ``figure`` is per cent and standard error over the 20 seeds there, None where we do not know it.
 
+    Errors of ``none`` and ``joint`` are those of the same rows in the table of 2022, which has the same protocol.
+
     The tolerance is two standard deviations of the difference between their mean of 20 and ours of 5, at least half a
     point; one point where the error is not known.
     """
@@ -55,11 +57,15 @@ def _three(
     each: Sequence[Mapping[str, Scalar]] = (),
     **same: Any,
 ) -> tuple[Target, ...]:
-    """One method in the task-, domain- and class-incremental scenario; ``each`` holds the options that differ."""
+    """One method in the task-, domain- and class-incremental scenario; ``each`` holds the options that differ.
+
+    Where classes are new, the code of 2018 offers the outputs of those met so far, that of 2022 all of them.
+    """
     scenarios = ("task", "domain", "class")
     differing = each or ({}, {}, {})
+    head = {"class": {"head": "growing"}} if source is _VAN_DE_VEN else {}
     return tuple(
-        _split(scenario, name, figure, source, **{**same, **own})
+        _split(scenario, name, figure, source, **{**same, **own, **head.get(scenario, {})})
         for scenario, figure, own in zip(scenarios, figures, differing, strict=True)
     )
 
@@ -72,19 +78,24 @@ def _ewc(strength: float) -> Mapping[str, Scalar]:
     return {"strategies": "ewc", "strategies.ewc.strength": strength}
 
 
-_KEPT: Mapping[str, Scalar] = {"strategies.er.selection": "balanced", "strategies.er.weighting": "tasks"}
+_KEPT: Mapping[str, Scalar] = {"strategies.er.selection": "random", "strategies.er.weighting": "tasks"}
 _LWF: Mapping[str, Scalar] = {"strategies": "lwf", "strategies.lwf.scale": "outputs"}
-_SOFT: Mapping[str, Scalar] = {"strategies": "dgr", "strategies.dgr.targets": "soft", "minutes": 5}
+_SOFT: Mapping[str, Scalar] = {"strategies.dgr.targets": "soft", "strategies.dgr.scale": "outputs"}
 _THREE = (
     *_three("none", ((85.15, 0.99), (57.33, 1.66), (19.90, 0.02)), _VAN_DE_VEN, strategies="finetune", exact=True),
     *_three("joint", ((99.64, 0.03), (98.41, 0.05), (97.93, 0.04)), _VAN_DE_VEN, strategies="joint"),
     *_three("si", ((99.14, 0.11), (63.77, 1.18), (20.04, 0.08)), _VAN_DE_VEN, (_si(10), _si(50_000), _si(5000))),
     *_three("ewc", ((99.06, 0.15), (63.03, 1.58), (20.64, 0.52)), _THREE_TYPES, (_ewc(1e5), _ewc(1e10), _ewc(1e9))),
-    *_three(
-        "lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, (_LWF, _LWF, {**_LWF, "head": "growing"})
-    ),
+    *_three("lwf", ((99.60, 0.03), (71.02, 1.26), (24.17, 0.51)), _VAN_DE_VEN, (_LWF,) * 3),
     *_three("dgr", ((99.47, 0.03), (95.74, 0.23), (91.24, 0.33)), _VAN_DE_VEN, strategies="dgr", minutes=5),
-    *_three("dgr-distill", ((99.59, None), (96.94, None), (91.84, 0.27)), _VAN_DE_VEN, (_SOFT, _SOFT, _SOFT)),
+    *_three(
+        "dgr-distill",
+        ((99.59, None), (96.94, None), (91.84, 0.27)),
+        _VAN_DE_VEN,
+        (_SOFT,) * 3,
+        strategies="dgr",
+        minutes=5,
+    ),
     _split("task", "xdg", (98.74, 0.31), _VAN_DE_VEN, **{"strategies": "xdg", "strategies.xdg.share": 0.9}),
     _split("class", "bi-r", (94.41, None), _THREE_TYPES, strategies="bi-r", minutes=6),
     _split("class", "er", (88.79, None), _THREE_TYPES, **{"strategies": "er", "buffer": 1000, **_KEPT}),

@@ -37,7 +37,8 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
         scores = model.forward_normalised(x).float() if scores is None else scores
         answer = scores if answers is None else scores.masked_fill(~answers, MASKED)
         right[0] += (answer.argmax(1) == labels).sum()
-        right[1] += (scores.masked_fill(~own, MASKED).argmax(1) == labels).sum()
+        best, answer = scores.masked_fill(~own, MASKED).max(1)
+        right[1] += ((answer == labels) & (best > MASKED)).sum()  # a task without any class mean has no answer
     if head.kind == "multi":
         learner.enter(learner.task)
     accuracy, task_aware = (right.double() / len(split)).tolist()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from continual.distilling import Scale, factor
 from continual.heads import Head
 from continual.learner import MASKED
 
@@ -38,14 +39,19 @@ def answers(logits: Tensor, allowed: Tensor | None, kind: Targets) -> Tensor:
     return F.one_hot(asked.argmax(-1), logits.shape[1]).to(logits.dtype)
 
 
-def mismatch(logits: Tensor, targets: Tensor, allowed: Tensor | None, kind: Targets) -> Tensor:
+def mismatch(logits: Tensor, targets: Tensor, allowed: Tensor | None, kind: Targets, scale: Scale = "none") -> Tensor:
     """Cross-entropy of every row, [R], with the answers of the earlier network: the mean over the questions.
+
+    Soft targets are multiplied as ``scale`` says, see `continual.distilling`.
 
     Source: van de Ven and Tolias 2018 (arXiv 1809.10635), replay with hard and with soft targets.
     """
     asked = _asked(logits, allowed)
-    asked = asked / TEMPERATURE if kind == "soft" else asked
-    return -(targets * asked.log_softmax(-1)).sum(-1).mean(-1)
+    if kind == "hard":
+        return -(targets * asked.log_softmax(-1)).sum(-1).mean(-1)
+    outputs = logits.shape[1] if allowed is None else allowed.sum(-1)
+    entropies = -(targets * (asked / TEMPERATURE).log_softmax(-1)).sum(-1)
+    return (entropies * factor(scale, TEMPERATURE, outputs)).mean(-1)
 
 
 def _asked(logits: Tensor, allowed: Tensor | None) -> Tensor:

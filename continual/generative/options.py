@@ -23,6 +23,9 @@ class DGROptions:
     """Units of its hidden layers."""
     targets: Literal["hard", "soft"] = "hard"
     """What generated rows are labelled with: the likeliest class, or the probabilities at temperature 2."""
+    scale: Literal["temperature", "outputs", "none"] = "none"
+    """Factor of the loss of soft targets. temperature: 4, its square; outputs: that divided by the number of outputs,
+    as van de Ven's code of 2018 has it; none: 1."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate of the autoencoder, which is trained by Adam."""
 

@@ -26,8 +26,8 @@ class EWC(Anchored):
 
     with p over the outputs the head offers to the task. The loss is ``L + lambda / 2 sum_t F_t (theta - theta_t)^2``
     over the tasks t so far. A sum of parabolas is one parabola, of curvature sum F_t around the mean of the theta_t
-    weighted by F_t, so that memory does not grow with tasks. Online it is ``L + lambda / 2 F (theta - theta*)^2`` with
-    theta* the newest weights and ``F <- gamma F + F_new``.
+    weighted by F_t, so that memory does not grow with tasks. Online it is ``L + lambda / 2 gamma F (theta - theta*)^2``
+    with theta* the newest weights and ``F <- gamma F + F_new``.
 
     Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), equation 3; online: Schwarz et al. 2018 (arXiv 1805.06370),
     equations 8 and 9; the labels of the expectation: Kunstner et al. 2019 (arXiv 1905.12558), section 2.
@@ -36,7 +36,7 @@ class EWC(Anchored):
     options: EWCOptions
 
     def __init__(self, options: EWCOptions, setting: Setting, model: nn.Module) -> None:
-        self.factor = options.strength
+        self.factor = options.strength * (options.gamma if options.online else 1)
         super().__init__(options, setting, model)
 
     @torch.no_grad()

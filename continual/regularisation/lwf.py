@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backbone.hardware import autocast
 from backbone.nets.classifier import Classifier
+from continual.distilling import factor
 from continual.learner import MASKED
 from continual.regularisation.options import LwFOptions
 from continual.strategy import Setting, Strategy, frozen
@@ -87,9 +88,7 @@ class LwF(Strategy):
         return entropies.mean(), task
 
     def _scale(self, outputs: int | Tensor) -> float | Tensor:
-        if self.options.scale == "none":
-            return 1.0
-        return self.options.temperature**2 / (outputs if self.options.scale == "outputs" else 1)
+        return factor(self.options.scale, self.options.temperature, outputs)
 
     def state_dict(self) -> dict[str, Any]:
         return {"teacher": None if self.teacher is None else self.teacher.state_dict()}

@@ -36,7 +36,8 @@ class EWCOptions:
     online: bool = False
     """One penalty around the newest weights, instead of one for every task around the weights it ended with."""
     gamma: Annotated[float, Ge(0), Le(1)] = 1.0
-    """What is kept of earlier tasks' information with each new one, online."""
+    """What is kept of earlier tasks' information with each new one, online; 0 forgets all of it, even while the next
+    task is learned."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ class AGEM(Rehearsal):
     """Where the gradient g points against that of kept rows, ``g.r < 0``, it becomes ``g - (g.r / r.r) r``.
 
     All parameters are one vector. At the end of every task a uniform sample of its images is kept, an equal share of
-    the buffer for each task. Strategies named before this one are part of g, those named after it are not projected.
+    the buffer for each task. What strategies before this one (`Facts.turn`) add is part of g;
+    the rest is not projected.
 
     Source: Chaudhry et al. 2019 (arXiv 1812.00420), equation 11.
     """
@@ -33,8 +34,8 @@ class AGEM(Rehearsal):
     def __init__(self, options: AGEMOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
         self.share = setting.buffer // setting.tasks
-        if not self.share:
-            rule = f"at least the {setting.tasks} tasks for agem, which keeps as many images of each"
+        if self.share < self.least:
+            rule = f"at least {self.least * setting.tasks} for agem, {self.least} for each task"
             raise must("--buffer", rule, setting.buffer, "Raise it.")
 
     def after_backward(self, learner: Learner, batch: Batch) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from backbone.training import Batch
 from continual.learner import Learner
 from continual.replay.options import EROptions
-from continual.replay.rehearsal import Rehearsal, keep_herded
+from continual.replay.rehearsal import Rehearsal, keep_drawn, keep_herded
 from continual.strategy import Setting
 from continual.streams import Task
 
@@ -18,22 +18,25 @@ class ER(Rehearsal):
     """Every step trains on the task's rows and on rows from the buffer, in one forward pass.
 
     Weighted by rows, the loss is the mean over all of them; by tasks ``1/T L_task + (1 - 1/T) L_replay`` at the T-th
-    task, and nothing is replayed in the first one.
+    task, and nothing is replayed in the first one. Where images are kept at the end of a task (random, herding), only
+    earlier tasks are replayed.
 
     Source: Chaudhry et al. 2019 (arXiv 1902.10486), algorithm 1 (rows); van de Ven et al. 2022, "Three types of
-    incremental learning" (tasks).
+    incremental learning" (tasks, with random).
     """
 
     name: ClassVar[str] = "er"
+    apart = False
     options: EROptions
     span: slice | None = None
     """Rows of the batch at hand that were replayed."""
 
     def __init__(self, options: EROptions, setting: Setting, model: nn.Module) -> None:
-        self.selection = None if options.selection == "herding" else options.selection
+        told = options.selection
+        self.selection = None if told == "random" or told == "herding" else told
         super().__init__(options, setting, model)
         self.by_rows = options.weighting == "tasks"
-        if options.selection == "herding":
+        if self.selection is None:
             self.need_a_place_for_all()
 
     def before_forward(self, learner: Learner, batch: Batch) -> None:
@@ -56,3 +59,5 @@ class ER(Rehearsal):
     def after_task(self, learner: Learner, task: Task) -> None:
         if self.options.selection == "herding":
             keep_herded(learner, self.buffer, task.train)
+        elif self.options.selection == "random":
+            keep_drawn(learner, self.buffer, task.train, self.setting.buffer // self.setting.groups)

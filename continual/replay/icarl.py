@@ -33,6 +33,7 @@ class ICaRL(Rehearsal):
 
     name: ClassVar[str] = "icarl"
     selection = None
+    apart = False
     options: ICaRLOptions
 
     def __init__(self, options: ICaRLOptions, setting: Setting, model: nn.Module) -> None:

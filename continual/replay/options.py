@@ -12,9 +12,10 @@ from annotated_types import Ge
 class EROptions:
     """Experience replay."""
 
-    selection: Literal["reservoir", "balanced", "herding"] = "reservoir"
-    """What is kept. reservoir: a uniform sample of all images so far. balanced: equal shares for the classes. herding:
-    at the end of a task, those whose mean feature is nearest to that of their class."""
+    selection: Literal["reservoir", "balanced", "random", "herding"] = "reservoir"
+    """What is kept. reservoir: a uniform sample of all images so far. balanced: equal shares for the classes. random:
+    at the end of a task, as many of each of its classes as there is room for when all have come. herding: at the end of
+    a task, those whose mean feature is nearest to that of their class."""
     replay_batch: Annotated[int, Ge(1)] | None = None
     """Rows replayed per step. None: --batch-size."""
     weighting: Literal["rows", "tasks"] = "rows"

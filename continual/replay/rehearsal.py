@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.data.sets import Split
 from backbone.errors import must
 from backbone.metrics import SCORING_BATCH
+from backbone.seeding import generator
 from backbone.training import Batch
 from continual.buffers import Buffer, Rows, buffer_seed, herd, quota
 from continual.learner import Learner
@@ -23,10 +25,18 @@ class Rehearsal(Strategy):
     name: ClassVar[str]
     selection: Literal["reservoir", "balanced"] | None = "reservoir"
     keeps_logits: ClassVar[bool] = False
+    apart: ClassVar[bool] = True
+    """Whether kept rows make a forward pass of their own."""
 
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
         self.rows: int = getattr(options, "replay_batch", None) or setting.batch_size
+        normalised = self.apart and any(isinstance(module, _BatchNorm) for module in model.modules())
+        self.least = 2 if normalised else 1
+        """Rows that can make a forward pass: one has no deviation to be normalised by."""
+        for flag, rows in {"--buffer": setting.buffer, f"--strategies.{self.name}.replay-batch": self.rows}.items():
+            if rows < self.least:
+                raise must(flag, "at least 2 for a network with BatchNorm", rows, "Raise it.")
         self.buffer = Buffer(
             setting.buffer,
             setting.in_shape,
@@ -104,6 +114,16 @@ def keep_herded(learner: Learner, buffer: Buffer, split: Split) -> None:
         labels = torch.full((len(chosen),), label, device=learner.device)
         parts.append(Rows(chosen, labels, torch.full_like(labels, learner.task)))
     buffer.put(parts)
+
+
+def keep_drawn(learner: Learner, buffer: Buffer, split: Split, share: int) -> None:
+    """Keep ``share`` images of each class of ``split`` as well, drawn by the seed."""
+    random = generator(learner.recipe.seed, "keep")
+    for label in split.labels.unique().tolist():
+        found = (split.labels == label).nonzero().squeeze(1)
+        chosen = found[torch.randperm(len(found), generator=random)[:share]]
+        for images, labels in split.batches(chosen, len(chosen), learner.device):
+            buffer.append(images, labels, torch.full_like(labels, learner.task))
 
 
 def _columns(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:

@@ -91,7 +91,7 @@ def test_it_forgets_less_where_tasks_are_told_and_where_they_look_different(lear
 
 
 def test_a_buffer_that_cannot_be_shared_is_refused(learn):
-    with pytest.raises(UserError, match="--buffer must be at least the 3 tasks"):
+    with pytest.raises(UserError, match="--buffer must be at least 3 for agem, 1 for each task"):
         learn("agem", buffer=2)
 
 

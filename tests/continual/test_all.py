@@ -5,6 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from backbone.errors import UserError
 from backbone.registry import Registry
 from continual.catalogue import FACTS, facts
 from continual.configs import StreamConfig
@@ -67,10 +68,33 @@ def test_strategies_work_together_and_each_has_its_say(learn, alone, pair):
     assert changed == ([True, False] if pair == ("continual.ewc", "continual.hat") else [True, True])
 
 
+@pytest.mark.parametrize("pair", [("ewc", "si"), ("si", "hat"), ("si", "packnet"), ("derpp", "lwf")])
+def test_the_order_of_names_does_not_matter_where_a_method_would_be_another_one(learn, pair):
+    """SI would see a penalty in its gradient, or steps that are undone afterwards; LwF would weigh replay down."""
+    options = {"scenario": "task", "epochs": 2}
+    one, other = learn(*pair, **options), learn(*reversed(pair), **options)
+    assert torch.equal(one.weights(), other.weights())
+
+
 @pytest.mark.parametrize("pair", [("si", "er"), ("ewc", "derpp"), ("lwf", "er"), ("xdg", "si"), ("mas", "er-ace")])
 def test_strategies_that_work_together_are_resumed_bit_for_bit(learn, resume, pair):
     options = {"scenario": "task", "epochs": 1}
     assert torch.equal(learn(*pair, **options).weights(), resume(20, *pair, **options).weights())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "said"),
+    [
+        ("derpp", {"buffer": 1}, "--buffer must be at least 2 for a network with BatchNorm; got 1."),
+        ("er-ace", {"strategies_options": {"er-ace.replay_batch": 1}}, "--strategies.er-ace.replay-batch must be at"),
+        ("agem", {"buffer": 5}, "--buffer must be at least 6 for agem, 2 for each task; got 5."),
+    ],
+)
+def test_one_row_alone_is_refused_before_batches_are_normalised(experiment, strategy, options, said):
+    normalised = {"backbone_options": {"width": 0.25, "normalisation": "batch"}, "scenario": "class"}
+    with pytest.raises(UserError) as error:
+        experiment(strategy, **normalised, **options).start()
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(("strategy", "copies"), [("finetune", 0), ("si", 5), ("ewc", 2), ("packnet", 2.5), ("hat", 2)])

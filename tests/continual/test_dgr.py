@@ -1,10 +1,13 @@
 """Generative replay: what is asked of whom, with what weight, and what it does against forgetting."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+
+from continual.distilling import Scale
 
 QUICK = {"dgr.lr": 5e-3, "dgr.hidden": 128, "dgr.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}
@@ -38,7 +41,7 @@ def steps(experiment, count):
     return state
 
 
-def expected(learner, task, batch, solver, kind):
+def expected(learner, task, batch, solver, kind, scale="none"):
     """The loss by its definition, one question after another."""
     own, head = batch.own, learner.head
     with torch.no_grad():
@@ -56,17 +59,19 @@ def expected(learner, task, batch, solver, kind):
     for old, new in questions:
         asked, there = batch.logits[own:].masked_fill(~new, -1e30), then.masked_fill(~old, -1e30)
         if kind == "soft":
-            losses.append(F.cross_entropy(asked / 2, (there / 2).softmax(1)))
+            factor = {"none": 1, "temperature": 4, "outputs": 4 / int(new.sum())}[scale]
+            losses.append(factor * F.cross_entropy(asked / 2, (there / 2).softmax(1)))
         else:
             losses.append(F.cross_entropy(asked, there.argmax(1)))
     return F.cross_entropy(answer, labels) / (task + 1) + sum(losses) / len(losses) * task / (task + 1)
 
 
-@pytest.mark.parametrize("kind", ["hard", "soft"])
+@pytest.mark.parametrize(("kind", "scale"), [("hard", "none"), *(("soft", each) for each in get_args(Scale))])
 @pytest.mark.parametrize("head", ["single", "growing", "multi"])
-def test_the_loss_is_the_weighted_sum_over_the_task_and_the_generated_rows(experiment, monkeypatch, kind, head):
+def test_the_loss_is_the_weighted_sum_over_the_task_and_the_generated_rows(experiment, monkeypatch, kind, scale, head):
     scenario = "task" if head == "multi" else "class"
-    ours = dgr(experiment, options={"dgr.targets": kind}, scenario=scenario, head=head, epochs=1)
+    given = {"dgr.targets": kind, "dgr.scale": scale}
+    ours = dgr(experiment, options=given, scenario=scenario, head=head, epochs=1)
     state = ours.start()
     record = Recorder(monkeypatch, state.strategies[0])
     while ours.step(state):
@@ -75,7 +80,7 @@ def test_the_loss_is_the_weighted_sum_over_the_task_and_the_generated_rows(exper
     assert len(later) > 10 and all(len(each[2].labels) == 32 for each in record.seen if each[1] == 0)
     for learner, task, batch, _, solver, loss in later:
         assert len(batch.labels) == 64
-        torch.testing.assert_close(loss, expected(learner, task, batch, solver, kind))
+        torch.testing.assert_close(loss, expected(learner, task, batch, solver, kind, scale))
 
 
 def test_the_network_sees_generated_images_as_it_sees_others(experiment, monkeypatch):

@@ -6,7 +6,13 @@ import torch.nn.functional as F
 
 from backbone.errors import UserError
 
-OPTIONS = [{}, {"er.selection": "balanced"}, {"er.selection": "herding"}, {"er.weighting": "tasks"}]
+OPTIONS = [
+    {},
+    {"er.selection": "balanced"},
+    {"er.selection": "random", "er.weighting": "tasks"},
+    {"er.selection": "herding"},
+    {"er.weighting": "tasks"},
+]
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
 
@@ -80,6 +86,20 @@ def test_a_herded_buffer_holds_images_of_the_tasks_so_far(learn):
     first = stream.task(0).train.images.flatten(1)
     mine = kept["images"][kept["tasks"] == 0].flatten(1)
     assert all((first == image).all(1).any() for image in mine)
+
+
+def test_a_drawn_buffer_has_the_same_room_for_every_class_from_the_first_task_on(experiment):
+    ours = experiment("er", scenario="class", buffer=95, epochs=1, strategies_options={"er.selection": "random"})
+    state = ours.start()
+    while state.learner.task < 2 or state.learner.progress.step < 5:
+        ours.step(state, 0.0)
+        kept, task = state.strategies[0].stored(), state.learner.task
+        if not state.learner.done:
+            assert set(kept["tasks"].tolist()) == set(range(task))  # only earlier tasks are replayed
+            assert kept["labels"].bincount().unique().tolist() in ([], [9], [0, 9])
+    first = state.stream.task(0).train.images.flatten(1)
+    mine = kept["images"][kept["tasks"] == 0].flatten(1)
+    assert all((first == image).all(1).any() for image in mine) and len(mine.unique(dim=0)) == len(mine)
 
 
 def test_nothing_is_replayed_without_anything_kept(experiment):

@@ -227,7 +227,7 @@ def test_memory_is_flat_and_the_penalty_is_the_sum_over_tasks(experiment, monkey
         last = [torch.zeros_like(p) for p in strategy.weights]
         for fisher, _ in terms:
             last = [gamma * old + new for old, new in zip(last, fisher, strict=True)]
-        terms = [(last, terms[-1][1])]
+        terms = [([gamma * f for f in last], terms[-1][1])]
     agree(*penalised(strategy, terms, 20.0))
 
 

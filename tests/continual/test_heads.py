@@ -78,6 +78,12 @@ def test_class_means_are_those_of_all_images(learn):
         assert ours.strategies[-1].means[output].tolist() == pytest.approx(mean.tolist(), abs=1e-4)
 
 
+def test_a_task_whose_classes_have_no_means_yet_is_not_answered(learn):
+    ours = learn("er", scenario="class", head="prototype", epochs=1, seed=2)
+    assert any(0 in outputs for outputs in ours.state.stream.outputs[1:])  # where an answer by chance would be right
+    assert ours.state.matrices.task_aware[1][1] == ours.state.matrices.task_aware[2][2] == 0
+
+
 def test_a_prototype_head_is_resumed(learn, resume):
     options = {"scenario": "class", "head": "prototype", "epochs": 2}
     whole, broken = learn("finetune", **options), resume(45, "finetune", **options)
