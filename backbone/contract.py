@@ -275,11 +275,11 @@ class Backbone(Protocol):
 class Strategy(Protocol):
     """Hooks around the one training loop. A strategy never knows which backbone it trains.
 
-    ``learner`` is the `backbone.training.Trainer` that runs the loop and ``batch`` its `backbone.training.Batch`. In a
-    step the hooks run in this order, each for all strategies in turn: ``before_forward`` (may append rows), forward
-    pass, ``loss``, backward pass, ``after_backward`` (gradients are there), optimizer step, ``after_step`` (gradients
-    are gone). ``enter_task`` precedes every forward pass of a task's images, in training and in tests, wherever the
-    task is known.
+    ``learner`` is the `backbone.training.Trainer` that runs the loop and ``batch`` its `backbone.training.Batch`.
+    In a step the hooks run in this order, each for all strategies in turn: ``before_forward`` (may append rows),
+    forward pass, ``loss``, backward pass, ``after_backward`` (gradients are there), optimizer step, ``after_step``
+    (gradients are gone; in reverse, so that whoever saw the gradients first sees the weights last). ``enter_task``
+    precedes every forward pass of a task's images, in training and in tests, wherever the task is known.
     """
 
     def before_task(self, learner: Any, task: Any) -> None: ...

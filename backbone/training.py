@@ -223,7 +223,7 @@ class Trainer:
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip)
         self.progress.optimizers.step(self._rate(step))
-        for strategy in self.strategies:
+        for strategy in reversed(self.strategies):
             strategy.after_step(self, batch)
         if self.progress.average is not None:
             self.progress.average.update_parameters(model)

@@ -14,6 +14,7 @@ from backbone.errors import must, nearest
 from benchmarks.gate import Condition, Gate, parse
 from benchmarks.outcomes import Direction, Outcome, Outcomes, choose_axes, choose_metric, from_folders
 from benchmarks.stats import Interval, Paired, holm, interval, paired, verdict
+from benchmarks.tables import word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -203,8 +204,8 @@ def label(axes: tuple[str, ...], options: Mapping[str, Scalar]) -> str:
     ('mlp', 'backbone=mlp lr=0.1')
     """
     if len(axes) == 1:
-        return str(options.get(axes[0]))
-    return " ".join(f"{axis}={options.get(axis)}" for axis in axes) or "all"
+        return word(options.get(axes[0]))
+    return " ".join(f"{axis}={word(options.get(axis))}" for axis in axes) or "all"
 
 
 def rank(group: Group, direction: Direction) -> tuple[bool, float]:

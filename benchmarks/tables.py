@@ -42,7 +42,16 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.1f}"
-    return str(value)
+    return word(value)
+
+
+def word(value: Any) -> str:
+    """A value as one writes it on the command line.
+
+    >>> word(["si", "er"]), word(0.1)
+    ('si,er', '0.1')
+    """
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _is_number(value: Any) -> bool:

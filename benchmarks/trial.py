@@ -59,14 +59,13 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     try:
         return work(folder, stop)
     except UserError as error:
-        kind, message, code = "user", str(error), 2
+        kind, message, code, trace = "user", str(error), 2, ""
     except TrialError as error:
-        kind, message, code = "trial", str(error), 1
+        kind, message, code, trace = "trial", str(error), 1, ""
     except BaseException as error:
         traceback.print_exc()
-        kind, code = "crash", 1
+        kind, code, trace = "crash", 1, traceback.format_exc()
         message = f"{type(error).__name__}: {error}".splitlines()[0] + f" (see {folder / 'log.txt'})"
-    trace = traceback.format_exc() if kind == "crash" else ""
     write_json(folder / "error.json", {"kind": kind, "message": message, "traceback": trace}, durable=True)
     return _say(said, message, code)
 

@@ -13,22 +13,25 @@ class Facts:
     Attributes:
         replays: it trains on rows of other tasks.
         buffer: it keeps images, as many as ``--buffer`` says.
+        one_head: it cannot work where tasks have outputs of their own; use this one of ours there.
         needs_task: it must be told an image's task in tests as well.
         bounds: it must be told where one task ends and the next begins.
         alone: it cannot be combined with other strategies.
-        turn: among several strategies those of a lower one come first in every hook, whatever order they are named in;
-            those of the same turn come as they are named. What undoes parts of a step (0) comes before what measures
-            steps (1), which must see gradients before penalties are added to them; what weighs the loss of the task
-            (2) comes before what adds to it (3).
+        turn: among several strategies those of a lower one come first in every hook (last in ``after_step``), whatever
+            order they are named in; those of the same turn come as they are named. What measures steps (0) must see
+            gradients before anything is added to them, and weights after all has been done to them; what weighs the
+            loss of the task (1) comes before what adds to it (2); what keeps weights from moving (3) comes behind what
+            pulls at them.
         fails_without_task: why it is known to fail where an image's task is not known and classes are new.
     """
 
     replays: bool = False
     buffer: bool = False
+    one_head: str = ""
     needs_task: bool = False
     bounds: bool = True
     alone: bool = False
-    turn: int = 3
+    turn: int = 2
     fails_without_task: str = ""
 
 
@@ -38,10 +41,10 @@ _STAYS = "it keeps weights, but nothing compares old classes with new ones"
 FACTS: Mapping[str, Facts] = {
     "continual.finetune": Facts(bounds=False, alone=True),
     "continual.joint": Facts(alone=True, replays=True),
-    "continual.si": Facts(turn=1, fails_without_task=_STAYS),
+    "continual.si": Facts(turn=0, fails_without_task=_STAYS),
     "continual.ewc": Facts(fails_without_task=_STAYS),
     "continual.mas": Facts(fails_without_task=_STAYS),
-    "continual.lwf": Facts(turn=2, fails_without_task=_NEW_IMAGES),
+    "continual.lwf": Facts(turn=1, fails_without_task=_NEW_IMAGES),
     "continual.er": Facts(replays=True, buffer=True, bounds=False),
     "continual.der": Facts(replays=True, buffer=True, bounds=False),
     "continual.derpp": Facts(replays=True, buffer=True, bounds=False),
@@ -50,10 +53,13 @@ FACTS: Mapping[str, Facts] = {
     "continual.icarl": Facts(replays=True, buffer=True, alone=True),
     "continual.dgr": Facts(replays=True),
     "continual.bi-r": Facts(replays=True, alone=True),
-    "continual.packnet": Facts(needs_task=True, turn=0),
-    "continual.hat": Facts(needs_task=True, turn=0),
-    "continual.xdg": Facts(needs_task=True, turn=0),
-    "avalanche": Facts(alone=True),
+    "continual.packnet": Facts(needs_task=True, turn=3),
+    "continual.hat": Facts(needs_task=True, turn=3),
+    "continual.xdg": Facts(needs_task=True, turn=3),
+    "avalanche": Facts(alone=True, buffer=True),
+    "avalanche:DER": Facts(alone=True, buffer=True, one_head="continual.der"),
+    "avalanche:ICaRL": Facts(alone=True, buffer=True, one_head="continual.icarl"),
+    "avalanche:GSS_greedy": Facts(alone=True, buffer=True, one_head="continual.er"),
     "avalanche:EWC": Facts(alone=True, fails_without_task=_STAYS),
     "avalanche:MAS": Facts(alone=True, fails_without_task=_STAYS),
     "avalanche:PackNet": Facts(alone=True, needs_task=True),
@@ -62,8 +68,8 @@ FACTS: Mapping[str, Facts] = {
 
 
 def facts(name: str) -> Facts:
-    """Facts of a registered strategy; those of a third party's are not known and taken to be the plainest."""
-    return FACTS.get(name, FACTS.get(name.partition(":")[0], Facts()))
+    """Facts of a registered strategy; those of a third party's are not known: it may keep images, and is else plain."""
+    return FACTS.get(name, FACTS.get(name.partition(":")[0], Facts(buffer=True)))
 
 
 def short(name: str) -> str:

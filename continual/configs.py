@@ -14,6 +14,10 @@ from continual.catalogue import facts, short
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
 ]
+AVALANCHE: Mapping[str, Scalar] = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
+"""Values of what Avalanche's loop has no word for."""
+MIXED = ("blurry", "task-free")
+"""Scenarios in which images of any class may come in any task."""
 BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
 """Scenarios whose tasks have some of the classes each; in the others a task has all, seen differently."""
 
@@ -39,7 +43,7 @@ METRICS = (
 class StreamConfig(ExperimentConfig):
     """Learn one task after another, and see what is left of the earlier ones."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     dataset: Annotated[str, Registered("datasets")] = "digits"
@@ -114,11 +118,21 @@ class StreamConfig(ExperimentConfig):
         epochs = self.epochs or (None if self.iterations else 1 if once else 10)
         head = self.head or ("multi" if self.scenario == "task" else "single")
         momentum = self.momentum if self.momentum is not None else (0.9 if self.optimizer == "adamw" else 0.0)
-        return replace(self, epochs=epochs, head=head, momentum=momentum)
+        kept = any(facts(name).buffer for name in self.strategies)
+        return replace(
+            self,
+            epochs=epochs,
+            head=head,
+            momentum=momentum,
+            # what has no meaning here makes no other trial
+            buffer=self.buffer if kept else type(self).buffer,
+            blur=self.blur if self.scenario in MIXED else type(self).blur,
+            class_order=self.class_order if self.scenario in BY_CLASS else type(self).class_order,
+        )
 
     def problems(self) -> list[str]:
         c = self.resolved()
-        found = [*self._sizes(c), *self._heads(c), *self._answers(c)]
+        found = [*self._sizes(c), *self._heads(c), *self._answers(c), *self._references(c)]
         alone = [short(name) for name in c.strategies if facts(name).alone]
         if not c.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
@@ -128,10 +142,6 @@ class StreamConfig(ExperimentConfig):
         if len(set(c.strategies)) < len(c.strategies):
             got = ", ".join(map(short, c.strategies))
             found.append(f"--strategies must be different ones; got {got}. Name each once.")
-        if c.reset_optimizer and any(name.startswith("avalanche:") for name in c.strategies):
-            found.append(
-                "--reset-optimizer must be left out with avalanche:NAME; got on. Avalanche's loop keeps its optimizer."
-            )
         isolated = [short(name) for name in c.strategies if facts(name).needs_task]
         replaying = [short(name) for name in c.strategies if facts(name).replays]
         if isolated and replaying:
@@ -166,6 +176,8 @@ class StreamConfig(ExperimentConfig):
             )
         if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online"):
             found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
+        if "agem" in names and c.buffer < c.tasks:
+            found.append(f"--buffer must be at least {c.tasks} for agem, one for each task; got {c.buffer}. Raise it.")
         told = {"selection": (("random", "herding"), "reservoir or balanced"), "weighting": (("tasks",), "rows")}
         given = self.options_of("er") if "er" in names and c.scenario == "task-free" else {}
         found += [
@@ -179,13 +191,39 @@ class StreamConfig(ExperimentConfig):
     def _answers(self, c: Self) -> list[str]:
         """What lies between two solutions can be tested where the weights alone give the answers."""
         others = [name for name in c.strategies if name in ("continual.icarl", "avalanche:ICaRL", "avalanche:PackNet")]
-        given = others[:1] or ([f"--head {c.head}"] if c.head in ("growing", "prototype") else [])
-        if not c.connectivity or not given:
-            return []
+        given = [(name.removeprefix("continual."), "another of --strategies") for name in others]
+        given += [(f"--head {c.head}", "--head single or multi")] if c.head in ("growing", "prototype") else []
         return [
             "--connectivity must be 0 where answers do not follow from the weights alone; "
-            f"got {given[0].removeprefix('continual.')}. Leave it out, or use --head single or multi."
+            f"got {got}. Leave it out, or use {remedy}."
+            for got, remedy in given[:1]
+            if c.connectivity
         ]
+
+    def _references(self, c: Self) -> list[str]:
+        """What Avalanche's strategies cannot do, as far as options tell."""
+        found = []
+        for name in c.strategies:
+            if not name.startswith("avalanche:"):
+                continue
+            if c.reset_optimizer:
+                found.append(f"--reset-optimizer must be left out for {name}; got it. Avalanche's loop keeps its own.")
+            found += [
+                f"--{option} must be {value} for {name}; got {getattr(c, option)}. Avalanche's loop has nothing else."
+                for option, value in AVALANCHE.items()
+                if getattr(c, option) != value
+            ]
+            if c.head == "prototype":
+                found.append(f"--head must be one of logits for {name}; got prototype. Use one of ours there.")
+            if c.head == "multi" and facts(name).one_head:
+                ours = facts(name).one_head
+                found.append(f"--head must be one for all tasks for {name}; got multi. Use {ours}, or --head single.")
+            if name == "avalanche:PackNet" and c.iterations:
+                found.append(
+                    f"--iterations must be left out for {name}, which prunes before the last epochs; "
+                    f"got {c.iterations}. Use --epochs."
+                )
+        return found
 
     def _sizes(self, c: Self) -> list[str]:
         if c.connectivity in (1, 2):
@@ -219,7 +257,7 @@ class StreamConfig(ExperimentConfig):
                 for flag, is_given in given.items()
                 if is_given
             ]
-        if c.scenario in ("blurry", "task-free") and c.head in ("multi", "growing"):
+        if c.scenario in MIXED and c.head in ("multi", "growing"):
             found.append(
                 f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; "
                 f"got {c.head}. Leave it out."

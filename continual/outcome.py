@@ -34,6 +34,8 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         about["incomplete"] = f"the network of {gated[0]}, which computes with other weights or units for every task"
     save_model(services.trial_dir / "model", state.model.eval(), about)
     own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
+    if cautions := config.cautions():
+        own["cautions"] = [{"caution": caution} for caution in cautions]
     return Result(
         metrics=metrics,
         tables={"accuracy": _matrix(state, "accuracy"), "task_aware_accuracy": _matrix(state, "task_aware"), **own},

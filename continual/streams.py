@@ -13,13 +13,10 @@ from backbone.data.load import Data
 from backbone.data.sets import Split
 from backbone.errors import must
 from backbone.seeding import generator
-from continual.configs import BY_CLASS, StreamConfig
+from continual.configs import BY_CLASS, MIXED, StreamConfig
 from continual.heads import Head
 from continual.transforms import Transform, coloured, noisy, permuted, rotated
 from continual.views import seen
-
-MIXED = ("blurry", "task-free")
-"""Scenarios in which images of any class may come in any task."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -132,7 +129,7 @@ def _groups(c: StreamConfig, classes: int) -> list[tuple[int, ...]]:
         return [tuple(range(classes))] * c.tasks
     least = 2 if c.head in ("multi",) or c.scenario == "domain" else 1
     if c.tasks * least > classes:
-        what = f"at most {classes // least} for {classes} classes"
+        what = f"at most {classes // least} for {classes} classes" + (", two for each" if least > 1 else "")
         raise must("--tasks", what, c.tasks, "Use fewer tasks, a set of more classes, or --scenario permuted.")
     order: Sequence[int] = range(classes)
     if c.class_order == "shuffled":

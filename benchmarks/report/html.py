@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from benchmarks.numbers import number
+from benchmarks.tables import word
 
 
 def cell_text(value: object) -> str:
@@ -14,7 +15,7 @@ def cell_text(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return "\N{EN DASH}"
-    return number(value) if isinstance(value, int | float) else str(value)
+    return number(value) if isinstance(value, int | float) else word(value)
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -62,11 +63,9 @@ def facts(values: Mapping[str, object]) -> str:
 
 
 def _fact(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value)) or "\N{EN DASH}"
-    return (
-        {None: "\N{EN DASH}", "": "\N{EN DASH}"}.get(value, str(value)) if value is None or value == "" else str(value)
-    )
+    if value is None or value == "" or value == []:
+        return "\N{EN DASH}"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def section(title: str, anchor: str, *parts: str) -> str:

@@ -23,6 +23,7 @@ from benchmarks.report.words import amount, headline, pair_words, unit_of, what
 from benchmarks.report.write import Subject
 from benchmarks.stats import interval
 from benchmarks.svg import Chart, legend, line_chart
+from benchmarks.tables import word
 
 _MOST_ROWS = 200
 
@@ -230,11 +231,9 @@ def command(record: Record) -> str:
     """What to type for the same trial."""
     words = ["engram", "run", record.experiment]
     for name, value in _given(record).items():
-        if isinstance(value, list):
-            value = ",".join(map(str, value))
         if value is not None:
             flag = f"--{name.replace('_', '-')}"
-            words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
+            words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, word(value)]
     return shlex.join(words)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.data.sets import Split
-from backbone.errors import UserError, must
+from backbone.errors import TrialError, UserError, must
 from backbone.nets.classifier import Classifier
 from backbone.seeding import derive, seed_everything
 from backbone.training import UNIT_SECONDS
@@ -30,12 +30,8 @@ from continual.learner import MASKED, Learner
 from continual.strategy import Setting, Strategy, total_bytes
 from continual.streams import Stream, Task
 
-FIXED = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
-"""Values of a recipe that Avalanche's loop has no word for."""
 LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
 """What images become for strategies that cannot work on bytes."""
-SINGLE = ("DER",)
-"""Strategies that fail where an image's task is known."""
 
 
 class Course(Learner):
@@ -46,6 +42,13 @@ class Course(Learner):
         (self.reference,) = (each for each in self.strategies if isinstance(each, Avalanche))
         self.steps = more.get("steps")
         self.reference.build(self)
+
+    def _diverged(self) -> TrialError:
+        name, lr = self.reference.name, self.recipe.lr
+        return TrialError(
+            f"the training loss must be finite; got nan or inf with avalanche:{name} at learning rate {lr:.3g}. "
+            f"Try --lr {lr / 3:.2g}, or other --strategies.avalanche.arguments."
+        )
 
     def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
         """Train the whole task, however long it takes; see `Trainer.advance`."""
@@ -106,7 +109,7 @@ class Avalanche(Strategy):
         """Make Avalanche's strategy, once; a saved state is put into it."""
         if self.made is not None:
             return
-        self._check(learner)
+        self._check()
         assert self.stream is not None
         with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche benchmark")):
             self.benchmark = to_benchmark(self.stream, LOOKS.get(self.name, networks.as_they_are))
@@ -116,23 +119,11 @@ class Avalanche(Strategy):
             state.restore(self.made, self.saved["strategy"])
             self.learned = self.saved["learned"]
 
-    def _check(self, learner: Course) -> None:
-        what = f"avalanche:{self.name}"
-        for option, value in FIXED.items():
-            if getattr(learner.recipe, option) != value:
-                got = f"--{option} {getattr(learner.recipe, option)}"
-                raise must(what, f"used with --{option} {value}", got, "Avalanche's loop has nothing else.")
-        assert self.stream is not None
-        if self.stream.head.kind == "prototype" or not self.stream.shuffle:
-            got = f"--scenario {self.stream.config.scenario} --head {self.stream.head.kind}"
-            raise must(what, "used on tasks with boundaries and a head of logits", got, "Use one of ours there.")
-        if learner.head.by_task and self.name in SINGLE:
-            raise must(what, "used with one head for all tasks", "--head multi", "Use continual.der or --head single.")
-        if self.name == "PackNet" and learner.steps is not None:
-            raise must(what, "given --epochs, the last of which come after pruning", "--iterations", "Leave it out.")
+    def _check(self) -> None:
         if self._generates and self.setting.in_shape != (1, 28, 28):
             size = "x".join(map(str, self.setting.in_shape))
-            raise must(f"images for {what}", "1x28x28, for which its generator is made", size, "Use continual.dgr.")
+            what = f"images for avalanche:{self.name}"
+            raise must(what, "1x28x28, for which its generator is made", size, "Use continual.dgr.")
 
     def _make(self, learner: Course) -> Any:
         model, extra = self._model(learner)

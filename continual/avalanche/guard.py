@@ -108,10 +108,18 @@ def arguments(cls: type, text: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in own:
             raise must(flag, "arguments of the strategy that are not the stream's", name, takes)
         chosen[name] = _literal(value)
+        if isinstance(chosen[name], str) and _is_number(parameters[name]):
+            raise must(flag, f"a number for {name}", value, takes)
     missing = [name for name in own if parameters[name].default is inspect.Parameter.empty and name not in chosen]
     if missing:
         raise must(flag, f"given for {cls.__name__}, with {' and '.join(missing)}", repr(text), takes)
     return chosen
+
+
+def _is_number(parameter: inspect.Parameter) -> bool:
+    """Whether a constructor expects a number there, as far as it says."""
+    kind, default = parameter.annotation, parameter.default
+    return kind in (int, float, "int", "float") or type(default) in (int, float)
 
 
 def _literal(text: str) -> Any:

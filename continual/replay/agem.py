@@ -20,9 +20,9 @@ from continual.streams import Task
 class AGEM(Rehearsal):
     """Where the gradient g points against that of kept rows, ``g.r < 0``, it becomes ``g - (g.r / r.r) r``.
 
-    All parameters are one vector. At the end of every task a uniform sample of its images is kept, an equal share of
-    the buffer for each task. What strategies before this one (`Facts.turn`) add is part of g;
-    the rest is not projected.
+    All parameters are one vector. At the end of every task a uniform sample of its images is kept, an equal share
+    of the buffer for each task. What strategies before this one (`Facts.turn`) add is part of g; the rest is not
+    projected.
 
     Source: Chaudhry et al. 2019 (arXiv 1812.00420), equation 11.
     """

@@ -173,9 +173,8 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
         ("EWC", "ewc_lambda", {}, "NAME=VALUE"),
         ("EWC", "ewc_lambda=1,mode=sometimes", {}, "Mode must be separate or online"),
         ("Replay", "train_mb_size=3", {}, "not the stream's"),
-        ("Replay", "", {"flip": "random"}, "--flip none"),
-        ("Replay", "", {"head": "prototype"}, "head of logits"),
-        ("DER", "", {"scenario": "task"}, "continual.der"),
+        ("EWC", "ewc_lambda=abc", {}, "a number for ewc_lambda; got abc"),
+        ("Replay", "mem_size=x", {}, "a number for mem_size; got x"),
         ("GenerativeReplay", "", {}, "1x28x28"),
     ],
 )

@@ -127,7 +127,7 @@ def test_tasks_fade_into_each_other_linearly():
     ("options", "said"),
     [
         ({"scenario": "class", "tasks": 11}, "--tasks must be at most 10 for 10 classes; got 11."),
-        ({"scenario": "task", "tasks": 6}, "--tasks must be at most 5 for 10 classes; got 6."),
+        ({"scenario": "task", "tasks": 6}, "--tasks must be at most 5 for 10 classes, two for each; got 6."),
     ],
 )
 def test_too_many_tasks(stream, options, said):
@@ -168,9 +168,28 @@ def test_too_many_tasks(stream, options, said):
             "--connectivity must be 0 where answers do not follow",
         ),
         ({"connectivity": 5, "strategies": ("continual.icarl",)}, "from the weights alone; got icarl."),
+        ({"strategies": ("avalanche:Naive",), "reset_optimizer": True}, "--reset-optimizer must be left out for avala"),
         (
-            {"strategies": ("avalanche:Naive",), "reset_optimizer": True},
-            "--reset-optimizer must be left out with avalanche",
+            {"strategies": ("avalanche:Replay",), "flip": "random"},
+            "--flip must be none for avalanche:Replay; got random.",
+        ),
+        (
+            {"strategies": ("avalanche:Replay",), "head": "prototype"},
+            "--head must be one of logits for avalanche:Replay",
+        ),
+        ({"strategies": ("avalanche:DER",), "scenario": "task"}, "got multi. Use continual.der, or --head single."),
+        ({"strategies": ("avalanche:ICaRL",), "scenario": "task"}, "got multi. Use continual.icarl, or --head single."),
+        (
+            {"strategies": ("avalanche:GSS_greedy",), "scenario": "task"},
+            "got multi. Use continual.er, or --head single.",
+        ),
+        (
+            {"strategies": ("avalanche:PackNet",), "scenario": "task", "iterations": 5},
+            "--iterations must be left out for avalanche:PackNet",
+        ),
+        (
+            {"strategies": ("continual.agem",), "buffer": 4},
+            "--buffer must be at least 5 for agem, one for each task; got 4.",
         ),
         (
             {"strategies": ("continual.lwf", "continual.er-ace")},
@@ -189,6 +208,16 @@ def test_too_many_tasks(stream, options, said):
 )
 def test_combinations_that_make_no_sense(options, said):
     assert said in "\n".join(StreamConfig(**options).problems())
+
+
+def test_what_has_no_meaning_makes_no_other_configuration():
+    plain = StreamConfig(scenario="permuted").resolved()
+    assert StreamConfig(scenario="permuted", buffer=500, blur=0.5, class_order="sorted").resolved() == plain
+    for options in ({"buffer": 500}, {"blur": 0.5}, {"class_order": "sorted"}):
+        blurry = {"scenario": "blurry", "strategies": ("continual.er",)}
+        assert StreamConfig(**blurry, **options).resolved() != StreamConfig(**blurry).resolved()
+    strange = {"strategies": ("others.method",)}
+    assert StreamConfig(**strange, buffer=500).resolved() != StreamConfig(**strange).resolved()
 
 
 def test_what_is_known_to_fail_is_said_and_not_refused():

@@ -45,3 +45,44 @@ def test_a_network_that_is_another_one_for_every_task_is_not(learn, strategy):
     folder = learn(strategy, scenario="task", epochs=1).experiment.services.trial_dir / "model"
     with pytest.raises(UserError, match=f"must be one that computes by itself; got the network of {strategy}"):
         load_model(folder)
+
+
+def test_a_fresh_optimizer_for_every_task(learn, resume, experiment):
+    kept, fresh = learn("finetune", epochs=1), learn("finetune", epochs=1, reset_optimizer=True)
+    assert not torch.equal(kept.weights(), fresh.weights())
+    assert torch.equal(fresh.weights(), resume(30, "finetune", epochs=1, reset_optimizer=True).weights())
+    ours = experiment("finetune", epochs=1, reset_optimizer=True)
+    state = ours.start()
+    while state.learner.task < 1:
+        ours.step(state, 0.0)
+    (adam,) = state.optimizers.parts
+    assert {float(each["step"]) for each in adam.state.values()} == {1.0}
+
+
+def test_held_out_images_are_scored_by_the_network_that_is_reported(learn):
+    ours = learn("er", scenario="class", validation=0.2)
+    state, right, count = ours.state, [], []
+    with torch.no_grad():
+        for task in range(3):
+            split = state.stream.part(task, "validation")
+            found = ours.model.eval().forward(split.images).argmax(1)
+            right.append(int((found == split.labels).sum()))
+            count.append(len(split))
+    expected = sum(r / n for r, n in zip(right, count, strict=True)) / 3
+    assert ours.metrics["validation/average_accuracy"] == pytest.approx(expected)
+    assert sum(count) + sum(len(state.stream.task(task).train) for task in range(3)) == 1438
+
+
+def test_transfer_is_read_from_the_matrix(learn):
+    ours = learn("finetune", scenario="permuted", epochs=2)
+    r = ours.state.matrices.accuracy  # row 0 is the untrained network
+    forward = sum(r[j][j] - r[0][j] for j in (1, 2)) / 2
+    assert ours.metrics["forward_transfer"] == pytest.approx(forward)
+    assert ours.metrics["backward_transfer"] == pytest.approx(sum(r[3][j] - r[j + 1][j] for j in (0, 1)) / 2)
+    assert ours.metrics["plasticity"] == pytest.approx(sum(r[j + 1][j] for j in range(3)) / 3)
+
+
+def test_what_is_known_to_fail_stands_in_the_result(learn):
+    (row,) = learn("ewc", scenario="class", epochs=1).result.tables["cautions"]
+    assert row["caution"].startswith("ewc is known to fail")
+    assert "cautions" not in learn("er", scenario="class", epochs=1).result.tables
