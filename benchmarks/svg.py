@@ -63,11 +63,13 @@ def drawable(value: float) -> bool:
     return math.isfinite(value) and abs(value) < _HUGE
 
 
-def linear_axis(values: Iterable[float], most: int = 8, pad: float = 0.05) -> Axis:
-    """An axis over the finite values; never empty, whatever they are.
+def linear_axis(values: Iterable[float], most: int = 8, pad: float = 0.05, counts: bool = False) -> Axis:
+    """An axis over the finite values; never empty, whatever they are. ``counts``: whole values get whole ticks.
 
     >>> linear_axis([0.0, 1.0], pad=0.0).ticks
     (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    >>> linear_axis([1.0, 2.0, 3.0], pad=0.0, counts=True).ticks
+    (1.0, 2.0, 3.0)
     """
     known = [value if abs(value) > _TINY else 0.0 for value in values if drawable(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -77,6 +79,8 @@ def linear_axis(values: Iterable[float], most: int = 8, pad: float = 0.05) -> Ax
     else:
         low, high = low - pad * (high - low), high + pad * (high - low)
     step = nice_step((high - low) / (most - 1))
+    if counts and len(set(known)) > 1 and all(float(value).is_integer() for value in known):
+        step = max(step, 1.0)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return Axis(low, high, tuple(float(f"{index * step:.12g}") for index in range(first, last + 1)))
@@ -152,7 +156,7 @@ def axes_of(chart: Chart) -> tuple[Axis, Axis]:
     ys = [point[1] for series in chart.series for point in series.points]
     ys += [value for series in chart.series for value in (*series.low, *series.high)]
     ys += [value for _, value, _ in chart.lines]
-    x_axis = log2_axis(xs) if chart.x_scale == "log2" else linear_axis(xs, most=7, pad=0.0)
+    x_axis = log2_axis(xs) if chart.x_scale == "log2" else linear_axis(xs, most=7, pad=0.0, counts=True)
     return x_axis, linear_axis(ys)
 
 
