@@ -249,9 +249,9 @@ _PICTURES = (
 
 _SI: dict[str, Scalar] = {"strategies": "si", "strategies__si__c": 0.1, "strategies__si__xi": 0.1}
 _PERMUTED = (
-    _zenke("si", 3, 0.9827, 0.005, 15, **_SI),
-    _zenke("si", 10, 0.9694, 0.005, 50, **_SI),
-    _zenke("none", 10, 0.5741, 0.05, 40, strategies="finetune"),
+    _zenke("si", 3, 0.9827, 0.005, 35, **_SI),
+    _zenke("si", 10, 0.9694, 0.005, 110, **_SI),
+    _zenke("none", 10, 0.5741, 0.05, 100, strategies="finetune"),
 )
 
 TARGETS: tuple[Target, ...] = (*_THREE, *_ROWS, *_PERMUTED, *_PICTURES)
