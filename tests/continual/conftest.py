@@ -46,6 +46,11 @@ class Run:
     def accuracy(self) -> float:
         return self.metrics["average_accuracy"]
 
+    @property
+    def measured(self) -> dict:
+        """The tables of the result but for cautions, which are said of a strategy whatever came out."""
+        return {title: rows for title, rows in self.result.tables.items() if title != "cautions"}
+
     def weights(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in self.model.parameters()])
 

@@ -235,7 +235,7 @@ def test_without_strength_it_is_finetuning(learn):
     plain = learn("finetune", epochs=2)
     ours = learn("ewc", epochs=2, strategies_options={"ewc.strength": 0.0, "ewc.samples": 10})
     assert torch.equal(plain.weights(), ours.weights())
-    assert str(plain.state.matrices) == str(ours.state.matrices)
+    assert str(plain.measured) == str(ours.measured)
 
 
 def test_running_statistics_are_left_alone(experiment):

@@ -119,7 +119,7 @@ def test_rows_of_a_buffer_are_not_distilled(experiment):
 def test_without_strength_it_is_finetuning(learn):
     plain, ours = learn("finetune", epochs=2), learn("lwf", epochs=2, strategies_options={"lwf.strength": 0.0})
     assert torch.equal(plain.weights(), ours.weights())
-    assert str(plain.state.matrices) == str(ours.state.matrices)
+    assert str(plain.measured) == str(ours.measured)
 
 
 def test_forgets_less(learn):

@@ -68,7 +68,7 @@ def test_without_strength_it_is_finetuning(learn):
     plain = learn("finetune", epochs=2)
     ours = learn("mas", epochs=2, strategies_options={"mas.strength": 0.0, "mas.samples": 10})
     assert torch.equal(plain.weights(), ours.weights())
-    assert str(plain.state.matrices) == str(ours.state.matrices)
+    assert str(plain.measured) == str(ours.measured)
 
 
 def test_forgets_less(learn):
