@@ -48,7 +48,7 @@ class Rehearsal(Strategy):
         )
 
     def need_a_place_for_all(self) -> None:
-        """Raise UserError where a class of a task would have no image in a herded buffer."""
+        """Raise UserError where a class of a task would have no image among those kept when it ended."""
         if self.setting.buffer < self.setting.groups:
             rule = f"at least {self.setting.groups} for {self.name}, an image of every class of every task"
             raise must("--buffer", rule, self.setting.buffer, "Raise it.")
