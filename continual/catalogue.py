@@ -72,6 +72,15 @@ def facts(name: str) -> Facts:
     return FACTS.get(name, FACTS.get(name.partition(":")[0], Facts(buffer=True)))
 
 
+def said(name: str) -> str:
+    """What a strategy is called in messages: ours without our plugin's name.
+
+    >>> said("continual.si"), said("avalanche:Replay")
+    ('si', 'avalanche:Replay')
+    """
+    return name.removeprefix("continual.")
+
+
 def short(name: str) -> str:
     """What a strategy is called among the options: the name without its plugin.
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Lt
 
 from backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
-from continual.catalogue import facts, short
+from continual.catalogue import facts, said, short
 
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
@@ -133,17 +133,17 @@ class StreamConfig(ExperimentConfig):
     def problems(self) -> list[str]:
         c = self.resolved()
         found = [*self._sizes(c), *self._heads(c), *self._answers(c), *self._references(c)]
-        alone = [short(name) for name in c.strategies if facts(name).alone]
+        alone = [said(name) for name in c.strategies if facts(name).alone]
         if not c.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
         if alone and len(c.strategies) > 1:
-            got = ", ".join(map(short, c.strategies))
+            got = ", ".join(map(said, c.strategies))
             found.append(f"--strategies must leave {alone[0]} alone; got {got}. Run them one by one.")
         if len(set(c.strategies)) < len(c.strategies):
-            got = ", ".join(map(short, c.strategies))
+            got = ", ".join(map(said, c.strategies))
             found.append(f"--strategies must be different ones; got {got}. Name each once.")
-        isolated = [short(name) for name in c.strategies if facts(name).needs_task]
-        replaying = [short(name) for name in c.strategies if facts(name).replays]
+        isolated = [said(name) for name in c.strategies if facts(name).needs_task]
+        replaying = [said(name) for name in c.strategies if facts(name).replays]
         if isolated and replaying:
             found.append(
                 f"--strategies must not mix {isolated[0]}, which works on one task at a time, with replay of others; "
@@ -191,7 +191,7 @@ class StreamConfig(ExperimentConfig):
     def _answers(self, c: Self) -> list[str]:
         """What lies between two solutions can be tested where the weights alone give the answers."""
         others = [name for name in c.strategies if name in ("continual.icarl", "avalanche:ICaRL", "avalanche:PackNet")]
-        given = [(name.removeprefix("continual."), "another of --strategies") for name in others]
+        given = [(said(name), "another of --strategies") for name in others]
         given += [(f"--head {c.head}", "--head single or multi")] if c.head in ("growing", "prototype") else []
         return [
             "--connectivity must be 0 where answers do not follow from the weights alone; "
@@ -240,12 +240,12 @@ class StreamConfig(ExperimentConfig):
         for name in c.strategies:
             if facts(name).needs_task and c.head != "multi":
                 found.append(
-                    f"--head must be multi for {name.removeprefix('continual.')}, which needs to know an image's task; "
+                    f"--head must be multi for {said(name)}, which needs to know an image's task; "
                     f"got {c.head}. Use --scenario task or --head multi."
                 )
             if facts(name).bounds and c.scenario == "task-free":
                 found.append(
-                    f"--strategies must do without task boundaries for --scenario task-free; got {short(name)}. "
+                    f"--strategies must do without task boundaries for --scenario task-free; got {said(name)}. "
                     "Use er, der, derpp or er-ace."
                 )
         if c.scenario == "task-free":
@@ -276,7 +276,7 @@ class StreamConfig(ExperimentConfig):
         if c.head == "multi" or c.scenario not in ("class", "online", "blurry", "task-free"):
             return []
         return [
-            f"{name.removeprefix('continual.')} is known to fail when classes are new and an image's task is not told: "
+            f"{said(name)} is known to fail when classes are new and an image's task is not told: "
             f"{facts(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
             for name in c.strategies
             if facts(name).fails_without_task and not any(facts(other).replays for other in c.strategies)

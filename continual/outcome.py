@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backbone.checkpoint import save_model
 from backbone.contract import Figure, Grid, Result, Row, Services
-from continual.catalogue import facts, short
+from continual.catalogue import facts, said
 from continual.configs import StreamConfig
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         "data_sha256": data.fingerprint,
         "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    gated = [short(name) for name in config.strategies if facts(name).needs_task]
+    gated = [said(name) for name in config.strategies if facts(name).needs_task]
     if gated:
         about["incomplete"] = f"the network of {gated[0]}, which computes with other weights or units for every task"
     save_model(services.trial_dir / "model", state.model.eval(), about)
