@@ -14,7 +14,7 @@ demo: .venv/.core
 	$(BIN)/engram quickstart
 
 test: .venv/.all lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile  # a file's fixtures are made once
 
 test-slow: .venv/.all
 	$(BIN)/python -m pytest -m slow

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
@@ -76,6 +77,12 @@ def install(site: Path, package: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[engram.plugins]\n{name} = {name}.plugin:PLUGIN\n")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """pytest-xdist runs a process per core; more threads than cores only get in each other's way."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

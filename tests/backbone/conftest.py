@@ -14,14 +14,6 @@ from backbone.registry import Registry
 from backbone.training import Recipe, Trainer
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
