@@ -100,7 +100,9 @@ class Optimizers:
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * relative_lr
             part.step()
-            part.zero_grad(set_to_none=True)
+            for group in part.param_groups:  # what zero_grad does, without its record for profilers: 24 us
+                for weight in group["params"]:
+                    weight.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}

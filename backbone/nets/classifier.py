@@ -31,8 +31,9 @@ class Normalise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         whole = x.dtype == torch.uint8
-        scale = (1 / (self.std * (255.0 if whole else 1.0)))[:, None, None]
-        shift = (self.mean / self.std)[:, None, None]
+        mean, std = self.mean, self.std
+        scale = (std * 255.0 if whole else std).reciprocal().view(-1, 1, 1)
+        shift = (mean / std).view(-1, 1, 1)
         if whole:  # the copy is ours to write into
             return x.float().mul_(scale).sub_(shift)
         return x.float() * scale - shift
