@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Lt
 
 from backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
+from continual.avalanche import guard
 from continual.catalogue import facts, said, short
 
 Scenario = Literal[
@@ -206,6 +207,8 @@ class StreamConfig(ExperimentConfig):
         for name in c.strategies:
             if not name.startswith("avalanche:"):
                 continue
+            if reason := guard.refusal(name.partition(":")[2]):
+                found.append(reason)
             if c.reset_optimizer:
                 found.append(f"--reset-optimizer must be left out for {name}; got it. Avalanche's loop keeps its own.")
             found += [

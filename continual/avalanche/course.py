@@ -92,7 +92,7 @@ class Avalanche(Strategy):
 
     def __init__(self, options: AvalancheOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
-        self.name = setting.path
+        self.name, self.network_bytes = setting.path, _module_bytes(model)
         self.cls = guard.strategy(self.name)
         self.stream: Stream | None = None
         self.benchmark: Any = None
@@ -225,9 +225,11 @@ class Avalanche(Strategy):
         return None if self.made is None else state.stored(self.made)
 
     def bytes(self) -> int:
-        """Without the network and its optimizer, which a snapshot holds too."""
-        held = {} if self.made is None else state.snapshot(self.made)
-        return total_bytes([held.get("own", {}), held.get("plugins", [])])
+        """What it keeps, and what it adds to the network (PackNet its masks)."""
+        if self.made is None:
+            return 0
+        held = state.snapshot(self.made)
+        return total_bytes([held["own"], held["plugins"]]) + _module_bytes(self.made.model) - self.network_bytes
 
     def state_dict(self) -> dict[str, Any]:
         return {"learned": self.learned, "strategy": {} if self.made is None else state.snapshot(self.made)}
@@ -237,6 +239,10 @@ class Avalanche(Strategy):
         if self.made is not None and saved["strategy"]:
             state.restore(self.made, saved["strategy"])
             self.learned = saved["learned"]
+
+
+def _module_bytes(module: nn.Module) -> int:
+    return total_bytes([*module.parameters(), *module.buffers()])
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import re
 import warnings
@@ -73,15 +73,21 @@ def strategies() -> Mapping[str, type]:
     return {name: value for name, value in vars(found).items() if isinstance(value, type) and issubclass(value, base)}
 
 
+def refusal(name: str) -> str | None:
+    """Why a strategy is known not to work here, without importing Avalanche; None for others and unknown ones."""
+    if name not in REFUSED or (name == "GEM" and importlib.util.find_spec("quadprog")):
+        return None
+    return f"avalanche:{name} must be a strategy that works; got one that does not: {REFUSED[name]}."
+
+
 def strategy(name: str) -> type:
     """The class ``name`` of ``avalanche.training.supervised``.
 
     Raises:
         UserError: there is none, or it is known not to work here.
     """
-    if name in REFUSED and not (name == "GEM" and "quadprog" in module("qpsolvers").available_solvers):
-        what = f"avalanche:{name}"
-        raise UserError(f"{what} must be a strategy that works; got one that does not: {REFUSED[name]}.")
+    if reason := refusal(name):
+        raise UserError(reason)
     known = strategies()
     if name not in known:
         offered = sorted(set(known) - set(REFUSED))

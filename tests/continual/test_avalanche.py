@@ -125,11 +125,17 @@ def test_a_run_leaves_the_global_generators_alone(experiment):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "copies"), [("Naive", "", 0), ("EWC", "ewc_lambda=10", 2 * 3), ("LwF", LWF, 1)]
+    ("name", "text", "copies"),
+    [
+        ("Naive", "", 0),
+        ("EWC", "ewc_lambda=10", 2 * 3),
+        ("LwF", LWF, 1),
+        ("PackNet", "post_prune_epochs=1,prune_proportion=0.5", 3 / 4),
+    ],
 )
 def test_memory_is_what_a_strategy_holds_beside_the_network(learn, name, text, copies):
-    """EWC keeps weights and importances of every task, LwF a network."""
-    run = learn(f"avalanche:{name}", scenario="domain", epochs=1, **arguments(text))
+    """EWC keeps weights and importances of every task, LwF a network, PackNet three bytes a weight."""
+    run = learn(f"avalanche:{name}", scenario="task", epochs=2, **arguments(text))
     weights = sum(p.numel() * p.element_size() for p in run.model.parameters())
     assert run.metrics["strategy_bytes"] / weights == pytest.approx(copies, abs=0.1)
 
@@ -164,9 +170,6 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
 @pytest.mark.parametrize(
     ("name", "text", "options", "words"),
     [
-        ("SynapticIntelligence", "si_lambda=1", {}, "continual.si"),
-        ("BiC", "", {}, "verbose"),
-        ("GEM", "", {}, "quadprog"),
         ("Repaly", "", {}, "Did you mean Replay"),
         ("EWC", "", {}, "ewc_lambda"),
         ("EWC", "lambda=10", {}, "EWC takes ewc_lambda, mode, decay_factor, keep_importance_data"),
@@ -181,6 +184,16 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
 def test_what_cannot_work_is_refused_with_a_reason(experiment, name, text, options, words):
     with pytest.raises(UserError, match=words):
         experiment(f"avalanche:{name}", **arguments(text), **options).start()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("SynapticIntelligence", "continual.si"), ("BiC", "verbose"), ("GEM", "quadprog")]
+)
+def test_what_is_known_not_to_work_is_refused_before_anything_begins(name, words):
+    (problem,) = StreamConfig(strategies=(f"avalanche:{name}",)).problems()
+    assert words in problem
+    with pytest.raises(UserError, match=words):
+        guard.strategy(name)
 
 
 def test_every_strategy_of_avalanche_is_run_or_refused():
