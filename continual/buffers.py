@@ -190,7 +190,10 @@ class Buffer:
         self.filled = max(self.filled, 1 + max(chosen))
 
     def append(self, images: Tensor, labels: Tensor, tasks: Tensor) -> None:
-        """Keep these as well; there must be room."""
+        """Keep these as well; there must be room.
+
+        images: [R, C, H, W] uint8, labels: [R] int64, tasks: [R] int64.
+        """
         span = slice(self.filled, self.filled + len(labels))
         self.images[span], self.labels[span], self.tasks[span] = images, labels, tasks
         self.filled += len(labels)

@@ -12,6 +12,8 @@ Scale = Literal["temperature", "outputs", "none"]
 def factor(scale: Scale, temperature: float, outputs: int | Tensor) -> float | Tensor:
     """By what a cross-entropy with answers at a temperature is multiplied, ``outputs`` being how many it is over.
 
+    outputs: one number, or [N], one for every row -> likewise.
+
     temperature: its square, which gives gradients back the size they have at 1 (Hinton et al. 2015, arXiv 1503.02531,
     section 2); outputs: that divided by the number of outputs, as in van de Ven's code of 2018; none: 1, as in Li and
     Hoiem 2017.

@@ -78,7 +78,7 @@ class Strategy:
         """Rows may be appended to ``batch.images`` and ``batch.labels``; call ``learner.replay`` for that."""
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
-        """The loss to go on with."""
+        """loss: [] -> the loss to go on with, []."""
         return loss
 
     def after_backward(self, learner: Learner, batch: Batch) -> None:

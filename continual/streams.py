@@ -179,6 +179,7 @@ def blurred(owner: Tensor, tasks: int, blur: float, random: torch.Generator) -> 
 def faded(owner: Tensor, tasks: int, blur: float, random: torch.Generator) -> list[Tensor]:
     """Positions in the order in which the images come, cut into ``tasks`` stretches, when tasks fade into each other.
 
+    owner: [N] int64, the task an image would be of without a blur -> ``tasks`` tensors of int64, N entries in all.
     Around every boundary the share of the next task's images rises linearly from 0 to 1, over ``blur`` of a task.
 
     Source: the fuzzy boundaries of van de Ven et al. 2022, "Three types of incremental learning", figure 4.

@@ -125,7 +125,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
         return 1 / (learner.task + 1)
 
     def mixed(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
-        """The loss with the classification of generated rows in it."""
+        """The loss, [], with the classification of generated rows in it."""
         dream = self.dream
         if dream is None:
             return loss

@@ -173,7 +173,10 @@ def finished(out: Tensor, scale: Scale | None) -> Tensor:
 
 
 def sampled(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
-    """A draw from normal distributions: the standard deviation is exp(log variance / 2)."""
+    """A draw from normal distributions: the standard deviation is exp(log variance / 2).
+
+    mean, log_variance, noise: [N, z], the noise standard normal -> [N, z].
+    """
     return torch.addcmul(mean, (0.5 * log_variance).exp(), noise)
 
 

@@ -168,7 +168,7 @@ def annealed(step: int, total: int, epoch: int, s_max: float) -> float:
 
 
 def compensated(embedding: Tensor, slope: Tensor, scale: float, s_max: float) -> Tensor:
-    """The gradient that an embedding follows, for ``slope`` dL/da: ``s_max sigmoid'(e) dL/da``.
+    """The gradient that an embedding follows, for ``slope`` dL/da: ``s_max sigmoid'(e) dL/da``; all [units].
 
     It is ``s_max (cosh(s e) + 1) / (s (cosh(e) + 1))`` times ``dL/de = s sigmoid'(s e) dL/da``, of which only
     ``min(1, exp(50 - |s e|))`` is left where the source clamps s e in the cosh.

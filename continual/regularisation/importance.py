@@ -85,7 +85,10 @@ def _shaped(gradient: Tensor, shape: Shape) -> Tensor:
 
 
 def one_by_one(model: Classifier, images: Tensor, labels: Tensor, objective: Objective, shape: Shape) -> list[Tensor]:
-    """Sums over images, one backward pass for each image and value: right for every network."""
+    """Sums over images, shaped like the weights, with one backward pass for each image and value.
+
+    Right for every network. images: [N, C, H, W] normalised; labels: [N].
+    """
     weights = trainable(model)
     sums = [torch.zeros_like(p) for p in weights]
     for image, label in zip(images.split(1), labels.split(1), strict=True):
@@ -107,7 +110,7 @@ def by_layer(
     shape: Shape,
     order: Order = "steps first",
 ) -> list[Tensor]:
-    """Sums over images, one backward pass for each value and batch: right for networks of layers with a formula."""
+    """`one_by_one` with one backward pass for each value and batch: right for networks of layers with a formula."""
     sums = {p: torch.zeros_like(p) for p in trainable(model)}
     with Watch(model) as watch:
         values, shares = objective(model.forward_normalised(images).float(), labels)
@@ -127,6 +130,7 @@ def by_layer(
 def by_layer_images_first(
     model: Classifier, images: Tensor, labels: Tensor, objective: Objective, shape: Shape
 ) -> list[Tensor]:
+    """`by_layer` where calls of a layer have images before steps in their rows."""
     return by_layer(model, images, labels, objective, shape, "images first")
 
 

@@ -42,7 +42,7 @@ class MAS(Anchored):
 
     @torch.enable_grad()
     def sensitivity(self, learner: Learner, task: Task) -> list[Tensor]:
-        """Mean absolute gradient of the squared length of the outputs, for every weight."""
+        """Mean absolute gradient of the squared length of the outputs, for every weight, shaped like the weights."""
         allowed = learner.head.allowed(learner.task)
 
         def length(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ class Anchored(Strategy):
         lists._foreach_addcmul_(gradients, self.importances, gaps, value=self.factor)
 
     def hold(self, importances: Sequence[Tensor], anchors: Sequence[Tensor]) -> None:
-        """Take over copies of new importances and anchors."""
+        """Take over copies of new importances and anchors, shaped like the weights."""
         lists._foreach_copy_(self.importances, list(importances))
         lists._foreach_copy_(self.anchors, list(anchors))
         self.pulls = self.factor > 0 and any(lists._foreach_norm(self.importances))

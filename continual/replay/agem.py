@@ -55,7 +55,10 @@ class AGEM(Rehearsal):
 
 @torch.no_grad()
 def project(gradient: list[Tensor], reference: tuple[Tensor, ...]) -> None:
-    """Take from a gradient, in place, what points against the reference; waits for nothing on the device."""
+    """Take from a gradient, in place, what points against the reference; waits for nothing on the device.
+
+    gradient, reference: a tensor for every weight, shaped like it.
+    """
     g, r = (torch.cat([each.reshape(-1) for each in parts]) for parts in (gradient, reference))
     inner = g @ r
     share = torch.where(inner < 0, inner / (r @ r), 0.0)
