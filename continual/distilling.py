@@ -12,10 +12,9 @@ Scale = Literal["temperature", "outputs", "none"]
 def factor(scale: Scale, temperature: float, outputs: int | Tensor) -> float | Tensor:
     """By what a cross-entropy with answers at a temperature is multiplied, ``outputs`` being how many it is over.
 
-    outputs: one number, or [N], one for every row -> likewise.
-
-    temperature: its square, which gives gradients back the size they have at 1 (Hinton et al. 2015, arXiv 1503.02531,
-    section 2); outputs: that divided by the number of outputs, as in van de Ven's code of 2018; none: 1, as in Li and
+    One number of outputs, or one for every row, [N]; the factor likewise. With ``scale`` "temperature" it is the square
+    of that, which gives gradients back the size they have at 1 (Hinton et al. 2015, arXiv 1503.02531, section 2); with
+    "outputs" that divided by the number of outputs, as in van de Ven's code of 2018; with "none" it is 1, as in Li and
     Hoiem 2017.
     """
     if scale == "none":
