@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class MissingData(UserError):
+    """The files of a data set are not there."""
+
+
 class TrialError(Exception):
     """The work itself failed (a diverged loss, say): one line, exit code 1."""
 

@@ -38,7 +38,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no result. ``kind``: user, trial, crash, killed, busy or needs."""
+    """Why a trial has no result. ``kind``: user, data (missing), trial, crash, killed, busy or needs."""
 
     trial: str
     kind: str

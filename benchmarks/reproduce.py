@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backbone.contract import Target
 from backbone.errors import UserError, nearest
@@ -20,6 +21,9 @@ from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
 from benchmarks.schema import schema
 from benchmarks.tables import render
+
+if TYPE_CHECKING:
+    from benchmarks.stats import Interval
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:
@@ -94,16 +98,16 @@ def _row(
     if trials is None:
         return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no GPU"}
     metrics = [Record(how.out / "trials" / trial).metrics for trial in trials]
-    values = [found[target.metric] for found in metrics if target.metric in found]
+    values = [value for found in metrics if (value := found.get(target.metric)) is not None and math.isfinite(value)]
     if len(values) < len(trials):
         mine = [failure for failure in outcome.failures if failure.trial in trials]
-        no_data = target.needs_data and all(failure.kind in ("user", "needs") for failure in mine)
+        kinds = {failure.kind for failure in mine}
+        no_data = target.needs_data and bool(kinds) and kinds <= {"data", "needs"}
         return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no data" if no_data else "failed"}
     from benchmarks.stats import interval  # SciPy takes a second that help should not
 
     ours = interval(values)
-    verdict = "reproduced" if reproduced(target, ours.mean, registry) else "missed"
-    verdict += " so far" if len(values) < len(target.seeds) else ""
+    verdict = judged(target, ours, registry) + (" so far" if len(values) < len(target.seeds) else "")
     return {**row, "ours": ours.mean, "low": ours.low, "high": ours.high, "n": ours.n, "verdict": verdict}
 
 
@@ -114,12 +118,24 @@ def config_of(target: Target, seed: int, registry: Registry) -> Any:
     return checker.finish(checker.build(cls, {**_nested(cls, target.options), "seed": seed}))
 
 
-def reproduced(target: Target, ours: float, registry: Registry) -> bool:
-    """Whether our mean is no worse than the published figure by more than the tolerance, nor better where it counts."""
+def judged(target: Target, ours: Interval, registry: Registry) -> str:
+    """Whether ours is "reproduced" or "missed".
+
+    "undecided": the interval is wider than the tolerance and holds some of both.
+    """
     metrics = experiment_config(registry, target.experiment).metrics
     direction = next((metric.direction for metric in metrics if metric.name == target.metric), "max")
-    better = ours - target.value if direction == "max" else target.value - ours
-    return better >= -target.tolerance and not (target.exact and better > target.tolerance)
+
+    def side(value: float) -> int:
+        """-1: worse than the published figure by more than the tolerance; 1: better, where that counts."""
+        better = value - target.value if direction == "max" else target.value - value
+        return -1 if better < -target.tolerance else int(target.exact and better > target.tolerance)
+
+    if ours.low is not None and ours.high is not None:
+        wide = ours.high - ours.low > 2 * target.tolerance
+        if wide and not side(ours.low) == side(ours.mean) == side(ours.high):
+            return "undecided"
+    return "missed" if side(ours.mean) else "reproduced"
 
 
 def _nested(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:

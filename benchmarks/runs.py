@@ -60,7 +60,7 @@ def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
     result = read_json(trial.folder / "result.json")
     if not result:
         kinds = {failure.kind for failure in outcome.failures if failure.kind != "needs"}
-        by_kind = {"user": 2, "busy": 4}
+        by_kind = {"user": 2, "data": 2, "busy": 4}
         return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
     if flags.json:
         print(json.dumps(public(trial.folder, result)))

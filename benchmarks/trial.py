@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from backbone.contract import ExperimentConfig, Result
-from backbone.errors import TrialError, UserError, must
+from backbone.errors import MissingData, TrialError, UserError, must
 from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
 from benchmarks.layout import Busy, lock, write_json
@@ -59,7 +59,8 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     try:
         return work(folder, stop)
     except UserError as error:
-        kind, message, code, trace = "user", str(error), 2, ""
+        kind = "data" if isinstance(error, MissingData) else "user"
+        message, code, trace = str(error), 2, ""
     except TrialError as error:
         kind, message, code, trace = "trial", str(error), 1, ""
     except BaseException as error:

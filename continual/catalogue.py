@@ -18,10 +18,10 @@ class Facts:
         bounds: it must be told where one task ends and the next begins.
         alone: it cannot be combined with other strategies.
         turn: among several strategies those of a lower one come first in every hook (last in ``after_step``), whatever
-            order they are named in; those of the same turn come as they are named. What measures steps (0) must see
-            gradients before anything is added to them, and weights after all has been done to them; what weighs the
-            loss of the task (1) comes before what adds to it (2); what keeps weights from moving (3) comes behind what
-            pulls at them.
+            order they are named in; those of the same turn come by name. What measures steps (0) must see gradients
+            before anything is added to them, and weights after all has been done to them; what weighs the loss of the
+            task (1) comes before what adds to it (2); what keeps weights from moving, or from moving somewhere (3),
+            comes behind what pulls at them.
         fails_without_task: why it is known to fail where an image's task is not known and classes are new.
     """
 
@@ -49,7 +49,7 @@ FACTS: Mapping[str, Facts] = {
     "continual.der": Facts(replays=True, buffer=True, bounds=False),
     "continual.derpp": Facts(replays=True, buffer=True, bounds=False),
     "continual.er-ace": Facts(replays=True, buffer=True, bounds=False),
-    "continual.agem": Facts(replays=True, buffer=True),
+    "continual.agem": Facts(replays=True, buffer=True, turn=3),
     "continual.icarl": Facts(replays=True, buffer=True, alone=True),
     "continual.dgr": Facts(replays=True),
     "continual.bi-r": Facts(replays=True, alone=True),

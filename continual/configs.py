@@ -15,7 +15,10 @@ from continual.catalogue import facts, said, short
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
 ]
-AVALANCHE: Mapping[str, Scalar] = {"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0}
+AVALANCHE: Mapping[str, Scalar] = {
+    **{"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0},
+    "weight_decay": 0.0,  # it would shrink biases and norms too
+}
 """Values of what Avalanche's loop has no word for."""
 MIXED = ("blurry", "task-free")
 """Scenarios in which images of any class may come in any task."""
@@ -44,7 +47,7 @@ METRICS = (
 class StreamConfig(ExperimentConfig):
     """Learn one task after another, and see what is left of the earlier ones."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     dataset: Annotated[str, Registered("datasets")] = "digits"
@@ -212,7 +215,8 @@ class StreamConfig(ExperimentConfig):
             if c.reset_optimizer:
                 found.append(f"--reset-optimizer must be left out for {name}; got it. Avalanche's loop keeps its own.")
             found += [
-                f"--{option} must be {value} for {name}; got {getattr(c, option)}. Avalanche's loop has nothing else."
+                f"--{option.replace('_', '-')} must be {value} for {name}; got {getattr(c, option)}. "
+                "Avalanche's loop has nothing else."
                 for option, value in AVALANCHE.items()
                 if getattr(c, option) != value
             ]
@@ -221,6 +225,11 @@ class StreamConfig(ExperimentConfig):
             if c.head == "multi" and facts(name).one_head:
                 ours = facts(name).one_head
                 found.append(f"--head must be one for all tasks for {name}; got multi. Use {ours}, or --head single.")
+            if name == "avalanche:DER" and c.head == "growing":
+                found.append(
+                    f"--head must be single for {name}, which keeps logits of outputs that are switched off yet; "
+                    "got growing. Use continual.der, or --head single."
+                )
             if name == "avalanche:PackNet" and c.iterations:
                 found.append(
                     f"--iterations must be left out for {name}, which prunes before the last epochs; "
@@ -276,9 +285,13 @@ class StreamConfig(ExperimentConfig):
     def cautions(self) -> list[str]:
         """What is allowed and known not to work."""
         c = self.resolved()
-        if c.head == "multi" or c.scenario not in ("class", "online", "blurry", "task-free"):
+        if c.head == "multi" or c.scenario not in BY_CLASS or c.scenario == "domain":
             return []
-        return [
+        untold = [
+            f"--head {c.head} has nothing to tell it an image's task with: --scenario task is tested like class. "
+            "--head multi is told."
+        ]
+        return (untold if c.scenario == "task" else []) + [
             f"{said(name)} is known to fail when classes are new and an image's task is not told: "
             f"{facts(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
             for name in c.strategies

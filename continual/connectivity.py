@@ -37,7 +37,7 @@ def path(learner: Learner, stream: Stream, solutions: Sequence[Weights], points:
 
     Rows: ``after`` (the task whose solution the line begins at), ``share`` of the way, ``earlier`` (mean accuracy on
     the tasks up to that one) and ``next`` (accuracy on the one after it). Running statistics of BatchNorm are
-    interpolated as well. The network is put back afterwards.
+    interpolated as well. Gates (HAT) are those of the end of the stream. The network is put back afterwards.
     """
     model, kept, rows = learner.progress.model, snapshot(learner), []
     for index, (first, second) in enumerate(pairwise(solutions)):

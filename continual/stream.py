@@ -136,7 +136,7 @@ class StreamExperiment:
             buffer=c.buffer,
         )
         found = []
-        for name in sorted(c.strategies, key=lambda name: facts(name).turn):
+        for name in sorted(c.strategies, key=lambda name: (facts(name).turn, name)):
             schema = registry.options("strategies", name)
             options = schema(**c.options_of(name)) if schema else None
             own = replace(setting, path=name.partition(":")[2])

@@ -47,8 +47,11 @@ class Stream:
     """
 
     def __init__(self, config: StreamConfig, data: Data, device: str) -> None:
-        """Raises UserError when the classes do not suffice for the tasks, or the images cannot be coloured."""
+        """Raises UserError when the classes or images do not suffice for the tasks, or cannot be shown as asked for."""
         c = config.resolved()
+        if c.scenario == "noisy" and data.frames is not None:
+            remedy = "Use another --scenario, such as rotated."
+            raise must("images for --scenario noisy", "of grey levels or colours", "counts of events", remedy)
         if c.scenario == "coloured" and data.in_shape[0] not in (1, 3):
             remedy = "Use another --scenario, such as noisy."
             raise must("images for --scenario coloured", "of 1 or 3 channels", data.in_shape[0], remedy)
@@ -65,6 +68,20 @@ class Stream:
         assert c.head is not None
         self.head = Head(c.head, self.outputs, self.width, device, closed=c.scenario not in MIXED)
         self._parts: dict[tuple[int, Part], Split | None] = {}
+        self._need_images()
+
+    def _need_images(self) -> None:
+        """No accuracy can be told of a task without images to test."""
+        remedies = {"test": "Add some, or use fewer --tasks.", "validation": "Raise --validation, or leave it out."}
+        for part, remedy in remedies.items():
+            split: Split | None = getattr(self.data, part)
+            if split is None:
+                continue
+            counts = split.labels.bincount(minlength=len(self.data.classes))
+            for index, group in enumerate(self.groups):
+                if not counts[list(group)].sum():
+                    named = ", ".join(self.data.classes[label] for label in group)
+                    raise must(f"{part} images of task {index + 1}, {named},", "at least one", "none", remedy)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -101,7 +118,8 @@ class Stream:
         else:
             table[list(self.groups[index])] = torch.tensor(self.outputs[index])
             chosen = (table[split.labels] >= 0).nonzero().squeeze(1)
-        return seen(split if len(chosen) == len(split) else split.select(chosen), table, self._transform(index))
+        whole = len(chosen) == len(split) and bool(chosen.equal(torch.arange(len(split))))
+        return seen(split if whole else split.select(chosen), table, self._transform(index))
 
     def _mixed(self) -> list[Tensor]:
         """Positions of the training images of every task, where tasks share classes."""
@@ -185,6 +203,7 @@ def faded(owner: Tensor, tasks: int, blur: float, random: torch.Generator) -> li
     Source: the fuzzy boundaries of van de Ven et al. 2022, "Three types of incremental learning", figure 4.
     """
     when = owner + torch.rand(len(owner), generator=random)
-    when = (when + blur * (torch.rand(len(owner), generator=random) - 0.5)).clamp(0, tasks - 1e-3)
+    when = (when + blur * (torch.rand(len(owner), generator=random) - 0.5)).abs()  # thrown back at both ends
+    when = torch.where(when < tasks, when, 2 * tasks - when).clamp(max=tasks - 1e-3)
     order = when.argsort(stable=True)
     return [order[when[order].long() == index] for index in range(tasks)]

@@ -97,7 +97,14 @@ _THREE = (
         minutes=5,
     ),
     _split("task", "xdg", (98.74, 0.31), _VAN_DE_VEN, **{"strategies": "xdg", "strategies.xdg.share": 0.9}),
-    _split("class", "bi-r", (94.41, None), _THREE_TYPES, strategies="bi-r", minutes=6),
+    _split(
+        "class",
+        "bi-r",
+        (94.41, None),
+        _THREE_TYPES,
+        minutes=6,
+        **{"strategies": "bi-r", "strategies.bi-r.scale": "none"},
+    ),
     _split("class", "er", (88.79, None), _THREE_TYPES, **{"strategies": "er", "buffer": 1000, **_KEPT}),
     _split("class", "agem", (65.10, 3.64), _THREE_TYPES, strategies="agem", buffer=1000),
 )

@@ -22,7 +22,7 @@ from backbone.data.fingerprint import Fingerprint
 from backbone.data.locking import one_at_a_time
 from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
 from backbone.data.streaming import StreamedSplit
-from backbone.errors import UserError, must, nearest
+from backbone.errors import MissingData, UserError, must, nearest
 
 KINDS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
 _AT_ONCE = 256
@@ -183,11 +183,10 @@ def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:
     class Guarded(kind):
         def download(self) -> None:
             if not download:
-                raise must(
-                    f"dataset tonic:{name}",
-                    "under the data root",
-                    f"nothing complete at {self.location_on_system}",
-                    "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download.",
+                raise MissingData(
+                    f"dataset tonic:{name} must be under the data root; got nothing complete at "
+                    f"{self.location_on_system}. "
+                    "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download."
                 )
             with one_at_a_time(root):
                 if not self._check_exists():  # another worker may have been first

@@ -15,7 +15,7 @@ from backbone.data.options import PictureOptions
 from backbone.data.parquet import open_parquet
 from backbone.data.sets import MemorySplit, Source
 from backbone.data.splits import stratified
-from backbone.errors import UserError, must
+from backbone.errors import MissingData, UserError, must
 
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
@@ -151,11 +151,9 @@ def _torchvision(kind: str) -> Any:
 def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: bool) -> None:
     """Let torchvision download a set, one process at a time; every file is checked against its md5."""
     if not allowed:
-        raise must(
-            f"dataset {name!r}",
-            "under the data root",
-            f"nothing at {looked_in}",
-            "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download.",
+        raise MissingData(
+            f"dataset {name!r} must be under the data root; got nothing at {looked_in}. "
+            "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download."
         )
     try:
         with one_at_a_time(root):

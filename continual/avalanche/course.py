@@ -132,9 +132,8 @@ class Avalanche(Strategy):
             chosen: Any = torch.optim.SGD
             extra_rate = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
         else:
-            chosen = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
-            extra_rate = {"betas": (recipe.momentum, 0.999)}
-        optimizer = chosen(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True, **extra_rate)
+            chosen, extra_rate = torch.optim.Adam, {"betas": (recipe.momentum, 0.999)}
+        optimizer = chosen(model.parameters(), recipe.lr, fused=True, **extra_rate)
         buffer, batch = self.setting.buffer, recipe.batch_size
         given = {"mem_size": buffer, "memory_size": buffer, "batch_size_mem": batch, "sample_size": batch}
         given |= {"input_size": list(self.setting.in_shape), "subsample": buffer}
@@ -161,6 +160,9 @@ class Avalanche(Strategy):
                 f"{error}. Change --strategies.avalanche.arguments."
             ) from error
         for plugin in made.plugins:
+            if getattr(plugin, "post_prune_epochs", 0) >= epochs:
+                what = "post_prune_epochs in --strategies.avalanche.arguments"
+                raise must(what, f"fewer than the {epochs} of --epochs", plugin.post_prune_epochs, "Lower it.")
             if getattr(plugin, "generator_strategy", None) is not None:
                 plugin.generator_strategy.evaluator.loggers = []  # they print
         return made
@@ -169,7 +171,10 @@ class Avalanche(Strategy):
         """What Avalanche trains, and what else the strategy's constructor wants of it."""
         classifier = learner.progress.model
         if self.name == "ICaRL":
-            parts = {"feature_extractor": networks.Features(classifier), "classifier": classifier.head}
+            parts = {
+                "feature_extractor": networks.Features(classifier, self.setting.precision),
+                "classifier": classifier.head,
+            }
             return classifier, {**parts, "buffer_transform": None, "fixed_memory": True}
         if self.name == "PackNet":  # it puts layers of its own in the place of ours
             own = networks.Network(copy.deepcopy(classifier), learner.head, self.setting.precision)

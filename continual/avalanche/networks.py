@@ -53,12 +53,13 @@ class Entrance(nn.Module):
 class Features(nn.Module):
     """Images to features [N, feature_dim]: the part of a network that ICaRL takes apart."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, precision: Precision) -> None:
         super().__init__()
-        self.entrance, self.backbone = Entrance(classifier), classifier.backbone
+        self.entrance, self.backbone, self.precision = Entrance(classifier), classifier.backbone, precision
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.backbone(self.entrance(x))
+        with autocast(x.device.type, self.precision):
+            return self.backbone(self.entrance(x)).float()
 
 
 class Network(nn.Module):

@@ -67,7 +67,7 @@ class Hooked:
             raise must(what, "the same from the first experience on", "one with other parameters", "Make it whole.")
         assert self.ours is not None
         learner, loader = self.learner, strategy.dataloader
-        learner.task = strategy.clock.train_exp_counter
+        learner.task = strategy.experience.current_experience  # its clock begins anew with every strategy
         learner.steps_per_epoch = len(loader)
         learner.total_steps = strategy.train_epochs * len(loader)
         learner.progress.step = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbone.hardware import autocast
 from backbone.training import Batch
@@ -13,7 +13,6 @@ from continual.generative.dreams import Dreaming
 from continual.generative.options import DGROptions
 from continual.generative.vae import VAE
 from continual.learner import Learner
-from continual.strategy import Setting
 
 
 class DGR(Dreaming[VAE]):
@@ -28,10 +27,6 @@ class DGR(Dreaming[VAE]):
 
     name: ClassVar[str] = "dgr"
     options: DGROptions
-
-    def __init__(self, options: DGROptions, setting: Setting, model: nn.Module) -> None:
-        super().__init__(options, setting, model)
-        self.distillation = options.scale
 
     def _build(self) -> VAE:
         o = self.options

@@ -15,7 +15,6 @@ from backbone.errors import must
 from backbone.hardware import autocast
 from backbone.seeding import generator
 from backbone.training import Batch
-from continual.distilling import Scale
 from continual.generative.answers import answers, masks, mismatch
 from continual.generative.options import BIROptions, DGROptions
 from continual.generative.vae import fresh
@@ -72,8 +71,6 @@ class Dreaming(Strategy, ABC, Generic[G]):
 
     name: ClassVar[str]
     by_rows = True
-    distillation: Scale = "none"
-    """Factor of the loss of soft targets."""
 
     def __init__(self, options: DGROptions | BIROptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
@@ -138,7 +135,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
             ours = slice(dream.first, dream.first + rows)
             logits = batch.logits[ours]
             rest = (batch.losses.sum() - batch.losses[ours].sum()) / (len(batch.losses) - rows)
-        generated = mismatch(logits, dream.targets, dream.allowed, self.options.targets, self.distillation).mean()
+        generated = mismatch(logits, dream.targets, dream.allowed, self.options.targets, self.options.scale).mean()
         return loss - batch.losses.mean() + share * rest + (1 - share) * generated
 
     def weigh(self, learner: Learner, losses: Tensor, own: int) -> Tensor:

@@ -47,5 +47,8 @@ class BIROptions:
     """Share of those units that a class silences (a task, where tasks share their outputs)."""
     targets: Literal["hard", "soft"] = "soft"
     """What generated rows are labelled with: the likeliest class, or the probabilities at temperature 2."""
+    scale: Literal["temperature", "outputs", "none"] = "temperature"
+    """Factor of the loss of soft targets. temperature: 4, its square, as the method's own code has it; outputs: that
+    divided by the number of outputs; none: 1, as in van de Ven's code of 2022."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate of what is added to the network, which is trained by Adam."""

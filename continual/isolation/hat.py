@@ -31,6 +31,7 @@ class HAT(Strategy):
     With A the largest gates of all tasks before, a weight from unit j to unit i moves by 1 - min(A_i, A_j) of what the
     optimizer would do. That is equation 3 for plain descent; of any other optimizer the step is scaled and not the
     gradient, because momentum and decay move a weight without a gradient and Adam divides a constant factor out again.
+    With ``--clip`` the norm is that of whole gradients, those of weights that must not move included.
     The loss has ``c sum(a (1 - A)) / sum(1 - A)`` added. Gates shut for every task before are free to take.
 
     With p = dL/da the compensated gradient of an embedding (equation 6) is ``s_max sigmoid'(e) p``, in closed form; it
@@ -123,7 +124,7 @@ class HAT(Strategy):
         self.enter_task(learner, learner.task)
         final = [gate.values["hat"] for gate in self.gates.values()]
         self.used = [torch.maximum(used, value) for used, value in zip(self.used, final, strict=True)]
-        self.learned, self.guarded = learner.task + 1, None
+        self.learned, self.guarded = max(self.learned, learner.task + 1), None
 
     def tables(self) -> dict[str, list[Row]]:
         """The share of every layer's units that the tasks so far use."""

@@ -53,6 +53,10 @@ class Reach:
         Source: Serra et al. 2018 (arXiv 1801.01423), equation 3.
         """
         shape = parameter.shape
+        if not shape:  # one number for all units, such as a decay
+            values_behind = [values[name].amax() for name in self.behind or ()]
+            none = parameter.new_tensor(0.0 if self.behind is not None else 1.0)
+            return torch.stack([none, *values_behind]).amax()
         units = _openness(self.behind, shape[0], gates, values, parameter)
         if len(shape) < 2:
             return units

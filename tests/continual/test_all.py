@@ -68,9 +68,10 @@ def test_strategies_work_together_and_each_has_its_say(learn, alone, pair):
     assert changed == ([True, False] if pair == ("continual.ewc", "continual.hat") else [True, True])
 
 
-@pytest.mark.parametrize("pair", [("ewc", "si"), ("si", "hat"), ("si", "packnet"), ("derpp", "lwf")])
+@pytest.mark.parametrize("pair", [("ewc", "si"), ("si", "hat"), ("si", "packnet"), ("derpp", "lwf"), ("agem", "ewc")])
 def test_the_order_of_names_does_not_matter_where_a_method_would_be_another_one(learn, pair):
-    """SI would see a penalty in its gradient, or steps that are undone afterwards; LwF would weigh replay down."""
+    """SI would see a penalty in its gradient, or steps that are undone afterwards; LwF would weigh replay down; A-GEM
+    would leave a penalty unprojected."""
     options = {"scenario": "task", "epochs": 2}
     one, other = learn(*pair, **options), learn(*reversed(pair), **options)
     assert torch.equal(one.weights(), other.weights())

@@ -145,6 +145,11 @@ def test_iterations_are_as_many_as_asked_for(learn):
     assert run.state.iterations == 51
 
 
+def test_icarl_computes_at_the_precision_asked_for(learn):
+    whole, half = (learn("avalanche:ICaRL", precision=each, epochs=1).weights() for each in ("fp32", "bf16"))
+    assert half.isfinite().all() and not torch.equal(whole, half)
+
+
 def test_a_growing_head_is_masked_in_training(learn):
     single, growing = (
         learn("avalanche:Naive", tasks=2, epochs=2),
@@ -179,6 +184,7 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
         ("EWC", "ewc_lambda=abc", {}, "a number for ewc_lambda; got abc"),
         ("Replay", "mem_size=x", {}, "a number for mem_size; got x"),
         ("GenerativeReplay", "", {}, "1x28x28"),
+        ("PackNet", "post_prune_epochs=5,prune_proportion=0.5", {"scenario": "task"}, "fewer than the 5 of --epochs"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_reason(experiment, name, text, options, words):
@@ -232,22 +238,29 @@ def train(plugins, scenario="domain", tasks=3, watch=None, between=None, epochs=
     torch.manual_seed(0)
     model = build("mlp", {"width": 0.25}, stream.in_shape, stream.width, stream.mean, stream.std)
     watcher = [] if watch is None else [watch(model)]
-    with guard.quiet():
-        tools = guard.module("avalanche.training.plugins")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    tools = guard.module("avalanche.training.plugins")
+
+    def strategy(plugins):
         metrics = guard.module("avalanche.evaluation.metrics").accuracy_metrics(stream=True)
-        naive = guard.module("avalanche.training.supervised").Naive(
+        return guard.module("avalanche.training.supervised").Naive(
             model=model,
-            optimizer=torch.optim.Adam(model.parameters(), 1e-3),
+            optimizer=optimizer,
             train_mb_size=32,
             train_epochs=epochs,
             eval_mb_size=256,
             plugins=[*watcher, *plugins],
             evaluator=tools.EvaluationPlugin(metrics),
         )
+
+    with guard.quiet():
+        naive = strategy(plugins)
         for experience in list(benchmark.train_stream)[:tasks]:
             naive.train(experience, eval_streams=[])
             if between is not None:
-                naive.plugins = between(naive.plugins)
+                known, plugins = naive.optimized_param_id, between(plugins)
+                naive = strategy(plugins)
+                naive.optimized_param_id = known  # or it would forget what Adam knows
         (accuracy,) = naive.eval(benchmark.test_stream).values()
     return model, watcher, accuracy
 
@@ -305,7 +318,7 @@ def test_hat_in_avalanche_keeps_tasks_apart():
 @pytest.mark.parametrize(
     ("name", "scenario"), [("SIPlugin", "domain"), ("DERppPlugin", "class"), ("HATPlugin", "task")]
 )
-def test_a_plugins_state_goes_into_a_new_one(name, scenario):
+def test_a_plugins_state_goes_into_a_new_one_of_a_new_strategy(name, scenario):
     from continual.avalanche import plugins
 
     made = getattr(plugins, name)

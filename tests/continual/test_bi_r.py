@@ -45,9 +45,12 @@ def bound(strategy, features, x, belief, gates, noise):
     return F.binary_cross_entropy(out, x, reduction="none").flatten(1).mean(1) + divergence / 64
 
 
-@pytest.mark.parametrize("scenario", ["class", "task", "domain"])
-def test_the_loss_is_that_of_classification_and_of_generation(experiment, scenario):
-    ours = bir(experiment, scenario=scenario, epochs=1)
+@pytest.mark.parametrize(
+    ("scenario", "given", "factor"),
+    [("class", {}, 4), ("class", {"bi-r.scale": "none"}, 1), ("task", {}, 4), ("domain", {}, 4)],
+)
+def test_the_loss_is_that_of_classification_and_of_generation(experiment, scenario, given, factor):
+    ours = bir(experiment, options=given, scenario=scenario, epochs=1)
     state = ours.start()
     strategy, checked = second_task(ours, state), []
 
@@ -59,7 +62,7 @@ def test_the_loss_is_that_of_classification_and_of_generation(experiment, scenar
         allowed = head.table[dream.tasks] if scenario == "task" else torch.ones_like(then).bool()
         there = (then.masked_fill(~allowed, -1e30) / 2).softmax(1)
         here = batch.logits[own:].masked_fill(~allowed, -1e30)
-        generated = F.cross_entropy(here / 2, there)
+        generated = factor * F.cross_entropy(here / 2, there)
         mine = head.table[1] if scenario == "task" else torch.ones_like(head.table[1])
         task = F.cross_entropy(batch.logits[:own].masked_fill(~mine, -1e30), batch.labels[:own])
         belief = torch.cat((F.one_hot(batch.labels[:own], state.stream.width).float(), there))

@@ -217,7 +217,14 @@ def test_a_broken_off_run_goes_on_exactly(learn, resume, steps, optimizer):
     assert str(whole.result.tables) == str(broken.result.tables)
 
 
-@pytest.mark.parametrize("more", [{"adapter": "snn.spiking", "adapter_options": {"steps": 2}}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"adapter": "snn.spiking", "adapter_options": {"steps": 2}},
+        {"adapter": "snn.spiking", "adapter_options": {"steps": 2, "neuron": "plif"}},  # one learned decay a layer
+        {"precision": "bf16"},
+    ],
+)
 def test_it_works_on_spikes_and_in_mixed_precision(learn, more):
     run = learn("hat", **{**DIGITS, **more})
     assert run.weights().isfinite().all() and run.metrics["forgetting"] < 0.01 and run.accuracy > 0.8

@@ -1,5 +1,7 @@
 """Streams: which images make up which task, under which labels, and nothing of it by chance from outside."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,6 +96,20 @@ def test_pictures_are_tinted_in_three_channels(stream):
     assert len({tuple((each / each.max()).round(decimals=1).tolist()) for each in shares}) == 3
 
 
+def test_noise_is_for_grey_levels_and_not_for_counts_of_events(digits):
+    with pytest.raises(UserError, match="--scenario noisy must be of grey levels or colours; got counts of events"):
+        Stream(StreamConfig(scenario="noisy"), replace(digits, frames=4), "cpu")
+
+
+@pytest.mark.parametrize(("part", "remedy"), [("test", "fewer --tasks"), ("validation", "Raise --validation")])
+def test_a_task_without_images_to_test_is_refused(digits, part, remedy):
+    split = getattr(digits, part)
+    lacking = replace(digits, **{part: split.select((split.labels != 3).nonzero().squeeze(1))})
+    with pytest.raises(UserError, match=f"{part} images of task 4, 3, must be at least one; got none. .*{remedy}"):
+        Stream(StreamConfig(tasks=10, class_order="sorted"), lacking, "cpu")
+    assert len(Stream(StreamConfig(tasks=5, class_order="sorted"), lacking, "cpu")) == 5
+
+
 def test_noise_grows_and_belongs_to_the_picture():
     images = (
         torch.full((32, 1, 8, 8), 128, dtype=torch.uint8) + torch.arange(32, dtype=torch.uint8)[:, None, None, None]
@@ -121,6 +137,18 @@ def test_tasks_fade_into_each_other_linearly():
     quarters = [float(part.double().mean()) for part in ramp.split(2000)]
     assert quarters == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8], abs=0.03)
     assert (came[:16_000] == 0).all() and (came[24_000:36_000] == 1).all()
+
+
+def test_images_beyond_the_ends_of_a_fading_stream_come_in_no_order():
+    parts = faded(torch.arange(3).repeat_interleave(2000), 3, 0.9, torch.Generator().manual_seed(0))
+    for beginning in (parts[0], parts[-1].flip(0)):
+        assert 20 < int((beginning[:50].diff() > 0).sum()) < 35
+
+
+def test_a_fading_stream_of_one_task_is_shuffled_all_the_same(stream, digits):
+    labels = stream("task-free", tasks=1, strategies=("continual.er",)).task(0).train.labels
+    assert not torch.equal(labels, digits.train.labels)
+    assert torch.equal(labels.bincount(), digits.train.labels.bincount())
 
 
 @pytest.mark.parametrize(
@@ -178,6 +206,8 @@ def test_too_many_tasks(stream, options, said):
             "--head must be one of logits for avalanche:Replay",
         ),
         ({"strategies": ("avalanche:DER",), "scenario": "task"}, "got multi. Use continual.der, or --head single."),
+        ({"strategies": ("avalanche:DER",), "head": "growing"}, "--head must be single for avalanche:DER"),
+        ({"strategies": ("avalanche:Replay",), "weight_decay": 0.1}, "--weight-decay must be 0.0 for avalanche:Replay"),
         ({"strategies": ("avalanche:ICaRL",), "scenario": "task"}, "got multi. Use continual.icarl, or --head single."),
         (
             {"strategies": ("avalanche:GSS_greedy",), "scenario": "task"},
@@ -218,6 +248,13 @@ def test_what_has_no_meaning_makes_no_other_configuration():
         assert StreamConfig(**blurry, **options).resolved() != StreamConfig(**blurry).resolved()
     strange = {"strategies": ("others.method",)}
     assert StreamConfig(**strange, buffer=500).resolved() != StreamConfig(**strange).resolved()
+
+
+def test_a_head_that_is_not_told_the_task_is_pointed_out():
+    (caution,) = StreamConfig(scenario="task", head="single").cautions()
+    assert caution.startswith("--head single has nothing to tell it an image's task with")
+    _, more = StreamConfig(scenario="task", head="growing", strategies=("continual.si",)).cautions()
+    assert more.startswith("si is known to fail")
 
 
 def test_what_is_known_to_fail_is_said_and_not_refused():

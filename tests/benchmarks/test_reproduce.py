@@ -1,0 +1,66 @@
+"""What a figure of ours says about a published one."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from backbone.contract import Target
+from backbone.registry import Registry
+from benchmarks.driver import Failure
+from benchmarks.reproduce import _row, judged
+from benchmarks.stats import Interval
+
+REGISTRY = Registry.discover()
+
+
+def target(exact=False, metric="average_accuracy", **more):
+    return Target(
+        name="t", experiment="continual.stream", options={}, metric=metric, value=0.5, tolerance=0.1, seeds=(0, 1),
+        protocol="p", source="s", minutes=1, exact=exact, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "exact", "verdict"),
+    [
+        (0.45, None, False, "reproduced"),  # one seed
+        (0.39, None, False, "missed"),
+        (0.45, 0.09, False, "reproduced"),  # the mean is known well enough
+        (0.39, 0.09, False, "missed"),
+        (0.45, 0.2, False, "undecided"),
+        (0.39, 0.2, False, "undecided"),
+        (0.1, 0.2, False, "missed"),  # even its best end is
+        (0.7, 0.2, False, "reproduced"),  # even its worst end is
+        (0.7, 0.05, True, "missed"),
+        (0.7, 0.2, True, "undecided"),
+        (0.5, 0.2, True, "undecided"),
+        (0.9, 0.2, True, "missed"),
+        (0.7, 0.5, True, "undecided"),  # worse at one end and better at the other
+    ],
+)
+def test_an_interval_wider_than_the_tolerance_decides_only_as_a_whole(mean, half, exact, verdict):
+    ours = Interval(mean, *((None, None) if half is None else (mean - half, mean + half)), n=2)
+    assert judged(target(exact), ours, REGISTRY) == verdict
+    if not exact:
+        lower = target(metric="forgetting")
+        mirrored = Interval(1 - mean, *((None, None) if half is None else (1 - mean - half, 1 - mean + half)), n=2)
+        assert judged(lower, mirrored, REGISTRY) == verdict
+
+
+@pytest.mark.parametrize(
+    ("kinds", "needs_data", "verdict"),
+    [
+        (["data", "data"], True, "no data"),
+        (["needs", "data"], True, "no data"),
+        (["data", "user"], True, "failed"),
+        (["user", "user"], True, "failed"),
+        (["crash"], True, "failed"),
+        ([], True, "failed"),  # trials that ended without the figure
+        (["data"], False, "failed"),
+    ],
+)
+def test_only_missing_files_are_no_data(tmp_path, kinds, needs_data, verdict):
+    failures = [Failure(f"trial{index}", kind, "") for index, kind in enumerate(kinds)]
+    outcome, how = SimpleNamespace(failures=failures), SimpleNamespace(out=tmp_path)
+    row = _row(target(needs_data=needs_data), ["trial0", "trial1"], outcome, REGISTRY, how)
+    assert (row["verdict"], row["n"]) == (verdict, 0)
