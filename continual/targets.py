@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backbone.contract import Scalar, Target
@@ -185,6 +186,12 @@ _ROWS = (
 )
 
 
+_ONE_SEED_EACH = (
+    "0.5212 on seed 0. How much is forgotten is a matter of the seed: with two passes a task, seeds 0 and 1 end at "
+    "0.7068 and 0.7453; other seeds at twenty passes were not tried"
+)
+
+
 def _zenke(name: str, tasks: int, value: float, tolerance: float, minutes: float, **own: Scalar) -> Target:
     return Target(
         name=f"continual/permuted-mnist/{name}-{tasks}",
@@ -258,7 +265,7 @@ _SI: dict[str, Scalar] = {"strategies": "si", "strategies__si__c": 0.1, "strateg
 _PERMUTED = (
     _zenke("si", 3, 0.9827, 0.005, 35, **_SI),
     _zenke("si", 10, 0.9694, 0.005, 110, **_SI),
-    _zenke("none", 10, 0.5741, 0.05, 100, strategies="finetune"),
+    replace(_zenke("none", 10, 0.5741, 0.05, 100, strategies="finetune"), note=_ONE_SEED_EACH),
 )
 
 TARGETS: tuple[Target, ...] = (*_THREE, *_ROWS, *_PERMUTED, *_PICTURES)
