@@ -227,8 +227,8 @@ class Target:
     """A figure somebody can hold us to: ``engram reproduce NAME`` runs it and prints target, ours, interval, verdict.
 
     The verdict is "reproduced" when the mean over ``seeds`` is not worse than ``value`` by more than ``tolerance``, and
-    where ``exact`` is set not better either: a lower bound, or a method's known failure; otherwise "missed", and
-    "undecided" where the interval of the mean is wider than the tolerance and holds both. ``note`` says what was found
+    where ``exact`` is set not better either: a lower bound, or a method's known failure; otherwise "missed". It is
+    settled unless the interval of the mean is wider than the tolerance and holds both. ``note`` says what was found
     out about a figure that is missed. ``minutes`` are for all seeds together; where ``needs_gpu`` is set on a GPU, and
     nothing runs without one.
     """

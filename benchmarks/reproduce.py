@@ -95,20 +95,30 @@ def _row(
     A verdict on some of the seeds is one "so far".
     """
     row = {"target": target.name, "metric": target.metric, "published": target.value, "tolerance": target.tolerance}
+    nothing = {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "", "settled": None}
     if trials is None:
-        return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no GPU"}
+        return {**nothing, "verdict": "no GPU"}
     metrics = [Record(how.out / "trials" / trial).metrics for trial in trials]
     values = [value for found in metrics if (value := found.get(target.metric)) is not None and math.isfinite(value)]
     if len(values) < len(trials):
         mine = [failure for failure in outcome.failures if failure.trial in trials]
         kinds = {failure.kind for failure in mine}
         no_data = target.needs_data and bool(kinds) and kinds <= {"data", "needs"}
-        return {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "no data" if no_data else "failed"}
+        return {**nothing, "verdict": "no data" if no_data else "failed"}
     from benchmarks.stats import interval  # SciPy takes a second that help should not
 
     ours = interval(values)
-    verdict = judged(target, ours, registry) + (" so far" if len(values) < len(target.seeds) else "")
-    return {**row, "ours": ours.mean, "low": ours.low, "high": ours.high, "n": ours.n, "verdict": verdict}
+    verdict, settled = judged(target, ours, registry)
+    verdict += " so far" if len(values) < len(target.seeds) else ""
+    return {
+        **row,
+        "ours": ours.mean,
+        "low": ours.low,
+        "high": ours.high,
+        "n": ours.n,
+        "verdict": verdict,
+        "settled": settled,
+    }
 
 
 def config_of(target: Target, seed: int, registry: Registry) -> Any:
@@ -118,10 +128,10 @@ def config_of(target: Target, seed: int, registry: Registry) -> Any:
     return checker.finish(checker.build(cls, {**_nested(cls, target.options), "seed": seed}))
 
 
-def judged(target: Target, ours: Interval, registry: Registry) -> str:
-    """Whether ours is "reproduced" or "missed".
+def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, bool]:
+    """Whether our mean is "reproduced" or "missed", and whether that is settled.
 
-    "undecided": the interval is wider than the tolerance and holds some of both.
+    It is not where the interval is wider than the tolerance and holds some of both.
     """
     metrics = experiment_config(registry, target.experiment).metrics
     direction = next((metric.direction for metric in metrics if metric.name == target.metric), "max")
@@ -131,11 +141,11 @@ def judged(target: Target, ours: Interval, registry: Registry) -> str:
         better = value - target.value if direction == "max" else target.value - value
         return -1 if better < -target.tolerance else int(target.exact and better > target.tolerance)
 
+    settled = True
     if ours.low is not None and ours.high is not None:
         wide = ours.high - ours.low > 2 * target.tolerance
-        if wide and not side(ours.low) == side(ours.mean) == side(ours.high):
-            return "undecided"
-    return "missed" if side(ours.mean) else "reproduced"
+        settled = not wide or side(ours.low) == side(ours.mean) == side(ours.high)
+    return "missed" if side(ours.mean) else "reproduced", settled
 
 
 def _nested(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
