@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from continual.distilling import Scale
+
 
 @dataclass(frozen=True, kw_only=True)
 class DGROptions:
@@ -23,7 +25,7 @@ class DGROptions:
     """Units of its hidden layers."""
     targets: Literal["hard", "soft"] = "hard"
     """What generated rows are labelled with: the likeliest class, or the probabilities at temperature 2."""
-    scale: Literal["temperature", "outputs", "none"] = "none"
+    scale: Scale = "none"
     """Factor of the loss of soft targets. temperature: 4, its square; outputs: that divided by the number of outputs,
     as van de Ven's code of 2018 has it; none: 1."""
     lr: Annotated[float, Gt(0)] = 1e-3
@@ -47,7 +49,7 @@ class BIROptions:
     """Share of those units that a class silences (a task, where tasks share their outputs)."""
     targets: Literal["hard", "soft"] = "soft"
     """What generated rows are labelled with: the likeliest class, or the probabilities at temperature 2."""
-    scale: Literal["temperature", "outputs", "none"] = "temperature"
+    scale: Scale = "temperature"
     """Factor of the loss of soft targets. temperature: 4, its square, as the method's own code has it; outputs: that
     divided by the number of outputs; none: 1, as in van de Ven's code of 2022."""
     lr: Annotated[float, Gt(0)] = 1e-3

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from continual.distilling import Scale
+
 
 @dataclass(frozen=True, kw_only=True)
 class SIOptions:
@@ -59,6 +61,6 @@ class LwFOptions:
     being the number of tasks so far."""
     temperature: Annotated[float, Gt(0)] = 2.0
     """Both networks' logits are divided by it."""
-    scale: Literal["temperature", "outputs", "none"] = "none"
+    scale: Scale = "none"
     """Factor of the distillation. temperature: its square, which gives gradients back the size they have at 1; outputs:
     that divided by the number of outputs, as van de Ven's code of 2018 has it; none: 1, as Li and Hoiem."""
