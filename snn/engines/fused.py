@@ -197,13 +197,19 @@ def _point(
 
 @cache
 def _compiled() -> Any:
-    return torch.compile(eager_scan, dynamic=False)
+    return torch.compile(_plain_scan, dynamic=False)
+
+
+def _plain_scan(drive: Tensor, before: Any, p: Params) -> tuple[Tensor, Any]:
+    """The eager scan between plain tuples: torch 2.11 cannot compile a function that returns a NamedTuple of ours."""
+    spikes, state = eager_scan(drive, None if before is None else State(*before), p)
+    return spikes, (state.v, state.current, state.adaptation, state.rest)
 
 
 def _compiled_scan(drive: Tensor, state: State | None, p: Params) -> tuple[Tensor, State]:
-    spikes = []
+    spikes: list[Tensor] = []
+    after: Any = None if state is None else tuple(state)
     for part in drive.split(COMPILED_STEPS):
-        fired, state = _compiled()(part, state, p)
+        fired, after = _compiled()(part, after, p)
         spikes.append(fired)
-    assert state is not None
-    return (spikes[0] if len(spikes) == 1 else torch.cat(spikes)), state
+    return (spikes[0] if len(spikes) == 1 else torch.cat(spikes)), State(*after)

@@ -186,3 +186,18 @@ def test_blocks_fit_the_cache_and_whole_windows():
     assert fused._block(5000, 10_000, 1, 1) == fused.FEWEST
     assert fused._block(16, 448, 16, 2) == 448
     assert fused._block(16, 9000, 90, 2) % 180 == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own tracer
+@pytest.mark.parametrize("neuron", ["if", "plif", "cuba-lif", "adaptive-lif"])
+def test_what_cuda_compiles_is_the_eager_scan(monkeypatch, neuron):
+    """The graph alone, not the code made of it, which needs the GPU; torch 2.11 refuses a state of our own there."""
+    graph = torch.compile(fused._plain_scan, dynamic=False, backend="eager")
+    monkeypatch.setattr(fused, "_compiled", lambda: graph)
+    layer, drive = SpikingLayer(NeuronOptions(neuron=neuron, refractory=1)), torch.randn(20, 2, 3, 4)
+    p = layer.params(drive.ndim - 1)
+    spikes, state = fused._compiled_scan(drive, None, p)
+    wanted, after = eager_scan(drive, None, p)
+    assert torch.equal(spikes, wanted) and spikes.any()
+    assert isinstance(state, State)
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(state, after, strict=True))
