@@ -31,9 +31,23 @@ def translate(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = x.shape
     mode = "reflect" if pixels < min(height, width) else "replicate"
     padded = F.pad(x, (pixels,) * 4, mode=mode)
-    shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device).to(x.device)
+    shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
+    if x.is_cuda:
+        return gathered(padded, shift.to(x.device, non_blocking=True), height, width)
     rows = _crop(padded, shift[0], 2, height)
     return _crop(rows, shift[1], 3, width)
+
+
+def gathered(x: Tensor, start: Tensor, height: int, width: int) -> Tensor:
+    """Cut a window out of every image. x: [B, C, H', W']; start: [2, B], its top and left -> [B, C, height, width].
+
+    One gather that never asks the device for a number, where `_crop` would do so for every distinct start; on a CPU it
+    is the slower of the two.
+    """
+    rows = start[0, :, None] + torch.arange(height, device=x.device)
+    columns = start[1, :, None] + torch.arange(width, device=x.device)
+    images = torch.arange(len(x), device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _crop(x: Tensor, start: Tensor, dim: int, length: int) -> Tensor:
@@ -55,10 +69,10 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
     Source: DeVries and Taylor 2017 (arXiv 1708.04552), section 3.
     """
     batch, _, height, width = x.shape
-    top = torch.randint(0, height, (batch,), generator=generator, device=generator.device).to(x.device) - side // 2
-    left = torch.randint(0, width, (batch,), generator=generator, device=generator.device).to(x.device) - side // 2
-    row = torch.arange(height, device=x.device) - top[:, None]
-    column = torch.arange(width, device=x.device) - left[:, None]
+    top = torch.randint(0, height, (batch,), generator=generator, device=generator.device) - side // 2
+    left = torch.randint(0, width, (batch,), generator=generator, device=generator.device) - side // 2
+    row = torch.arange(height, device=x.device) - top[:, None].to(x.device, non_blocking=True)
+    column = torch.arange(width, device=x.device) - left[:, None].to(x.device, non_blocking=True)
     inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
 

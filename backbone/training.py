@@ -24,6 +24,7 @@ from backbone.contract import Strategy
 from backbone.data.sets import Split
 from backbone.distillation import Distillation
 from backbone.errors import TrialError, must
+from backbone.graphs import Passes, can_record
 from backbone.hardware import Precision, autocast
 from backbone.nets.classifier import Classifier
 from backbone.optim import Optimizers, relative_rate
@@ -109,6 +110,7 @@ class Trainer:
         distillation: a teacher to learn from beside the labels.
         optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
         steps: how many in all; None for ``recipe.epochs`` whole epochs.
+        passes: recorded ones, of an earlier training of the same model at the same precision.
 
     Raises:
         UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
@@ -127,8 +129,10 @@ class Trainer:
         distillation: Distillation | None = None,
         optimizers: Optimizers | None = None,
         steps: int | None = None,
+        passes: Passes | None = None,
     ) -> None:
-        self.recipe, self.train, self.device, self.precision = recipe, train, device, precision
+        self.recipe, self.train, self.device = recipe, train, device
+        self.precision: Precision = precision
         self.strategies = strategies
         self.distillation = None if distillation is None else distillation.to(device)
         self.batch_size = min(recipe.batch_size, len(train))
@@ -144,6 +148,7 @@ class Trainer:
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if optimizers is None:
             optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+        self.passes = self._passes(model, passes)
         average = None
         if recipe.ema:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -161,6 +166,16 @@ class Trainer:
         images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
         with torch.no_grad():
             prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
+
+    def _passes(self, model: Classifier, earlier: Passes | None) -> Passes | None:
+        """Recorded passes, where the network and all strategies leave a pass the same kernels every time."""
+        able = all(getattr(strategy, "recordable", False) for strategy in self.strategies)
+        if not able or not can_record(model, self.device):
+            return None
+        if earlier is None:
+            return Passes(model, self.device, self.precision)
+        earlier.renew()
+        return earlier
 
     @property
     def scored_model(self) -> Classifier:
@@ -206,6 +221,8 @@ class Trainer:
     def _step(self, model: Classifier, raw: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         step = self.progress.step
         self._seed_layers(step)
+        if self.passes is not None:
+            self.passes.begin()
         batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
         for strategy in self.strategies:
             strategy.before_forward(self, batch)
@@ -231,6 +248,8 @@ class Trainer:
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
+        if self.passes is not None and self.progress.model.training and torch.is_grad_enabled():
+            return self.passes(images)
         with autocast(self.device, self.precision):
             return self.progress.model.forward_normalised(images).float()
 
@@ -251,7 +270,7 @@ class Trainer:
         recipe = self.recipe
         x, random = self._begin_augmentation(model, images, "")
         if recipe.flip == "alternate":
-            x = augment.flip_alternate(x, indices.to(x.device), epoch)
+            x = augment.flip_alternate(x, indices.to(x.device, non_blocking=True), epoch)
         return self._finish_augmentation(x, images, random)
 
     def augmented(self, raw: Tensor, purpose: str) -> Tensor:
@@ -261,7 +280,7 @@ class Trainer:
         """
         x, random = self._begin_augmentation(self.progress.model, raw, purpose)
         if self.recipe.flip == "alternate":
-            x = augment.flip(x, torch.rand(len(x), generator=random).to(x.device) < 0.5)
+            x = augment.flip(x, _by_chance(len(x), random, x.device))
         return self._finish_augmentation(x, raw, random)
 
     def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
@@ -276,7 +295,7 @@ class Trainer:
     def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
         recipe = self.recipe
         if recipe.flip == "random":
-            x = augment.flip(x, torch.rand(len(x), generator=random).to(x.device) < 0.5)
+            x = augment.flip(x, _by_chance(len(x), random, x.device))
         if recipe.translate:
             x = augment.translate(x, recipe.translate, random)
         if recipe.cutout:
@@ -323,6 +342,11 @@ class Trainer:
         p.loss_sum = saved["loss_sum"].to(self.device, copy=True)
         for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
             strategy.load_state_dict(state)
+
+
+def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
+    """[count] bool, true for half of them."""
+    return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
 
 
 def _recompute(model: Classifier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,10 +16,13 @@ from continual.streams import Stream, Task
 class Finetune(Strategy):
     """Train on, whatever becomes of the earlier tasks: the lower bound."""
 
+    recordable: ClassVar[bool] = True
+
 
 class Joint(Strategy):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
+    recordable: ClassVar[bool] = True
     kept = 0
     """Images of the tasks so far."""
 

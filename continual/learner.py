@@ -87,7 +87,7 @@ class Learner(Trainer):
         if self.row_tasks is not None:
             return self.row_tasks
         if self.tasks is not None:
-            return self.tasks[batch.indices].to(batch.labels.device)
+            return self.tasks[batch.indices].to(batch.labels.device, non_blocking=True)
         return torch.full_like(batch.labels, self.task)
 
     def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Prototypes(Strategy):
     Source: nearest class mean, Mensink et al. 2013; for streams: Rebuffi et al. 2017 (arXiv 1611.07725), section 2.1.
     """
 
+    recordable: ClassVar[bool] = True
     means: Tensor | None = None
     """[outputs, D]"""
     known: Tensor

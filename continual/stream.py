@@ -170,6 +170,7 @@ class StreamExperiment:
             prepare=None,
             optimizers=state.optimizers,
             steps=c.iterations,
+            passes=state.learner.passes,
         )
 
     def _before(self, state: State) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ class LwF(Strategy):
     1809.10635), whose code then took the mean over outputs where the formula has the sum over k.
     """
 
+    recordable: ClassVar[bool] = True
     options: LwFOptions
     model: Classifier
 

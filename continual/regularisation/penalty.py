@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class Anchored(Strategy):
     It is the gradient of ``factor / 2 sum I (theta - a)^2``.
     """
 
+    recordable: ClassVar[bool] = True
     factor: float
 
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:

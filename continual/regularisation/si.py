@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class SI(Strategy):
     Source: Zenke, Poole, Ganguli 2017 (arXiv 1703.04200), equations 3 to 5, and the authors' code for the relu.
     """
 
+    recordable: ClassVar[bool] = True
     options: SIOptions
 
     def __init__(self, options: SIOptions, setting: Setting, model: nn.Module) -> None:

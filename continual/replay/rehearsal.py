@@ -22,6 +22,7 @@ from continual.strategy import Setting, Strategy
 class Rehearsal(Strategy):
     """Keeps the images of its batches as they were before augmentation, after every step, from the first one on."""
 
+    recordable: ClassVar[bool] = True
     name: ClassVar[str]
     selection: Literal["reservoir", "balanced"] | None = "reservoir"
     keeps_logits: ClassVar[bool] = False

@@ -60,6 +60,16 @@ def test_translate_against_a_loop_over_pixels(images, pixels):
                 assert torch.equal(got[index, :, row, column], images[index, :, source[0], source[1]])
 
 
+def test_windows_gathered_on_a_device_are_those_cut_one_start_at_a_time(images):
+    x = images.contiguous(memory_format=torch.channels_last)
+    start = torch.stack((torch.randint(0, 4, (40,), generator=generator(1)), torch.arange(40) % 5))
+    want = torch.stack(
+        [x[i, :, down : down + 4, right : right + 5] for i, (down, right) in enumerate(start.T.tolist())]
+    )
+    got = augment.gathered(x, start, 4, 5)
+    assert torch.equal(got, want) and got.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_translate_uses_every_shift_and_both_directions():
     x = torch.zeros(4000, 1, 9, 9)
     x[:, 0, 4, 4] = 1

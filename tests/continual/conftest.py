@@ -15,9 +15,10 @@ from continual.stream import StreamExperiment
 class Services:
     """What the runner offers, gathered instead of written."""
 
-    device, download, inputs = "cpu", False, {}
+    download, inputs = False, {}
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str) -> None:
+        self.device = device
         self.trial_dir, self.data_root = folder, folder / "none"
         self.logged, self.tables = [], []
 
@@ -62,13 +63,13 @@ SMALL = {"tasks": 3, "epochs": 5, "batch_size": 32, "backbone_options": {"width"
 def experiment(tmp_path):
     """``experiment("si", "er", scenario=..., **options)`` on digits: three tasks of five epochs unless said."""
 
-    def make(*strategies, **options):
+    def make(*strategies, device="cpu", **options):
         torch.manual_seed(options.get("seed", 0))
         names = tuple(name if "." in name or ":" in name else f"continual.{name}" for name in strategies)
         options = {key: value for key, value in {**SMALL, **options}.items() if value is not None}
         config = StreamConfig(strategies=names or ("continual.finetune",), **options)
         assert not config.problems()
-        return StreamExperiment(config, Services(tmp_path))
+        return StreamExperiment(config, Services(tmp_path, device))
 
     return make
 

@@ -1,0 +1,72 @@
+"""What holds on a GPU: everything learns there, buffers live there, and a step never waits for it."""
+
+import pytest
+import torch
+
+from backbone.registry import Registry
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU", allow_module_level=True)
+
+STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
+NETWORKS = {
+    "dense": {"backbone": "mlp", "backbone_options": {"units": 64}},
+    "residual": {"backbone": "resnet-tiny", "backbone_options": {"width": 0.25}},
+    "spiking": {
+        "backbone": "vgg-tiny",
+        "backbone_options": {"width": 0.25},
+        "adapter": "snn.spiking",
+        "adapter_options": {"steps": 2},
+    },
+}
+SHORT = {"scenario": "task", "tasks": 2, "epochs": None, "iterations": 6, "buffer": 20}
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Kernels that add in one order, and fp32 that is fp32."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_learns_and_is_resumed(learn, resume, exact, strategy, network, precision):
+    options = {**SHORT, "precision": precision, **NETWORKS[network], "device": "cuda"}
+    whole, broken = learn(strategy, **options), resume(9, strategy, **options)
+    assert whole.weights().is_cuda and torch.isfinite(whole.weights()).all()
+    torch.testing.assert_close(broken.weights(), whole.weights(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("continual.dgr", "continual.bi-r")])
+def test_it_learns_what_it_learns_on_a_cpu(learn, exact, strategy):
+    """Generators draw their noise where they run, and so from other numbers."""
+    options = {**SHORT, **NETWORKS["dense"], "precision": "fp32", "lr": 1e-2, "optimizer": "sgd", "momentum": 0.0}
+    ours, theirs = (learn(strategy, **options, device=device) for device in ("cuda", "cpu"))
+    torch.testing.assert_close(ours.weights().cpu(), theirs.weights(), rtol=0, atol=2e-5)
+    assert ours.metrics["stored_samples"] == theirs.metrics["stored_samples"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_never_waits_for_the_device(experiment, strategy):
+    options = {**SHORT, **NETWORKS["dense"], "flip": "random", "translate": 2, "device": "cuda"}
+    ours = experiment(strategy, **options)
+    state = ours.start()
+    while state.learner.task == 0 or state.learner.progress.step < 2:
+        ours.step(state, 0.0)
+    learner = state.learner
+    (images, labels), *_ = learner.train.batches(torch.arange(16) * 2, 16, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner._step(learner.progress.model.train(), images, labels, torch.arange(16) * 2, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("strategy", ["er", "derpp", "er-ace", "agem", "icarl"])
+def test_buffers_are_tensors_on_the_device(learn, strategy):
+    run = learn(strategy, **{**SHORT, "scenario": "class", "device": "cuda"})
+    kept = run.strategies[0].stored()
+    assert kept is not None and all(tensor.is_cuda for tensor in kept.values())
+    assert len(kept["labels"]) == run.metrics["stored_samples"] > 0
