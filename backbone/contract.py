@@ -281,6 +281,11 @@ class Strategy(Protocol):
     forward pass, ``loss``, backward pass, ``after_backward`` (gradients are there), optimizer step, ``after_step``
     (gradients are gone; in reverse, so that whoever saw the gradients first sees the weights last). ``enter_task``
     precedes every forward pass of a task's images, in training and in tests, wherever the task is known.
+
+    One with an attribute ``recordable = True`` promises, for its subclasses too, that a training pass stays the same
+    function of images and weights: it adds no hooks, changes no mode of a module and no ``requires_grad``, puts no
+    other tensor in a weight's place and goes backward through a pass once. On a GPU such passes are recorded
+    (`backbone.graphs`).
     """
 
     def before_task(self, learner: Any, task: Any) -> None: ...

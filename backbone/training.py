@@ -110,7 +110,7 @@ class Trainer:
         distillation: a teacher to learn from beside the labels.
         optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
         steps: how many in all; None for ``recipe.epochs`` whole epochs.
-        passes: recorded ones, of an earlier training of the same model at the same precision.
+        passes: of an earlier training, gone on with where it was of this model and precision.
 
     Raises:
         UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
@@ -172,7 +172,7 @@ class Trainer:
         able = all(getattr(strategy, "recordable", False) for strategy in self.strategies)
         if not able or not can_record(model, self.device):
             return None
-        if earlier is None:
+        if earlier is None or earlier.model is not model or earlier.precision != self.precision:
             return Passes(model, self.device, self.precision)
         earlier.renew()
         return earlier
@@ -248,7 +248,8 @@ class Trainer:
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
-        if self.passes is not None and self.progress.model.training and torch.is_grad_enabled():
+        learning = self.progress.model.training and torch.is_grad_enabled() and not images.requires_grad
+        if self.passes is not None and learning:
             return self.passes(images)
         with autocast(self.device, self.precision):
             return self.progress.model.forward_normalised(images).float()

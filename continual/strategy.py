@@ -59,8 +59,7 @@ class Strategy:
     by_rows: bool = False
     """Whether ``loss`` looks at ``batch.losses``."""
     recordable: ClassVar[bool] = False
-    """Whether a training pass is the same function of images and weights in every step: neither hooks nor modes of
-    modules change. On a GPU such passes are recorded (`backbone.graphs`)."""
+    """Whether it leaves a training pass the same function of images and weights (`backbone.contract.Strategy`)."""
     course: ClassVar[type[Learner] | None] = None
     """The learner to train with, where it is not ours."""
 

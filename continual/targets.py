@@ -186,9 +186,9 @@ _ROWS = (
 )
 
 
-_ONE_SEED_EACH = (
-    "0.5212 on seed 0. How much is forgotten is a matter of the seed: with two passes a task, seeds 0 and 1 end at "
-    "0.7068 and 0.7453; other seeds at twenty passes were not tried"
+_ONE_SEED = (
+    "the published run is one seed, and how much is forgotten is a matter of the seed: five of ours end at 0.5068, "
+    "0.5415, 0.5348, 0.6040 and 0.4955 (bf16 on a GPU)"
 )
 
 
@@ -212,10 +212,10 @@ def _zenke(name: str, tasks: int, value: float, tolerance: float, minutes: float
         metric="average_accuracy",
         value=value,
         tolerance=tolerance,
-        seeds=(0,),
+        seeds=SEEDS,
         protocol=f"Zenke: 784-2000-2000, {tasks} permutations, 20 passes each, batch 256, Adam 1e-3 kept over tasks",
         source="the stored run (one seed) beside the code of Zenke, Poole and Ganguli 2017 (arXiv 1703.04200)",
-        minutes=minutes,
+        minutes=minutes * len(SEEDS),
         exact=name == "none",
     )
 
@@ -249,7 +249,7 @@ def _pictures(strategy: str, buffer: int, percent: float, lr: float, **own: Scal
         seeds=SEEDS,
         protocol="Mammoth: ResNet-18, 5 tasks of 2 classes, 50 passes each, batch 32, SGD without momentum",
         source=_BUZZEGA,
-        minutes=45 * len(SEEDS),
+        minutes=(4 if strategy == "er" else 8) * len(SEEDS),
         needs_gpu=True,
     )
 
@@ -265,7 +265,7 @@ _SI: dict[str, Scalar] = {"strategies": "si", "strategies__si__c": 0.1, "strateg
 _PERMUTED = (
     _zenke("si", 3, 0.9827, 0.005, 35, **_SI),
     _zenke("si", 10, 0.9694, 0.005, 110, **_SI),
-    replace(_zenke("none", 10, 0.5741, 0.05, 100, strategies="finetune"), note=_ONE_SEED_EACH),
+    replace(_zenke("none", 10, 0.5741, 0.05, 100, strategies="finetune"), note=_ONE_SEED),
 )
 
 TARGETS: tuple[Target, ...] = (*_THREE, *_ROWS, *_PERMUTED, *_PICTURES)

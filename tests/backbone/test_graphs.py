@@ -54,24 +54,55 @@ def test_recordings_of_tensors_that_lie_elsewhere_now_are_forgotten(counted):
     counted.model.head.weight.data = counted.model.head.weight.data.clone()
     counted.renew()
     assert step(counted, 4) == [2]
+    counted.model.head.bias.requires_grad_(False)
+    counted.renew()
+    assert step(counted, 4) == [3]
+
+
+def test_nothing_is_recorded_while_an_earlier_pass_that_was_not_is_alive(counted):
+    """Its gradients are added up on the default stream, which ends a recording."""
+    assert [step(counted, size, 3) for size in (4, 5, 6, 7)] == [[None, None]] * 4
+    assert [step(counted, 4, 3) for _ in range(2)] == [[None, None], [1, 2]]
+
+
+def test_the_recording_used_longest_ago_makes_room(monkeypatch, counted):
+    monkeypatch.setattr(graphs, "MOST", 2)
+    for size in (4, 5, 4, 5, 4, 5):
+        step(counted, size)
+    assert [step(counted, 5), step(counted, 4)] == [[2], [1]]
+    for _ in range(3):
+        step(counted, 6)
+    assert [step(counted, 4), step(counted, 6), step(counted, 5)] == [[1], [3], [4]]
 
 
 def test_only_what_is_the_same_every_time_is_recorded():
     model = network()
-    assert can_record(model, "cuda") and can_record(model, "cuda:1") and not can_record(model, "cpu")
-    handle = model.backbone.register_forward_hook(lambda *_: None)
-    assert not can_record(model, "cuda")
-    handle.remove()
+    assert can_record(model, "cuda") and not can_record(model, "cpu")
+    for hook in (
+        model.backbone.register_forward_hook,
+        model.backbone.register_forward_pre_hook,
+        model.head.register_full_backward_hook,
+        model.head.register_full_backward_pre_hook,
+        model.head.weight.register_hook,
+    ):
+        handle = hook(lambda *_: None)
+        assert not can_record(model, "cuda")
+        handle.remove()
+        assert can_record(model, "cuda")
     model.backbone.recompute = True
     assert not can_record(model, "cuda")
+    normalised = network("resnet-tiny")
+    assert can_record(normalised, "cuda")
+    next(each for each in normalised.modules() if isinstance(each, torch.nn.BatchNorm2d)).momentum = None
+    assert not can_record(normalised, "cuda")
 
 
 @pytest.mark.parametrize(
     ("name", "options", "tensors"),
     [("mlp", {}, 6), ("resnet-tiny", {"pooling": "stride"}, 11), ("resnet-tiny", {}, 9)],
 )
-def test_what_is_done_for_all_layers_at_once_is_what_is_done_for_each(name, options, tensors):
-    """Casts and counts. A convolution that pools casts what it has made of its weights."""
+def test_weights_cast_all_at_once_are_those_that_autocast_casts(name, options, tensors):
+    """A convolution that pools casts what it has made of its weights."""
     images = torch.randn(2, 6, 1, 8, 8)
 
     def everything(at_once):

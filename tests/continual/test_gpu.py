@@ -1,12 +1,18 @@
-"""What holds on a GPU: everything learns there, buffers live there, and a step never waits for it."""
+"""What holds on a GPU: everything learns there, buffers live there, and a step never waits for it.
+
+Passes are recorded from the second one on, so that short streams have recordings, and cross tasks with them.
+"""
 
 import pytest
 import torch
 
+from backbone import graphs
 from backbone.registry import Registry
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own: of the tracer, and that the check for waiting is new
 
 STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
 NETWORKS = {
@@ -19,7 +25,18 @@ NETWORKS = {
         "adapter_options": {"steps": 2},
     },
 }
-SHORT = {"scenario": "task", "tasks": 2, "epochs": None, "iterations": 6, "buffer": 20}
+SHORT = {"scenario": "task", "tasks": 3, "epochs": None, "iterations": 6, "buffer": 20}
+UNRECORDED = ("packnet", "hat", "xdg", "dgr", "bi-r")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(graphs, "RECORD_AFTER", 1)
+
+
+def recorded(state):
+    passes = state.learner.passes
+    return 0 if passes is None else len(passes._recorded)
 
 
 @pytest.fixture
@@ -37,12 +54,15 @@ def test_it_learns_and_is_resumed(learn, resume, exact, strategy, network, preci
     whole, broken = learn(strategy, **options), resume(9, strategy, **options)
     assert whole.weights().is_cuda and torch.isfinite(whole.weights()).all()
     torch.testing.assert_close(broken.weights(), whole.weights(), rtol=0, atol=1e-6)
+    left = strategy.partition(".")[2] in UNRECORDED or network == "spiking"
+    assert (recorded(whole.state) == 0) == (recorded(broken.state) == 0) == left
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("continual.dgr", "continual.bi-r")])
 def test_it_learns_what_it_learns_on_a_cpu(learn, exact, strategy):
     """Generators draw their noise where they run, and so from other numbers."""
     options = {**SHORT, **NETWORKS["dense"], "precision": "fp32", "lr": 1e-2, "optimizer": "sgd", "momentum": 0.0}
+    options |= {"flip": "random", "translate": 2}
     ours, theirs = (learn(strategy, **options, device=device) for device in ("cuda", "cpu"))
     torch.testing.assert_close(ours.weights().cpu(), theirs.weights(), rtol=0, atol=2e-5)
     assert ours.metrics["stored_samples"] == theirs.metrics["stored_samples"]
@@ -56,10 +76,11 @@ def test_a_step_never_waits_for_the_device(experiment, strategy):
     while state.learner.task == 0 or state.learner.progress.step < 2:
         ours.step(state, 0.0)
     learner = state.learner
-    (images, labels), *_ = learner.train.batches(torch.arange(16) * 2, 16, "cuda")
+    chosen = torch.arange(learner.batch_size) * 2
+    (images, labels), *_ = learner.train.batches(chosen, learner.batch_size, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        learner._step(learner.progress.model.train(), images, labels, torch.arange(16) * 2, 0)
+        learner._step(learner.progress.model.train(), images, labels, chosen, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
