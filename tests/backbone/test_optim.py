@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from backbone import optim
 from backbone.nets.classifier import build
-from backbone.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate
+from backbone.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate, step_at_once
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 20), (20, 5), (1, 7)])
@@ -88,6 +89,47 @@ def test_sgd_and_adamw_are_torchs(kind, momentum):
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q)
         assert p.grad is None
+
+
+@pytest.mark.parametrize(("kind", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9), ("muon", 0.6)])
+def test_steps_at_once_are_torchs_own_to_the_last_bit(monkeypatch, kind, momentum):
+    """From the second step on; with and without all gradients; and gone on with from a checkpoint."""
+
+    def run(at_once):
+        taken = []
+
+        def noted(part):
+            taken.append(at_once and step_at_once(part))
+            return taken[-1]
+
+        monkeypatch.setattr(optim, "step_at_once", noted)
+        torch.manual_seed(0)
+        model = small()
+        optimizers = Optimizers(model, kind, 0.05, momentum, 0.1)
+        for step in range(6):
+            for p in list(model.parameters())[step == 3 :]:
+                p.grad = torch.randn_like(p)
+            optimizers.step(1 - step / 6)
+            if step == 2:
+                saved = optimizers.state_dict()
+                optimizers = Optimizers(model, kind, 0.05, momentum, 0.1)
+                optimizers.load_state_dict(saved)
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), sum(taken)
+
+    (ours, often), (theirs, never) = run(True), run(False)
+    assert torch.equal(ours, theirs)
+    assert (often, never) == (6 if (kind, momentum) == ("sgd", 0.0) else 5, 0)
+
+
+def test_tensors_of_several_types_are_left_to_torch():
+    model = small()
+    model.head.double()
+    optimizers = Optimizers(model, "adamw", 0.05, 0.9, 0.1)
+    for _ in range(3):
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizers.step(1.0)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
