@@ -15,14 +15,12 @@ from torch.nn.utils.stateless import _reparametrize_module
 from backbone.hardware import Precision, autocast
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.classifier import Classifier
+from backbone.optim import lists
 
 RECORD_AFTER = 10
 """Passes of one shape before it is recorded: the first steps of a stream may be of many shapes."""
 MOST = 8
 """Recordings of a network: each holds all that a pass computes, and a gradient for every weight."""
-
-lists: Any = torch
-"""torch, whose operations on lists of tensors its stubs leave out."""
 
 Key = tuple[int, torch.Size, tuple[int, ...]]
 
@@ -34,10 +32,11 @@ def can_record(model: Classifier, device: str) -> bool:
     BatchNorm that averages over all batches asks how many there were.
     """
     plain = isinstance(model.backbone, StaticBackbone) and not model.backbone.recompute
-    return device == "cuda" and plain and not any(_looks(module) for module in model.modules())
+    return device == "cuda" and plain and not any(_is_watched(module) for module in model.modules())
 
 
-def _looks(module: nn.Module) -> bool:
+def _is_watched(module: nn.Module) -> bool:
+    """Whether Python has a say in what a module computes."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     on_weights = any(p._backward_hooks for p in module.parameters(recurse=False))
     return any(hooks) or on_weights or (isinstance(module, _BatchNorm) and module.momentum is None)

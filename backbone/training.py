@@ -248,9 +248,9 @@ class Trainer:
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
-        learning = self.progress.model.training and torch.is_grad_enabled() and not images.requires_grad
-        if self.passes is not None and learning:
-            return self.passes(images)
+        passes = self.passes if self.progress.model.training and torch.is_grad_enabled() else None
+        if passes is not None and not images.requires_grad:
+            return passes(images)
         with autocast(self.device, self.precision):
             return self.progress.model.forward_normalised(images).float()
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from backbone.contract import Row
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 
 M = TypeVar("M", bound=nn.Module)
-
-lists: Any = torch
-"""torch, whose operations on lists of tensors its stubs leave out; its own optimizers are made of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.contract import Row
+from backbone.optim import lists
 from backbone.seeding import generator
 from backbone.training import Batch
 from continual.isolation.gates import gates_of
 from continual.isolation.options import HATOptions
 from continual.isolation.reach import reaches
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy, lists, total_bytes
+from continual.strategy import Setting, Strategy, total_bytes
 from continual.streams import Task
 
 LARGEST = 6.0

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.contract import Row
+from backbone.optim import lists
 from backbone.training import Batch
 from continual.isolation.options import PackNetOptions
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy, lists, total_bytes
+from continual.strategy import Setting, Strategy, total_bytes
 from continual.streams import Task
 
 FREE = 2**15 - 1

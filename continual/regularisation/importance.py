@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from backbone.nets.classifier import Classifier
+from backbone.optim import lists
 from continual.regularisation.layers import Calls, Watch, gradients, positions, terms
-from continual.regularisation.penalty import lists, trainable
+from continual.strategy import trainable
 
 BATCH = 256
 CHECKED = 4  # images on which a way is compared with the plain loop

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from continual.strategy import Setting, Strategy, lists, trainable
+from backbone.optim import lists
+from continual.strategy import Setting, Strategy, trainable
 
 if TYPE_CHECKING:
     from backbone.training import Batch

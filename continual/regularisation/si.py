@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from backbone.optim import lists
 from continual.regularisation.options import SIOptions
-from continual.regularisation.penalty import lists, trainable
-from continual.strategy import Setting, Strategy, total_bytes
+from continual.strategy import Setting, Strategy, total_bytes, trainable
 
 if TYPE_CHECKING:
     from backbone.training import Batch

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from backbone.errors import must
+from backbone.optim import lists
 from backbone.seeding import generator
 from backbone.training import Batch
 from continual.learner import Learner
 from continual.replay.options import AGEMOptions
 from continual.replay.rehearsal import Rehearsal
-from continual.strategy import Setting, lists
+from continual.strategy import Setting
 from continual.streams import Task
 
 

@@ -59,6 +59,24 @@ class Run:
 SMALL = {"tasks": 3, "epochs": 5, "batch_size": 32, "backbone_options": {"width": 0.25}}
 
 
+NETWORKS = {
+    "dense": {"backbone": "mlp", "backbone_options": {"units": 64}},
+    "residual": {"backbone": "resnet-tiny", "backbone_options": {"width": 0.25}},
+    "spiking": {
+        "backbone": "vgg-tiny",
+        "backbone_options": {"width": 0.25},
+        "adapter": "snn.spiking",
+        "adapter_options": {"steps": 2},
+    },
+}
+
+
+@pytest.fixture
+def networks():
+    """Options of networks that no strategy has heard of, by name."""
+    return NETWORKS
+
+
 @pytest.fixture
 def experiment(tmp_path):
     """``experiment("si", "er", scenario=..., **options)`` on digits: three tasks of five epochs unless said."""
