@@ -47,7 +47,7 @@ METRICS = (
 class StreamConfig(ExperimentConfig):
     """Learn one task after another, and see what is left of the earlier ones."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     dataset: Annotated[str, Registered("datasets")] = "digits"

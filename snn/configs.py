@@ -37,7 +37,7 @@ class ConvertConfig(TrainConfig):
     Give ``--from TRIAL``, or training options: then the network is trained first, as ``backbone.train`` would.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     metrics: ClassVar[tuple[Metric, ...]] = CONVERT_METRICS
 
     from_trial: Annotated[str | None, Flag("from")] = None

@@ -39,7 +39,7 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
     ``snn.convert``) it goes on with that network's weights, thresholds, calibrated starts and currents as they are.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = SPIKING_METRICS
 
     neuron: Neuron | None = None  # type: ignore[assignment]

@@ -32,7 +32,7 @@ class TrainConfig(ExperimentConfig):
     Values left out come from the recipe of the network and dataset (``backbone/experiments/recipes.py``).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = TRAIN_METRICS
 
     dataset: Annotated[str, Registered("datasets")] = "digits"
@@ -121,7 +121,7 @@ class TrainConfig(ExperimentConfig):
 class EvaluateConfig(ExperimentConfig):
     """Score a trained network on any data, with the preprocessing it was trained with."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric(name="accuracy", unit="fraction", direction="max", primary=True),
         Metric(name="loss", unit="nat", direction="min"),
