@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -70,6 +70,15 @@ FACTS: Mapping[str, Facts] = {
 def facts(name: str) -> Facts:
     """Facts of a registered strategy; those of a third party's are not known: it may keep images, and is else plain."""
     return FACTS.get(name, FACTS.get(name.partition(":")[0], Facts(buffer=True)))
+
+
+def in_turn(names: Sequence[str]) -> list[str]:
+    """Names of strategies in the order in which their hooks are called.
+
+    >>> in_turn(["continual.ewc", "continual.agem", "continual.si"])
+    ['continual.si', 'continual.ewc', 'continual.agem']
+    """
+    return sorted(names, key=lambda name: (facts(name).turn, name))
 
 
 def said(name: str) -> str:

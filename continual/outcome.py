@@ -11,7 +11,7 @@ from continual.catalogue import facts, said
 from continual.configs import StreamConfig
 
 if TYPE_CHECKING:
-    from continual.stream import State
+    from continual.learning import State
 
 
 def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:

@@ -41,7 +41,11 @@ BUILDS = 5
 """Pairs made anew for a row; how its tensors lie in memory makes a learner or a loop a tenth faster or slower."""
 BATCH, LR, BUFFER, UNITS = 128, 1e-3, 500, 400
 THREADS = torch.get_num_threads()
-OPTIONS: dict[str, dict[str, Scalar]] = {"si": {"si.c": 0.1}, "ewc": {"ewc.strength": 100.0, "ewc.samples": 128}}
+OPTIONS: dict[str, dict[str, Scalar]] = {
+    "si": {"si.c": 0.1},
+    "ewc": {"ewc.strength": 100.0, "ewc.samples": 128},
+    "mas": {"mas.strength": 1.0},
+}
 STRATEGIES = ("finetune", "si", "ewc", "er")
 OTHERS = ("mas", "lwf", "derpp", "er-ace", "agem", "dgr", "bi-r")
 """Timed against the number of tasks only; iCaRL needs new classes, isolation outputs for every task."""
@@ -113,8 +117,8 @@ def _at_task(config: StreamConfig, data: Data, task: int, device: str = "cpu") -
     torch.manual_seed(0)
     ours = StreamExperiment(config, _Services(device))
     stream = Stream(config, data, device)
-    state = ours._beginning(stream, ours._model(stream))
-    ours._before(state)
+    state = ours.learning.start(stream, ours._model(stream))
+    ours.learning.begin(state)
     while state.learner.task < task - 1:
         ours.step(state)
     state.learner.total_steps = 10**9
