@@ -55,6 +55,9 @@ class Plugin:
     """Steps in the making of a saved network that need data, so that no adapter repeats them: the name that the model's
     list of adapters gives, and ``"module:object"`` of a ``restore(backbone, options, saved) -> Backbone`` that has room
     for the tensors ``saved``."""
+    views: Mapping[str, str] = field(default_factory=dict)
+    """Ways in which saved networks saw their data: the name in the manifest, and ``"module:object"`` of a
+    ``view(data, options) -> Data`` whose labels are the network's outputs and whose images are those it was shown."""
 
 
 # --- configuration: dataclasses whose fields are the flags and the TOML keys -----------------------------------------

@@ -9,6 +9,7 @@ from backbone.checkpoint import save_model
 from backbone.contract import Figure, Grid, Result, Row, Services
 from continual.catalogue import facts, said
 from continual.configs import StreamConfig
+from continual.saved import meaning
 
 if TYPE_CHECKING:
     from continual.learning import State
@@ -21,8 +22,7 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         "backbone": config.backbone,
         "backbone_options": dict(config.backbone_options),
         "adapters": [{"name": config.adapter, "options": dict(config.adapter_options)}] if config.adapter else [],
-        "in_shape": list(state.stream.in_shape),
-        "classes": list(state.stream.names),
+        **meaning(state.stream),
         "dataset": config.dataset,
         "dataset_options": dict(config.dataset_options),
         "validation": config.validation,

@@ -18,6 +18,7 @@ def _entry(module: str, name: str, summary: str, *, options: bool = True) -> Ent
 PLUGIN = Plugin(
     name="continual",
     targets=TARGETS,
+    views={"continual.stream": "continual.saved:view"},
     experiments={
         "continual.stream": Entry(
             target="continual.stream:StreamExperiment",

@@ -16,7 +16,7 @@ from backbone.seeding import generator
 from continual.configs import BY_CLASS, MIXED, StreamConfig
 from continual.heads import Head
 from continual.transforms import Transform, coloured, noisy, permuted, rotated
-from continual.views import seen
+from continual.views import View, seen
 
 Part = Literal["train", "validation", "test"]
 
@@ -40,7 +40,9 @@ class Stream:
 
     Attributes:
         width: outputs of the head.
+        meanings: for each output the names of the classes it stands for.
         names: of the outputs.
+        changes_images: whether tasks show images in ways of their own.
         head: which outputs count for which task.
         shuffle: whether the images of a task may come in any order.
         in_shape, mean, std: as in the data, of the images as the tasks show them.
@@ -59,7 +61,9 @@ class Stream:
         self.groups = _groups(c, len(data.classes))
         self.outputs = _outputs(c, self.groups)
         self.width = max(max(outputs) for outputs in self.outputs) + 1
-        self.names = _names(self, data.classes)
+        self.meanings = _meanings(self, data.classes)
+        self.names = _names(self.meanings)
+        self.changes_images = c.scenario not in BY_CLASS
         self.shuffle = c.scenario != "task-free"
         self.in_shape, self.mean, self.std = data.in_shape, data.mean, data.std
         if c.scenario == "coloured" and data.in_shape[0] == 1:
@@ -108,9 +112,15 @@ class Stream:
         return self._parts[index, part]
 
     def _make(self, index: int, part: Part) -> Split | None:
-        split: Split | None = getattr(self.data, part)
-        if split is None:
-            return None
+        return None if getattr(self.data, part) is None else seen(*self._choice(index, part))
+
+    def shown(self, index: int, part: Part) -> View:
+        """The images of one task, changed whenever they are read; nothing is copied or kept."""
+        return View(*self._choice(index, part))
+
+    def _choice(self, index: int, part: Part) -> tuple[Split, Tensor, Transform | None]:
+        """The images of one task as they are in the data, the output for each class, and what changes the images."""
+        split: Split = getattr(self.data, part)
         table = torch.full((len(self.data.classes),), -1)
         if part == "train" and self.config.scenario in MIXED:
             table = torch.arange(len(self.data.classes))
@@ -119,7 +129,7 @@ class Stream:
             table[list(self.groups[index])] = torch.tensor(self.outputs[index])
             chosen = (table[split.labels] >= 0).nonzero().squeeze(1)
         whole = len(chosen) == len(split) and bool(chosen.equal(torch.arange(len(split))))
-        return seen(split if whole else split.select(chosen), table, self._transform(index))
+        return split if whole else split.select(chosen), table, self._transform(index)
 
     def _mixed(self) -> list[Tensor]:
         """Positions of the training images of every task, where tasks share classes."""
@@ -170,12 +180,16 @@ def _outputs(c: StreamConfig, groups: list[tuple[int, ...]]) -> list[tuple[int, 
     return [tuple(index * len(group) + place for place in group) for index, group in enumerate(groups)]
 
 
-def _names(stream: Stream, classes: tuple[str, ...]) -> tuple[str, ...]:
+def _meanings(stream: Stream, classes: tuple[str, ...]) -> list[list[str]]:
     meanings: list[list[str]] = [[] for _ in range(stream.width)]
     for group, outputs in zip(stream.groups, stream.outputs, strict=True):
         for member, output in zip(group, outputs, strict=True):
             if classes[member] not in meanings[output]:
                 meanings[output].append(classes[member])
+    return meanings
+
+
+def _names(meanings: list[list[str]]) -> tuple[str, ...]:
     names = [" or ".join(each) for each in meanings]
     repeated = len(set(names)) < len(names)
     return tuple(f"{name} ({output})" if repeated else name for output, name in enumerate(names))

@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from backbone.anytime import StepScores, logits_at
 from backbone.checkpoint import load_model
 from backbone.contract import Figure, Result, Row, Services
-from backbone.data.load import Data, load
+from backbone.data.load import Data
 from backbone.data.sets import Split
+from backbone.data.trained import cautions, load_as_trained
 from backbone.early_exit import ExitScores, figure
 from backbone.errors import must
 from backbone.nets.classifier import Classifier
@@ -44,6 +45,8 @@ class State:
     spiking: Classifier
     about: Mapping[str, Any]
     test: Split
+    outputs: Tensor
+    """[K] int64, the network's output for each class of the test images."""
     structure: Synapses
     analog_scores: StepScores
     scores: StepScores
@@ -87,20 +90,9 @@ class Convert:
         preflight.require()
         if self.config.coding in RIGHT_ON_AVERAGE and any(each.verdict == ANALOG for each in preflight.verdicts):
             raise biased(self.config.coding, f"--hybrid {self.config.hybrid}")
-        data = load(
-            about["dataset"],
-            about["dataset_options"],
-            root=self.services.data_root,
-            download=self.services.download,
-            validation=about["validation"],
-        )
-        if data.fingerprint != about["data_sha256"]:
-            raise must(
-                f"dataset {about['dataset']}",
-                "the one the network was trained on",
-                f"other bytes (sha256 {data.fingerprint[:12]}..., not {about['data_sha256'][:12]}...)",
-                "Restore the data, or train again.",
-            )
+        data, outputs = load_as_trained(about, root=self.services.data_root, download=self.services.download)
+        if found := cautions(about):
+            self.services.table("caution", found)
         self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"])
         analog.to(self.services.device)
         analog.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -114,6 +106,7 @@ class Convert:
             spiking=spiking,
             about=about,
             test=data.test,
+            outputs=outputs.to(self.services.device),
             structure=structure,
             analog_scores=StepScores([1]),
             scores=StepScores(self.points),
@@ -146,7 +139,7 @@ class Convert:
         batch = next(state.stream, None)
         if batch is None:
             return False
-        images, labels = batch
+        images, labels = batch[0], state.outputs[batch[1]]
         with torch.inference_mode(), full_float32():
             x = state.spiking.normalise(images)
             state.analog_scores.add(state.analog.forward_normalised(x).unsqueeze(0), labels)
@@ -191,6 +184,7 @@ class Convert:
                 "early_exit": exits,
                 "costs": priced,
                 "preflight": preflight.rows,
+                **({"cautions": found} if (found := cautions(state.about)) else {}),
             },
             figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, curve)},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},

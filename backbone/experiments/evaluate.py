@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from backbone.checkpoint import load_model
 from backbone.contract import Result, Services
 from backbone.data.load import load_for_scoring
+from backbone.data.sets import Split
+from backbone.data.trained import cautions, load_as_trained, outputs_of
 from backbone.errors import must
 from backbone.experiments.configs import EvaluateConfig
 from backbone.metrics import score
@@ -29,24 +31,41 @@ class Evaluate:
         c, s = self.config, self.services
         model, about = load_model(s.inputs["trained"] / "model")
         dataset = about["dataset"] if c.dataset is None else c.dataset
-        split, classes, fingerprint = load_for_scoring(
-            dataset,
-            about["dataset_options"] if c.dataset is None else c.dataset_options,
-            root=s.data_root,
-            download=s.download,
-            split=c.split,
-            validation=about["validation"],
-            as_trained=dataset == about["dataset"],
-        )
+        if c.dataset is None and "view" in about:
+            split, targets, fingerprint = self._as_seen(about)
+        else:
+            split, classes, fingerprint = load_for_scoring(
+                dataset,
+                about["dataset_options"] if c.dataset is None else c.dataset_options,
+                root=s.data_root,
+                download=s.download,
+                split=c.split,
+                validation=about["validation"],
+                as_trained=dataset == about["dataset"],
+            )
+            _check_shape(about["in_shape"], split.in_shape)
+            targets = outputs_of(about, classes)
         s.provenance(data_sha256=fingerprint, dataset=dataset)
-        _check_shape(about["in_shape"], split.in_shape)
-        targets = _match(about["classes"], classes)
+        state["cautions"] = cautions(about)
+        if state["cautions"]:
+            s.table("caution", state["cautions"])
         state["scores"] = score(model.to(s.device), split, s.device, targets=targets)
         return False
 
+    def _as_seen(self, about: Mapping[str, Any]) -> tuple[Split, Tensor, str]:
+        """The images of a network that saw its data in a way of its own, its outputs for their classes, fingerprint."""
+        s, name = self.services, self.config.split
+        data, targets = load_as_trained(about, root=s.data_root, download=s.download)
+        parts = {"train": data.train, "validation": data.validation, "test": data.test}
+        wanted = [part for part in (parts.values() if name == "all" else [parts[name]]) if part is not None]
+        if not wanted:
+            raise must(f"the {name} split of {data.name!r}", "at least one image", "none", "Choose another --split.")
+        return reduce(lambda some, more: some.and_also(more), wanted), targets, data.fingerprint
+
     def finish(self, state: dict[str, Any]) -> Result:
-        scores = state["scores"]
-        return Result(metrics={name: scores[name] for name in ("accuracy", "loss", "images")})
+        scores, found = state["scores"], state["cautions"]
+        metrics = {name: scores[name] for name in ("accuracy", "loss", "images")}
+        return Result(metrics=metrics, tables={"cautions": found} if found else {})
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:
         return {}
@@ -59,24 +78,3 @@ def _check_shape(trained: Sequence[int], got: Sequence[int]) -> None:
     if list(trained) != list(got):
         step = f"Pass --dataset.size {trained[1]} and --dataset.channels {trained[0]}."
         raise must("the images", f"{'x'.join(map(str, trained))} like those trained on", "x".join(map(str, got)), step)
-
-
-def _match(trained: Sequence[str], got: Sequence[str]) -> Tensor:
-    """The trained class for each class of the data, [K] int64: by name, or by number where either has numbers only.
-
-    Raises:
-        UserError: a class of the data was not trained.
-    """
-    if set(got) <= set(trained):
-        return torch.tensor([list(trained).index(name) for name in got])
-    fits = len(got) <= len(trained) and not set(got) & set(trained)
-    if fits and (_only_numbered(trained) or _only_numbered(got)):
-        return torch.arange(len(got))
-    unknown = next((name for name in got if name not in trained), got[-1])
-    known = ", ".join(trained[:10]) + (", ..." if len(trained) > 10 else "")
-    raise must("the classes", f"among those trained on ({known})", repr(unknown), "Score data with these classes.")
-
-
-def _only_numbered(names: Sequence[str]) -> bool:
-    """Whether a source without names for its classes made these up."""
-    return list(names) == [str(number) for number in range(len(names))]

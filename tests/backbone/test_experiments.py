@@ -6,9 +6,10 @@ import torch
 
 from backbone.checkpoint import load_latest, load_model, save_state
 from backbone.data.load import load
+from backbone.data.trained import outputs_of
 from backbone.errors import UserError
 from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.experiments.evaluate import Evaluate, _match
+from backbone.experiments.evaluate import Evaluate
 from backbone.experiments.train import Train
 from backbone.metrics import score
 from backbone.seeding import seed_everything
@@ -204,7 +205,7 @@ def test_data_trained_on_is_split_as_trained_even_when_named(services, tmp_path,
     ],
 )
 def test_classes_are_matched_by_name_or_by_number(trained_on, got, targets):
-    assert _match(list(trained_on), tuple(got)).tolist() == targets
+    assert outputs_of({"classes": list(trained_on)}, tuple(got)).tolist() == targets
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_classes_are_matched_by_name_or_by_number(trained_on, got, targets):
 )
 def test_classes_that_do_not_match(trained_on, got):
     with pytest.raises(UserError, match="the classes must be among those trained on"):
-        _match(list(trained_on), tuple(got))
+        outputs_of({"classes": list(trained_on)}, tuple(got))
 
 
 def test_evaluating_nothing():

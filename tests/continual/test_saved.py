@@ -1,0 +1,71 @@
+"""What is saved with a stream's network says which images and labels it saw, so that others can score it."""
+
+import pytest
+import torch
+
+from backbone.data.load import load
+from backbone.data.trained import as_seen, load_as_trained, outputs_of
+from backbone.errors import UserError
+from continual.configs import StreamConfig
+from continual.saved import meaning
+from continual.streams import Stream
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return load("digits", {}, root=tmp_path_factory.mktemp("none"), validation=0.1)
+
+
+def stream_of(digits, scenario, head=None, **options):
+    return Stream(StreamConfig(scenario=scenario, head=head, tasks=3, seed=3, **options), digits, "cpu")
+
+
+def manifest(stream):
+    about = {"dataset": "digits", "dataset_options": {}, "validation": 0.1, "data_sha256": stream.data.fingerprint}
+    return about | meaning(stream)
+
+
+CHANGED = [
+    (scenario, head) for scenario in ("permuted", "rotated", "coloured", "noisy") for head in ("single", "multi")
+]
+
+
+@pytest.mark.parametrize(("scenario", "head"), [*CHANGED, ("domain", "single"), ("domain", "multi")])
+def test_its_data_are_those_the_tasks_showed_it(digits, scenario, head, tmp_path):
+    stream = stream_of(digits, scenario, head)
+    data, outputs = load_as_trained(manifest(stream), root=tmp_path, download=False)
+    assert data.in_shape == stream.in_shape and data.classes == stream.names
+    assert outputs.tolist() == list(range(stream.width))  # labels are outputs already
+    for part in ("validation", "test"):
+        wanted = [next(split.batches(torch.arange(len(split)), len(split), "cpu")) for split in parts(stream, part)]
+        split = getattr(data, part)
+        got = next(split.batches(torch.arange(len(split)), len(split), "cpu"))
+        assert torch.equal(got[0], torch.cat([images for images, _ in wanted]))
+        assert torch.equal(got[1], torch.cat([labels for _, labels in wanted]))
+        assert torch.equal(split.labels, got[1])
+
+
+def parts(stream, part):
+    return [stream.part(index, part) for index in range(len(stream))]
+
+
+@pytest.mark.parametrize("scenario", ["task", "class", "online", "blurry", "task-free"])
+def test_a_network_that_saw_the_data_as_they_are_needs_no_view(digits, scenario):
+    free = {"strategies": ("continual.er",)} if scenario == "task-free" else {}
+    about = meaning(stream_of(digits, scenario, **free))
+    assert "view" not in about and about["classes"] == list(digits.classes)
+    assert as_seen(about, digits) is digits
+    assert bool(about.get("cautions")) == (scenario == "task")  # outputs of all tasks compete
+
+
+def test_other_data_are_matched_by_what_an_output_means(digits):
+    about = meaning(stream_of(digits, "domain"))
+    outputs = outputs_of(about, digits.classes)
+    assert all(digits.classes[label] in about["meanings"][output] for label, output in enumerate(outputs.tolist()))
+    with pytest.raises(UserError, match=r"the output for class '.' must be one; got one in each of 3 tasks\."):
+        outputs_of(meaning(stream_of(digits, "rotated", "multi")), digits.classes)
+
+
+def test_a_view_that_is_not_installed(digits):
+    with pytest.raises(UserError, match="must be one that is installed"):
+        as_seen({"view": {"name": "gone", "options": {}}}, digits)
