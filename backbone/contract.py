@@ -15,10 +15,18 @@ from annotated_types import Ge, Lt
 if TYPE_CHECKING:
     from torch import Tensor
 
+Bounds = tuple[float | None, float | None]
+"""The least and the largest value a number can have; None where there is none."""
 Scalar = str | int | float | bool | None
 Row = Mapping[str, Scalar]
 Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
 KINDS: tuple[Kind, ...] = ("experiments", "backbones", "adapters", "heads", "strategies", "datasets")
+UNIT_BOUNDS: Mapping[str, Bounds] = {
+    "fraction": (0.0, 1.0),
+    "points": (-100.0, 100.0),  # a difference of percentages
+    **dict.fromkeys(("count", "B", "s", "nat", "spikes", "1/image", "1/s"), (0.0, None)),
+}
+"""Between what a metric lies, by its unit; without bounds in other units."""
 
 
 # --- what a plugin offers -------------------------------------------------------------------------------------------
@@ -90,6 +98,8 @@ class Metric:
 
     ``timed`` marks wall-clock figures, which no seed can reproduce; everything else must repeat exactly.
     ``optional`` marks one that some configurations cannot report (a validation score without validation images).
+    ``bounds`` are the least and the largest value it can have, where its unit does not say so (`UNIT_BOUNDS`): no
+    interval leaves them.
     """
 
     name: str
@@ -98,6 +108,12 @@ class Metric:
     primary: bool = False
     timed: bool = False
     optional: bool = False
+    bounds: Bounds | None = None
+
+    @property
+    def span(self) -> Bounds:
+        """Its bounds, or those of its unit."""
+        return UNIT_BOUNDS.get(self.unit, (None, None)) if self.bounds is None else self.bounds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbone.contract import Scalar
+from backbone.contract import Bounds, Scalar
 from backbone.errors import must, nearest
 from benchmarks.gate import Condition, Gate, parse
-from benchmarks.outcomes import Direction, Outcome, Outcomes, choose_axes, choose_metric, from_folders
-from benchmarks.stats import Interval, Paired, holm, interval, paired, verdict
+from benchmarks.outcomes import (
+    Direction,
+    Outcome,
+    Outcomes,
+    bounds_of,
+    choose_axes,
+    choose_metric,
+    declared,
+    from_folders,
+)
+from benchmarks.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
 from benchmarks.tables import word
 
 if TYPE_CHECKING:
@@ -162,7 +171,8 @@ def compare_outcomes(
     gate = None if condition is None else judge(condition, outcomes, axes)
     absent = [trial for trial in outcomes.trials if trial.status != "done" or name not in trial.metrics]
     experiment = outcomes.experiment
-    return Comparison(outcomes.sweep, experiment, name, direction, axes, ranked, make_pairs(ranked), absent, gate)
+    pairs = make_pairs(ranked, bounds_of(declared(experiment), name))
+    return Comparison(outcomes.sweep, experiment, name, direction, axes, ranked, pairs, absent, gate)
 
 
 def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[Group]:
@@ -171,6 +181,7 @@ def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[
     for trial in outcomes.trials:
         cells.setdefault(label(axes, trial.options), []).append(trial)
     others = [axis for axis in outcomes.axes if axis not in axes]
+    bounds = bounds_of(declared(outcomes.experiment), metric)
     groups = []
     for name, trials in cells.items():
         scores = seed_scores(trials, others, metric)
@@ -179,7 +190,7 @@ def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[
         times = [trial.seconds for trial in trials if trial.seconds is not None]
         seconds = sum(times) / len(times) if times else None
         options = {axis: trials[0].options.get(axis) for axis in axes}
-        groups.append(Group(name, options, scores, interval(list(scores.values())), seconds))
+        groups.append(Group(name, options, scores, interval(list(scores.values()), bounds=bounds), seconds))
     return groups
 
 
@@ -214,10 +225,13 @@ def rank(group: Group, direction: Direction) -> tuple[bool, float]:
     return math.isnan(mean), -mean if direction == "max" else mean
 
 
-def make_pairs(groups: list[Group]) -> list[Pair]:
-    """All pairs, the worse minus the better. Holm counts them all, for which group is best was not known before."""
+def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
+    """All pairs, the worse minus the better. Holm counts them all, for which group is best was not known before.
+
+    ``bounds``: of a score.
+    """
     couples = [(worse, better) for better, worse in itertools.combinations(groups, 2)]
-    tests = [paired(worse.scores, better.scores) for worse, better in couples]
+    tests = [paired(worse.scores, better.scores, bounds) for worse, better in couples]
     raw = [(index, test.p) for index, test in enumerate(tests) if test.p is not None]
     adjusted = dict(zip([index for index, _ in raw], holm([p for _, p in raw]), strict=True))
     pairs = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from backbone.contract import Metric, Scalar
+from backbone.contract import Bounds, Metric, Scalar
 from backbone.errors import UserError, must, nearest
 from backbone.registry import Registry
 from benchmarks.records import Record, Status, Sweep, read_sweep
@@ -112,6 +112,12 @@ def choose_metric(outcomes: Outcomes, wanted: str | None) -> tuple[str, Directio
     if name in promised:
         return name, promised[name].direction
     return name, "min" if name.rpartition("/")[2] in ("loss", "error", "seconds") else "max"
+
+
+def bounds_of(promised: Mapping[str, Metric], name: str) -> Bounds:
+    """Between what a metric lies, by what its experiment promises; without bounds where it promises nothing of it."""
+    metric = promised.get(name)
+    return (None, None) if metric is None else metric.span
 
 
 def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:

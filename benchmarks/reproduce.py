@@ -16,6 +16,7 @@ from benchmarks.config import Checker, experiment_config
 from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Reproducing
 from benchmarks.layout import prepare
+from benchmarks.outcomes import bounds_of, declared
 from benchmarks.plan import Planner
 from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
@@ -107,7 +108,7 @@ def _row(
         return {**nothing, "verdict": "no data" if no_data else "failed"}
     from benchmarks.stats import interval  # SciPy takes a second that help should not
 
-    ours = interval(values)
+    ours = interval(values, bounds=bounds_of(declared(target.experiment), target.metric))
     verdict, settled = judged(target, ours, registry)
     verdict += " so far" if len(values) < len(target.seeds) else ""
     return {

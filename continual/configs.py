@@ -27,9 +27,9 @@ BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
 
 METRICS = (
     Metric(name="average_accuracy", unit="fraction", direction="max", primary=True),
-    Metric(name="forgetting", unit="fraction", direction="min", optional=True),
-    Metric(name="backward_transfer", unit="fraction", direction="max", optional=True),
-    Metric(name="forward_transfer", unit="fraction", direction="max", optional=True),
+    Metric(name="forgetting", unit="fraction", direction="min", optional=True, bounds=(-1.0, 1.0)),
+    Metric(name="backward_transfer", unit="fraction", direction="max", optional=True, bounds=(-1.0, 1.0)),
+    Metric(name="forward_transfer", unit="fraction", direction="max", optional=True, bounds=(-1.0, 1.0)),
     Metric(name="seconds_per_iteration", unit="s", direction="min", timed=True),
     Metric(name="average_incremental_accuracy", unit="fraction", direction="max"),
     Metric(name="plasticity", unit="fraction", direction="max"),

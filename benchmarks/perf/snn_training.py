@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from backbone.data.load import Data, load
@@ -27,6 +26,7 @@ from backbone.errors import UserError
 from backbone.hardware import Precision, autocast, has_bf16
 from benchmarks.perf.harness import Row, interleaved, seconds
 from benchmarks.perf.snn_peers import PEERS, Ours, build
+from benchmarks.stats import interval
 
 STEPS, BATCH, SIDE = 16, 32, 28
 ROUNDS = 9
@@ -219,10 +219,8 @@ def _accuracy(precision: Precision) -> list[Row]:
     rows = []
     for name in PEERS:
         peer = [score(name, "fp32", seed, data) for seed in SEEDS]
-        differences = [a - b for a, b in zip(ours, peer, strict=True)]
-        error = statistics.stdev(differences) / len(SEEDS) ** 0.5
-        half = float(stats.t.ppf(0.975, len(SEEDS) - 1)) * error
-        about = f"{name}, fp32: difference {statistics.mean(differences):+.4f} +- {half:.4f} (95 %)"
+        found = interval([a - b for a, b in zip(ours, peer, strict=True)], bounds=(-1.0, 1.0))
+        about = f"{name}, fp32: difference {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}, 95 %)"
         rows.append(
             Row(
                 name=f"snn-training/{precision}/accuracy-{data.name}/{name}",

@@ -204,7 +204,8 @@ def trial_facts(record: Record) -> str:
 def reading(subject: Subject) -> str:
     """How to read the numbers."""
     terms = {
-        "95 % interval": "Student's t over seeds: where the mean would lie if more seeds were run. One seed has none.",
+        "95 % interval": "Over seeds: where the mean would lie if more seeds were run. Student's t; Wilson's for what "
+        "has a least or largest value, so that no interval goes beyond it. One seed has none.",
         "paired by seed": "Groups are compared seed by seed: a seed fixes the order of the data and the first weights.",
         "p": "How often a difference this large would arise if signs were chance: all sign flips, two-sided. Holm's "
         "correction counts every pair of groups, because the best one was not known before.",

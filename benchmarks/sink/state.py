@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.layout import write_json
+from benchmarks.outcomes import bounds_of, declared
 from benchmarks.records import Line, Record, Sweep, parse_lines, read_json
 
 BATCH = 1000  # metrics a request may carry
@@ -167,8 +168,10 @@ def aggregates(sweep: Sweep) -> dict[str, float] | None:
             groups.setdefault(group_label(axes), []).append(record)
     values: dict[str, float] = {}
     for label, records in groups.items():
+        promised = declared(records[0].experiment)
         for metric in sorted({name for record in records for name in record.metrics}):
-            found = interval([record.metrics[metric] for record in records if metric in record.metrics])
+            scores = [record.metrics[metric] for record in records if metric in record.metrics]
+            found = interval(scores, bounds=bounds_of(promised, metric))
             summary = {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
             values.update({f"{label}/{metric}/{key}": value for key, value in summary.items() if value is not None})
     return values

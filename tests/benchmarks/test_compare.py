@@ -48,6 +48,25 @@ def test_lower_is_better_where_the_experiment_says_so(folders):
     assert not compare(folders.out, "nets", metric="parameters").oracle
 
 
+def test_no_interval_leaves_what_is_possible():
+    """Two seeds of an experiment that says what its metrics are."""
+    scores = {"joint": ((0.97, 0.0), (0.99, 0.01)), "er": ((0.1, 0.8), (0.9, -0.1))}
+    trials = [
+        Outcome(f"{name}{seed}", "continual.stream", {"strategies": name, "seed": seed}, metrics, "done", 1.0)
+        for name, both in scores.items()
+        for seed, (accuracy, forgetting) in enumerate(both)
+        for metrics in [{"average_accuracy": accuracy, "forgetting": forgetting, "other": accuracy}]
+    ]
+    sweep = Outcomes("s", ("strategies",), trials)
+    for metric, low, high in (("average_accuracy", 0, 1), ("forgetting", -1, 1)):
+        found = compare_outcomes(sweep, metric=metric)
+        assert all(low <= group.interval.low < group.interval.high <= high for group in found.groups)
+        (pair,) = found.pairs
+        assert low - high <= pair.paired.difference.low < pair.paired.difference.high <= high - low
+    assert compare_outcomes(sweep, metric="other").groups[0].interval.high > 1  # nobody has said what it is
+    assert compare_outcomes(sweep, condition=parse("high average_accuracy > 1")).exit_code == 0
+
+
 def test_a_clear_difference_with_enough_seeds():
     scores = {("a", seed): 0.9 + seed / 1000 for seed in range(7)} | {
         ("b", seed): 0.8 + seed / 900 for seed in range(7)

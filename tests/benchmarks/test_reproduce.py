@@ -1,5 +1,6 @@
 """What a figure of ours says about a published one."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -64,3 +65,12 @@ def test_only_missing_files_are_no_data(tmp_path, kinds, needs_data, verdict):
     outcome, how = SimpleNamespace(failures=failures), SimpleNamespace(out=tmp_path)
     row = _row(target(needs_data=needs_data), ["trial0", "trial1"], outcome, REGISTRY, how)
     assert (row["verdict"], row["n"]) == (verdict, 0)
+
+
+def test_our_interval_stays_within_what_the_metric_can_be(tmp_path):
+    for trial, value in (("trial0", 0.97), ("trial1", 0.99)):
+        folder = tmp_path / "trials" / trial
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"metrics": {"average_accuracy": value}}))
+    row = _row(target(), ["trial0", "trial1"], SimpleNamespace(failures=[]), REGISTRY, SimpleNamespace(out=tmp_path))
+    assert (row["n"], row["ours"]) == (2, 0.98) and 0 < row["low"] < 0.98 < row["high"] < 1

@@ -90,8 +90,10 @@ def test_declared_metrics_and_no_writing_elsewhere(bench, writes_outside, experi
     with writes_outside(trial.folder) as elsewhere:
         record = bench.run(trial)
     assert elsewhere == []
-    declared = {metric.name for metric in experiment_config(REGISTRY, experiment).metrics}
-    assert declared <= set(record.metrics)
+    declared = {metric.name: metric.span for metric in experiment_config(REGISTRY, experiment).metrics}
+    assert declared.keys() <= set(record.metrics)
+    for name, (low, high) in declared.items():  # intervals do not leave these
+        assert (low is None or low <= record.metrics[name]) and (high is None or record.metrics[name] <= high), name
     assert all(math.isfinite(value) for value in record.metrics.values())
     assert "data_sha256" in json.loads((trial.folder / "provenance.json").read_text())["facts"]
 
