@@ -13,13 +13,16 @@ from types import FrameType
 from benchmarks.feeder import PATIENCE_SECONDS, Feeder
 from benchmarks.launch.local import LocalPool
 from benchmarks.layout import write_json
+from benchmarks.naming import labels, short_labels
+from benchmarks.pace import Pace, Progress, kind
 from benchmarks.plan import Trial
 from benchmarks.provenance import redacted
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record, by_flag, read_json
 from benchmarks.stopping import STOPPED
-from benchmarks.view import REFRESH_SECONDS, View, open_view
+from benchmarks.view import Names, View, open_view
 
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # between two looks at what trials have written
 IMPATIENT_SECONDS = 5.0  # what the tracking store gets after ^C
 
 
@@ -63,19 +66,39 @@ class Outcome:
         return 1 if self.failures else 0
 
 
-def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None) -> Outcome:
-    """Run what is not done yet. Trials come in an order in which each follows those it needs."""
-    outcome = Outcome(skipped=[trial.id for trial in trials if Record(trial.folder).status == "done"])
+def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None, axes: Sequence[str] = ()) -> Outcome:
+    """Run what is not done yet. Trials come in an order in which each follows those it needs.
+
+    ``axes`` are the options that the plan varies; their values are said of every trial.
+    """
+    done = [trial for trial in trials if Record(trial.folder).status == "done"]
+    outcome = Outcome(skipped=[trial.id for trial in done])
     todo = [trial for trial in trials if trial.id not in outcome.skipped]
     feeder = Feeder(setting.out, setting.tracking_uri, [trial.id for trial in trials], sweep)
     if todo:
         for trial in todo:
             write_trial(trial, setting)
         feeder.start()
-        with open_view() as view, _signals(outcome):
-            _Drive(todo, LocalPool(min(setting.workers, len(todo))), view, outcome).run()
+        pool = LocalPool(min(setting.workers, len(todo)))
+        names = Names(labels(trials, axes), short_labels(trials, axes))
+        with open_view(names, len(done)) as view, _signals(outcome):
+            _Drive(todo, pool, view, outcome, pace_of(done)).run()
     outcome.untold = feeder.finish(PATIENCE_SECONDS if outcome.signal is None else IMPATIENT_SECONDS)
     return outcome
+
+
+def pace_of(done: Sequence[Trial]) -> Pace:
+    """What is known of how long trials take from those that were done before."""
+    pace = Pace()
+    for trial in done:
+        seconds = Record(trial.folder).seconds
+        if seconds is not None:
+            pace.add(kind_of(trial), seconds)
+    return pace
+
+
+def kind_of(trial: Trial) -> tuple[str, str]:
+    return kind(trial.experiment, by_flag(trial.config))
 
 
 def write_trial(trial: Trial, setting: Setting) -> None:
@@ -112,25 +135,37 @@ def _signals(outcome: Outcome) -> Iterator[None]:
 class _Drive:
     """The loop of one drive."""
 
-    def __init__(self, todo: Sequence[Trial], pool: LocalPool, view: View, outcome: Outcome) -> None:
+    def __init__(
+        self, todo: Sequence[Trial], pool: LocalPool, view: View, outcome: Outcome, pace: Pace | None = None
+    ) -> None:
         self.waiting = {trial.id: trial for trial in todo}
         self.running: dict[Path, Trial] = {}
-        self.pool, self.view, self.outcome = pool, view, outcome
+        self.begun: dict[Path, float] = {}
+        self.pool, self.view, self.outcome, self.pace = pool, view, outcome, pace or Pace()
         self.stopping = False
 
     def run(self) -> None:
-        shown = 0.0
+        looked = 0.0
         while self.running or (self.waiting and self.outcome.signal is None):
             self._obey()
             if not self.stopping:
                 self._start_ready()
             for folder, code in self.pool.finished().items():
                 self._ended(self.running.pop(folder), code)
-            if time.monotonic() - shown > REFRESH_SECONDS:
-                shown = time.monotonic()
-                for trial in self.running.values():
-                    self.view.refresh(trial)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look()
+            self.view.draw()
             time.sleep(POLL_SECONDS)
+
+    def _look(self) -> None:
+        """Show how far every trial is, and how long is left of all."""
+        now, running = time.monotonic(), []
+        for folder, trial in self.running.items():
+            said = Progress.read(folder)
+            self.view.progress(trial, said)
+            running.append((kind_of(trial), now - self.begun[folder], said.left() if said else None))
+        self.view.left = self.pace.left(map(kind_of, self.waiting.values()), running, self.pool.workers)
 
     def _obey(self) -> None:
         if self.outcome.signal is None:
@@ -150,18 +185,23 @@ class _Drive:
             if lost:
                 del self.waiting[trial.id]
                 failed.add(trial.id)
+                self.view.dropped()
                 self._fail(trial, "needs", f"it needs trial {lost[0]}, which failed")
             elif self.pool.free and not any(need in self.waiting or self._runs(need) for need in trial.needs):
                 del self.waiting[trial.id]
                 self.running[trial.folder] = trial
-                self.view.started(trial, label(trial))
+                self.begun[trial.folder] = time.monotonic()
+                self.view.started(trial)
                 self.pool.start(trial.folder)
 
     def _runs(self, identity: str) -> bool:
         return any(trial.id == identity for trial in self.running.values())
 
     def _ended(self, trial: Trial, code: int) -> None:
+        took = time.monotonic() - self.begun.pop(trial.folder)
         if (trial.folder / "result.json").exists():
+            self.pace.add(kind_of(trial), took)
+            self._look()
             self.view.ended(trial, "done")
             return
         error = read_json(trial.folder / "error.json")
@@ -182,12 +222,3 @@ class _Drive:
 
     def _fail(self, trial: Trial, kind: str, message: str) -> None:
         self.outcome.failures.append(Failure(trial.id, kind, message))
-
-
-def label(trial: Trial) -> str:
-    """A trial in a few words, for people."""
-    told = ("dataset", "backbone")
-    if trial.config.get("from") and trial.config.get("epochs") is None:
-        told = ("from",)  # nothing is trained: data set and network are those of the trial it is from
-    words = [str(trial.config[key]) for key in told if trial.config.get(key)]
-    return " ".join([trial.experiment, *words, f"seed {trial.config['seed']}"])

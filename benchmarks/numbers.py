@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from benchmarks.stats import Interval
+if TYPE_CHECKING:
+    from benchmarks.stats import Interval
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
@@ -42,6 +44,7 @@ def signed(value: float | None) -> str:
 def span(found: Interval) -> str:
     """An interval, or a word on why there is none.
 
+    >>> from benchmarks.stats import Interval
     >>> span(Interval(0.5, 0.4, 0.6, 3)), span(Interval(0.5, None, None, 1))
     ('0.4000 to 0.6000', 'none (n = 1)')
     """
@@ -73,3 +76,18 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def about(value: float) -> str:
+    """A duration that is an estimate: no more digits than it deserves.
+
+    >>> about(0.2), about(41.7), about(75), about(1000), about(3 * 3600 + 125)
+    ('1 s', '42 s', '1 min 20 s', '17 min', '3 h 2 min')
+    """
+    if value < 59.5:
+        return f"{max(1, round(value))} s"
+    if value < 300:
+        minutes, rest = divmod(10 * round(value / 10), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

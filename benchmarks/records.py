@@ -117,7 +117,9 @@ class Record:
             return "planned"
         if alive(self.folder):
             return "running"
-        return "failed" if (self.folder / "error.json").exists() else "unfinished"
+        if (self.folder / "error.json").exists():
+            return "failed"
+        return "unfinished" if (self.folder / "provenance.json").exists() else "planned"
 
     def ledger(self) -> list[Line]:
         """All measurements so far, in the order they were made."""

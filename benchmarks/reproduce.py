@@ -21,7 +21,7 @@ from benchmarks.plan import Planner
 from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
 from benchmarks.schema import schema
-from benchmarks.tables import render
+from benchmarks.tables import render, terminal_width
 
 if TYPE_CHECKING:
     from benchmarks.stats import Interval
@@ -46,7 +46,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
         for target in chosen.values():
             note = f"; {target.note}" if target.note else ""
             say(f"{target.name}: {target.experiment} {_words(target)}; {target.protocol}; {target.source}{note}")
-        print(render("targets", rows) if rows else "no target is registered")
+        print(render("targets", rows, terminal_width()) if rows else "no target is registered")
     verdicts = {row["verdict"] for row in rows}
     failed = "failed" in verdicts or (bool(words) and not verdicts.isdisjoint(("no data", "no GPU")))
     return 1 if failed else 3 if any(verdict.startswith("missed") for verdict in verdicts) else 0
@@ -73,7 +73,8 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
         ]
         for target in able
     }
-    outcome = drive(list(planner.trials.values()), how, None)
+    told = list(dict.fromkeys(key for target in able for key in target.options))
+    outcome = drive(list(planner.trials.values()), how, None, told)
     report_troubles(outcome, flags)
     if outcome.signal is not None:
         raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import asks_help, read, read_experiment, say
-from benchmarks.config import experiment_config
+from benchmarks.config import changed, experiment_config
 from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Planning, Running, Sweeping
 from benchmarks.layout import lock, prepare, sweep_dir, write_json
+from benchmarks.naming import labels
 from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record, by_flag, read_json
 from benchmarks.suite import Suite, load_suite
-from benchmarks.tables import render
+from benchmarks.tables import render, terminal_width
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:
@@ -37,9 +39,10 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     planner = Planner(registry, out)
     trial = planner.add(experiment, config)
+    trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
     if flags.dry_run:
-        return show_plan(list(planner.trials.values()), flags.json)
-    outcome = drive(list(planner.trials.values()), setting(flags, out, [name, *argv]), None)
+        return show_plan(trials, told, flags.json)
+    outcome = drive(trials, setting(flags, out, [name, *argv]), None, told)
     return _finish_run(trial, outcome, flags)
 
 
@@ -66,7 +69,7 @@ def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
         print(json.dumps(public(trial.folder, result)))
         return 0
     for title, rows in result["tables"].items():
-        print(render(title, rows))
+        print(render(title, rows, terminal_width()))
     print(render("metrics", [{"metric": metric, "value": value} for metric, value in result["metrics"].items()]))
     say(f"{'already done: ' if trial.id in outcome.skipped else ''}{trial.folder}")
     return 0
@@ -91,26 +94,22 @@ def report_troubles(outcome: Outcome, flags: Running) -> None:
         say(f"engram: not all trials are in MLflow yet ({outcome.untold}); {again} completes it")
 
 
-def show_plan(trials: Sequence[Trial], as_json: bool) -> int:
-    """Print what would be run."""
-    rows = [
-        {
-            "trial": trial.id,
-            "status": Record(trial.folder).status,
-            "experiment": trial.experiment,
-            "config": trial.config,
-        }
-        for trial in trials
-    ]
+def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool) -> int:
+    """Print what would be run, a line for each trial; ``axes`` are the options that tell them apart."""
+    statuses = {trial.id: Record(trial.folder).status for trial in trials}
     if as_json:
+        rows = [
+            {"trial": each.id, "status": statuses[each.id], "experiment": each.experiment, "config": each.config}
+            for each in trials
+        ]
         print(json.dumps({"trials": rows}))
-    else:
-        print(render("", [{**row, "config": _short(trial)} for row, trial in zip(rows, trials, strict=True)]))
+        return 0
+    names = labels(trials, axes)
+    rows = [{"trial": trial.id, "status": statuses[trial.id], "what": names[trial.id]} for trial in trials]
+    counts = Counter(statuses.values())
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    print(render(f"{len(trials)} trial{'s' if len(trials) > 1 else ''}: {told}", rows, terminal_width()))
     return 0
-
-
-def _short(trial: Trial) -> str:
-    return " ".join(f"{key}={value}" for key, value in trial.config.items() if value is not None and value != {})
 
 
 def sweep(name: str, command: Command, argv: list[str]) -> int:
@@ -124,7 +123,7 @@ def sweep(name: str, command: Command, argv: list[str]) -> int:
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     trials, plan = plan_suite(suite, registry, out)
     if flags.dry_run:
-        return show_plan(trials, flags.json)
+        return show_plan(trials, list(suite.axes), flags.json)
     outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], flags.workers))
     return finish_sweep(out, plan, outcome, flags)
 
@@ -157,7 +156,7 @@ def run_suite(name: str, trials: Sequence[Trial], plan: Mapping[str, Any], how: 
     with lock(folder / "lock", patience=0.0, what=f"sweep {name}"):
         if read_json(folder / "plan.json") != plan:
             write_json(folder / "plan.json", plan, durable=True)
-        return drive(trials, how, name)
+        return drive(trials, how, name, list(plan["axes"]))
 
 
 def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Running) -> int:
@@ -189,7 +188,7 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Ru
         | {metric: record.metrics.get(metric) for metric in primary}
         for cell, record, status in rows
     ]
-    print(render(f"sweep {plan['name']}", table))
+    print(render(f"sweep {plan['name']}", table, terminal_width()))
     say(f"{len(outcome.skipped)} skipped; engram compare {plan['name']} --out {flags.out} says which differ")
     return outcome.code
 

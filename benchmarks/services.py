@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from backbone.contract import Row, Scalar
-from benchmarks.layout import write_json
 from benchmarks.ledger import Ledger
+from benchmarks.pace import Progress
 from benchmarks.provenance import state_facts
 from benchmarks.tables import render
 
@@ -29,6 +29,7 @@ class TrialServices:
     inputs: Mapping[str, Path]
     ledger: Ledger
     _shown: float = field(default=0.0, init=False)
+    _said: Progress | None = field(default=None, init=False)
 
     @cached_property
     def device(self) -> str:
@@ -45,10 +46,12 @@ class TrialServices:
         self.ledger.log(step, metrics)
 
     def progress(self, done: float, total: float, text: str = "") -> None:
-        now = time.monotonic()
+        now, clock = time.monotonic(), time.time()
+        said = Progress(done, total, text, clock, clock, done) if self._said is None else self._said
+        self._said = said.next(done, total, text, clock)
         if now - self._shown >= PROGRESS_SECONDS or done >= total:
             self._shown = now
-            write_json(self.trial_dir / "progress.json", {"done": done, "total": total, "text": text})
+            self._said.write(self.trial_dir)
 
     def provenance(self, **facts: Scalar) -> None:
         state_facts(self.trial_dir / "provenance.json", facts)

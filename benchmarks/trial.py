@@ -26,6 +26,7 @@ from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
 from benchmarks.layout import Busy, lock, write_json
 from benchmarks.ledger import Ledger
+from benchmarks.pace import PROGRESS
 from benchmarks.provenance import begin
 from benchmarks.records import read_json
 from benchmarks.services import TrialServices
@@ -55,7 +56,8 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     """Run, and turn every way to fail into error.json, a line and an exit code."""
     if (folder / "result.json").exists():
         return 0
-    (folder / "error.json").unlink(missing_ok=True)
+    for before in ("error.json", PROGRESS):  # of an earlier attempt
+        (folder / before).unlink(missing_ok=True)
     try:
         return work(folder, stop)
     except UserError as error:
@@ -249,7 +251,7 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
     }
     write_json(folder / "result.json", json_safe(content), durable=True)
     shutil.rmtree(folder / "ckpt", ignore_errors=True)
-    (folder / "progress.json").unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
 
 
 def json_safe(value: Any) -> Any:

@@ -130,7 +130,7 @@ def test_from_must_be_known_unique_and_finished(planner):
 
     assert "engram status" in complaint("nothing-like-it")
     write_trial(first, Setting(out=planner.out, data_root=planner.out, argv=[]))
-    assert "unfinished" in complaint(first.id)
+    assert "which is planned" in complaint(first.id)  # it has not begun
     finish(planner, first)
     for folder in (first.folder, second.folder):
         (folder.parent / f"aaaa{folder.name[4:]}").mkdir()
