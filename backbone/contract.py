@@ -278,6 +278,10 @@ class Backbone(Protocol):
     ``forward_steps(x)`` gives the features after each step, ``[steps, B, feature_dim]``; ``forward(x)`` their read-out
     ``[B, feature_dim]``: the mean over steps (``readout == "mean"``) or the last step (``"last"``). Input is
     ``[B, C, H, W]`` or, for event frames, ``[B, T, C, H, W]``. State is passed explicitly; there is no ``reset()``.
+    ``stages(x)`` is the output of every stage, ``[B, C_i, H_i, W_i]`` each, the mean over steps where there are more.
+
+    What an adapter made may have ``verdicts``, rows of ``layer``, ``kind`` and ``verdict``: what became of every layer.
+    Experiments that apply adapters show them.
     """
 
     in_shape: tuple[int, int, int]

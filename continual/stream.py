@@ -11,6 +11,7 @@ import torch
 
 from backbone.contract import Result, Services
 from backbone.data.load import load
+from backbone.experiments.beginning import show_verdicts
 from backbone.hardware import Precision, choose_precision, suit_threads
 from backbone.nets.classifier import Classifier, adapt, build
 from backbone.training import UNIT_SECONDS
@@ -50,6 +51,7 @@ class StreamExperiment:
         model = build(c.backbone, c.backbone_options, stream.in_shape, stream.width, mean, std)
         if c.adapter is not None:
             model.backbone = adapt(model.backbone, c.adapter, c.adapter_options)
+            show_verdicts(model.backbone, self.services)
         return model
 
     def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:

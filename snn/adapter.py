@@ -8,21 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from backbone.errors import UserError, must
-from backbone.nets.folding import stage_names, trace
+from backbone.errors import must
+from backbone.nets.folding import trace
 from backbone.nets.shapes import value_shapes
+from backbone.nets.traced import prepare_as
+from snn.activations import QUANTISED, RELU, activation, is_gate
 from snn.adapter_options import SpikingOptions
 from snn.levels import LevelSearch
 from snn.network import SpikingActivation, SpikingNetwork
-from snn.qcfs import CALIBRATION_BATCH, CALIBRATION_IMAGES, QCFS
+from snn.operations import Modules
+from snn.preflight import SPIKING, adapted, traced
+from snn.qcfs import QCFS
+from snn.quantised import CALIBRATION_BATCH, CALIBRATION_IMAGES
 from snn.retraining import ConvertedNetwork
 from snn.spiking import SpikingBackbone
-
-_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, QCFS)
-_CALLS: tuple[Any, ...] = (
-    *(F.relu, F.relu_, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish),
-    *(torch.relu, torch.relu_, torch.selu, "relu", "relu_"),
-)
 
 
 class AdaptedNetwork(SpikingNetwork):
@@ -37,14 +36,9 @@ class AdaptedNetwork(SpikingNetwork):
         super().__init__(*args)
         self.__dict__["source"] = source  # beside the modules: none of its weights belongs to this network
 
-    @torch.no_grad()
     def prepare(self, images: Tensor) -> None:
         """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
-        source = self.__dict__.pop("source")
-        if hasattr(source, "prepare"):
-            source.prepare(images)
-            ours = self.graph.state_dict()
-            self.graph.load_state_dict({name: v for name, v in source.state_dict().items() if name in ours}, False)
+        prepare_as(self.__dict__.pop("source"), self.graph, images)
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
@@ -96,18 +90,13 @@ def spiking(backbone: nn.Module, options: SpikingOptions) -> SpikingNetwork:
     if isinstance(backbone, SpikingBackbone):
         return ConvertedNetwork(backbone, options).train(backbone.training)
     net: Any = backbone
-    try:
-        graph = trace(net, composed=True)
-        stages = stage_names(net, composed=True)
-    except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"a network for snn.spiking must be one whose features(x) can be traced; got {type(net).__name__}, whose"
-            f" code branches on values of tensors ({reason}). Write it without such branches."
-        ) from error
+    graph, stages = traced(net, "snn.spiking")
+    verdicts = adapted(graph, _becomes)
     _replace(graph, net.in_shape, options)
     shape, width, channels = net.in_shape, int(net.feature_dim), net.stage_channels
-    return AdaptedNetwork(net, graph, shape, width, channels, stages, options).train(net.training)
+    made = AdaptedNetwork(net, graph, shape, width, channels, stages, options).train(net.training)
+    made.verdicts = verdicts
+    return made
 
 
 def _replace(graph: fx.GraphModule, in_shape: tuple[int, int, int], options: SpikingOptions) -> None:
@@ -131,10 +120,14 @@ def _replace(graph: fx.GraphModule, in_shape: tuple[int, int, int], options: Spi
 def _channels(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> dict[str, int]:
     """How many channels every activation has, by node name, as one blank image shows."""
     modules = dict(graph.named_modules())
+    shapes = value_shapes(graph, in_shape)
+    return {node.name: shape[1] for node, shape in shapes.items() if _becomes(node, modules) == SPIKING}
 
-    def activation(n: fx.Node) -> bool:
-        if n.op == "call_module":
-            return isinstance(modules[str(n.target)], _MODULES)
-        return n.op in ("call_function", "call_method") and n.target in _CALLS
 
-    return {node.name: shape[1] for node, shape in value_shapes(graph, in_shape).items() if activation(node)}
+def _becomes(node: fx.Node, modules: Modules) -> str:
+    """Neurons stand for every activation but one that scales another value: spikes would switch that on and off."""
+    name = activation(node, modules)
+    if not name:
+        return ""
+    gate = name not in (RELU, QUANTISED) and is_gate(node)
+    return f"kept analog: {name} scales another value" if gate else SPIKING

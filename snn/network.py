@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from backbone.contract import Row
 from backbone.nets.shapes import value_shapes
 from backbone.recompute import unchanged_statistics
 from snn.adapter_options import SpikingOptions
@@ -135,6 +136,7 @@ class SpikingNetwork(nn.Module):
     convertible: Literal["full", "hybrid", "no"] = "no"
     readout: Literal["mean", "last"] = "mean"
     recompute = False
+    verdicts: Sequence[Row] = ()
 
     def __init__(
         self,

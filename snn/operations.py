@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from snn.qcfs import QCFS
+from snn.activations import QUANTISED, RELU, activation
 
 Modules = Mapping[str, nn.Module]
 
-ACTIVATIONS = (nn.ReLU, QCFS)
 IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
@@ -23,9 +22,6 @@ SIZES = ("size", getattr)
 _LINEAR = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten, nn.ZeroPad2d)
 _INPUT_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm)
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
-_RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-_CLAMPS = (torch.clamp, torch.clip, torch.clamp_, "clamp", "clip", "clamp_", "clip_")
-_CLAMPS_BELOW = (torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_")
 _VIEWS = (torch.flatten, torch.reshape, operator.getitem, "flatten", "view", "reshape", "contiguous")
 _POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
@@ -44,8 +40,6 @@ _REASONS: Mapping[str, str] = {
     **dict.fromkeys(("scaled_dot_product_attention", "softmax", "matmul", "bmm", "einsum"), _ATTENTION),
     **dict.fromkeys(("batch_norm",), "a functional BatchNorm cannot be folded; use an nn.BatchNorm2d module"),
     **dict.fromkeys(("layer_norm", "group_norm", "instance_norm"), _INPUT_NORM),
-    **dict.fromkeys(("gelu", "silu", "leaky_relu", "sigmoid", "tanh", "elu", "relu6", "hardtanh"), _OTHER_ACTIVATION),
-    **dict.fromkeys(("clamp", "clip", "clamp_", "clip_", "clamp_min", "clamp_min_"), _OTHER_ACTIVATION),
     **dict.fromkeys(("conv2d", "linear"), "its weights are passed by hand; use an nn.Conv2d or nn.Linear module"),
     **dict.fromkeys(("dropout",), "functional dropout that stays on in evaluation; use an nn.Dropout module"),
 }
@@ -67,18 +61,6 @@ def place(node: fx.Node) -> str:
     return stack[-1] if stack and stack[-1] else node.name
 
 
-def is_relu_call(node: fx.Node) -> bool:
-    """Whether a node is a function or method that computes max(x, 0)."""
-    if node.op not in ("call_function", "call_method"):
-        return False
-    if node.target in _CLAMPS:
-        bounds = {**dict(zip(("min", "max"), node.args[1:], strict=False)), **node.kwargs}
-        return _is_zero(bounds.get("min")) and bounds.get("max") is None
-    if node.target in _CLAMPS_BELOW:
-        return _is_zero(node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None))
-    return node.target in _RELUS
-
-
 def is_idle(node: fx.Node, modules: Modules) -> bool:
     """Whether a node does nothing in evaluation mode."""
     if node.target is F.dropout:
@@ -88,8 +70,8 @@ def is_idle(node: fx.Node, modules: Modules) -> bool:
 
 
 def is_activation(node: fx.Node, modules: Modules) -> bool:
-    """Whether neurons can take a node's place."""
-    return is_relu_call(node) or isinstance(module_of(node, modules), ACTIVATIONS)
+    """Whether integrate-and-fire neurons compute what a node does."""
+    return activation(node, modules) in (RELU, QUANTISED)
 
 
 def max_pool(node: fx.Node, modules: Modules) -> nn.MaxPool2d | nn.AdaptiveMaxPool2d | None:
@@ -119,6 +101,8 @@ def problem(node: fx.Node, modules: Modules) -> str:
         return _OVERWRITES if _overwrites_views(node, modules) else ""
     if max_pool(node, modules) is not None or is_idle(node, modules):
         return ""
+    if activation(node, modules):
+        return _OTHER_ACTIVATION
     if module is not None:
         return _module_problem(module)
     if node.op not in ("call_function", "call_method") or node.target in SIZES or _is_linear(node):
@@ -139,7 +123,7 @@ def _module_problem(module: nn.Module) -> str:
         return _INPUT_NORM
     if isinstance(module, nn.MultiheadAttention | nn.Softmax | nn.TransformerEncoderLayer):
         return _ATTENTION
-    return _OTHER_ACTIVATION if type(module).__module__ == "torch.nn.modules.activation" else _UNKNOWN
+    return _UNKNOWN
 
 
 def in_place(node: fx.Node, modules: Modules) -> bool:
@@ -147,7 +131,7 @@ def in_place(node: fx.Node, modules: Modules) -> bool:
     module = module_of(node, modules)
     if module is not None:
         return bool(getattr(module, "inplace", False))
-    if node.target is F.relu and (node.kwargs.get("inplace") or True in node.args[1:]):
+    if node.kwargs.get("inplace") is True or any(value is True for value in node.args[1:]):
         return True
     return function_name(node).endswith("_")
 
@@ -162,10 +146,6 @@ def _overwrites_views(node: fx.Node, modules: Modules) -> bool:
 
 def _is_view(node: fx.Node, modules: Modules) -> bool:
     return node.target in _VIEWS or isinstance(module_of(node, modules), nn.Flatten | nn.Unflatten)
-
-
-def _is_zero(value: object) -> bool:
-    return isinstance(value, int | float) and value == 0
 
 
 def _is_linear(node: fx.Node) -> bool:

@@ -69,7 +69,7 @@ PLUGIN = Plugin(
     },
     adapters={
         "snn.qcfs": Entry(
-            target="snn.qcfs:qcfs",
+            target="snn.quantised:qcfs",
             options="snn.adapter_options:QCFSOptions",
             summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -94,15 +95,31 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
     else:
         verdicts = judge(graph, hybrid)
     linear = isinstance(head, nn.Linear)
-    reason = "" if linear else "the read-out averages logits over steps, which needs --head linear"
+    reason = "" if linear else "the read-out averages logits over steps; make the head one nn.Linear layer"
     verdicts.append(Verdict("head", type(head).__name__, LINEAR, reason))
     return Preflight(tuple(verdicts))
+
+
+def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]]:
+    """The graph of a network for an adapter, composed layers whole, and the names of its stages.
+
+    Raises:
+        UserError: it cannot be traced.
+    """
+    try:
+        return trace(backbone, composed=True), stage_names(backbone, composed=True)
+    except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"a network for {adapter} must be one whose features(x) can be traced; got {type(backbone).__name__}, whose"
+            f" code branches on values of tensors ({reason}). Write it without such branches."
+        ) from error
 
 
 def judge(graph: fx.GraphModule, hybrid: str | int = "none") -> list[Verdict]:
     """The verdict on every operation of a traced network."""
     modules = dict(graph.named_modules())
-    nodes = [node for node in graph.graph.nodes if node.op.startswith("call_") and node.target not in SIZES]
+    nodes = _layers(graph)
     neurons = [node for node in nodes if is_activation(node, modules)]
     front = _analog_front(graph, hybrid)
     helps = hybrid != "auto" and _analog_front(graph, "auto") is not None
@@ -120,6 +137,31 @@ def judge(graph: fx.GraphModule, hybrid: str | int = "none") -> list[Verdict]:
         reason = "there is no ReLU in it, so nothing would spike; convert a network with ReLUs"
         verdicts.append(Verdict("features", "network", "", reason))
     return verdicts
+
+
+def adapted(graph: fx.GraphModule, becomes: Callable[[fx.Node, Modules], str]) -> tuple[Row, ...]:
+    """What an adapter makes of every layer, for its ``verdicts`` (`backbone.contract.Backbone`).
+
+    Args:
+        graph: the traced network as it was.
+        becomes: what a node turns into; "" for what stays, which is then said in the words of `_stays`.
+    """
+    modules = dict(graph.named_modules())
+    return tuple(
+        Verdict(*_named(node, modules), becomes(node, modules) or _stays(node, modules)).row for node in _layers(graph)
+    )
+
+
+def _stays(node: fx.Node, modules: Modules) -> str:
+    if is_idle(node, modules):
+        return "kept (does nothing in evaluation)"
+    if isinstance(module_of(node, modules), BATCHNORMS):
+        return "kept (normalisation)"
+    return "kept analog" if max_pool(node, modules) is not None or problem(node, modules) else LINEAR
+
+
+def _layers(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.op.startswith("call_") and node.target not in SIZES]
 
 
 def _becomes(node: fx.Node, modules: Modules, left: set[str]) -> str:

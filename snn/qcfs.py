@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.errors import must
-from snn.adapter_options import QCFSOptions
-from snn.levels import LevelSearch
-
 FLOOR = 1e-4
-"""Smallest threshold: an optimizer may carry a parameter below zero."""
-CALIBRATION_IMAGES = 512
-CALIBRATION_BATCH = 128
+"""Smallest threshold in force: an optimizer may carry a parameter below zero."""
 
 
 class _ClipFloorShift(torch.autograd.Function):
@@ -38,6 +30,24 @@ class _ClipFloorShift(torch.autograd.Function):
         linear = (level >= 0) & (level < ctx.levels)
         by_theta = torch.where(linear, level / ctx.levels - x / theta, (level >= ctx.levels).to(x.dtype))
         return grad * linear, (grad * by_theta).sum_to_size(theta.shape), None
+
+
+class _Floored(torch.autograd.Function):
+    """max(threshold, `FLOOR`); what lies below the floor gets the gradients that lift it, and no others.
+
+    Without them a threshold that one long step of the optimizer carried below zero would stay there for good.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, threshold: Tensor) -> Tensor:
+        ctx.save_for_backward(threshold)
+        return threshold.clamp_min(FLOOR)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        (threshold,) = ctx.saved_tensors
+        (grad,) = grads
+        return grad * ((threshold >= FLOOR) | (grad < 0))
 
 
 class QCFS(nn.Module):
@@ -72,139 +82,8 @@ class QCFS(nn.Module):
 
     def theta(self) -> Tensor:
         """[channels] > 0, the thresholds in force."""
-        return self.threshold.clamp_min(FLOOR)
+        return _Floored.apply(self.threshold)  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         theta = self.theta().to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
         return _ClipFloorShift.apply(x, theta, self.levels)  # type: ignore[return-value]
-
-
-class QCFSBackbone(nn.Module):
-    """A backbone whose ReLUs have become `QCFS`, under the `backbone.contract.Backbone` contract.
-
-    Args:
-        net: the adapted network; its shapes and methods are this one's.
-        calibrated: let `calibrate` set the thresholds; otherwise they keep what they were made with.
-    """
-
-    def __init__(self, net: nn.Module, calibrated: bool) -> None:
-        super().__init__()
-        self.net: Any = net
-        self.calibrated = calibrated
-        self.in_shape: tuple[int, int, int] = self.net.in_shape
-        self.feature_dim: int = self.net.feature_dim
-        self.stage_channels: tuple[int, ...] = self.net.stage_channels
-        self.steps: int = self.net.steps
-        self.readout: Literal["mean", "last"] = self.net.readout
-        convertible = "full" if self.net.convertible == "hybrid" else self.net.convertible  # its max pools are gone
-        self.convertible: Literal["full", "hybrid", "no"] = convertible
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] -> the output of every stage, each [B, C_i, H_i, W_i]."""
-        return self.net.stages(x)
-
-    def features(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] -> [B, feature_dim]; this is what gets traced."""
-        return self.net.features(x)
-
-    def forward_steps(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]."""
-        return self.net.forward_steps(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim]."""
-        return self.net(x)
-
-    def prepare(self, images: Tensor) -> None:
-        """Initialise a fresh network. images: [N, C, H, W] normalised training images."""
-        if hasattr(self.net, "prepare"):
-            self.net.prepare(images)
-        self.calibrate(images, trained=False)
-
-    def calibrate(self, images: Tensor, *, trained: bool = True) -> None:
-        """Set every threshold to what quantises the ReLU network's activations with the least squared error.
-
-        Args:
-            images: [N, C, H, W] normalised training images; the first few hundred are used.
-            trained: False: BatchNorm has no statistics yet, so that those of the batches are used.
-        """
-        if not self.calibrated:
-            return
-        parts = images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
-        analog = copy.deepcopy(self.net).train(not trained)
-        searches = {}
-        for name, module in list(analog.named_modules()):
-            if isinstance(module, QCFS):
-                searches[name] = LevelSearch(len(module.threshold), module.levels)
-                analog.set_submodule(name, _Watched(searches[name]))
-        with torch.no_grad():
-            for searching in (False, True):
-                for search in searches.values():
-                    search.searching = searching
-                for part in parts:
-                    analog(part)
-            for name, search in searches.items():
-                self.net.get_submodule(name).threshold.copy_(search.best())
-
-
-class _Watched(nn.Module):
-    """A ReLU whose outputs a search is shown."""
-
-    def __init__(self, search: LevelSearch) -> None:
-        super().__init__()
-        self.search = search
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(x)
-        self.search.add(y)
-        return y
-
-
-def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
-    """A copy of a backbone in which every ReLU is a `QCFS` and every max pool an average pool.
-
-    Raises:
-        UserError: it has no ReLU module, or a max pool that no average pool can replace.
-    """
-    net: Any = copy.deepcopy(backbone)
-    channels = _channels(net)
-    if not channels:
-        raise must(
-            "a network for snn.qcfs", "one with nn.ReLU modules", type(backbone).__name__, "Use --backbone vgg-small."
-        )
-    for name, module in list(net.named_modules()):
-        if name in channels:
-            count = channels[name] if options.per == "channel" else 1
-            net.set_submodule(name, QCFS(count, options.levels, options.threshold or 8.0))
-        elif isinstance(module, nn.MaxPool2d):
-            net.set_submodule(name, _average_pool(name, module))
-    return QCFSBackbone(net, options.threshold is None).train(backbone.training)
-
-
-def _channels(net: Any) -> dict[str, int]:
-    """The channels of every ReLU module that runs, by name, as one blank image shows; 1 where they differ."""
-    found: dict[str, int] = {}
-
-    def hook(name: str) -> Any:
-        def watch(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            found[name] = output.shape[1] if found.get(name, output.shape[1]) == output.shape[1] else 1
-
-        return watch
-
-    relus = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.ReLU)]
-    handles = [module.register_forward_hook(hook(name)) for name, module in relus]
-    training = net.training
-    net.eval()
-    with torch.no_grad():
-        net(torch.zeros(1, *net.in_shape))
-    net.train(training)
-    for handle in handles:
-        handle.remove()
-    return found
-
-
-def _average_pool(name: str, pool: nn.MaxPool2d) -> nn.AvgPool2d:
-    """The average pool with the windows of a max pool. Source: Bu et al. 2022, section 5."""
-    if pool.dilation not in (1, (1, 1)) or pool.return_indices:
-        raise must(f"max pool {name}", "without dilation and indices for snn.qcfs", repr(pool), "Use average pooling.")
-    return nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)

@@ -14,13 +14,13 @@ from torch import fx, nn
 
 from backbone.errors import must
 from backbone.nets.folding import fold_batchnorm
+from snn.activations import RELU, activation
 from snn.operations import (
     BATCHNORMS,
     function_name,
     in_place,
     is_activation,
     is_idle,
-    is_relu_call,
     max_pool,
     module_of,
     place,
@@ -133,11 +133,17 @@ def _drop_idle(graph: fx.GraphModule, keep: set[str]) -> set[str]:
 
 
 def _functions_to_modules(graph: fx.GraphModule, node: fx.Node) -> None:
-    """A functional ReLU or max pool becomes a module of its own; the node stays."""
-    if node.op == "call_module":
+    """A functional max pool, and whatever computes a ReLU, becomes a module of its own; the node stays."""
+    modules = dict(graph.named_modules())
+    called = module_of(node, modules)
+    relu = activation(node, modules) == RELU
+    if isinstance(called, nn.ReLU) or (called is not None and not relu):
         return
-    module: nn.Module | None = nn.ReLU(in_place(node, {})) if is_relu_call(node) else max_pool(node, {})
+    module: nn.Module | None = nn.ReLU(in_place(node, modules)) if relu else max_pool(node, modules)
     if module is None:
+        return
+    if called is not None:
+        graph.set_submodule(str(node.target), module)
         return
     inside = place(node)
     name = node.name if inside == node.name else f"{inside}.{function_name(node).rstrip('_')}"

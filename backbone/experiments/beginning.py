@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbone.checkpoint import load_model
-from backbone.contract import Scalar
+from backbone.contract import Scalar, Services
 from backbone.data.load import Data
 from backbone.distillation import Distillation
 from backbone.errors import must
@@ -31,6 +31,13 @@ class Beginning:
         self.model.backbone = adapt(self.model.backbone, name, options)
         self.adapters.append({"name": name, "options": dict(options)})
         self.prepare = self.prepare or "calibrate"
+
+
+def show_verdicts(backbone: object, services: Services) -> None:
+    """The table of what an adapter made of every layer of a network, where it says so."""
+    verdicts = getattr(backbone, "verdicts", ())
+    if verdicts:
+        services.table("Pre-flight: what becomes of every layer", verdicts)
 
 
 def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:

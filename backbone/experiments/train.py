@@ -12,7 +12,7 @@ from backbone.checkpoint import save_model
 from backbone.contract import Figure, Result, Services
 from backbone.data.load import Data, load
 from backbone.errors import must
-from backbone.experiments.beginning import Beginning, begin, load_teacher
+from backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from backbone.experiments.configs import TrainConfig
 from backbone.hardware import Precision, choose_precision, suit_threads
 from backbone.metrics import score
@@ -44,6 +44,7 @@ class Train:
         s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
         beginning = self.begin(data)
+        show_verdicts(beginning.model.backbone, s)
         if not any(parameter.requires_grad for parameter in beginning.model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
             raise must("the network of --from", "one whose weights can be trained", "one that can only run", remedy)

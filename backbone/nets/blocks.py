@@ -21,7 +21,42 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class StaticBackbone(nn.Module):
+class FeedForward(nn.Module):
+    """What every network without steps of its own does with images and event frames.
+
+    Event frames ``[B, T, C, H, W]`` are a sequence of T images: each is one step, and the read-out is their mean.
+    A subclass has ``features(x)`` and ``image_stages(x)``, of images alone.
+    """
+
+    steps = 1
+    readout: Literal["mean", "last"] = "mean"
+
+    def features(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, feature_dim]. Free of control flow on tensors: this is what gets traced."""
+        raise NotImplementedError
+
+    def image_stages(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] -> the output of every stage, each [B, C_i, H_i, W_i]."""
+        raise NotImplementedError
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
+        if x.ndim == 5:
+            return [stage.unflatten(0, x.shape[:2]).mean(1) for stage in self.image_stages(x.flatten(0, 1))]
+        return self.image_stages(x)
+
+    def forward_steps(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]; steps is 1 for a still image, T for frames."""
+        if x.ndim == 5:
+            return self.features(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(0, 1)
+        return self.features(x).unsqueeze(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
+        return self.forward_steps(x).mean(0) if x.ndim == 5 else self.features(x)
+
+
+class StaticBackbone(FeedForward):
     """A feed-forward network in stages, under the `backbone.contract.Backbone` contract with one step.
 
     Args:
@@ -33,12 +68,8 @@ class StaticBackbone(nn.Module):
     With ``recompute`` set, training keeps the output of every stage only and computes the rest again in the backward
     pass. ``prepare(images: [N, C, H, W])``, where a network has it, is its initialisation from normalised images;
     ``initialise``, where it is set, is applied to the modules of a fresh head too.
-
-    Event frames ``[B, T, C, H, W]`` are a sequence of T images: each is one step, and the read-out is their mean.
     """
 
-    steps = 1
-    readout: Literal["mean", "last"] = "mean"
     recompute = False
     initialise: Callable[[nn.Module], None] | None = None
 
@@ -67,7 +98,7 @@ class StaticBackbone(nn.Module):
         self.train(training)
         return channels, features
 
-    def stages(self, x: Tensor) -> list[Tensor]:
+    def image_stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] -> the output of every stage, each [B, C_i, H_i, W_i]."""
         outputs = []
         for stage in self.body:
@@ -76,21 +107,11 @@ class StaticBackbone(nn.Module):
         return outputs
 
     def features(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] -> [B, feature_dim]. Free of control flow on tensors: this is what gets traced."""
+        """x: [B, C, H, W] -> [B, feature_dim]."""
         recompute = self.recompute and self.training
         for stage in self.body:
             x = recomputed(stage, x) if recompute else stage(x)
         return self.tail(x)
-
-    def forward_steps(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]; steps is 1 for a still image, T for frames."""
-        if x.ndim == 5:
-            return self.features(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(0, 1)
-        return self.features(x).unsqueeze(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
-        return self.forward_steps(x).mean(0) if x.ndim == 5 else self.features(x)
 
 
 class PooledConv2d(nn.Conv2d):

@@ -11,8 +11,17 @@ _FOLDABLE = (nn.Conv2d, nn.Linear)
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+class _Images(fx.Proxy):
+    """What stands for the images while a network is traced: four dimensions, so that code may ask."""
+
+    ndim = 4
+
+    def dim(self) -> int:
+        return 4
+
+
 class FeatureTracer(fx.Tracer):
-    """Traces ``features``, the part of a backbone without control flow.
+    """Traces ``features`` of images [B, C, H, W], the part of a backbone without control flow.
 
     A module whose ``leaf`` is true is one node of the graph, as torch's own layers are. With ``composed`` so is every
     layer that knows a plain form (``baked()``): its parameters stay the ones that are trained.
@@ -30,6 +39,9 @@ class FeatureTracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = getattr(m, "leaf", False) or (self.composed and hasattr(m, "baked"))
         return bool(whole) or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Images(node, self) if node.op == "placeholder" else super().proxy(node)
 
 
 class StageTracer(FeatureTracer):

@@ -168,3 +168,18 @@ def test_a_leaf_is_one_node():
     assert any(isinstance(module, Leaf) for module in graph.modules())
     with pytest.raises(Exception, match="symbolically traced variables cannot be used as inputs to control flow"):
         trace(net(nn.Conv2d(2, 3, 3), Branches()))
+
+
+class Asking(nn.Module):
+    """Code that asks how many dimensions its images have."""
+
+    in_shape = (1, 4, 4)
+
+    def features(self, x):
+        assert x.dim() == 4
+        return x.flatten(1) if x.ndim == 4 else x.flatten(2)
+
+
+def test_images_have_four_dimensions_while_they_are_traced():
+    x = torch.randn(2, 1, 4, 4)
+    assert torch.equal(trace(Asking())(x), x.flatten(1))

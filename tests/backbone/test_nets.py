@@ -64,6 +64,8 @@ def test_event_frames_are_steps_whose_mean_is_read_out(backbone, name):
     for t in range(4):
         torch.testing.assert_close(steps[t], net(x[:, t]))
     torch.testing.assert_close(net(x), steps.mean(0))
+    means = [torch.stack(stage).mean(0) for stage in zip(*(net.stages(x[:, t]) for t in range(4)), strict=True)]
+    torch.testing.assert_close(net.stages(x), means)
 
 
 @pytest.mark.parametrize("name", NAMES)

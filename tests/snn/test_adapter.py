@@ -13,7 +13,8 @@ from backbone.nets.blocks import PooledConv2d, StaticBackbone
 from backbone.nets.classifier import build
 from snn.adapter import spiking
 from snn.adapter_options import QCFSOptions, SpikingOptions
-from snn.qcfs import QCFS, qcfs
+from snn.qcfs import QCFS
+from snn.quantised import qcfs
 
 SHAPE = (1, 12, 12)
 
@@ -275,7 +276,7 @@ class Branching(StaticBackbone):
 
 
 def test_what_cannot_become_spiking():
-    layers = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sigmoid())]
+    layers = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softmax(1))]
     with pytest.raises(UserError, match=r"a network for snn\.spiking must be one with activations; got none"):
         spiking(StaticBackbone(SHAPE, layers, nn.Flatten(), "no"), SpikingOptions())
     with pytest.raises(UserError, match="must be one whose features"):

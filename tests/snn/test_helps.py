@@ -11,7 +11,7 @@ from snn.adapter_options import QCFSOptions
 from snn.calibration import activations
 from snn.conversion import convert, lower
 from snn.neurons import per_neuron
-from snn.qcfs import qcfs
+from snn.quantised import qcfs
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,8 @@ from backbone.nets.classifier import build
 from backbone.nets.folding import stage_names, trace
 from snn.adapter_options import QCFSOptions
 from snn.levels import CANDIDATES
-from snn.qcfs import QCFS, qcfs
+from snn.qcfs import QCFS
+from snn.quantised import qcfs
 
 
 def spike_count(x, theta, steps):
@@ -69,6 +70,21 @@ def test_a_threshold_below_zero_still_works():
         layer.threshold.copy_(torch.tensor([-1.0, 2.0]))
     y = layer(torch.ones(1, 2))
     assert torch.isfinite(y).all() and y[0, 1] == 1 and 0 < y[0, 0] < 1e-3
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_threshold_below_zero_comes_back_where_the_loss_wants_it(optimizer):
+    layer, x = QCFS(2, 4, 1.0), torch.rand(256, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        layer.threshold.fill_(-0.3)
+    steps = optimizer(layer.parameters(), 0.05)
+    wanted = torch.stack([x[:, 0], torch.zeros(256)], 1)  # the second channel is best left silent
+    for _ in range(150):
+        steps.zero_grad()
+        F.mse_loss(layer(x), wanted).backward()
+        steps.step()
+    assert 0.7 < layer.threshold[0] < 1.1
+    assert layer.threshold[1].item() == pytest.approx(-0.3)  # nor is it driven further away
 
 
 # --- the adapter ------------------------------------------------------------------------------------------------------
@@ -191,7 +207,7 @@ def test_measured_thresholds_keep_what_a_trained_network_knows_and_training_find
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((nn.Conv2d(2, 3, 3), nn.GELU()), "a network for snn.qcfs must be one with nn.ReLU modules"),
+        ((nn.Conv2d(2, 3, 3), nn.GELU()), "a network for snn.qcfs must be one with ReLUs"),
         ((nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2, dilation=2)), "max pool body.0.2 must be without dilation"),
     ],
 )
