@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from backbone.errors import must
-from snn.distributions import BINS, Histogram, RunningMaximum, RunningPercentile
+from snn.distributions import OCTAVES, Histogram, RunningMaximum, RunningPercentile, bin_shares
 
 Method = Literal["max", "percentile", "mse", "ltb"]
 Per = Literal["channel", "layer"]
 Batches = Callable[[], Iterable[Tensor]]
 
-CANDIDATES = 95
-"""Thresholds tried by ``mse``: the maximum times 1, 0.99, ..., 0.06."""
+COARSE, FINE = 0.97, 4
+"""Thresholds tried by ``mse``: the maximum times powers of `COARSE`, then `FINE` more either side of the best."""
 LTB_UPDATES = 400
 LTB_TOLERANCE = 1e-3
 """``ltb`` ends after so many batches, or when one adds less than this share to the thresholds of every layer."""
@@ -55,9 +56,9 @@ def thresholds(
 ) -> dict[str, Thresholds]:
     """Thresholds of the neurons that will replace activations, from what those put out on some images.
 
-    ``max``: the largest output. ``percentile``: the exact percentile of all outputs. ``mse``: of `CANDIDATES` fractions
-    of the maximum the one whose quantisation, clip(floor(x L / V + 1/2), 0, L) V / L with L ``levels`` (the simulation
-    steps one has in mind), is nearest to the outputs in the mean square; errors come from histograms of `BINS` bins.
+    ``max``: the largest output. ``percentile``: the exact percentile of all outputs. ``mse``: the value V
+    whose quantisation, clip(floor(x L / V + 1/2), 0, L) V / L with L ``levels`` (the simulation steps one has in mind),
+    is nearest to the outputs in the mean square (`nearest_quantised`).
     ``ltb``: see `local_balance`.
 
     A channel that never fires is silent and takes the layer's largest threshold, so that a surprise on other images is
@@ -95,15 +96,27 @@ def thresholds(
 
 
 def nearest_quantised(histogram: Histogram, levels: int) -> Tensor:
-    """[rows]: of some fractions of the largest value the one that, as a threshold, quantises with the least error."""
-    device = histogram.counts.device
-    value = (torch.arange(BINS, dtype=torch.float64, device=device) + 0.5) / BINS
-    value[0] = 0  # zeros, nearly all
-    fraction = 1 - 0.01 * torch.arange(CANDIDATES, dtype=torch.float64, device=device)
-    step = fraction[:, None] / levels
-    error = ((value / step + 0.5).floor().clamp(0, levels) * step - value).square()
-    best = fraction[histogram.mean_of(error).argmin(1)]
-    return histogram.largest * best.to(histogram.largest.dtype)
+    """[rows]: the share of the largest value that, as a threshold, quantises with the least squared error.
+
+    Candidates lie as close together beside small values as beside the largest one, so that an outlier does not make
+    the search coarse: powers of `COARSE` first, then for every row `FINE` more on either side of the best of these.
+    """
+    values = bin_shares().to(histogram.counts.device)
+
+    def errors(shares: Tensor) -> Tensor:
+        step = shares[:, None] / levels
+        return ((values / step + 0.5).floor().clamp(0, levels) * step - values).square()
+
+    count = 1 + math.floor(OCTAVES * math.log(0.5) / math.log(COARSE))
+    coarse = torch.full_like(values[:count], COARSE) ** torch.arange(count, device=values.device)
+    near = torch.full_like(values[: 2 * FINE + 1], COARSE) ** torch.linspace(-1, 1, 2 * FINE + 1, device=values.device)
+    places = histogram.mean_of(errors(coarse)).argmin(1)
+    found = coarse[places]
+    for place in places.unique():
+        rows = (places == place).nonzero().squeeze(1)
+        fine = (coarse[place] * near).clamp_max(1)
+        found[rows] = fine[histogram.mean_of(errors(fine), rows).argmin(1)]
+    return histogram.largest * found.to(histogram.largest.dtype)
 
 
 @torch.no_grad()

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BINS = 4096
-"""Bins of a histogram between zero and the largest value."""
+PER_OCTAVE, OCTAVES = 256, 16
+BINS = PER_OCTAVE * OCTAVES
+"""Bins of a histogram: so many between every value and its double, down to 2^-16 of the largest."""
+_SHIFT = 23 - (PER_OCTAVE.bit_length() - 1)  # bits of a float32's fraction that a bin leaves out
+_FIRST = (127 << 23 >> _SHIFT) - BINS  # of the bins that 1.0 is above all of
 _BLOCK = 2**21  # values looked at together: what is made of them on the way stays in memory of this order
 
 
@@ -91,13 +94,16 @@ def _above(values: Tensor, floor: Tensor) -> Tensor:
 
 
 class Histogram:
-    """How often every row of a stream takes which value: `BINS` equal bins from 0 to its largest.
+    """How often every row of a stream takes which value, in `BINS` bins whose width grows with the value.
+
+    So small values are resolved as well as large ones, however far above the others the largest is: it is the leading
+    bits of a float32, as a share of the largest value, that say which bin it is.
 
     Args:
         largest: [rows] >= 0.
 
     Attributes:
-        counts: [rows, BINS] float64, whole numbers.
+        counts: [rows, BINS] float64, whole numbers; the first bin holds zeros and what is nearly none.
     """
 
     def __init__(self, largest: Tensor) -> None:
@@ -105,17 +111,27 @@ class Histogram:
         self.counts = torch.zeros(len(largest), BINS, dtype=torch.float64, device=largest.device)
 
     def add(self, values: Tensor) -> None:
-        """values: [n, rows] >= 0, the next n of each row."""
+        """values: [n, rows] >= 0, the next n of each row; what is over the largest counts as that."""
         rows = len(self.largest)
-        scale = torch.where(self.largest > 0, BINS / self.largest, 0)
+        most = self.largest.float().clamp_min(torch.finfo(torch.float32).tiny)
         first = torch.arange(rows, device=values.device, dtype=torch.int32) * BINS
         for part in _blocks(values):
-            bins = (part * scale).to(torch.int32).clamp_(max=BINS - 1).add_(first)
+            bins = (part / most).view(torch.int32) >> _SHIFT
+            bins = bins.sub_(_FIRST).clamp_(0, BINS - 1).add_(first)
             self.counts += torch.bincount(bins.flatten(), minlength=rows * BINS).view(rows, BINS)
 
-    def mean_of(self, function: Tensor) -> Tensor:
-        """function: [k, BINS], values of k functions in every bin -> [rows, k], their means over the stream."""
-        return self.counts @ function.T / self.counts.sum(1, keepdim=True)
+    def mean_of(self, function: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """function: [k, BINS], values of k functions in every bin -> [rows, k], their means over some rows."""
+        counts = self.counts[rows]
+        return counts @ function.T / counts.sum(1, keepdim=True)
+
+
+def bin_shares() -> Tensor:
+    """[BINS] float64: the middle of every bin as a share of the largest value, 0 for the first."""
+    middle = ((torch.arange(BINS, dtype=torch.int32) + _FIRST) << _SHIFT) + (1 << (_SHIFT - 1))
+    shares = middle.view(torch.float32).double()
+    shares[0] = 0
+    return shares
 
 
 def _blocks(values: Tensor) -> Iterator[Tensor]:

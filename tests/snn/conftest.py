@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -66,6 +67,29 @@ def residual_net(exact):
 def images():
     """[6, 2, 8, 8], multiples of 1/4."""
     return torch.randint(-4, 8, (6, 2, 8, 8), generator=torch.Generator().manual_seed(1)).float() / 4
+
+
+@pytest.fixture(scope="session")
+def quantisation_error():
+    """The mean squared error of quantising values [n] to L levels below a threshold, by the formula, in float64."""
+
+    def error(values, threshold, levels):
+        step, values = threshold / levels, np.asarray(values, dtype=np.float64)
+        return float(np.square(np.clip(np.floor(values / step + 0.5), 0, levels) * step - values).mean())
+
+    return error
+
+
+@pytest.fixture(scope="session")
+def least_quantisation_error(quantisation_error):
+    """The least such error of any threshold, by trying a thousand."""
+
+    def least(values, levels):
+        return min(
+            quantisation_error(values, tried, levels) for tried in np.geomspace(values.max() / 200, values.max(), 1000)
+        )
+
+    return least
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from torch import nn
 from backbone.errors import UserError
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.folding import trace
-from snn.balancing import CANDIDATES, LTB_TOLERANCE, columns, local_balance, relu_names, thresholds
+from snn.balancing import LTB_TOLERANCE, columns, local_balance, nearest_quantised, relu_names, thresholds
+from snn.distributions import Histogram
 
 
 @pytest.fixture
@@ -96,27 +97,27 @@ def test_no_images_at_all(two_relus, method):
         thresholds(two_relus, relu_names(two_relus), lambda: iter([]), 0, method=method)
 
 
-def quantisation_errors(rows, fractions, levels):
-    """[candidates, rows]: mean squared errors over all values, in float64."""
-    tried = fractions[:, None] * rows.max(1)
-    errors = []
-    for theta in tried:
-        step = (theta / levels)[:, None]
-        errors.append((np.square(np.clip(np.floor(rows / step + 0.5), 0, levels) * step - rows)).mean(1))
-    return tried, np.stack(errors)
-
-
 @pytest.mark.parametrize("levels", [1, 4, 16, 64])
 @pytest.mark.parametrize("per", ["channel", "layer"])
 @torch.no_grad()
-def test_mse_is_the_best_of_the_candidates(two_relus, per, levels):
+def test_mse_has_the_least_error_of_any_threshold(two_relus, per, levels, quantisation_error, least_quantisation_error):
     images = pictures(200)
-    rows = rows_of(two_relus, images, per)
-    tried, errors = quantisation_errors(rows, 1 - 0.01 * np.arange(CANDIDATES), levels)
-    chosen = found(two_relus, images, "mse", per=per, levels=levels)["body.0.1"].threshold.double().numpy()
-    place = np.abs(tried - chosen).argmin(0)
-    np.testing.assert_allclose(np.take_along_axis(tried, place[None], 0)[0], chosen, rtol=1e-6)
-    np.testing.assert_array_less(np.take_along_axis(errors, place[None], 0)[0], 1.001 * errors.min(0) + 1e-12)
+    chosen = found(two_relus, images, "mse", per=per, levels=levels)["body.0.1"].threshold.tolist()
+    for row, threshold in zip(rows_of(two_relus, images, per), chosen, strict=True):
+        assert quantisation_error(row, threshold, levels) < 1.01 * least_quantisation_error(row, levels) + 1e-12
+
+
+@pytest.mark.parametrize("levels", [1, 4, 8, 64])
+@pytest.mark.parametrize("outlier", [3.0, 30.0, 100.0])
+def test_an_outlier_costs_no_precision(levels, outlier, quantisation_error, least_quantisation_error):
+    """At any threshold the one value adds to the error; the search must find the best of them all the same."""
+    values = 0.2 * torch.randn(50_000, generator=torch.Generator().manual_seed(0)).relu()
+    values[123] = outlier
+    histogram = Histogram(values.max()[None])
+    histogram.add(values[:, None])
+    threshold = float(nearest_quantised(histogram, levels))
+    values = values.numpy()
+    assert quantisation_error(values, threshold, levels) < 1.01 * least_quantisation_error(values, levels)
 
 
 @torch.no_grad()

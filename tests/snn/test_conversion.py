@@ -253,6 +253,7 @@ def test_no_calibration_images_are_refused(trained):
 def test_the_defaults_are_better_at_few_steps_than_percentiles_alone(trained, digits, batches):
     plain = accuracy_vs_steps(into_spikes(trained, batches, 8), digits.test, [2, 4, 8], "cpu", 128)
     better = accuracy_vs_steps(convert(trained, batches, 500, steps=8), digits.test, [2, 4, 8], "cpu", 128)
-    gains = [b["accuracy"] - a["accuracy"] for a, b in zip(plain, better, strict=True)]
-    assert gains[0] > 0.05
-    assert min(gains) > -0.005
+    shares = [b["loss"] / a["loss"] for a, b in zip(plain, better, strict=True)]  # accuracy is too coarse on 359 images
+    assert shares[0] < 0.5
+    assert shares[1] < 0.8
+    assert shares[2] < 1.02

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snn import distributions
-from snn.distributions import BINS, Histogram, RunningPercentile
+from snn.distributions import BINS, Histogram, RunningPercentile, bin_shares
 
 
 def check(running, parts, percentile):
@@ -63,15 +63,22 @@ def test_a_percentile_before_all_values_were_seen_is_refused():
 
 
 @pytest.mark.parametrize("block", [64, 2**21])
-def test_a_histogram_is_numpys(block, monkeypatch):
+def test_a_histogram_counts_every_value_where_it_is(block, monkeypatch):
+    """Against numpy, with the edges of bins by the formula: 256 equal ones between a value and its double."""
     monkeypatch.setattr(distributions, "_BLOCK", block)
     values = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)).relu()
+    values[0, 0] = 1000.0
     values[:, 2] = 0
     histogram = Histogram(values.amax(0))
     for part in values.split(300):
         histogram.add(part)
+    edges = 2.0 ** np.arange(-16, 1)[:, None] * (1 + np.arange(256) / 256)
+    edges = edges.flatten()[: BINS + 1]
+    np.testing.assert_allclose(bin_shares()[1:], ((edges[1:] + edges[:-1]) / 2)[1:], rtol=1e-12)
+    edges[0] = 0
     for row, largest in enumerate(values.amax(0)[:2]):
-        expected, _ = np.histogram(values[:, row].double(), bins=BINS, range=(0, float(largest)))
-        assert np.abs(histogram.counts[row].numpy() - expected).sum() <= 2  # a value on an edge may fall either way
+        expected, _ = np.histogram(values[:, row].double() / float(largest), bins=edges)
+        off = np.cumsum(histogram.counts[row].numpy() - expected)
+        assert np.abs(off).max() <= 2  # a value on an edge may fall either way
     assert histogram.counts.sum(1).tolist() == [1000, 1000, 1000]
     assert histogram.counts[2, 0] == 1000

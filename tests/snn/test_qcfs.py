@@ -12,7 +12,6 @@ from backbone.nets.blocks import StaticBackbone
 from backbone.nets.classifier import build
 from backbone.nets.folding import stage_names, trace
 from snn.adapter_options import QCFSOptions
-from snn.levels import CANDIDATES
 from snn.qcfs import QCFS
 from snn.quantised import qcfs
 
@@ -145,7 +144,7 @@ def test_thresholds_given_are_not_measured():
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_measured_thresholds_quantise_with_the_least_error(trained):
+def test_measured_thresholds_quantise_with_the_least_error(trained, quantisation_error, least_quantisation_error):
     torch.manual_seed(0)
     net = small(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
     net.body[0][1].running_var.fill_(4.0)
@@ -155,15 +154,8 @@ def test_measured_thresholds_quantise_with_the_least_error(trained):
     (layer,) = (module for module in adapted.modules() if isinstance(module, QCFS))
     analog = copy.deepcopy(net).train(not trained)
     y = analog.stages(images)[0].detach().transpose(0, 1).flatten(1)
-
-    def error(theta, values):
-        level = (values * 4 / theta + 0.5).floor().clamp(0, 4)
-        return (level * theta / 4 - values).square().sum().item()
-
-    for channel in range(3):
-        top = y[channel].max().item()
-        best = min(range(1, CANDIDATES + 1), key=lambda k: error(top * k / CANDIDATES, y[channel]))
-        assert layer.threshold[channel].item() == pytest.approx(top * best / CANDIDATES, rel=1e-5)
+    for values, threshold in zip(y, layer.threshold.tolist(), strict=True):
+        assert quantisation_error(values, threshold, 4) < 1.01 * least_quantisation_error(values.numpy(), 4)
     assert (net.body[0][1].running_var == 4).all()
 
 
