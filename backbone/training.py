@@ -86,7 +86,7 @@ class Batch:
 
 @dataclass
 class Progress:
-    """What changes while training. ``loss_sum`` runs over the current epoch; ``seconds`` over the whole training."""
+    """What changes while training: ``loss_sum`` over the images of the epoch at hand, ``seconds`` over all of it."""
 
     model: Classifier
     optimizers: Optimizers
@@ -98,6 +98,9 @@ class Progress:
 
 class Trainer:
     """Trains one classifier on one set of images or recordings.
+
+    An epoch shows all of them; its last batch is as long as what is left. A single image left over is shown to networks
+    without batch normalisation only, which has nothing to normalise it by; the next epoch leaves out another one.
 
     Args:
         model: on the CPU.
@@ -136,10 +139,13 @@ class Trainer:
         self.strategies = strategies
         self.distillation = None if distillation is None else distillation.to(device)
         self.batch_size = min(recipe.batch_size, len(train))
-        if self.batch_size == 1 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+        if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
-        self.steps_per_epoch = len(train) // self.batch_size
+        self.steps_per_epoch = -(-len(train) // self.batch_size)
+        if normalised and len(train) % self.batch_size == 1:
+            self.steps_per_epoch -= 1
         self.total_steps = self.steps_per_epoch * recipe.epochs if steps is None else steps
         if prepare is not None:
             self._prepare(getattr(model.backbone, prepare, None), model)
@@ -187,11 +193,17 @@ class Trainer:
     def done(self) -> bool:
         return self.progress.step >= self.total_steps
 
+    def shown(self, steps: int) -> int:
+        """How many images the first ``steps`` steps train on, each as often as it comes."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        whole = min(self.steps_per_epoch * self.batch_size, len(self.train))
+        return epochs * whole + rest * self.batch_size
+
     def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
         """Train for about ``seconds``, at most to the end of the epoch; after the last step, not at all.
 
         Returns:
-            The epoch's mean training loss and last learning rate when an epoch ended, else None.
+            The mean training loss of the epoch's images and the last learning rate when an epoch ended, else None.
 
         Raises:
             TrialError: the loss is not finite.
@@ -207,12 +219,12 @@ class Trainer:
             p.loss_sum.zero_()
         for position, (images, labels) in enumerate(self.train.batches(indices, self.batch_size, self.device)):
             chosen = indices[position * self.batch_size : (position + 1) * self.batch_size]
-            p.loss_sum += self._step(model, images, labels, chosen, epoch)
+            p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
             p.step += 1
             if time.perf_counter() - began > seconds:
                 break
         ended = p.step % self.steps_per_epoch == 0 or self.done
-        mean_loss = p.loss_sum.item() / (p.step - epoch * self.steps_per_epoch)  # waits for the device
+        mean_loss = p.loss_sum.item() / (self.shown(p.step) - self.shown(epoch * self.steps_per_epoch))  # waits
         p.seconds += time.perf_counter() - began
         if not mean_loss < float("inf"):
             raise self._diverged()

@@ -92,7 +92,7 @@ class StreamConfig(ExperimentConfig):
     epochs: Annotated[int, Ge(1)] | None = None
     """Passes over a task's images, where --iterations is not given. None: 10, and 1 for online and task-free."""
     batch_size: Annotated[int, Ge(1)] = 128
-    """Images of the task per step."""
+    """Images of the task per step; the last step of a pass takes what is left."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """adamw without decay is Adam; sgd has Nesterov momentum where it has any."""
     lr: Annotated[float, Gt(0)] = 1e-3

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.data.sets import Split
 from backbone.hardware import Precision
@@ -34,8 +33,6 @@ class Learner(Trainer):
         task: the number of the task.
         head: which outputs count for which task.
         tasks: [N] int64, of which task every image of ``train`` is; None: all of them of this one.
-        all_rows: an epoch ends with a shorter batch instead of leaving its images out; one row alone is left out by
-            networks with BatchNorm, which cannot normalise it.
         shuffle: False keeps the order of ``train``, for streams whose order matters.
     """
 
@@ -54,7 +51,6 @@ class Learner(Trainer):
         head: Head,
         tasks: Tensor | None = None,
         shuffle: bool = True,
-        all_rows: bool = False,
         **more: Any,
     ) -> None:
         seeded = replace(recipe, seed=derive(recipe.seed, "task", task))
@@ -62,10 +58,6 @@ class Learner(Trainer):
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
         self.by_rows = any(strategy.by_rows for strategy in strategies)
-        left = len(self.train) % self.batch_size
-        if all_rows and left > (1 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 0):
-            self.steps_per_epoch += 1
-            self.total_steps = self.steps_per_epoch * recipe.epochs
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch) if self.shuffle else torch.arange(len(self.train))

@@ -173,7 +173,6 @@ class Learning:
             head=stream.head,
             tasks=tasks,
             shuffle=stream.shuffle,
-            all_rows=c.scenario in ("online", "task-free"),
             prepare=None,
             optimizers=state.optimizers,
             steps=c.iterations,

@@ -77,13 +77,13 @@ def fit_weights(
 def _descend(groups: list[dict[str, Any]], targets: Tensor, rate: Callable[[Tensor], Tensor]) -> None:
     count = len(targets)
     batch = min(BATCH, count)
-    total = EPOCHS * (count // batch)
+    total = EPOCHS * -(-count // batch)
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
     order = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         for _ in range(EPOCHS):
-            for places in torch.randperm(count, generator=order)[: count // batch * batch].split(batch):
+            for places in torch.randperm(count, generator=order).split(batch):
                 chosen = places.to(targets.device)
                 loss = (rate(chosen) - targets[chosen]).square().mean()
                 optimizer.zero_grad()

@@ -62,7 +62,7 @@ class TrainConfig(ExperimentConfig):
     epochs: Annotated[int, Ge(1)] | None = None
     """Passes over the training images."""
     batch_size: Annotated[int, Ge(1)] | None = None
-    """Images per step."""
+    """Images per step; the last step of a pass takes what is left, or leaves out a single image under BatchNorm."""
     optimizer: Literal["sgd", "adamw", "muon"] | None = None
     """sgd has Nesterov momentum; muon orthogonalises the updates of matrices and kernels, adamw takes the rest."""
     lr: Annotated[float, Gt(0)] | None = None

@@ -110,7 +110,7 @@ class Train:
             "train/loss": last["train/loss"],
             "parameters": float(sum(p.numel() for p in model.parameters())),
             "train_seconds": trainer.progress.seconds,
-            "images_per_second": trainer.total_steps * trainer.batch_size / trainer.progress.seconds,
+            "images_per_second": trainer.shown(trainer.total_steps) / trainer.progress.seconds,
         }
         metrics |= {name: last[name] for name in ("validation/accuracy", "validation/loss") if name in last}
         save_model(self.services.trial_dir / "model", model, self._about(state, metrics["test/accuracy"]))

@@ -142,17 +142,15 @@ def _bare(data: Data) -> Timed:
     net.append(nn.Linear(UNITS, 10))
     optimizer = torch.optim.Adam(net.parameters(), LR, fused=True)
     scale, shift = 1 / (255 * data.std[0].item()), data.mean[0].item() / data.std[0].item()
-    steps = len(labels) // BATCH
 
     def epoch() -> None:
-        order = torch.randperm(len(labels))[: steps * BATCH]
-        for chosen in order.split(BATCH):
+        for chosen in torch.randperm(len(labels)).split(BATCH):
             x = images.index_select(0, chosen).float() * scale - shift
             F.cross_entropy(net(x), labels.index_select(0, chosen)).backward()
             optimizer.step()
             optimizer.zero_grad()
 
-    return epoch, steps
+    return epoch, -(-len(labels) // BATCH)
 
 
 def _avalanche(name: str, arguments: dict[str, Any], data: Data) -> Timed:
@@ -172,10 +170,10 @@ def _avalanche(name: str, arguments: dict[str, Any], data: Data) -> Timed:
             evaluator=guard.module("avalanche.training.plugins").EvaluationPlugin(),
             **arguments,
         )
-        strategy.train(benchmark.train_stream[0], eval_streams=[], drop_last=True)
+        strategy.train(benchmark.train_stream[0], eval_streams=[])
         strategy.is_training, strategy.experience = True, benchmark.train_stream[1]
         strategy.model.train()
-        strategy._before_training_exp(drop_last=True)
+        strategy._before_training_exp()
     return strategy.training_epoch, len(strategy.dataloader)
 
 

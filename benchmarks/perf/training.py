@@ -96,7 +96,7 @@ class _Peer:
 
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
         dataset = _Images(images, labels, data.mean, data.std)
-        self.loader = DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+        self.loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
         self.batches = self._forever()
 
     def _forever(self) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -150,9 +150,10 @@ def measure() -> list[Row]:
 
 
 def _speed(net: str, data: Data, steps: int) -> Row:
-    steps = min(steps, len(data.train) // BATCH)
-    few = replace(data, train=data.train.select(torch.arange(steps * BATCH)))  # its epoch has just these steps
-    trainer, peer = _ours(net, few, epochs=10_000), _Peer(net, data)
+    whole = len(data.train) // BATCH  # batches of one size, so that a step is a step
+    steps = min(steps, whole)
+    few, all_whole = (replace(data, train=data.train.select(torch.arange(n * BATCH))) for n in (steps, whole))
+    trainer, peer = _ours(net, few, epochs=10_000), _Peer(net, all_whole)
     ours, theirs = interleaved(lambda: _epoch(trainer), lambda: peer.run(steps), ROUNDS)
     peer.close()
     return Row(

@@ -58,21 +58,21 @@ class Course(Learner):
         seen = self.reference.learn(self)
         self.progress.step = self.total_steps = seen.steps
         self.progress.seconds += time.perf_counter() - began
-        loss = float(seen.loss_sum) / seen.steps
+        loss = float(seen.loss_sum) / seen.rows
         if not math.isfinite(loss):
             raise self._diverged()
         return {"train/loss": loss, "lr": self.recipe.lr}
 
 
 class _Watch:
-    """A plugin that counts steps and stops after a given number of them."""
+    """A plugin that counts steps and rows, and stops after a given number of steps."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit, self.steps, self.loss_sum = limit, 0, torch.zeros(())
+        self.limit, self.steps, self.rows, self.loss_sum = limit, 0, 0, torch.zeros(())
 
     def after_training_iteration(self, strategy: Any, **more: Any) -> None:
-        self.steps += 1
-        self.loss_sum = self.loss_sum + strategy.loss.detach().sum().cpu()
+        self.steps, self.rows = self.steps + 1, self.rows + len(strategy.mb_y)
+        self.loss_sum = self.loss_sum + strategy.loss.detach().sum().cpu() * len(strategy.mb_y)
         if self.steps == self.limit:
             strategy.stop_training()
 

@@ -35,20 +35,20 @@ def test_a_run_by_hand(trainer, train):
     rows, step = [], 0
     for epoch in range(2):
         order, losses = torch.randperm(50, generator=generator(5, "order", epoch)), []
-        for start in (0, 16, 32):  # 50 images are three batches; the last two images wait for another epoch
+        for start in (0, 16, 32, 48):  # 50 images are four batches; the last one holds two
             chosen = order[start : start + 16]
             logits = model(split.images[chosen].contiguous(memory_format=torch.channels_last))
             target = F.one_hot(split.labels[chosen], 3) * 0.8 + 0.2 / 3
             loss = -(target * logits.log_softmax(1)).sum(1).mean()
-            done = (step + 1) / 7
+            done = (step + 1) / 9
             rate = 0.05 * (done / 0.5 if done < 0.5 else (1 - done) / 0.5)
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             with torch.no_grad():
                 for p, g in zip(model.parameters(), gradients, strict=True):
                     p -= rate * g
             step += 1
-            losses.append(loss.item())
-        rows.append((sum(losses) / 3, rate))
+            losses.append(loss.item() * len(chosen))
+        rows.append((sum(losses) / 50, rate))
     for got, (loss, rate) in zip(train(ours), rows, strict=True):
         assert got["train/loss"] == pytest.approx(loss, rel=1e-4)
         assert got["lr"] == pytest.approx(rate)
@@ -132,6 +132,31 @@ def test_clipping_bounds_the_step(trainer):
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_an_epoch_shows_every_image_once(trainer, monkeypatch):
+    seen = []
+    step = Trainer._step
+
+    def watched(self, model, raw, labels, indices, epoch):
+        seen.append(indices)
+        return step(self, model, raw, labels, indices, epoch)
+
+    monkeypatch.setattr(Trainer, "_step", watched)
+    ours = trainer(batch_size=16)
+    while not ours.done:
+        ours.advance(0)
+    for epoch in (seen[:4], seen[4:]):
+        assert [len(each) for each in epoch] == [16, 16, 16, 2]
+        assert sorted(torch.cat(epoch).tolist()) == list(range(50))
+    assert [ours.shown(steps) for steps in (0, 1, 3, 4, 5, 8)] == [0, 16, 48, 50, 66, 100]
+
+
+@pytest.mark.parametrize(("normalisation", "steps", "images"), [("none", 5, 49), ("batch", 4, 48)])
+def test_one_image_left_over_is_left_out_where_it_cannot_be_normalised(trainer, train, normalisation, steps, images):
+    ours = trainer("mlp", {"width": 0.1, "normalisation": normalisation}, count=49, batch_size=12, epochs=2)
+    assert (ours.steps_per_epoch, ours.shown(ours.total_steps)) == (steps, 2 * images)
+    assert len(train(ours)) == 2
+
+
 def test_fewer_images_than_a_batch(trainer, train):
     ours = trainer(count=10, batch_size=64)
     assert (ours.batch_size, ours.steps_per_epoch, ours.total_steps) == (10, 1, 2)
@@ -159,7 +184,7 @@ def test_bf16_trains_nearly_as_fp32(trainer, train):
 )
 def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(trainer, tmp_path, stop, net, options, recipe, train):
     whole = trainer(net, options, **recipe)
-    wanted = train(whole)  # three steps an epoch: stops are in the first epoch, between the two, and in the second
+    wanted = train(whole)  # four steps an epoch: stops are in the first epoch, between the two, and in the second
     first, rows = trainer(net, options, **recipe), []
     while first.progress.step < stop:
         rows.append(first.advance(0))
@@ -202,8 +227,8 @@ def test_nothing_happens_after_the_end(trainer, train):
 
 def test_units_of_work_end_with_the_epoch(trainer):
     ours = trainer()
-    assert ours.advance(1e9) is not None and ours.progress.step == 3
-    assert ours.advance(0) is None and ours.progress.step == 4
+    assert ours.advance(1e9) is not None and ours.progress.step == 4
+    assert ours.advance(0) is None and ours.progress.step == 5
 
 
 # --- gradient checkpointing -------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(trainer, bad,
     with pytest.raises(TrialError) as error:
         train(ours, seconds=0)
     assert str(error.value) == (
-        "the training loss must be finite; got nan or inf by step 2 of 6, at learning rate 0.3. "
+        "the training loss must be finite; got nan or inf by step 2 of 8, at learning rate 0.3. "
         "Try --lr 0.1, --clip 1 or --precision fp32."
     )
 
@@ -78,11 +78,11 @@ def test_strategies_are_called_in_order_and_change_the_result(trainer, train):
     norms = {}
     for strength in (0.0, 0.1):
         strategy = Pull(strength)
-        ours = trainer(strategies=[strategy])
+        ours = trainer(strategies=[strategy], count=48)
         train(ours)
         assert strategy.calls == ["before_forward", "loss", "after_backward", "after_step"] * 6
         norms[strength] = sum(p.square().sum().item() for p in ours.progress.model.parameters())
-    plain = trainer()
+    plain = trainer(count=48)
     train(plain)
     assert norms[0.0] == sum(p.square().sum().item() for p in plain.progress.model.parameters())
     assert norms[0.1] < 0.9 * norms[0.0]
@@ -117,7 +117,7 @@ def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer, tra
             assert batch.logits.shape == (20, 3) and batch.own == 16
             return loss
 
-    ours = trainer(strategies=[Replay(0.0)], translate=2, flip="alternate")
+    ours = trainer(strategies=[Replay(0.0)], count=48, translate=2, flip="alternate")
     train(ours)
     assert ours.done
 

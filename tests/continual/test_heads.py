@@ -124,9 +124,3 @@ def test_old_rows_are_compared_with_new_classes_as_the_head_grows(experiment, st
     learner.losses(logits, torch.tensor([old]), torch.tensor([0])).sum().backward()
     assert (logits.grad[0, list(state.stream.outputs[1])] > 0).all()
     assert (logits.grad[0, list(state.stream.outputs[2])] == 0).all()
-
-
-def test_a_single_pass_leaves_no_image_out(experiment):
-    ours = experiment("finetune", scenario="online", epochs=None, batch_size=100)
-    learner = ours.start().learner
-    assert learner.total_steps == -(-len(learner.train) // 100)

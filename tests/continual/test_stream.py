@@ -5,6 +5,7 @@ import torch
 
 from backbone.checkpoint import load_model
 from backbone.errors import UserError
+from continual.learner import Learner
 
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])
@@ -25,6 +26,31 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, sce
     assert str(whole.tables) == str(broken.tables)
     timed = ("seconds_per_iteration", "train_seconds")
     assert all(value == broken.metrics[name] for name, value in whole.metrics.items() if name not in timed)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "pass_"), [("class", {"epochs": 1}), ("domain", {"iterations": 7}), ("online", {}), ("task-free", {})]
+)
+def test_a_pass_leaves_no_image_out(experiment, monkeypatch, scenario, pass_):
+    """Without their last batches it would be 730 of the 1,438 digits."""
+    seen = []
+    step = Learner._step
+
+    def watched(self, model, raw, labels, indices, epoch):
+        seen.append((self.task, epoch, indices))
+        return step(self, model, raw, labels, indices, epoch)
+
+    monkeypatch.setattr(Learner, "_step", watched)
+    options = {"tasks": 5, "class_order": "sorted", "batch_size": 146, "epochs": None, **pass_}
+    ours = experiment("finetune", scenario=scenario, **options)
+    state = ours.start()
+    while ours.step(state):
+        pass
+    first = [(task, indices) for task, epoch, indices in seen if epoch == 0]
+    assert sum(len(indices) for _, indices in first) == 1438
+    for task in range(5):
+        shown = torch.cat([indices for of, indices in first if of == task])
+        assert torch.equal(shown.sort().values, torch.arange(len(state.stream.task(task).train)))
 
 
 def test_having_everything_is_counted(learn, resume):
