@@ -128,15 +128,21 @@ def spiking_memory(
     return Memory(parameters=parameters, buffers=buffers, state=state)
 
 
+def spikes_sent(structure: Synapses, tally: Tally, images: int) -> list[float]:
+    """Spikes of all neurons for one image up to each checkpoint of a tally; what relays pass on is no spike more."""
+    neurons = [place for place, name in enumerate(tally.fan_out) if name not in structure.relays]
+    return (tally.spikes[neurons].sum(0) / images).tolist()
+
+
 def operations(structure: Synapses, tally: Tally, images: int) -> list[float]:
-    """Synaptic operations of one image up to each checkpoint of a tally, those of max pools and input spikes included.
+    """Synaptic operations of one image up to each checkpoint of a tally, those of relays and input spikes included.
 
     Raises:
-        UserError: the spikes that leave a max pool were not tallied, so that what they cause would be missing.
+        UserError: the values of a relay were not tallied, so that what they cause would be missing.
     """
     missing = sorted(structure.relays - tally.seen)
     if missing:
-        raise must("spikes of max pools", "tallied", f"none of {', '.join(missing)}", "Call `Tally.add` with them.")
+        raise must("values of relays", "tallied", f"none of {', '.join(missing)}", "Call `Tally.add` with them.")
     return (tally.operations.sum(0) / images).tolist()
 
 

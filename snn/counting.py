@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from backbone.errors import must
-from snn.timed import AlongTime, TimedNeurons
-
-_BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+from snn.paths import Kind, Paths
 
 
 @dataclass(frozen=True)
@@ -23,14 +19,18 @@ class Synapses:
     """The structure of a spiking network, whatever its activity.
 
     Attributes:
-        fan_out: neuron layer -> [C, H, W] (or [C]) float64, synapses that one spike of each neuron reaches. Max pools
-            along time come after the neurons: what a spike causes depends on whether the pool lets it pass, so that
-            what leaves the pool is counted, and a neuron that drives nothing else reaches no synapse by itself.
-        relays: the names of those pools. A pool of drives, in front of neurons, is none: spikes reach its running sums.
-        input_fan_out: [C, H, W] float64, synapses that one input value reaches, for inputs that are spikes.
+        fan_out: neuron layer -> [C, H, W] (or [C]) float64, synapses that one spike of each neuron reaches. The same
+            for relays, and each of their values that is not zero. A neuron that drives relays alone reaches no synapse
+            by itself.
+        relays: those names in ``fan_out`` that are no neuron layers. They stand for values that are made anew from what
+            spikes reach and enter another layer: spikes that leave a max pool, results of an analog activation, of a
+            product of values, or of a layer that no neurons follow, and constants that enter a layer beside spikes.
+            Whether they are zero only a run can say.
+        input_fan_out: [C, H, W] float64, synapses that one input value reaches, for inputs that are spikes: those of
+            the layers (or neurons) that take the input itself.
         macs: multiplications of one analog forward pass on one image.
-        analog_macs: those of them before the first neurons, paid once for a constant input.
-        neurons: how many there are, the pools' outputs left out.
+        analog_macs: those of them before the first neurons: done once where the input is constant, else at every step.
+        neurons: how many there are, relays left out.
         analog_driven: those of them whose drive does not change over time when the input does not.
     """
 
@@ -43,147 +43,73 @@ class Synapses:
     analog_driven: int
 
 
-class _Paths(fx.Interpreter):
-    """Runs a network of ones: every weight that is not zero becomes 1, every sum counts the synapses it adds up.
-
-    Neuron outputs become leaves, so that the gradient of all inputs of all neurons is the number of synapses of each
-    leaf: the transposed convolution of ones, for any graph. float64 holds these integers exactly.
-    """
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.leaves: dict[str, Tensor] = {}
-        self.relays: dict[str, Tensor] = {}
-        self.inputs = torch.zeros((), dtype=torch.float64)
-        self.macs = self.analog_macs = self.analog_driven = 0
-        self.of_spikes = False
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.of_spikes = any(str(source.target) in {**self.leaves, **self.relays} for source in n.all_input_nodes)
-        return super().run_node(n)
-
-    def call_module(self, target: Any, args: tuple, kwargs: dict) -> Any:
-        module, x = self.submodules[str(target)], args[0]
-        if isinstance(module, TimedNeurons):
-            self.inputs = self.inputs + x.sum()
-            self.analog_driven += 0 if x.requires_grad else x.numel()
-            self.leaves[str(target)] = torch.ones_like(x).requires_grad_()
-            return self.leaves[str(target)]
-        if isinstance(module, AlongTime) and x.requires_grad:
-            out = torch.ones_like(super().call_module(target, (x.detach(),), kwargs))
-            if self.of_spikes:
-                self.relays[str(target)] = out.requires_grad_()
-                return out
-            self.inputs = self.inputs + x.sum()  # its running sums are what the synapses reach
-            return out + 0.0 * x.sum()  # driven by spikes, but by no synapse more
-        if isinstance(module, _BATCHNORMS):
-            return x  # a scaled synapse is one synapse
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            return self.layer(module, x)
-        if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-            return _summed(module, args, kwargs)
-        return module(*args, **kwargs)
-
-    def layer(self, module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
-        macs = round(float(_ones(module, torch.ones_like(x)).sum()))
-        self.macs += macs
-        self.analog_macs += 0 if x.requires_grad else macs
-        return _ones(module, x)
-
-    def call_function(self, target: Any, args: tuple, kwargs: dict) -> Any:
-        if target in (operator.mul, operator.truediv):
-            return args[0]  # a scaled synapse is one synapse
-        if target in (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean):
-            return _summed(target, args, kwargs)
-        return super().call_function(target, args, kwargs)
-
-    def call_method(self, target: Any, args: tuple, kwargs: dict) -> Any:
-        if target in ("mul", "div"):
-            return args[0]
-        return _summed(target, args, kwargs) if target == "mean" else super().call_method(target, args, kwargs)
+def relay(node: fx.Node) -> str:
+    """The name in `Synapses.fan_out` of the value a node gives; no module has such a name."""
+    return f"%{node.name}"
 
 
 def synapses(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> Synapses:
-    """Count the synapses of a spiking network, padding left out: a border pixel reaches fewer neurons.
+    """Count the synapses of a spiking network, exactly at the borders of a picture, in every padding mode.
 
-    A synapse is a weight that is not zero, between a neuron and one it drives (through a pooling layer, if any); a
-    residual addition is one more per neuron, scaled or not. Biases and additions inside pooling are not counted.
+    A synapse is a weight that is not zero, at one place of a convolution. What a layer does in a run are the values it
+    receives that are not zero, times the weights they reach. Spikes keep their identity through whatever is linear
+    without weights of its own (averages, sums, factors, normalisation, which count as folded into the layer behind):
+    each of four spikes under an average pool reaches the pool's synapses. Any other operation makes values anew, which
+    count by themselves (`Synapses.relays`). A residual addition is one more synapse per neuron, scaled or not. Biases
+    and additions inside pooling are not counted.
 
     Args:
-        graph: a network whose activations are `TimedNeurons`.
+        graph: a network whose activations are `TimedNeurons`; normalisation need not be folded.
         head: its read-out, counted as synapses of the last neurons.
         in_shape: (C, H, W) of one image.
     """
     with torch.enable_grad(), torch.inference_mode(False):
-        image = torch.ones(1, *in_shape, dtype=torch.float64, device=head.weight.device)
-        paths = _Paths(graph)
-        reached = _reached(paths, head, image)
-        sources = {**paths.leaves, **paths.relays}
-        fan_out = _gradients(reached, sources)
-        analog = _Paths(graph)  # again, with the image as one more source: what it reaches, nothing else changes
-        (input_fan_out,) = _gradients(_reached(analog, head, image.requires_grad_()), {"": image}).values()
+        paths, image = _counted(graph, head, in_shape)
+        leaves = {relay(node): (leaf, paths.kinds[node]) for node, leaf in paths.leaves.items()}
+        reached = _gradients(paths.weights, {name: leaf for name, (leaf, _) in leaves.items()} | paths.neurons)
+        direct = {name: leaf for name, (leaf, kind) in leaves.items() if kind is Kind.SPIKES} | paths.neurons
+        for name, more in _gradients(paths.sums, direct).items():
+            reached[name] = reached[name] + more
+        (input_fan_out,) = _gradients(paths.input_weights, {"": image}).values()
+    relays = {name for name in leaves if bool(reached[name].any())}
     return Synapses(
-        fan_out=fan_out,
-        relays=frozenset(paths.relays),
+        fan_out={name: fan_out for name, fan_out in reached.items() if name in paths.neurons or name in relays},
+        relays=frozenset(relays),
         input_fan_out=input_fan_out,
         macs=paths.macs,
         analog_macs=paths.analog_macs,
-        neurons=sum(leaf.numel() for leaf in paths.leaves.values()),
+        neurons=sum(leaf.numel() for leaf in paths.neurons.values()),
         analog_driven=paths.analog_driven,
     )
 
 
 def macs(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> int:
-    """Multiplications by weights that are not zero of one forward pass on one image, padding left out.
+    """Multiplications by weights that are not zero of one forward pass on one image, padding with zeros left out.
 
     Args:
         graph: a traced network of any activations; normalisation counts as folded.
         head: its read-out.
         in_shape: (C, H, W) of one image.
     """
-    paths = _Paths(graph)
-    with torch.no_grad():
-        _reached(paths, head, torch.ones(1, *in_shape, dtype=torch.float64, device=head.weight.device))
-    return paths.macs
+    with torch.inference_mode(False):
+        return _counted(graph, head, in_shape)[0].macs
 
 
-def _reached(paths: _Paths, head: nn.Linear, image: Tensor) -> Tensor:
-    """How many synapses are reached in all, as a function of the sources."""
-    features = paths.run(image)
-    return paths.inputs.to(image.device) + paths.layer(head, features).sum()
+def _counted(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> tuple[Paths, Tensor]:
+    """A run on counts, and the image it began with."""
+    image = torch.ones(1, *in_shape, dtype=torch.float64, device=head.weight.device, requires_grad=True)
+    paths = Paths(graph, in_shape)
+    paths.read_out(head, paths.run(image))
+    return paths, image
 
 
-def _gradients(reached: Tensor, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    grads = torch.autograd.grad(reached, list(sources.values()), allow_unused=True) if sources else ()
-    found = zip(sources.items(), grads, strict=True)
+def _gradients(total: Tensor | float, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What every leaf adds to a total, [C, ...] each; 0 where nothing leads from one to the other."""
+    grads: Sequence[Tensor | None] = [None] * len(leaves)
+    if leaves and isinstance(total, Tensor) and total.requires_grad:
+        grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, retain_graph=True)
+    found = zip(leaves.items(), grads, strict=True)
     return {name: torch.zeros_like(x[0]) if grad is None else grad[0].detach() for (name, x), grad in found}
-
-
-def _ones(module: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
-    weight = (module.weight.detach() != 0).to(x.dtype)
-    if isinstance(module, nn.Linear):
-        return F.linear(x, weight)
-    return F.conv2d(x, weight, None, module.stride, module.padding, module.dilation, module.groups)
-
-
-def _summed(target: Any, args: tuple, kwargs: Mapping[str, Any]) -> Tensor:
-    """A pooling operation with its averages turned into sums, so that each of its inputs counts as one path."""
-    x = args[0]
-    if isinstance(target, nn.AvgPool2d):
-        return F.avg_pool2d(x, target.kernel_size, target.stride, target.padding, target.ceil_mode, divisor_override=1)
-    if target is F.avg_pool2d:
-        return F.avg_pool2d(*args, **{**kwargs, "divisor_override": 1})
-    out: Any = target(*args, **kwargs) if callable(target) else x.mean(*args[1:], **kwargs)
-    if isinstance(target, nn.AdaptiveAvgPool2d) or target is F.adaptive_avg_pool2d:
-        rows, columns = (_bins(x.shape[d], out.shape[d], x) for d in (-2, -1))
-        return out * rows[:, None] * columns
-    return out * (x.numel() // out.numel())
-
-
-def _bins(size: int, out: int, like: Tensor) -> Tensor:
-    """[out]: how many of ``size`` inputs adaptive pooling averages for each output (they overlap when uneven)."""
-    lengths = [-(-(i + 1) * size // out) - i * size // out for i in range(out)]
-    return torch.tensor(lengths, dtype=like.dtype, device=like.device)
 
 
 class Tally:
@@ -208,7 +134,7 @@ class Tally:
         self.seen: set[str] = set()
 
     def add(self, layer: str, spikes: Tensor) -> None:
-        """spikes: [T, B, C, ...] in {0, 1} of one layer.
+        """spikes: [T, B, C, ...] in {0, 1} of one layer, or bool: which values of a relay are not zero.
 
         Raises:
             UserError: T is not the last checkpoint.
@@ -216,14 +142,26 @@ class Tally:
         if len(spikes) != self.checkpoints[-1]:
             raise must("the simulation", f"{self.checkpoints[-1]} steps long", len(spikes), "Move the checkpoints.")
         self.seen.add(layer)
-        batch, fan_out = spikes.shape[1], self.fan_out[layer].movedim(0, -1).flatten()
-        rows = spikes.movedim(2, -1).reshape(-1, len(fan_out))  # no copy when channels are last in memory
+        batch, fan_out = spikes.shape[1], self.fan_out[layer]
+        if fan_out.ndim > 1:  # no copy when channels are last in memory
+            fan_out, spikes = fan_out.movedim(0, -1), spikes.movedim(2, -1)
+        fan_out, rows = fan_out.flatten(), spikes.reshape(-1, fan_out.numel())
         count = torch.zeros_like(fan_out)
         for place, (a, b) in enumerate(pairwise([0, *self.checkpoints])):
             part = rows[a * batch : b * batch]
             count += _fired(part)
             self.spikes[self._place[layer], place] += count.sum()
             self.operations[self._place[layer], place] += (count * fan_out).sum()
+
+    def of(self, layer: str) -> tuple[float, float]:
+        """Spikes and operations of one layer in all steps."""
+        return tuple(float(sums[self._place[layer], -1]) for sums in (self.spikes, self.operations))  # type: ignore[return-value]
+
+    def merge(self, other: Tally) -> None:
+        """Add what another simulation of these images did before the first step of this one."""
+        self.seen |= other.seen
+        self.spikes += other.spikes[:, -1:]
+        self.operations += other.operations[:, -1:]
 
     def state_dict(self) -> dict[str, Any]:
         return {"spikes": self.spikes.cpu(), "operations": self.operations.cpu(), "seen": sorted(self.seen)}

@@ -17,6 +17,7 @@ from backbone.recompute import unchanged_statistics
 from snn.adapter_options import SpikingOptions
 from snn.cells.firing import State, start
 from snn.cells.layer import SpikingLayer
+from snn.counting import relay
 from snn.timed import TimedNeurons, TimeFolded, neuron_layers
 
 MEMORY = 2**28
@@ -25,7 +26,7 @@ MEMORY = 2**28
 States = Mapping[str, State]
 """The state of every neuron layer, by module name."""
 Watch = Callable[[str, Tensor], None]
-"""Is told every neuron layer's name and spikes, [T, B, C, ...] in {0, 1}."""
+"""Is told every neuron layer's name and spikes, [T, B, C, ...] in {0, 1}, and the values of relays, if asked for."""
 
 
 class SpikingActivation(TimedNeurons):
@@ -87,6 +88,7 @@ class Unrolled(TimeFolded):
         states: after the steps before; empty at first.
         watch: sees all spikes.
         keep: names of nodes whose means over time are wanted in ``kept``.
+        relays: names of values that ``watch`` sees as well (`snn.counting.Synapses.relays`).
 
     Attributes:
         states: after the last step.
@@ -100,10 +102,21 @@ class Unrolled(TimeFolded):
         states: States,
         watch: Watch | None = None,
         keep: Collection[str] = (),
+        relays: Collection[str] = (),
     ) -> None:
         super().__init__(graph, steps, frames, keep)
         self.states = dict(states)
-        self.watch = watch
+        self.watch, self.relays = watch, frozenset(relays)
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.tell(n, value)
+        return value
+
+    def tell(self, n: fx.Node, value: Any) -> None:
+        """Show what a node gave to whoever watches, if that is a relay."""
+        if self.watch is not None and relay(n) in self.relays:
+            self.watch(relay(n), self.in_time(n, value))
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
         assert isinstance(neurons, SpikingActivation)  # nothing else stands in a graph of ours
@@ -163,6 +176,7 @@ class SpikingNetwork(nn.Module):
         states: States,
         steps: int,
         watch: Watch | None = None,
+        relays: Collection[str] = (),
     ) -> tuple[Tensor, States]:
         """Run some steps.
 
@@ -171,18 +185,21 @@ class SpikingNetwork(nn.Module):
             states: after the steps before; {} at first.
             steps: K.
             watch: sees all spikes.
+            relays: as in `Unrolled`.
 
         Returns: (features [K, B, feature_dim], the states after these steps).
         """
         if isinstance(x, Tensor) and x.ndim == 5:
             frames = x.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            run = Unrolled(self.graph, steps, True, states, watch)
+            run = Unrolled(self.graph, steps, True, states, watch, (), relays)
             features = run.run(frames)
         else:
             known = self.constants(x) if isinstance(x, Tensor) else x
-            run = Unrolled(self.graph, steps, False, states, watch)
+            run = Unrolled(self.graph, steps, False, states, watch, (), relays)
             skipped = self._constant_nodes()
             run.constant |= skipped
+            for node in skipped:
+                run.tell(node, known.get(node.name))
             features = run.run(initial_env={node: known.get(node.name) for node in skipped})
         return features.unflatten(0, (steps, -1)), run.states
 
@@ -210,16 +227,16 @@ class SpikingNetwork(nn.Module):
                 found.add(node)
         return found
 
-    def forward_steps(self, x: Tensor, watch: Watch | None = None) -> Tensor:
+    def forward_steps(self, x: Tensor, watch: Watch | None = None, relays: Collection[str] = ()) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; without a gradient, in parts of the batch.
 
-        ``watch`` is for runs without a gradient: it sees all spikes.
+        ``watch`` is for runs without a gradient: it sees all spikes, and relays as in `Unrolled`.
         """
         if torch.is_grad_enabled():
             return self._unroll(x, watch)
         steps = x.shape[1] if x.ndim == 5 else self.steps
         size = max(1, MEMORY // (4 * self.values_per_step * steps))
-        return torch.cat([self._unroll(part, watch) for part in x.split(size)], 1)
+        return torch.cat([self._unroll(part, watch, relays) for part in x.split(size)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
@@ -233,12 +250,12 @@ class SpikingNetwork(nn.Module):
         run.run(flat.contiguous(memory_format=torch.channels_last))
         return [run.kept[name] for name in self.stage_nodes]
 
-    def _unroll(self, x: Tensor, watch: Watch | None) -> Tensor:
+    def _unroll(self, x: Tensor, watch: Watch | None, relays: Collection[str] = ()) -> Tensor:
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
         wanted, truncate = self._checkpoint_steps(steps), self.options.truncate
         if (wanted is None and truncate is None) or not torch.is_grad_enabled():
-            return self.run_chunk(x, {}, steps, watch)[0]
+            return self.run_chunk(x, {}, steps, watch, relays)[0]
         known: Tensor | Mapping[str, Tensor] = x if frames else self.constants(x)
         features, states = [], {}
         for first, last in pieces(steps, wanted, truncate):

@@ -14,7 +14,7 @@ They agree with the package's (2.3) on the same networks, except where it depend
 
 Both count operations at the borders exactly, leave biases out, take averages over images and sums over steps. In
 `snn.counting` the definitions differ: here a scaled or average-pooled spike is a MAC, a pooled value counts once
-however many spikes made it, and a residual addition is nothing.
+however many spikes made it, and a residual addition is nothing. How padding is counted is the same.
 
 Source: Yik et al. 2025 (doi 10.1038/s41467-025-56739-4, arXiv 2304.04640), section "Metrics".
 """
@@ -27,11 +27,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone.contract import Row
 from backbone.nets.classifier import Classifier
+from snn.linearity import pattern, plain, reached
 from snn.neurons import IntegrateFire, if_scan, per_neuron
 from snn.timed import TimedNeurons
 
@@ -65,7 +65,7 @@ class _Layer:
         shape = x.shape[-3:] if isinstance(module, nn.Conv2d) else x.shape[-1:]
         if shape not in self.fan_out:
             dense = _fan_out(module, shape, torch.ones_like(module.weight, dtype=torch.float64))
-            self.fan_out[shape] = _fan_out(module, shape, (module.weight != 0).double()), int(dense.sum())
+            self.fan_out[shape] = _fan_out(module, shape, pattern(module.weight)), int(dense.sum())
         fan_out, dense = self.fan_out[shape]
         rows = x.reshape(-1, *shape)
         active = rows != 0
@@ -76,12 +76,9 @@ class _Layer:
 
 def _fan_out(module: nn.Conv2d | nn.Linear, shape: torch.Size, weight: Tensor) -> Tensor:
     """[C, H, W] or [features] float64: how many outputs each input reaches, the gradient of their sum."""
-    if isinstance(module, nn.Linear):
-        return weight.sum(0)
     with torch.enable_grad(), torch.inference_mode(False):
-        image = torch.ones(1, *shape, dtype=torch.float64, device=weight.device, requires_grad=True)
-        out = F.conv2d(image, weight.clone(), None, module.stride, module.padding, module.dilation, module.groups)
-        return torch.autograd.grad(out.sum(), image)[0][0]
+        inputs = torch.ones(1, *shape, dtype=torch.float64, device=weight.device, requires_grad=True)
+        return torch.autograd.grad(reached(module, inputs, weight.clone()).sum(), inputs)[0][0]
 
 
 class Workload:
@@ -121,6 +118,11 @@ class Workload:
         while self._undo:
             self._undo.pop()()
 
+    @property
+    def effective(self) -> int:
+        """Operations of all layers with inputs and weights that are not zero, of everything that ran inside."""
+        return sum(layer.effective for layer in self.layers.values())
+
     def row(self, images: int) -> Row:
         """Averages over images, sums over steps.
 
@@ -129,20 +131,20 @@ class Workload:
         membrane_updates: potentials that changed from one step to the next, and all of the first step.
         """
         acs = sum(layer.effective for layer in self.layers.values() if layer.binary)
-        effective = sum(layer.effective for layer in self.layers.values())
         return {
             "footprint_bytes": footprint_bytes(self.net),
             "connection_sparsity": connection_sparsity(self.net),
             "activation_sparsity": 1 - self.active / self.activations if self.activations else 0.0,
             "effective_acs": acs / images,
-            "effective_macs": (effective - acs) / images,
+            "effective_macs": (self.effective - acs) / images,
             "dense_operations": sum(layer.dense for layer in self.layers.values()) / images,
             "membrane_updates": self.membrane_updates / images,
         }
 
     def _listen_to_layer(self, name: str, module: nn.Conv2d | nn.Linear) -> None:
-        layer = self.layers.setdefault(name, _Layer())
-        self._undo.append(module.register_forward_pre_hook(lambda _m, args: layer.count(module, args[0])).remove)
+        layer, counted = self.layers.setdefault(name, _Layer()), plain(module)
+        assert isinstance(counted, _LAYERS)
+        self._undo.append(module.register_forward_pre_hook(lambda _m, args: layer.count(counted, args[0])).remove)
 
     def _listen_to_scan(self, module: Any) -> None:
         """Layers that hand their state on: whoever runs them calls ``scan``, whole or in parts."""

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from backbone.anytime import read_out
 from backbone.errors import must
 from snn import events
-from snn.counting import Tally
+from snn.counting import Tally, relay
 from snn.events import Driven, Spikes
 from snn.neurons import IntegrateFire, per_neuron
 from snn.segments import layer_nodes
@@ -54,7 +54,6 @@ class Simulation(TimeFolded):
         super().__init__(graph, steps, frames, keep)
         self.tally, self.silenced = tally, silenced or {}
         self.residual: dict[str, Tensor] = {}
-        self.fired: set[str] = set()
         self.follows_spikes = events.usable(graph)
 
     def value(self, node: fx.Node) -> Tensor:
@@ -71,10 +70,8 @@ class Simulation(TimeFolded):
                 self.kept[n.name] = _dense(value).unflatten(0, (self.steps, -1)).mean(0)
         else:
             value = super().run_node(n)
-        if self.tally is not None and n.op == "call_module" and n in self.timed:
-            name = str(n.target)
-            if name in self.tally.fan_out and name not in self.fired:  # a max pool passes spikes on to synapses
-                self.tally.add(name, _dense(value).unflatten(0, (self.steps, -1)))
+        if self.tally is not None and relay(n) in self.tally.fan_out:
+            self.tally.add(relay(n), self.in_time(n, _dense(value)) != 0)
         return value
 
     def _compact(self, n: fx.Node) -> Spikes | Driven | Tensor | None:
@@ -130,7 +127,6 @@ class Simulation(TimeFolded):
             self.residual[name] = v
         if self.tally is not None:
             self.tally.add(name, spikes)
-            self.fired.add(name)
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -243,8 +239,7 @@ class SpikingBackbone(nn.Module):
         run.keep_residual = True
         run.run(steps_first(x))
         if tally is not None and before is not None:
-            tally.spikes += before.spikes
-            tally.operations += before.operations
+            tally.merge(before)
         return {name: v < 0 for name, v in run.residual.items()}
 
 

@@ -58,6 +58,10 @@ class TimeFolded(fx.Interpreter):
         """What a node that ran gave, [B, ...] or [T * B, ...]."""
         return self.env[node]
 
+    def in_time(self, n: fx.Node, value: Tensor) -> Tensor:
+        """What a node has just given -> [T, B, ...]; a constant is expanded, not copied."""
+        return value.unflatten(0, (self.steps, -1)) if n in self.timed else over_time(value, self.steps)
+
     def run_node(self, n: fx.Node) -> Any:
         module = self.submodules.get(str(n.target)) if n.op == "call_module" else None
         if isinstance(module, TimedNeurons):

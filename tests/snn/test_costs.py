@@ -88,7 +88,7 @@ def test_operations_are_averages_over_images():
 def test_pools_that_nobody_tallied_are_not_passed_over():
     tally = Tally({**structure_of().fan_out, "pool": torch.ones(4, dtype=torch.float64)}, [1])
     tally.add("a", torch.ones(1, 5, 10))
-    with pytest.raises(UserError, match="spikes of max pools must be tallied; got none of pool"):
+    with pytest.raises(UserError, match="values of relays must be tallied; got none of pool"):
         operations(structure_of(relays=frozenset({"pool"})), tally, 5)
     tally.add("pool", torch.ones(1, 5, 4))
     assert operations(structure_of(relays=frozenset({"pool"})), tally, 5) == [204.0]

@@ -7,7 +7,7 @@ from torch import fx, nn
 from backbone.errors import UserError
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.folding import fold_batchnorm, trace
-from snn.counting import Tally, macs, synapses
+from snn.counting import Tally, macs, relay, synapses
 from snn.neurons import IntegrateFire
 from snn.pooling import running
 from snn.timed import TimeFolded
@@ -33,9 +33,10 @@ class Tallied(TimeFolded):
 
     def run_node(self, n):
         out = super().run_node(n)
-        if n.op == "call_module" and n.target in self.tally.fan_out:
-            self.sent[n.target] = out.unflatten(0, (self.steps, -1)).clone()
-            self.tally.add(n.target, self.sent[n.target])
+        name = relay(n) if relay(n) in self.tally.fan_out else str(n.target)
+        if name in self.tally.fan_out:
+            self.sent[name] = self.in_time(n, out).clone()
+            self.tally.add(name, self.sent[name] != 0)
         return out
 
 
@@ -133,13 +134,13 @@ def test_behind_a_max_pool_only_spikes_that_leave_it_cause_operations(exact, ima
     net.body[1].weight.data.fill_(1 / 8)
     graph = converted(net)
     found = synapses(graph, nn.Linear(4, 3), (2, 8, 8))
-    assert found.relays == {"body.0.2"}
+    assert found.relays == {"%body_0_2"}
     assert found.neurons == 3 * 64 + 4 * 16
     assert not found.fan_out["body.0.1"].any()  # a neuron under a pool drives comparisons, not synapses
-    assert (found.fan_out["body.0.2"][0, 0, 0], found.fan_out["body.0.2"][0, 1, 1]) == (4 * 4, 4 * 9)
+    assert (found.fan_out["%body_0_2"][0, 0, 0], found.fan_out["%body_0_2"][0, 1, 1]) == (4 * 4, 4 * 9)
     tally = against_a_loop(graph, found, images, [2, 4])
     places = list(found.fan_out)
-    under, behind = (tally.spikes[places.index(name), -1] for name in ("body.0.1", "body.0.2"))
+    under, behind = (tally.spikes[places.index(name), -1] for name in ("body.0.1", "%body_0_2"))
     assert 0 < behind < under
 
 

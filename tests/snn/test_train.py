@@ -16,9 +16,10 @@ from backbone.experiments.configs import EvaluateConfig, TrainConfig
 from backbone.experiments.evaluate import Evaluate
 from backbone.experiments.train import Train
 from backbone.nets.classifier import build
+from backbone.nets.folding import bake, fold_batchnorm
 from backbone.seeding import seed_everything
 from snn.counting import synapses
-from snn.survey import Survey, wiring
+from snn.survey import Survey
 from snn.train import SpikingTrain
 from snn.train_configs import SpikingTrainConfig
 
@@ -188,12 +189,14 @@ def test_the_survey_counts_every_spike_and_synapse(classifier):
     assert torch.equal(fan_out, torch.full_like(fan_out, 10.0))
 
 
-def test_wiring_is_the_network_with_plain_layers_and_nothing_to_normalise(classifier):
-    before = copy.deepcopy(classifier.state_dict())
-    graph = wiring(classifier.backbone)
-    kinds = {type(module).__name__ for module in graph.modules()}
-    assert "BatchNorm2d" not in kinds and "SpikingActivation" not in kinds
+def test_normalisation_and_composed_layers_count_as_folded(classifier):
+    """The network as it is trained, and the one it is for inference: the same neurons, plain layers, no BatchNorm."""
+    graph, before = classifier.backbone.graph, copy.deepcopy(classifier.state_dict())
     structure = synapses(graph, classifier.head, (1, 8, 8))
+    plain = synapses(fold_batchnorm(bake(copy.deepcopy(graph))), classifier.head, (1, 8, 8))
+    assert structure.fan_out.keys() == plain.fan_out.keys()
+    assert all(torch.equal(structure.fan_out[name], fan_out) for name, fan_out in plain.fan_out.items())
+    assert (structure.macs, structure.analog_macs) == (plain.macs, plain.analog_macs)
     assert structure.macs > structure.analog_macs == 8 * (3 * 8 - 2) ** 2  # 8 kernels of 3x3 on 8x8, borders cut
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
 
@@ -227,5 +230,5 @@ def test_recordings_train_one_frame_a_step(services, tmp_path, monkeypatch):
     assert result.metrics["test/accuracy"] > 0.9
     assert [row["steps"] for row in result.tables["accuracy_vs_steps"]] == [1, 2, 4, 6]
     model, _ = load_model(tmp_path / "model")
-    assert result.metrics["analog_macs"] == 6 * synapses(wiring(model.backbone), model.head, (2, 8, 8)).analog_macs
+    assert result.metrics["analog_macs"] == 6 * synapses(model.backbone.graph, model.head, (2, 8, 8)).analog_macs
     assert begin(config.resolved(), data, None).model(train.images[:2]).shape == (2, 2)
