@@ -9,17 +9,24 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512BW__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
-enum { LANES = 16, WIDEST = 8, COPIED = 32, TOGETHER = 4, BLOCK = 512, CODE_BITS = 24, CODE = (1 << CODE_BITS) - 1 };
-typedef float vec __attribute__((vector_size(64)));
-typedef float loose __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t flags __attribute__((vector_size(64)));
-typedef uint32_t codes __attribute__((vector_size(64)));
-typedef uint32_t loose_codes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint8_t bytes __attribute__((vector_size(16), aligned(1), may_alias));
+/* A vector is what the processor has, or sums that should stay in registers are written to memory and read back. */
+#if defined(__AVX512BW__)
+enum { LANES = 16 };
+#elif defined(__AVX__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { WIDEST = 8, COPIED = 32, TOGETHER = 4, BLOCK = 512, CODE_BITS = 24, CODE = (1 << CODE_BITS) - 1 };
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t flags __attribute__((vector_size(4 * LANES)));
+typedef uint32_t loose_codes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
 /* Must match snn/events.py. `wide` is `filters` rounded up to whole vectors; weights lie as [blocks of filters]
@@ -42,14 +49,18 @@ typedef struct {
     uint8_t *spikes; /* [steps][out_width][wide] */
     float *drive;    /* the same */
     float unit[256]; /* what a count of spikes is worth once it is averaged */
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+    uint64_t order[256]; /* the places of the bits of a byte that are set, one in each byte from the lowest on */
+#endif
 } scratch;
 
 /* Append the channels of a pixel that are not zero, numbered from `base`. Of a window of `pool` by `pool` pixels, in lines
  * `line` apart, those that are not zero everywhere, and above the number how many spikes there are. Nothing branches on
  * the data, which nobody could foresee. */
-INLINE int64_t listed(const uint8_t *pixel, int64_t line, int64_t channels, uint32_t base, uint32_t *list,
-                      const int64_t pool) {
+INLINE int64_t listed(const scratch *s, const uint8_t *pixel, int64_t line, int64_t channels, uint32_t base,
+                      uint32_t *list, const int64_t pool) {
     uint32_t *next = list;
+    (void)s;
 #ifdef __AVX512BW__
     const __m512i order = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (int64_t c = 0; c < channels; c += 64) {
@@ -72,6 +83,28 @@ INLINE int64_t listed(const uint8_t *pixel, int64_t line, int64_t channels, uint
             _mm512_storeu_si512(next, _mm512_maskz_compress_epi32(mask, code)); /* the list has room behind it */
             next += __builtin_popcount(mask);
         }
+    }
+#elif defined(__AVX2__)
+    const uint64_t ones = 0x0101010101010101u, low = 0x7f * ones, diagonal = 0x0102040810204080u;
+    for (int64_t c = 0; c < channels; c += 8) {
+        const int64_t left = channels - c < 8 ? channels - c : 8;
+        uint64_t all = 0;
+        for (int64_t y = 0; y < pool; y++)
+            for (int64_t x = 0; x < pool; x++) {
+                uint64_t some = 0; /* counts of at most 64 do not carry into each other */
+                memcpy(&some, pixel + y * line + x * channels + c, left == 8 ? 8 : (size_t)left);
+                all += some;
+            }
+        const uint64_t active = (all + low) >> 7 & ones;
+        const uint32_t mask = (uint32_t)(active * diagonal >> 56); /* the bits side by side */
+        const __m128i places = _mm_cvtsi64_si128((long long)s->order[mask]);
+        __m256i code = _mm256_add_epi32(_mm256_cvtepu8_epi32(places), _mm256_set1_epi32((int)(base + c)));
+        if (pool > 1) {
+            const __m128i counts = _mm_shuffle_epi8(_mm_cvtsi64_si128((long long)all), places);
+            code = _mm256_or_si256(code, _mm256_slli_epi32(_mm256_cvtepu8_epi32(counts), CODE_BITS));
+        }
+        _mm256_storeu_si256((__m256i *)next, code); /* the list has room behind it */
+        next += __builtin_popcount(mask);
     }
 #else
     for (int64_t c = 0; c < channels; c++) {
@@ -102,9 +135,9 @@ static void list_row(const convolution *l, const scratch *s, int64_t image, int6
         for (int64_t x = 0; x < width; x++, row += l->pool * l->channels) {
             const uint32_t base = (uint32_t)((x + l->pad_x) * l->channels);
             starts[x + l->pad_x] = n;
-            n += l->pool == 1   ? listed(row, line, l->channels, base, codes + n, 1)
-                 : l->pool == 2 ? listed(row, line, l->channels, base, codes + n, 2)
-                                : listed(row, line, l->channels, base, codes + n, l->pool);
+            n += l->pool == 1   ? listed(s, row, line, l->channels, base, codes + n, 1)
+                 : l->pool == 2 ? listed(s, row, line, l->channels, base, codes + n, 2)
+                                : listed(s, row, line, l->channels, base, codes + n, l->pool);
         }
         for (int64_t x = l->pad_x + width; x <= s->padded; x++) starts[x] = n;
     }
@@ -251,8 +284,16 @@ static scratch prepared(const convolution *l) {
     s.spikes = allocated(l->spikes ? out : 1);
     s.drive = allocated(l->spikes ? 1 : out * (int64_t)sizeof(float));
     for (int i = 0; i < 256; i++) s.unit[i] = (float)i / (float)(l->pool * l->pool);
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+    for (uint32_t mask = 0; mask < 256; mask++)
+        for (uint32_t place = 0, found = 0; place < 8; place++)
+            if (mask >> place & 1) s.order[mask] |= (uint64_t)place << 8 * found++;
+#endif
     return s;
 }
+
+/* How many filters stand side by side in memory. */
+int64_t lanes(void) { return LANES; }
 
 /* Returns how many spikes the neurons sent. */
 int64_t convolve(const convolution *l) {

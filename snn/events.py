@@ -14,16 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snn import native
 from snn.cells.pooling import window
-from snn.native import compiled
 
-CROWDED = 0.4
-"""Share of inputs that spike above which a dense layer is as fast."""
-NARROW = 1.75
-"""How many times that it takes where all filters fit one vector: dense convolutions are slow at these."""
-
-_LANES = 16  # filters in a vector; must match events.c
-_WIDEST = 128  # filters added up at a time
+_VECTORS = 8  # of filters that are added up at a time; WIDEST in events.c
 _MOST_NUMBERS = 2**24  # of the inputs in a row of pixels, or in a window
 _LARGEST_POOL = 8
 
@@ -60,12 +54,25 @@ class _Averages(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where nothing compiles."""
-    kernel = compiled("snn", "events.c")
+    kernel = native.compiled("snn", "events.c")
     if kernel is not None:
         for function, structure in ((kernel.convolve, _Convolution), (kernel.fire, _Neurons)):
             function.argtypes, function.restype = [ctypes.POINTER(structure)], ctypes.c_int64
         kernel.average.argtypes, kernel.average.restype = [ctypes.POINTER(_Averages)], None
+        kernel.lanes.argtypes, kernel.lanes.restype = [], ctypes.c_int64
     return kernel
+
+
+def lanes() -> int:
+    """Filters in a vector of the processor that the functions were compiled for."""
+    kernel = library()
+    assert kernel is not None
+    return kernel.lanes()
+
+
+def lasts() -> bool:
+    """Whether what is compiled is still there for the next process."""
+    return native.cache_folder().is_relative_to(native.user_cache())
 
 
 def usable(graph: nn.Module) -> bool:
@@ -145,16 +152,13 @@ def pooled(spikes: Spikes, layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d) -> Spikes
     return replace(spikes, pool=spikes.pool * size) if 0 < size <= min(height, width) else None
 
 
-def pays(spikes: Spikes, layer: nn.Module) -> bool:
-    """Whether following the spikes is possible, and faster than a dense layer: a matter of sizes and density alone."""
+def fits(spikes: Spikes, layer: nn.Module) -> bool:
+    """Whether a layer can follow these spikes."""
     if isinstance(layer, nn.Linear):
-        fits = spikes.data.ndim == 3 and spikes.data.shape[-1] < _MOST_NUMBERS
-    elif isinstance(layer, nn.Conv2d):
-        fits = spikes.data.ndim == 5 and _fits(spikes, layer)
+        fine = spikes.data.ndim == 3 and spikes.data.shape[-1] < _MOST_NUMBERS
     else:
-        return False
-    limit = CROWDED * (NARROW if len(layer.weight) <= _LANES else 1)
-    return fits and layer.weight.dtype == torch.float32 and spikes.density <= limit
+        fine = isinstance(layer, nn.Conv2d) and spikes.data.ndim == 5 and _fits(spikes, layer)
+    return fine and layer.weight.dtype == torch.float32
 
 
 def _fits(spikes: Spikes, layer: nn.Conv2d) -> bool:
@@ -176,7 +180,7 @@ def _out_size(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> tuple[int, int]:
 
 
 def convolved(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> Tensor:
-    """A layer that `pays` -> its output [T * B, C, H, W], channels last in memory, or [T * B, C]."""
+    """A layer that `fits` -> its output [T * B, C, H, W], channels last in memory, or [T * B, C]."""
     steps, batch = spikes.data.shape[:2]
     drive = torch.empty(steps * batch, *_result_shape(spikes, layer))
     _convolve(spikes, layer, _bias(layer), drive=drive)
@@ -184,7 +188,7 @@ def convolved(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def convolved_and_fired(driven: Driven, v: Tensor, current: Tensor | None) -> tuple[Spikes, Tensor]:
-    """A layer that `pays` and the neurons behind it.
+    """A layer that `fits` and the neurons behind it.
 
     Args:
         v: [B, C, H, W] or [B, C] potential before the first step; given up.
@@ -195,7 +199,7 @@ def convolved_and_fired(driven: Driven, v: Tensor, current: Tensor | None) -> tu
     spikes, layer = driven.spikes, driven.layer
     filters = len(layer.weight)
     bias = _bias(layer) if current is None else _bias(layer) + current
-    left = F.pad(v.movedim(1, -1), (0, -filters % _LANES)).contiguous()
+    left = F.pad(v.movedim(1, -1), (0, -filters % lanes())).contiguous()
     data = torch.empty(spikes.data.shape[0], *left.shape[:-1], filters, dtype=torch.uint8)
     count = _convolve(spikes, layer, bias, v=left, fired=data)
     return Spikes(data, count), left[..., :filters].movedim(-1, 1)
@@ -254,7 +258,7 @@ def _convolve(
     steps, batch = data.shape[:2]
     out_height, out_width = _out_size(spikes, layer)
     conv = isinstance(layer, nn.Conv2d)
-    weight, padded = _arranged(layer.weight.detach()), F.pad(bias, (0, -len(bias) % _LANES)).contiguous()
+    weight, padded = _arranged(layer.weight.detach()), F.pad(bias, (0, -len(bias) % lanes())).contiguous()
     call = _Convolution(
         steps=steps,
         batch=batch,
@@ -282,9 +286,9 @@ def _convolve(
 def _arranged(weight: Tensor) -> Tensor:
     """weight: [F, C, ...] -> flat, for events.c: [blocks of filters][rows * columns * C + 1][filters of the block]."""
     rows = weight.movedim(1, -1).reshape(len(weight), -1).T
-    rows = F.pad(rows, (0, -len(weight) % _LANES, 0, 1))
+    rows = F.pad(rows, (0, -len(weight) % lanes(), 0, 1))
     sizes, left = [], rows.shape[1]
     while left:
-        sizes.append(min(_WIDEST, _LANES << (left // _LANES).bit_length() - 1))
+        sizes.append(min(_VECTORS * lanes(), lanes() << (left // lanes()).bit_length() - 1))
         left -= sizes[-1]
     return torch.cat([part.reshape(-1) for part in rows.split(sizes, 1)])

@@ -77,11 +77,15 @@ def _processor() -> str:
     return "\n".join((platform.machine(), platform.processor(), *about))
 
 
+def user_cache() -> Path:
+    """Where kernels are kept for all processes of a user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram" / "kernels"
+
+
 @cache
 def cache_folder() -> Path:
     """The user's cache, or a temporary folder where that cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "engram" / "kernels"
+    folder = user_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

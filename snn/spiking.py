@@ -13,6 +13,7 @@ from backbone.anytime import read_out
 from backbone.errors import must
 from snn import events
 from snn.counting import Tally, relay
+from snn.crossover import pays
 from snn.events import Driven, Spikes
 from snn.neurons import IntegrateFire, per_neuron
 from snn.segments import layer_nodes
@@ -86,7 +87,7 @@ class Simulation(TimeFolded):
             return None
         if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             return events.pooled(value, module)
-        if not events.pays(value, module):
+        if not pays(value, module):
             return None
         (user, *more), layer = n.users, Driven(value, module)  # type: ignore[arg-type]
         neurons = self.submodules.get(str(user.target)) if user.op == "call_module" else None

@@ -1,13 +1,17 @@
+from collections import defaultdict
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
 from backbone.nets.blocks import Add, StaticBackbone
-from snn import events, native
+from snn import crossover, events, native
 from snn.balancing import Thresholds
 from snn.conversion import lower, spiking
 from snn.counting import Tally, synapses
-from snn.events import Driven, Spikes, convolved, convolved_and_fired, fired, pays, pooled
+from snn.crossover import pays
+from snn.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
 from snn.neurons import if_scan
 
 pytestmark = pytest.mark.skipif(events.library() is None, reason="no C compiler")
@@ -76,7 +80,7 @@ def test_neurons_that_run_along_fire_as_those_behind_it_do(name, current):
 @torch.no_grad()
 def test_linear_layers_follow_spikes():
     some, layer = spikes(5, 3, 33), nn.Linear(33, 7, bias=False)
-    assert pays(some, layer)
+    assert fits(some, layer)
     torch.testing.assert_close(convolved(some, layer), layer(some.dense()))
 
 
@@ -112,6 +116,7 @@ def test_any_processor_and_one_thread_will_do(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
     plain = events.library.__wrapped__()
     monkeypatch.setattr(events, "library", lambda: plain)
+    assert events.lanes() == 4
     for name in SHAPES:
         some, layer = case(name)
         torch.testing.assert_close(convolved(some, layer), layer(some.dense()), rtol=1e-5, atol=2e-6)
@@ -124,7 +129,7 @@ def test_any_processor_and_one_thread_will_do(monkeypatch, tmp_path):
 def test_what_has_no_compact_form_is_left_alone():
     some = spikes(4, 2, 6, 6, 8)
     fine = nn.Conv2d(8, 8, 3)
-    assert pays(some, fine)
+    assert fits(some, fine)
     for other in (
         nn.Conv2d(8, 8, 3, groups=2),
         nn.Conv2d(8, 8, 3, dilation=2),
@@ -133,9 +138,8 @@ def test_what_has_no_compact_form_is_left_alone():
         nn.Conv2d(8, 8, 3).double(),
         nn.Conv2d(8, 8, 7),  # larger than the picture: torch says so
     ):
-        assert not pays(some, other)
-    assert not pays(some, nn.AdaptiveAvgPool2d(1))
-    assert not pays(spikes(4, 2, 6, 6, 8, density=0.9), fine)
+        assert not fits(some, other)
+    assert not fits(some, nn.AdaptiveAvgPool2d(1))
 
 
 @pytest.mark.parametrize("pools", [(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)), (nn.AvgPool2d(3), nn.AvgPool2d(2))])
@@ -184,9 +188,9 @@ def test_a_network_computes_the_same_without_a_compiler(exact, options, monkeypa
     fan_out = synapses(converted.graph, nn.Linear(converted.feature_dim, 2), converted.in_shape).fan_out
     images = torch.randint(-8, 8, (5, 2, 8, 8), generator=torch.Generator().manual_seed(3)) / 4
     found, tallies = [], []
-    for crowded in (1.0, events.CROWDED, None):
-        monkeypatch.setattr(events, "CROWDED", crowded or 0.0)
-        if crowded is None:
+    for limit in (1.0, 0.2, None):
+        monkeypatch.setattr(crossover, "limits", lambda limit=limit: defaultdict(lambda: limit or 0.0))
+        if limit is None:
             monkeypatch.setattr(events, "library", lambda: None)
         tallies.append(Tally(fan_out, [4, 9] if not options else [9]))
         found.append((converted.simulate(images, tallies[-1]), *converted.stages(images)))
@@ -195,3 +199,46 @@ def test_a_network_computes_the_same_without_a_compiler(exact, options, monkeypa
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
         assert torch.equal(tally.spikes, tallies[0].spikes)
         assert torch.equal(tally.operations, tallies[0].operations)
+
+
+@pytest.fixture
+def measured_here(monkeypatch, tmp_path):
+    """Limits are measured anew, and kept in a folder of the test."""
+    monkeypatch.setattr(crossover, "kept_at", lambda: tmp_path / "limits.json")
+    monkeypatch.setattr(crossover, "limits", cache(crossover.limits.__wrapped__))
+    return tmp_path
+
+
+def test_dense_layers_are_left_alone_where_they_are_faster(measured_here, monkeypatch):
+    seconds = {"followed": 1.0, "more followed": 2.0, "dense": 1.5}
+    monkeypatch.setattr(crossover, "_fastest", lambda *works: [*seconds.values()])
+    found = crossover.limits()
+    assert set(found) == {f"{kind}-{n}" for kind in ("plain", "pooled", "linear") for n in crossover.FILTERS}
+    half_way = (crossover._SPARSE + crossover._DENSE) / 2
+    assert all(limit == pytest.approx(half_way, abs=0.02) for limit in found.values())
+    layer = nn.Conv2d(8, 24, 3)
+    assert pays(spikes(4, 2, 6, 6, 8, density=half_way - 0.1), layer)
+    assert not pays(spikes(4, 2, 6, 6, 8, density=half_way + 0.1), layer)
+    assert not pays(spikes(4, 2, 6, 6, 8), nn.Conv2d(8, 8, 3, groups=2))
+
+
+def test_the_first_process_decides_for_all(measured_here, monkeypatch):
+    monkeypatch.setattr(crossover, "_crossing", lambda kind, filters: 0.3)
+    first = crossover.limits()
+    crossover._publish(measured_here / "limits.json", dict.fromkeys(first, 0.9))
+    crossover.limits.cache_clear()
+    assert crossover.limits() == first == dict.fromkeys(first, 0.3)
+    assert [path.name for path in measured_here.iterdir()] == ["limits.json"]
+
+
+def test_nothing_is_measured_where_nothing_lasts(monkeypatch):
+    monkeypatch.setattr(crossover, "kept_at", lambda: None)
+    monkeypatch.setattr(crossover, "_crossing", None)
+    assert set(crossover.limits.__wrapped__().values()) == {crossover.UNMEASURED}
+
+
+@torch.inference_mode()
+def test_a_measurement_finds_a_limit_that_can_be(measured_here):
+    found = crossover._crossing("plain", 64)
+    assert crossover._LEAST <= found <= crossover._MOST
+    assert torch.get_num_threads() >= 1
