@@ -10,11 +10,12 @@ from backbone.errors import nearest
 from backbone.registry import Registry
 from benchmarks.config import is_known, named_schema, things
 from benchmarks.schema import Option, schema
+from benchmarks.spelling import spell
 
 
 @dataclass
 class Parsed:
-    """``values[group][key]``: raw strings (True and False for switches) of the options of each group."""
+    """``values[group][name]``: raw strings (True and False for switches) of the options of each group."""
 
     words: list[str] = field(default_factory=list)
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -23,11 +24,10 @@ class Parsed:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the value of a flag goes: an option of a group, or (``inside``) of one of the group's tables."""
+    """What a flag gives a value to: an option of a group."""
 
     group: str
     option: Option
-    inside: str | None = None
 
 
 def places(group: str, cls: type, registry: Registry | None = None, argv: Sequence[str] = ()) -> dict[str, Place]:
@@ -40,7 +40,7 @@ def places(group: str, cls: type, registry: Registry | None = None, argv: Sequen
         owner = next(other for other in options if other.field == option.options_of)
         chosen = named_schema(registry, owner, last_given(argv, owner))
         if chosen is not None:
-            found |= {f"{owner.flag}.{sub.flag[2:]}": Place(group, sub, option.key) for sub in chosen}
+            found |= {f"{option.flag}.{sub.name}": Place(group, sub) for sub in chosen}
     return found
 
 
@@ -101,35 +101,26 @@ def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tu
             while rest and not rest[0].startswith("--"):
                 rest.pop(0)
             continue
+        flag = f"--{head[5:]}" if switched_off else head
         if place.option.base is bool and not equals:
-            _store(parsed, place, not switched_off)
+            _store(parsed, place, flag, not switched_off)
         elif equals:
-            _store(parsed, place, tail)
+            _store(parsed, place, flag, tail)
         elif not rest or rest[0].startswith("--"):
             parsed.problems.append(f"{head} must be {place.option.rule()}; got nothing. {see}")
         elif place.option.many:
             values: list[str] = []
             while rest and not rest[0].startswith("--"):
                 values += [item for item in rest.pop(0).split(",") if item]
-            _store(parsed, place, values)
+            _store(parsed, place, flag, values)
         else:
-            _store(parsed, place, rest.pop(0))
+            _store(parsed, place, flag, rest.pop(0))
     return parsed
 
 
-def _store(parsed: Parsed, place: Place, value: Any) -> None:
-    group = parsed.values.setdefault(place.group, {})
-    if place.inside is not None:
-        group = group.setdefault(place.inside, {})
-    group[place.option.key] = value
+def _store(parsed: Parsed, place: Place, flag: str, value: Any) -> None:
+    parsed.values.setdefault(place.group, {})[flag[2:]] = value
 
 
 def _dashed(head: str) -> str:
-    return head.replace("_", "-") if head.startswith("--") else head
-
-
-def flag_name(cls: type) -> Mapping[str, str]:
-    """TOML path -> flag, for messages: ``backbone_options`` -> ``--backbone``."""
-    options = schema(cls)
-    owners = {option.field: option.flag for option in options}
-    return {option.key: owners[option.options_of] if option.options_of else option.flag for option in options}
+    return f"--{spell(head)}" if head.startswith("--") else head

@@ -12,7 +12,6 @@ from backbone.registry import Registry
 from benchmarks.argv import Place, parse, places, unregistered
 from benchmarks.catalogue import Command
 from benchmarks.config import Checker, experiment_config
-from benchmarks.schema import schema
 
 F = TypeVar("F")
 
@@ -57,8 +56,7 @@ def read_experiment(
     cls = experiment_config(registry, experiment)
     table: Mapping[str, Place] = places("command", flags) | places("experiment", cls, registry, argv)
     parsed = parse(argv, table, see, unregistered(cls, registry, argv))
-    owners = {option.key: option.options_of for option in schema(cls) if option.options_of}
-    checker = Checker(registry, lambda path: flag(path, owners), see, parsed.problems)
+    checker = Checker(registry, flag, see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))
     config = checker.build(cls, parsed.values.get("experiment", {}))
     if parsed.words:
@@ -69,16 +67,9 @@ def read_experiment(
     return found, config
 
 
-def flag(path: str, owners: Mapping[str, str] | None = None) -> str:
-    """How an option is written on the command line.
-
-    >>> flag("batch_size"), flag("backbone_options.width", {"backbone_options": "backbone"})
-    ('--batch-size', '--backbone.width')
-    """
-    head, dot, tail = path.partition(".")
-    if dot and owners:
-        head = owners.get(head, head)
-    return f"--{head}{dot}{tail}".replace("_", "-")
+def flag(name: str) -> str:
+    """How an option is written on the command line."""
+    return f"--{name}"
 
 
 def asks_help(argv: Sequence[str]) -> bool:

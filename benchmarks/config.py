@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeVar, cast
 from backbone.contract import ExperimentConfig, Flag
 from backbone.errors import UserError, nearest
 from backbone.registry import Registry
-from benchmarks.schema import Option, schema
+from benchmarks.schema import Option, from_text, schema
+from benchmarks.spelling import by_flag, twice
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 class Checker:
     """Validates values against dataclasses and gathers every problem.
 
-    ``name`` says how the reader wrote an option (``--lr`` or ``options.lr``); ``next_step`` where to read on.
+    ``name`` says how the reader writes the name of an option (``--lr`` or ``lr``); ``next_step`` where to read on.
     """
 
     registry: Registry
@@ -33,20 +34,30 @@ class Checker:
     problems: list[str] = field(default_factory=list)
 
     def build(self, cls: type[T], values: Mapping[str, Any]) -> T | None:
-        """An instance of ``cls`` from values by TOML key, or None after adding to ``problems``."""
+        """An instance of ``cls`` from values by name in any spelling, or None after adding to ``problems``."""
         before = len(self.problems)
-        options = {option.key: option for option in schema(cls)}
-        self._unknown(values, options, "")
-        given: dict[str, Any] = {}
-        for key, option in options.items():
-            if key in values and option.options_of is None:
-                given[option.field] = self._value(option, key, values[key])
-        for key, option in options.items():
-            if key in values and option.options_of is not None:
-                given[option.field] = self._named(option, options, given, values[key])
+        for problem in twice(values):
+            self._add(problem)
+        own = {option.name: option for option in schema(cls) if option.options_of is None}
+        tables = {option.name: option for option in schema(cls) if option.options_of is not None}
+        inside: dict[str, dict[str, Any]] = {name: {} for name in tables}
+        rest: dict[str, Any] = {}
+        for name, value in by_flag(values).items():
+            head, dot, tail = name.partition(".")
+            if dot and head in tables:
+                inside[head][tail] = value
+            elif name in (f"{table}-options" for table in tables):
+                self._add(f"{self.name(name)} must be a table; got {value}. {self.next_step}")
+            else:
+                rest[name] = value
+        self._unknown(rest, own)
+        given = {option.field: self._value(option, name, rest[name]) for name, option in own.items() if name in rest}
+        for name, option in tables.items():
+            if inside[name]:
+                given[option.field] = self._named(option, own[name], given, inside[name])
         return cls(**given) if len(self.problems) == before else None
 
-    def _unknown(self, values: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    def _unknown(self, values: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> None:
         for key in values:
             if key not in known:
                 hint = nearest(self.name(prefix + key), [self.name(prefix + name) for name in known])
@@ -54,7 +65,7 @@ class Checker:
                     f"option must be one of those offered; got {self.name(prefix + key)}. {hint} {self.next_step}"
                 )
 
-    def _value(self, option: Option, path: str, value: Any) -> Any:
+    def _value(self, option: Option, name: str, value: Any) -> Any:
         spelled = value == "none" and option.base is not str and "none" not in option.choices
         if option.optional and (value is None or spelled):
             return None
@@ -63,7 +74,7 @@ class Checker:
             close = nearest(str(value), option.choices)
             hint = f"{close} " if close.startswith("Did") else ""  # else the rule has named them all
             shown = str(value) if str(value).strip() else repr(value)
-            self._add(f"{self.name(path)} must be {why}; got {shown}. {hint}{self.next_step}")
+            self._add(f"{self.name(name)} must be {why}; got {shown}. {hint}{self.next_step}")
         elif option.kind is not None:
             try:
                 if option.many:
@@ -73,28 +84,22 @@ class Checker:
                 self._add(str(error))
         return converted
 
-    def _named(self, option: Option, options: Mapping[str, Option], given: Mapping[str, Any], values: Any) -> Any:
+    def _named(self, option: Option, owner: Option, given: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Check the options of a registered thing against the thing's own dataclass."""
-        owner = next(other for other in options.values() if other.field == option.options_of)
         thing = given.get(owner.field, owner.default)
-        if not isinstance(values, Mapping):
-            self._add(f"{self.name(option.key)} must be a table; got {values}. {self.next_step}")
-            return {}
-        if not values:
-            return {}
         known = named_schema(self.registry, owner, thing)
         if known is None:
             if thing is None or all(is_known(self.registry, owner, each) for each in things(thing)):
-                got = ", ".join(self.name(f"{option.key}.{key}") for key in values)
+                got = ", ".join(self.name(f"{option.name}.{key}") for key in values)
                 self._add(
-                    f"{self.name(owner.key)} must be something that has options; got {got} for "
+                    f"{self.name(owner.name)} must be something that has options; got {got} for "
                     f"{', '.join(things(thing)) or None}. Leave it out."
                 )
             return {}
-        own = {sub.key: sub for sub in known}
-        self._unknown(values, own, f"{option.key}.")
+        own = {sub.name: sub for sub in known}
+        self._unknown(values, own, f"{option.name}.")
         checked = {
-            key: self._value(own[key], f"{option.key}.{key}", value) for key, value in values.items() if key in own
+            key: self._value(own[key], f"{option.name}.{key}", value) for key, value in values.items() if key in own
         }
         # spelling out a default is the same configuration as leaving it out
         return {own[key].field: value for key, value in checked.items() if plain(value) != plain(own[key].default)}
@@ -128,7 +133,7 @@ def convert(option: Option, value: Any) -> tuple[Any, str]:
     if option.many and isinstance(value, str):
         value = [item for item in value.split(",") if item]
     try:
-        return TypeAdapter(option.type, config=ConfigDict(allow_inf_nan=False)).validate_python(value), ""
+        return TypeAdapter(from_text(option.type), config=ConfigDict(allow_inf_nan=False)).validate_python(value), ""
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["loc"]:

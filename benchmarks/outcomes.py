@@ -11,6 +11,7 @@ from backbone.contract import Bounds, Metric, Scalar
 from backbone.errors import UserError, must, nearest
 from backbone.registry import Registry
 from benchmarks.records import Record, Status, Sweep, read_sweep
+from benchmarks.spelling import spell
 
 Direction = Literal["max", "min"]
 
@@ -129,7 +130,7 @@ def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:
     if by is None:
         return outcomes.axes
     known = outcomes.option_names()
-    names = tuple(name.strip().lstrip("-").replace("-", "_") for name in by.split(","))
+    names = tuple(spell(name.strip()) for name in by.split(","))
     for name in names:
         if name not in known:
             raise must("--by", "an option of the trials", repr(name), nearest(name, known))

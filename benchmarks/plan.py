@@ -14,8 +14,9 @@ from backbone.errors import UserError
 from backbone.registry import Registry
 from benchmarks.config import changed, full
 from benchmarks.layout import find_trial, trials_dir
-from benchmarks.records import flat, read_json
+from benchmarks.records import read_json
 from benchmarks.schema import schema
+from benchmarks.spelling import by_flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,9 @@ class Trial:
         Raises:
             UserError: a default or a recipe changed although the experiment's version did not.
         """
-        before = read_json(self.folder / "config.json").get("config", {})
-        for key, value in flat(self.config).items():
-            old = flat(before).get(key, value)
+        before = by_flag(read_json(self.folder / "config.json").get("config", {}))
+        for key, value in by_flag(self.config).items():
+            old = before.get(key, value)
             if old != value:
                 raise UserError(
                     f"{key} of trial {self.id} must be what its folder was made with; got {value}, was {old} (a "

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from backbone.contract import Scalar
 from backbone.errors import must, nearest
+from benchmarks.spelling import by_flag, flat, spell
 
 Status = Literal["done", "failed", "running", "unfinished", "planned"]
 
@@ -149,21 +150,6 @@ def number(value: object) -> float:
         return math.nan
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots.
-
-    >>> flat({"a": 1, "b": {"c": 2}, "d": {}})
-    {'a': 1, 'b.c': 2}
-    """
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out.update(flat(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
-
-
 def alive(folder: Path) -> bool:
     """Whether a process works in the trial's folder: it holds the lock as long as it lives, however it dies."""
     try:
@@ -174,15 +160,6 @@ def alive(folder: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def by_flag(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration by the names its flags have.
-
-    >>> by_flag({"backbone_options": {"width": 2.0}})
-    {'backbone.width': 2.0}
-    """
-    return {key.replace("_options.", ".", 1): value for key, value in flat(config).items()}
 
 
 def read_sweep(out: Path, name: str) -> Sweep:
@@ -197,10 +174,10 @@ def read_sweep(out: Path, name: str) -> Sweep:
         hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
         raise must("sweep", "one that was run here", repr(name), hint)
     records = [
-        Record(out / "trials" / str(planned["trial"]), options={**planned.get("options", {})})
+        Record(out / "trials" / str(planned["trial"]), options=by_flag(planned.get("options", {})))
         for planned in plan.get("trials", [])
     ]
-    axes = {str(axis): list(values) for axis, values in plan.get("axes", {}).items()}
+    axes = {spell(axis): list(values) for axis, values in plan.get("axes", {}).items()}
     return Sweep(name, axes, list(plan.get("seeds", [])), records, suite=str(plan.get("suite", "")))
 
 

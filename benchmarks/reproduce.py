@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backbone.contract import Target
@@ -20,7 +20,7 @@ from benchmarks.outcomes import bounds_of, declared
 from benchmarks.plan import Planner
 from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
-from benchmarks.schema import schema
+from benchmarks.spelling import by_flag
 from benchmarks.tables import render, terminal_width
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def _row(
 def config_of(target: Target, seed: int, registry: Registry) -> Any:
     """The configuration a target asks for; options of named things are written ``backbone.width``."""
     cls = experiment_config(registry, target.experiment)
-    checker = Checker(registry, lambda path: path, f"Mend the target {target.name}.")
-    return checker.finish(checker.build(cls, {**_nested(cls, target.options), "seed": seed}))
+    checker = Checker(registry, lambda name: name, f"Mend the target {target.name}.")
+    return checker.finish(checker.build(cls, {**target.options, "seed": seed}))
 
 
 def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, bool]:
@@ -150,17 +150,5 @@ def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, boo
     return "missed" if side(ours.mean) else "reproduced", settled
 
 
-def _nested(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    tables = {option.options_of: option.key for option in schema(cls) if option.options_of}
-    values: dict[str, Any] = {}
-    for key, value in options.items():
-        head, dot, tail = key.partition(".")
-        if dot:
-            values.setdefault(tables.get(head, head), {})[tail] = value
-        else:
-            values[key] = value
-    return values
-
-
 def _words(target: Target) -> str:
-    return " ".join(f"--{key} {value}" for key, value in target.options.items())
+    return " ".join(f"--{key} {value}" for key, value in by_flag(target.options).items())

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from backbone.contract import Flag, Kind, OptionsOf, Registered
+from benchmarks.spelling import spell
 
 
 @dataclass(frozen=True)
 class Option:
     """One field of a configuration dataclass.
 
-    ``key`` is its TOML key (the field's name, or what `Flag` says) and ``type`` its annotation without None.
+    ``key`` is its key in config.json (the field's name, or what `Flag` says), ``name`` what it is called everywhere
+    else, and ``type`` its annotation without None. The options of a named thing are called by the thing.
     """
 
     field: str
@@ -28,8 +30,12 @@ class Option:
     options_of: str | None = None
 
     @property
+    def name(self) -> str:
+        return spell(self.key if self.options_of is None else self.options_of)
+
+    @property
     def flag(self) -> str:
-        return "--" + self.key.replace("_", "-")
+        return f"--{self.name}"
 
     @property
     def base(self) -> Any:
@@ -45,7 +51,7 @@ class Option:
     @property
     def choices(self) -> tuple[str, ...]:
         inner = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
-        return tuple(str(choice) for choice in get_args(inner)) if self.base is Literal else ()
+        return tuple(map(choice_text, get_args(inner))) if self.base is Literal else ()
 
     @property
     def metadata(self) -> tuple[Any, ...]:
@@ -84,6 +90,34 @@ class Option:
         return f"{noun} {limits}".strip()
 
 
+def choice_text(choice: Any) -> str:
+    """How one of the values of a Literal is written.
+
+    >>> choice_text(3), choice_text(True), choice_text(None)
+    ('3', 'true', 'none')
+    """
+    return str(choice).lower() if choice is None or isinstance(choice, bool) else str(choice)
+
+
+def from_text(hint: Any) -> Any:
+    """An annotation that validates as ``hint`` does and also takes the text of every choice: flags are text.
+
+    Pydantic reads "3" where an int is wanted, and refuses it where one of 1 and 3 is.
+    """
+    from pydantic import BeforeValidator
+
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        texts = {choice_text(choice): choice for choice in inside if not isinstance(choice, str)}
+        texts |= {choice: choice for choice in inside if isinstance(choice, str)}
+        return Annotated[hint, BeforeValidator(lambda value: texts.get(value, value) if type(value) is str else value)]
+    if origin is Annotated:
+        return Annotated[from_text(inside[0]), *inside[1:]]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(from_text, inside))]  # noqa: UP007 - built at run time
+    return origin[tuple(map(from_text, inside))] if origin in (tuple, list, Sequence) else hint
+
+
 @cache
 def schema(cls: type) -> tuple[Option, ...]:
     """The options of a dataclass, in the order of its fields."""
@@ -101,6 +135,9 @@ def _option(field: Any, hint: Any) -> Option:
     flag = next((mark.name for mark in marks if isinstance(mark, Flag)), field.name)
     kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
     options_of = next((mark.field for mark in marks if isinstance(mark, OptionsOf)), None)
+    if options_of is not None and flag != f"{options_of}_options":
+        # names are spelled without looking at a class: `benchmarks.spelling`
+        raise TypeError(f"the options of {options_of!r} must be called {options_of}_options; got {flag}")
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return Option(field.name, flag, annotation, optional, default, kind, options_of)
 

@@ -6,7 +6,7 @@ seeds = 3                       # or [0, 1, 2]
 dataset = "digits"
 [grid]
 backbone = ["lenet5", "vgg-tiny"]
-"backbone.width" = [1.0, 2.0]   # or a table: [grid.backbone_options]
+"backbone.width" = [1.0, 2.0]   # in quotes: to TOML backbone.width is a table called backbone
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from backbone.contract import ExperimentConfig
 from backbone.errors import UserError, must, nearest
 from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
-from benchmarks.schema import schema
+from benchmarks.spelling import by_flag, twice
 
 KEYS = ("experiment", "name", "seeds", "options", "grid")
 
@@ -59,7 +59,9 @@ def load_suite(path: Path, registry: Registry) -> Suite:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise must(str(path), "valid TOML", error, "Mend that place.") from None
+        twofold = "Cannot overwrite a value" in str(error) or "Cannot mutate" in str(error)
+        remedy = 'Write names with a dot in quotes: "dataset.size" = 28.' if twofold else "Mend that place."
+        raise must(str(path), "valid TOML", error, remedy) from None
     return check_suite(values, text, path.stem, registry)
 
 
@@ -79,17 +81,12 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
         problems.append(f"name must be letters, digits, dots and dashes; got {name}. Give one with: name = ...")
     cls = experiment_config(registry, experiment)
     seeds, fixed, axes = _seeds(values, problems), _table(values, "options", problems), {}
-    problems += [
-        f"{table}.seed must be left out; got {values[table]['seed']}. Write: seeds = [...] at the top."
-        for table in ("options", "grid")
-        if isinstance(values.get(table), Mapping) and "seed" in values[table]
-    ]
-    for key, choices in _leaves(_table(values, "grid", problems), cls):
+    for axis, choices in _table(values, "grid", problems).items():
         if not isinstance(choices, list) or not choices:
-            problems.append(f"grid.{key} must be a list of values; got {choices}. Move a single value to [options].")
+            problems.append(f"grid.{axis} must be a list of values; got {choices}. Move a single value to [options].")
         else:
-            axes[key] = choices
-    checker = Checker(registry, lambda path: path, f"See: engram run {experiment} --help", problems)
+            axes[axis] = choices
+    checker = Checker(registry, lambda name: name, f"See: engram run {experiment} --help", problems)
     points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
     return Suite(str(name), text, experiment, axes, seeds, points)
 
@@ -116,23 +113,17 @@ def _is_seed(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _table(values: Mapping[str, Any], key: str, problems: list[str]) -> Mapping[str, Any]:
+def _table(values: Mapping[str, Any], key: str, problems: list[str]) -> dict[str, Any]:
+    """The options in a table by flag name, however they are spelled."""
     table = values.get(key, {})
-    if isinstance(table, Mapping):
-        return table
-    problems.append(f"{key} must be a table; got {table}. Write: [{key}]")
-    return {}
-
-
-def _leaves(grid: Mapping[str, Any], cls: type) -> Iterator[tuple[str, Any]]:
-    """Axes by flag name: the table backbone_options holds axes backbone.width and so on."""
-    owners = {option.key: option.options_of for option in schema(cls) if option.options_of}
-    for key, value in grid.items():
-        if key in owners and isinstance(value, Mapping):
-            yield from ((f"{owners[key]}.{name}", choices) for name, choices in value.items())
-        else:
-            head, dot, tail = key.partition(".")
-            yield f"{owners.get(head, head)}{dot}{tail}", value
+    if not isinstance(table, Mapping):
+        problems.append(f"{key} must be a table; got {table}. Write: [{key}]")
+        return {}
+    problems += twice(table)
+    found = by_flag(table)
+    if "seed" in found:
+        problems.append(f"{key}.seed must be left out; got {found['seed']}. Write: seeds = [...] at the top.")
+    return found
 
 
 def _points(
@@ -143,20 +134,11 @@ def _points(
     checker: Checker,
 ) -> list[Point]:
     """The checked points of the grid; raises UserError with all problems, those found before included."""
-    tables = {option.options_of: option.key for option in schema(cls) if option.options_of}
     found: list[Point] = []
     for cell in itertools.product(*axes.values()):
         options = dict(zip(axes, cell, strict=True))
         for seed in seeds:
-            values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in fixed.items()}
-            values["seed"] = seed
-            for key, value in options.items():
-                head, dot, tail = key.partition(".")
-                if dot and head in tables:
-                    values.setdefault(tables[head], {})[tail] = value
-                else:
-                    values[key] = value
-            config = checker.build(cls, values)
+            config = checker.build(cls, {**fixed, "seed": seed, **options})
             if config is not None:
                 found.append(Point(options, config.seed, config))
     if checker.problems:

@@ -102,7 +102,7 @@ def work(folder: Path, stop: Stop) -> int:
 def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfig:
     """The configuration in a config.json, checked again: the file may be a stranger's."""
     cls = experiment_config(registry, str(about.get("experiment")))
-    checker = Checker(registry, lambda path: path, "Plan the trial again.")
+    checker = Checker(registry, lambda name: name, "Plan the trial again.")
     return checker.finish(checker.build(cls, about.get("config", {})))
 
 

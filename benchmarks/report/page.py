@@ -14,13 +14,14 @@ from benchmarks.config import Checker, changed, experiment_config
 from benchmarks.heatmap import heat_map
 from benchmarks.numbers import p_value, seconds, span
 from benchmarks.outcomes import declared
-from benchmarks.records import Record, by_flag
+from benchmarks.records import Record
 from benchmarks.report.curves import figures, learning_curves
 from benchmarks.report.forest import forest
 from benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
 from benchmarks.report.style import STYLE
 from benchmarks.report.words import amount, headline, pair_words, unit_of, what
 from benchmarks.report.write import Subject
+from benchmarks.spelling import by_flag
 from benchmarks.stats import interval
 from benchmarks.svg import Chart, legend, line_chart
 from benchmarks.tables import word
@@ -233,8 +234,7 @@ def command(record: Record) -> str:
     words = ["engram", "run", record.experiment]
     for name, value in _given(record).items():
         if value is not None:
-            flag = f"--{name.replace('_', '-')}"
-            words += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, word(value)]
+            words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", word(value)]
     return shlex.join(words)
 
 
@@ -243,7 +243,7 @@ def _given(record: Record) -> dict[str, Scalar]:
     registry = Registry.discover()
     try:
         kind = experiment_config(registry, record.experiment)
-        config = Checker(registry, lambda path: path, "").build(kind, record.about.get("config", {}))
+        config = Checker(registry, lambda name: name, "").build(kind, record.about.get("config", {}))
     except UserError:
         config = None
     return record.config if config is None else {"seed": record.seed, **by_flag(changed(registry, config))}

@@ -8,8 +8,9 @@ from backbone.contract import Scalar
 from backbone.errors import UserError
 from backbone.registry import Registry
 from benchmarks.config import full
-from benchmarks.records import Record, by_flag
+from benchmarks.records import Record
 from benchmarks.schema import schema
+from benchmarks.spelling import by_flag
 
 ALWAYS = ("experiment", "dataset", "backbone", "seed")
 
@@ -31,7 +32,7 @@ def default_values(record: Record) -> dict[str, Any]:
     try:
         cls: Any = registry.options("experiments", record.experiment)
         options = schema(cls)
-        named = {option.field: record.config.get(option.key) for option in options if option.kind}
+        named = {option.field: record.config.get(option.name) for option in options if option.kind}
         given = {field: value for field, value in named.items() if isinstance(value, str)}
         return by_flag(full(registry, cls(**given).resolved()))
     except (UserError, ImportError, TypeError, AttributeError, ValueError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.outcomes import Outcome
 from benchmarks.records import Status
 from benchmarks.sink.state import metric_key
+from benchmarks.spelling import by_flag, spell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,7 @@ def stored_sweep(
         trial = run.data.tags.get("engram.trial", run.info.run_id)
         if trial not in best or (run.info.status == "FINISHED" != best[trial].info.status):
             best[trial] = run
-    return tuple(axes), [_outcome(trial, run) for trial, run in sorted(best.items())], known
+    return tuple(map(spell, axes)), [_outcome(trial, run) for trial, run in sorted(best.items())], known
 
 
 def _runs(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
@@ -49,7 +50,7 @@ def _runs(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
 
 def _outcome(trial: str, run: Run) -> Outcome:
     tags, status = run.data.tags, _STATUS.get(run.info.status, "unfinished")
-    options = _json(tags.get("engram.config", "")) or dict(run.data.params)
+    options = by_flag(_json(tags.get("engram.config", "")) or run.data.params)
     metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("final/")}
     # a final number whose name the ledger had taken
     metrics |= {key[6:]: value for key, value in run.data.metrics.items() if key.startswith("final/")}

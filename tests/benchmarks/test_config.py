@@ -121,9 +121,9 @@ def test_problems_of_combinations_are_reported():
         ({"epochs": True}, "epochs must be a whole number"),
         ({"dataset": 3}, "dataset must be text"),
         ({"epoch": 3}, "Did you mean epochs?"),
-        ({"backbone_options": {"width": 0}}, "backbone_options.width must be greater than 0"),
-        ({"backbone_options": {"wide": 1}}, "Did you mean backbone_options.width"),
-        ({"backbone_options": 3}, "backbone_options must be a table"),
+        ({"backbone_options": {"width": 0}}, "backbone.width must be greater than 0"),
+        ({"backbone_options": {"wide": 1}}, "Did you mean backbone.width"),
+        ({"backbone_options": 3}, "backbone-options must be a table"),
         ({"dataset_options": {"size": 3}}, "something that has options"),
     ],
 )

@@ -60,7 +60,7 @@ def test_seeds_by_name(tmp_path):
         ("epochs = 1", "epochs = 1\nseed = 3", "options.seed must be left out"),
         ("epochs = 1", "epoch = 1", "Did you mean epochs?"),
         ("[0.5, 2]", "2", "grid.backbone.width must be a list"),
-        ("[0.5, 2]", "[0.5, -2, -3]", "backbone_options.width must be greater than 0"),
+        ("[0.5, 2]", "[0.5, -2, -3]", "backbone.width must be greater than 0"),
         ('"vgg-tiny"', '"vgg-tyni"', "Did you mean vgg-tiny"),
         ("seeds = 2", "seeds = = 2", "nets.toml must be valid TOML; got Invalid value (at line 3, column 9)"),
     ],
@@ -83,7 +83,7 @@ def test_every_mistake_is_reported_at_once(tmp_path):
         load(tmp_path, text + '[options]\nbatch_size = "many"\ndataset = "dijits"\nfoo = 1\n')
     problems = str(caught.value).splitlines()
     begun = [problem.partition(" must be")[0] for problem in problems]
-    assert begun == ["suite key", "name", "seeds", "grid.lr", "option", "dataset", "epochs", "batch_size"]
+    assert begun == ["suite key", "name", "seeds", "grid.lr", "option", "dataset", "epochs", "batch-size"]
     assert all("; got " in problem for problem in problems)
 
 
