@@ -84,8 +84,8 @@ def lock(path: Path, *, patience: float, what: str) -> Iterator[None]:
         yield
 
 
-def find_trial(out: Path, text: str) -> tuple[str, Path]:
-    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder.
+def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
+    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder; ``what``: by which option.
 
     Raises:
         UserError: unknown, ambiguous or not finished.
@@ -96,12 +96,12 @@ def find_trial(out: Path, text: str) -> tuple[str, Path]:
     else:
         found = sorted(path for path in trials_dir(out).glob("*") if text and path.name.startswith(text))
     if not found:
-        raise must("--from", f"a trial below {out} or a trial's folder", repr(text), f"See: engram status --out {out}")
+        raise must(what, f"a trial below {out} or a trial's folder", repr(text), f"See: engram status --out {out}")
     if len(found) > 1 and all(path.name != text for path in found):
         names = ", ".join(path.name for path in found[:5])
-        raise must("--from", "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
+        raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
     trial = next((path for path in found if path.name == text), found[0])
     now = Record(trial).status
     if now != "done":
-        raise must("--from", "a finished trial", f"{trial.name}, which is {now}", "Run it to its end first.")
+        raise must(what, "a finished trial", f"{trial.name}, which is {now}", "Run it to its end first.")
     return str(read_json(trial / "result.json").get("trial", trial.name)), trial

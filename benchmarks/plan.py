@@ -85,12 +85,12 @@ class Planner:
         inputs: dict[str, str] = {}
         paths: dict[str, str] = {}
         needs: list[str] = []
-        for role, requirement in config.resolved().requires().items():
-            if requirement.trial is not None:
-                inputs[role], folder = find_trial(self.out, requirement.trial)
-                paths[role] = str(folder)
-                config = _with_id(config, requirement, inputs[role])
-            elif requirement.experiment is not None and requirement.config is not None:
+        wanted = config.resolved().requires()
+        for role, (identity, folder) in self._existing(config, wanted).items():
+            inputs[role], paths[role] = identity, str(folder)
+            config = replace(config, **dict.fromkeys(_naming(config, wanted[role]), identity))
+        for role, requirement in wanted.items():
+            if requirement.experiment is not None and requirement.config is not None:
                 needed = self.add(requirement.experiment, requirement.config)
                 inputs[role], paths[role] = needed.id, str(needed.folder)
                 needs.append(needed.id)
@@ -108,12 +108,31 @@ class Planner:
         trial.check()
         return self.trials.setdefault(identity, trial)
 
+    def _existing(self, config: ExperimentConfig, wanted: Mapping[str, Requirement]) -> dict[str, tuple[str, Path]]:
+        """(id, folder) of the existing trials that are required, by role; their ids stand for every way to write them.
 
-def _with_id(config: ExperimentConfig, requirement: Requirement, identity: str) -> ExperimentConfig:
-    """Write the trial's id where the user wrote its beginning or folder, so that all spellings are one trial."""
-    names = [
-        option.field
+        Raises:
+            UserError: one line for each that is unknown or unfinished.
+        """
+        found: dict[str, tuple[str, Path]] = {}
+        problems: list[str] = []
+        for role, requirement in wanted.items():
+            if requirement.trial is None:
+                continue
+            what = " and ".join(_naming(config, requirement).values()) or f"the trial for {role}"
+            try:
+                found[role] = find_trial(self.out, requirement.trial, what)
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(dict.fromkeys(problems)))
+        return found
+
+
+def _naming(config: ExperimentConfig, requirement: Requirement) -> dict[str, str]:
+    """The options (field -> flag) in which a required trial's id, its beginning or its folder was written."""
+    return {
+        option.field: option.flag
         for option in schema(type(config))
         if option.kind is None and option.base is str and getattr(config, option.field) == requirement.trial
-    ]
-    return replace(config, **dict.fromkeys(names, identity))
+    }

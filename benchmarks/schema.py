@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from backbone.contract import Flag, Kind, OptionsOf, Registered
 from benchmarks.spelling import spell
 
+_LISTS: tuple[Any, ...] = (tuple, list, Sequence)  # what holds one kind of value
+
 
 @dataclass(frozen=True)
 class Option:
@@ -106,7 +108,8 @@ def from_text(hint: Any) -> Any:
     """
     from pydantic import BeforeValidator
 
-    origin, inside = get_origin(hint), get_args(hint)
+    origin: Any = get_origin(hint)
+    inside = get_args(hint)
     if origin is Literal:
         texts = {choice_text(choice): choice for choice in inside if not isinstance(choice, str)}
         texts |= {choice: choice for choice in inside if isinstance(choice, str)}
@@ -115,7 +118,7 @@ def from_text(hint: Any) -> Any:
         return Annotated[from_text(inside[0]), *inside[1:]]
     if origin in (Union, types.UnionType):
         return Union[tuple(map(from_text, inside))]  # noqa: UP007 - built at run time
-    return origin[tuple(map(from_text, inside))] if origin in (tuple, list, Sequence) else hint
+    return origin[tuple(map(from_text, inside))] if origin in _LISTS else hint
 
 
 @cache

@@ -11,11 +11,13 @@ from torch import Tensor
 from backbone.checkpoint import load_model
 from backbone.contract import Result, Services
 from backbone.data.load import load_for_scoring
+from backbone.data.options import PictureOptions
 from backbone.data.sets import Split
 from backbone.data.trained import cautions, load_as_trained, outputs_of
 from backbone.errors import must
 from backbone.experiments.configs import EvaluateConfig
 from backbone.metrics import score
+from backbone.registry import Registry
 
 
 class Evaluate:
@@ -43,7 +45,7 @@ class Evaluate:
                 validation=about["validation"],
                 as_trained=dataset == about["dataset"],
             )
-            _check_shape(about["in_shape"], split.in_shape)
+            _check_shape(about["in_shape"], split.in_shape, dataset)
             targets = outputs_of(about, classes)
         s.provenance(data_sha256=fingerprint, dataset=dataset)
         state["cautions"] = cautions(about)
@@ -74,7 +76,13 @@ class Evaluate:
         pass
 
 
-def _check_shape(trained: Sequence[int], got: Sequence[int]) -> None:
-    if list(trained) != list(got):
-        step = f"Pass --dataset.size {trained[1]} and --dataset.channels {trained[0]}."
-        raise must("the images", f"{'x'.join(map(str, trained))} like those trained on", "x".join(map(str, got)), step)
+def _check_shape(trained: Sequence[int], got: Sequence[int], dataset: str) -> None:
+    if list(trained) == list(got):
+        return
+    channels, height, width = trained
+    step = "Choose a --dataset of such images."
+    if channels in (1, 3) and height == width:  # what picture files can become
+        step = f"Choose a --dataset of such images, such as folder:PATH --dataset.size {height}."
+        if Registry.discover().options("datasets", dataset) is PictureOptions:
+            step = f"Pass --dataset.size {height} --dataset.channels {channels}."
+    raise must("the images", f"{'x'.join(map(str, trained))} like those trained on", "x".join(map(str, got)), step)

@@ -184,6 +184,12 @@ def test_pictures_of_another_shape(evaluate, pictures, size, mode, got):
     assert fitting["images"] == 359
 
 
+def test_images_of_another_shape_from_a_source_that_cannot_resize(evaluate):
+    with pytest.raises(UserError, match=r"must be 1x8x8 .*; got 2x16x16\. Choose a --dataset of such images") as caught:
+        evaluate(dataset="moving-shapes", dataset_options={"samples": 24})
+    assert "Pass" not in str(caught.value)
+
+
 def test_data_trained_on_is_split_as_trained_even_when_named(services, tmp_path, pictures, evaluate):
     """Most images of a source with one split were trained on; its score must be that of the others."""
     source = pictures("0123456789")

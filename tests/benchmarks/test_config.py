@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import make_dataclass
+from typing import Annotated, Literal
 
 import pytest
+from annotated_types import Gt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backbone.contract import ExperimentConfig
 from backbone.errors import UserError
 from backbone.experiments.configs import EvaluateConfig, TrainConfig
 from backbone.registry import Registry
@@ -29,8 +33,11 @@ def complaints(*words: str, experiment: str = "backbone.train") -> list[str]:
 
 
 def from_values(cls, values):
-    checker = Checker(REGISTRY, lambda path: path, "Mend it.")
-    return checker.finish(checker.build(cls, values))
+    checker = Checker(REGISTRY, lambda name: name, "Mend it.")
+    found = checker.build(cls, values)
+    if checker.problems:
+        raise UserError("\n".join(checker.problems))
+    return checker.finish(found) if isinstance(found, ExperimentConfig) else found
 
 
 def test_flags_of_all_kinds():
@@ -42,6 +49,52 @@ def test_flags_of_all_kinds():
     assert (config.epochs, config.lr, config.gradient_checkpointing, config.ema) == (3, 0.5, True, None)
     assert config.backbone_options == {"depth": 3}
     assert config.batch_size == 7
+
+
+def test_choices_that_are_no_text_are_read_from_text():
+    assert flags("--dataset", "folder:x", "--dataset.channels", "3").dataset_options == {"channels": 3}
+    found = complaints("--dataset", "folder:x", "--dataset.channels", "2")
+    assert found == ["--dataset.channels must be one of 1, 3; got 2. See: engram run backbone.train --help"]
+
+
+@pytest.mark.parametrize(
+    ("hint", "given"),
+    [
+        (Literal[1, 3], {"3": 3, 3: 3}),
+        (Literal[1, 3] | None, {"1": 1, "none": None}),
+        (Literal["1", 1, 2], {"1": "1", "2": 2}),
+        (Literal["auto", True, False], {"auto": "auto", "true": True, "false": False, True: True}),
+        (Literal["a", None], {"a": "a", "none": None}),
+        (Annotated[Literal[2, 4], "a mark"], {"4": 4}),
+        (Annotated[Literal[2, 4] | None, "a mark"], {"4": 4}),
+        (tuple[Literal[2, 4], ...], {"2,4": (2, 4), (4,): (4,)}),
+        (int | Literal["all"], {"all": "all", "7": 7}),
+        (Literal["all"] | Annotated[int, Gt(0)], {"all": "all", "7": 7}),
+    ],
+)
+def test_every_choice_is_read_from_its_text(hint, given):
+    cls = make_dataclass("Options", [("value", hint, None)], frozen=True)
+    for value, meant in given.items():
+        found = from_values(cls, {"value": value}).value
+        assert found == meant
+        assert type(found) is type(meant)
+    for value in ("5x", 9.5):
+        with pytest.raises(UserError, match="value must be"):
+            from_values(cls, {"value": value})
+
+
+def test_every_spelling_of_a_name_is_one_option():
+    once = from_values(TrainConfig, {"batch-size": 7, "backbone.width": 2.0})
+    others = [
+        {"batch_size": 7, "backbone_options.width": 2.0},
+        {"--batch-size": 7, "--backbone.width": 2.0},
+        {"batch_size": 7, "backbone_options": {"width": 2.0}},
+        {"batch-size": 7, "backbone": {"width": 2.0}},
+        {"batch-size": 7, "backbone-options": {"width": 2.0}},
+    ]
+    assert [from_values(TrainConfig, values) for values in others] == [once] * len(others)
+    with pytest.raises(UserError, match="batch-size must be given once; got batch-size and batch_size"):
+        from_values(TrainConfig, {"batch-size": 7, "batch_size": 7})
 
 
 def test_several_named_things_have_their_options_under_their_names():

@@ -137,6 +137,17 @@ def test_from_must_be_known_unique_and_finished(planner):
     assert "Give more of it" in complaint("aaaa")
 
 
+def test_the_option_that_names_a_missing_trial_is_complained_about(planner):
+    def complaints(**options) -> list[str]:
+        with pytest.raises(UserError) as caught:
+            planner.add("backbone.train", replace(BASE, **options))
+        return [line.partition(" must be")[0] for line in str(caught.value).splitlines()]
+
+    assert complaints(teacher="nosuch") == ["--teacher"]
+    assert complaints(teacher="nosuch", from_trial="neither") == ["--from", "--teacher"]
+    assert complaints(teacher="nosuch", from_trial="nosuch") == ["--from and --teacher"]
+
+
 def test_required_trials_come_first_and_are_shared(planner):
     from counting.configs import TwiceConfig
 
