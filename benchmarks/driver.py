@@ -17,7 +17,8 @@ from benchmarks.naming import labels, short_labels
 from benchmarks.pace import Pace, Progress, kind
 from benchmarks.plan import Trial
 from benchmarks.provenance import redacted
-from benchmarks.records import Record, by_flag, read_json
+from benchmarks.records import Record, read_json
+from benchmarks.spelling import by_flag
 from benchmarks.stopping import STOPPED
 from benchmarks.view import Names, View, open_view
 

@@ -9,8 +9,9 @@ from backbone.contract import Scalar
 from backbone.errors import UserError
 from backbone.registry import Registry
 from benchmarks.config import full
-from benchmarks.records import Record, by_flag
+from benchmarks.records import Record
 from benchmarks.schema import schema
+from benchmarks.spelling import by_flag
 from benchmarks.tables import word
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def off_default(record: Record) -> dict[str, Scalar]:
     registry = Registry.discover()
     try:
         cls: Any = registry.options("experiments", record.experiment)
-        named = {option.field: record.config.get(option.key) for option in schema(cls) if option.kind}
+        named = {option.field: record.config.get(option.name) for option in schema(cls) if option.kind}
         given = {field: value for field, value in named.items() if isinstance(value, str)}
         defaults = by_flag(full(registry, cls(**given).resolved()))
     except (UserError, ImportError, TypeError, AttributeError, ValueError):

@@ -17,7 +17,8 @@ from benchmarks.flags import Planning, Running, Sweeping
 from benchmarks.layout import lock, prepare, sweep_dir, write_json
 from benchmarks.naming import labels
 from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record, by_flag, read_json
+from benchmarks.records import Record, read_json
+from benchmarks.spelling import by_flag
 from benchmarks.suite import Suite, load_suite
 from benchmarks.tables import render, terminal_width
 

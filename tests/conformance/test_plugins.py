@@ -46,7 +46,7 @@ def test_config_survives_toml(experiment):
     cls = experiment_config(REGISTRY, experiment)
     config = cls()
     values = full(REGISTRY, config)
-    checker = Checker(REGISTRY, lambda path: path, "Mend it.")
+    checker = Checker(REGISTRY, lambda name: name, "Mend it.")
     again = checker.build(cls, tomllib.loads(to_toml(values)))
     assert again == config
     assert to_toml(full(REGISTRY, again)) == to_toml(values)
