@@ -25,6 +25,8 @@ class ExitScores:
     Args:
         steps: ascending step numbers at which it may stop.
         confidences: in (0, 1].
+        beforehand: steps every image takes before the first of these, wherever it stops (a pre-simulation);
+            ``mean_steps`` has them.
 
     Attributes:
         images: how many were scored.
@@ -37,12 +39,12 @@ class ExitScores:
     the largest probability, of a spiking network: Li et al. 2023 (arXiv 2304.01230), SEENN-I.
     """
 
-    def __init__(self, steps: Sequence[int], confidences: Sequence[float] = CONFIDENCES) -> None:
+    def __init__(self, steps: Sequence[int], confidences: Sequence[float] = CONFIDENCES, beforehand: int = 0) -> None:
         if not steps or steps[0] < 1 or any(a >= b for a, b in pairwise(steps)):
             raise must("steps", "ascending numbers from 1 on", list(steps), "Give each step once, in order.")
         if not confidences or not all(0 < c <= 1 for c in confidences):
             raise must("confidences", "in (0, 1]", list(confidences), "0.9 stops at nine parts in ten.")
-        self.steps, self.confidences = list(steps), list(confidences)
+        self.steps, self.confidences, self.beforehand = list(steps), list(confidences), beforehand
         self.images = 0
         self.correct, self.used, self.early = ([0] * len(self.confidences) for _ in range(3))
 
@@ -68,7 +70,7 @@ class ExitScores:
             {
                 "confidence": confidence,
                 "accuracy": correct / self.images,
-                "mean_steps": used / self.images,
+                "mean_steps": self.beforehand + used / self.images,
                 "share_stopped_early": early / self.images,
             }
             for confidence, correct, used, early in counts

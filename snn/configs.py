@@ -20,6 +20,7 @@ CONVERT_METRICS = (
     Metric(name="synaptic_operations", unit="1/image", direction="min"),
     Metric(name="analog_macs", unit="1/image", direction="min"),
     Metric(name="macs", unit="1/image", direction="min"),
+    Metric(name="effective_macs", unit="1/image", direction="min"),
     Metric(name="silent_channels", unit="count", direction="min"),
 )
 
@@ -63,7 +64,8 @@ class ConvertConfig(TrainConfig):
     """Potential before the first step as a fraction of the threshold; at a half, spike counts round to nearest."""
     pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0
     """Steps simulated beforehand to find the neurons that would send too much, which then stay silent. They come on
-    top of --steps; spikes and costs include them."""
+    top of --steps: spikes, rates, operations, costs and the mean steps of early exits include them. Frames are shown
+    again where they are fewer."""
     delay: Annotated[int, Ge(0), Lt(4096)] | None = None
     """Steps the read-out leaves out at the beginning, while the first spikes are on their way; by default 2, or half of
     --steps if that is less, for QCFS activations, and 0 for ReLUs."""

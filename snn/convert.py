@@ -23,11 +23,12 @@ from snn.calibration import activations
 from snn.coding import encode
 from snn.configs import ConvertConfig, curve_steps
 from snn.conversion import convert, full_float32, lower
-from snn.costs import CAPTION, analog, costs, operations, spiking_memory
+from snn.costs import CAPTION, InputLayer, analog, costs, operations, spikes_sent, spiking_memory
 from snn.counting import Synapses, Tally, synapses
 from snn.layer_report import LayerReport
 from snn.methods import RIGHT_ON_AVERAGE, biased
 from snn.network import SpikingNetwork
+from snn.neurobench import Workload
 from snn.preflight import ANALOG, inspect
 from snn.spiking import SpikingBackbone
 from snn.storage import save_converted
@@ -53,6 +54,8 @@ class State:
     exits: ExitScores
     tally: Tally
     layers: LayerReport
+    effective_macs: int = 0
+    """Of the analog network on all these images: multiplications of values that are not zero."""
     stream: Iterator[tuple[Tensor, Tensor]] | None = field(default=None)
 
     @property
@@ -110,7 +113,7 @@ class Convert:
             structure=structure,
             analog_scores=StepScores([1]),
             scores=StepScores(self.points),
-            exits=ExitScores(exit_steps(self.config.steps)),
+            exits=ExitScores(exit_steps(self.config.steps), beforehand=self.config.pre_simulation),
             tally=tally,
             layers=LayerReport(net.neurons()),
         )
@@ -142,7 +145,10 @@ class Convert:
         images, labels = batch[0], state.outputs[batch[1]]
         with torch.inference_mode(), full_float32():
             x = state.spiking.normalise(images)
-            state.analog_scores.add(state.analog.forward_normalised(x).unsqueeze(0), labels)
+            with Workload(state.analog) as work:
+                analog = state.analog.forward_normalised(x)
+            state.effective_macs += work.effective
+            state.analog_scores.add(analog.unsqueeze(0), labels)
             features, rates = state.net.observe(self._coded(state, images, x), state.tally)
             state.layers.add(rates, activations(state.graph, x, list(rates)))
             state.scores.add(logits_at(state.spiking, features, self.points), labels)
@@ -161,7 +167,7 @@ class Convert:
 
     def finish(self, state: State) -> Result:
         save_converted(self.services.trial_dir / "model", state.spiking, state.about, self.how)
-        curve, exits = self._curve(state), state.exits.rows()
+        curve, exits, priced = self._curve(state), state.exits.rows(), self._costs(state)
         last = curve[-1]
         metrics = {
             "snn/accuracy": last["accuracy"],
@@ -169,11 +175,11 @@ class Convert:
             "accuracy_drop": last["drop_points"],
             "spikes_per_neuron_per_step": last["spikes_per_neuron_per_step"],
             "synaptic_operations": last["synaptic_operations"],
-            "analog_macs": state.structure.analog_macs,
-            "macs": state.structure.macs,
+            "analog_macs": priced[-1]["macs"],
+            "macs": priced[0]["macs"],
+            "effective_macs": priced[1]["macs"],
             "silent_channels": sum(int(neurons.silent.sum()) for neurons in state.net.neurons().values()),
         }
-        priced = self._costs(state)
         self.services.table(CAPTION, priced)
         preflight = inspect(state.analog.backbone, state.analog.head, self.config.hybrid)
         return Result(
@@ -186,7 +192,7 @@ class Convert:
                 "preflight": preflight.rows,
                 **({"cautions": found} if (found := cautions(state.about)) else {}),
             },
-            figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, curve)},
+            figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, self._all_stop(curve))},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
@@ -197,6 +203,7 @@ class Convert:
             "exits": state.exits.state_dict(),
             "tally": state.tally.state_dict(),
             "layers": state.layers.state_dict(),
+            "effective_macs": state.effective_macs,
         }
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
@@ -205,13 +212,13 @@ class Convert:
         state.exits.load_state_dict(saved["exits"])
         state.tally.load_state_dict(saved["tally"])
         state.layers.load_state_dict(saved["layers"])
+        state.effective_macs = int(saved["effective_macs"])
         state.stream = None
 
     def _curve(self, state: State) -> list[Row]:
         (analog,) = state.analog_scores.rows()
         images, reference = state.scores.images, float(analog["accuracy"])  # type: ignore[arg-type]
-        names = [place for place, name in enumerate(state.structure.fan_out) if name in state.layers.neurons]
-        spikes = state.tally.spikes[names].sum(0).tolist()
+        sent = spikes_sent(state.structure, state.tally, images)
         caused = operations(state.structure, state.tally, images)
         return [
             {
@@ -219,30 +226,38 @@ class Convert:
                 "accuracy": row["accuracy"],
                 "ann_accuracy": reference,
                 "drop_points": 100 * (reference - float(row["accuracy"])),  # type: ignore[arg-type]
-                "spikes_per_neuron_per_step": spikes[k] / (images * state.structure.neurons * self.points[k]),
+                "spikes_per_neuron_per_step": sent[k] / (state.structure.neurons * self._simulated(self.points[k])),
                 "synaptic_operations": caused[k],
             }
             for k, row in enumerate(state.scores.rows())
         ]
 
     def _layers(self, state: State) -> list[Row]:
-        rows = state.layers.rows()
-        places = {name: place for place, name in enumerate(state.structure.fan_out)}
+        rows, images, steps = state.layers.rows(), state.scores.images, self._simulated(self.points[-1])
         for row in rows:
-            operations_of = state.tally.operations[places[row["layer"]], -1]
-            row["synaptic_operations"] = float(operations_of) / state.scores.images
+            spikes, operations = state.tally.of(row["layer"])
+            row["firing_rate"] = spikes / (images * row["neurons"] * steps)
+            row["synaptic_operations"] = operations / images
         return [*rows]
 
+    def _simulated(self, steps: int) -> int:
+        """All steps an image takes: those beforehand are counted, priced and waited for like any others."""
+        return self.config.pre_simulation + steps
+
+    def _all_stop(self, curve: list[Row]) -> list[Row]:
+        """Rows of an accuracy curve with all steps an image takes."""
+        return [{**row, "steps": self._simulated(int(row["steps"]))} for row in curve]  # type: ignore[arg-type]
+
     def _costs(self, state: State) -> list[Row]:
-        """What one image costs after each of the points; pre-simulated steps come on top."""
+        """What one image costs after each of the points."""
         head: nn.Linear = state.spiking.head  # type: ignore[assignment]
         graph = state.net.graph
-        layer = "once" if self.config.coding == "constant" else "every step"
+        layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
         return costs(
-            analog(state.graph, head, state.net.in_shape),
+            analog(state.graph, head, state.net.in_shape, state.effective_macs / state.scores.images),
             state.structure,
             spiking_memory(graph, head, state.structure, layer),
-            [steps + self.config.pre_simulation for steps in self.points],
+            [self._simulated(steps) for steps in self.points],
             operations(state.structure, state.tally, state.scores.images),
             input_layer=layer,
         )

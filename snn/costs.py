@@ -21,6 +21,7 @@ from snn.spiking import peak_bytes
 CAPTION = (
     "Per image. Energy is arithmetic only, under the cost model named beside it: MACs, ACs, and one AC (leaky neurons:"
     " one MAC) for every neuron and step; no memory traffic, which is known to dominate, so no chip's energy."
+    " Behind its first neurons zeros cost the SNN nothing; the ANN comes with all its MACs, and with zeros skipped."
 )
 """Goes with every table of `costs`."""
 
@@ -28,6 +29,7 @@ POTENTIAL_BYTES = 4
 """A membrane potential, and a drive that is kept: float32."""
 
 InputLayer = Literal["once", "every step", "spikes"]
+"""How often the layers before the first neurons multiply, for one image; "spikes": they only add, as `costs` says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,24 +93,32 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Analog:
-    """The network a spiking one is compared with."""
+    """The network a spiking one is compared with.
+
+    Attributes:
+        macs: on one image, whatever its activations.
+        effective_macs: those whose activation is not zero, the mean over images. Hardware that skips zeros does these,
+            and a spiking network skips them by nature: the fair comparison is with both.
+    """
 
     macs: int
+    effective_macs: float
     memory: Memory
 
 
-def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int]) -> Analog:
+def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int], effective_macs: float) -> Analog:
     """Operations and memory of an analog network on one image, zero weights and padding left out.
 
     Args:
         graph: traced, BatchNorm folded (`snn.conversion.lower`).
         head: its read-out.
         in_shape: (C, H, W) of one image.
+        effective_macs: as in `Analog` (`snn.neurobench.Workload.effective`).
     """
     parameters, buffers = _stored(graph, head)
     peak = peak_bytes(graph, in_shape)
     memory = Memory(parameters=parameters, buffers=buffers, activations=peak)
-    return Analog(macs=macs(graph, head, in_shape), memory=memory)
+    return Analog(macs=macs(graph, head, in_shape), effective_macs=effective_macs, memory=memory)
 
 
 def spiking_memory(
@@ -156,12 +166,13 @@ def costs(
     input_layer: InputLayer = "once",
     update: Literal["AC", "MAC"] = "AC",
 ) -> list[Row]:
-    """What one image costs: a row for the analog network, and one for the spiking network at each number of steps.
+    """What one image costs: rows for the analog network, and one for the spiking network at each number of steps.
 
-    ACs are synaptic operations that spikes cause, MACs those of the layers before the first neurons, updates neurons
-    times steps: every neuron adds its drive at every step, spikes or not. Resets, comparisons and ReLUs are left out.
-    With enough steps a spiking network does more operations than the analog one, and the rows say so. Show them with
-    `CAPTION`.
+    The analog network comes twice: with all its MACs, and with those alone whose activation is not zero. ACs are
+    synaptic operations that spikes cause, MACs those of the layers before the first neurons, zeros among their inputs
+    included; ``input_layer`` says whether once or at every step. Updates are neurons times steps: every neuron adds its
+    drive at every step, spikes or not. Resets, comparisons and ReLUs are left out. With enough steps a spiking network
+    does more operations than the analog one, and the rows say so. Show them with `CAPTION`.
 
     Args:
         reference: the analog network.
@@ -174,36 +185,47 @@ def costs(
             already in ``acs`` (tallied with `Synapses.input_fan_out`).
         update: "MAC" for leaky neurons, which multiply their potential at every step.
 
-    Returns: rows of network, steps, macs, acs, neuron_updates, memory_bytes, and for each of `COST_MODELS` the energy
-        in nJ and its ratio to the analog network's.
+    Returns: rows of network, steps, input_layer, macs, acs, neuron_updates, memory_bytes, and for each of
+        `COST_MODELS` the energy in nJ and its ratios to the analog network's, all MACs or zeros skipped.
 
     Source: prices: Horowitz 2014. Charging neuron updates, which most publications leave out: Lemaire et al. 2022, "An
     analytical estimation of spiking neural networks energy efficiency".
     """
-    ann = Work(macs=reference.macs)
-    rows: list[Row] = [_row("ANN", None, ann, ann, reference.memory, update)]
+    anns = Work(macs=reference.macs), Work(macs=reference.effective_macs)
+    rows: list[Row] = [
+        _row(name, None, None, ann, anns, reference.memory, update)
+        for name, ann in zip(("ANN", "ANN, zeros skipped"), anns, strict=True)
+    ]
     for t, caused in zip(steps, acs, strict=True):
         times = {"once": 1, "every step": t, "spikes": 0}[input_layer]
         work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
-        rows.append(_row("SNN", t, work, ann, memory, update))
+        rows.append(_row("SNN", t, input_layer, work, anns, memory, update))
     return rows
 
 
 def _row(
-    network: str, steps: int | None, work: Work, ann: Work, memory: Memory, update: Literal["AC", "MAC"]
+    network: str,
+    steps: int | None,
+    input_layer: InputLayer | None,
+    work: Work,
+    anns: tuple[Work, Work],
+    memory: Memory,
+    update: Literal["AC", "MAC"],
 ) -> dict[str, str | int | float | None]:
     row: dict[str, str | int | float | None] = {
         "network": network,
         "steps": steps,
+        "input_layer": input_layer,
         "macs": work.macs,
         "acs": work.acs,
         "neuron_updates": work.updates,
         "memory_bytes": memory.total,
     }
     for model in COST_MODELS:
-        energy, reference = work.energy_nj(model, update), ann.energy_nj(model)
+        energy, (full, skipping) = work.energy_nj(model, update), (ann.energy_nj(model) for ann in anns)
         row[f"energy_nj ({model.name})"] = energy
-        row[f"energy_vs_ann ({model.name})"] = energy / reference
+        row[f"energy_vs_ann ({model.name})"] = energy / full
+        row[f"energy_vs_ann_zeros_skipped ({model.name})"] = energy / skipping
     return row
 
 

@@ -1,4 +1,4 @@
-"""What conversion did to every layer, on images: error against the analog layer, rates, silent and full neurons."""
+"""What conversion did to every layer, on images: error against the analog layer, silent and full neurons."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class LayerReport:
     def __init__(self, neurons: Mapping[str, IntegrateFire]) -> None:
         self.neurons = dict(neurons)
         device = next(iter(self.neurons.values())).threshold.device
-        # squared errors, squared activations, rates, saturated neurons, neurons
-        self.sums = torch.zeros(len(self.neurons), 5, dtype=torch.float64, device=device)
+        # squared errors, squared activations, saturated neurons, neurons
+        self.sums = torch.zeros(len(self.neurons), 4, dtype=torch.float64, device=device)
         self.fired: dict[str, Tensor] = {}
 
     def add(self, rates: Mapping[str, Tensor], analog: Mapping[str, Tensor]) -> None:
@@ -32,16 +32,16 @@ class LayerReport:
             rate, wanted = rates[name], analog[name]
             error = torch.addcmul(wanted, rate, per_neuron(neurons.threshold, rate), value=-1)
             full = rate >= 1 - 1e-6  # a mean of ones may be rounded
-            found = (error.square(), wanted.square(), rate, full, torch.ones_like(full))
+            found = (error.square(), wanted.square(), full, torch.ones_like(full))
             self.sums[place] += torch.stack([value.sum(dtype=torch.float64) for value in found])
             fired = (rate > 0).any(0)
             self.fired[name] = fired if name not in self.fired else self.fired[name] | fired
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per layer: its neurons, thresholds, relative error, firing rate, saturated and silent shares."""
+        """One row per layer: its neurons, thresholds, relative error, saturated and silent shares."""
         rows = []
         for (name, neurons), sums in zip(self.neurons.items(), self.sums.tolist(), strict=True):
-            error, square, spikes, full, count = sums
+            error, square, full, count = sums
             theta, fired = neurons.threshold, self.fired[name]
             row: Row = {
                 "layer": name,
@@ -50,7 +50,6 @@ class LayerReport:
                 "threshold_mean": float(theta.mean()),
                 "threshold_max": float(theta.max()),
                 "relative_error": (error / square) ** 0.5 if square else 0.0,
-                "firing_rate": spikes / count,
                 "saturated_share": full / count,
                 "silent_share": 1 - float(fired.double().mean()),
             }

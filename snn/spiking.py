@@ -151,6 +151,7 @@ class SpikingBackbone(nn.Module):
         steps: simulation steps T for a still image, fed as a constant; frames [B, T, C, H, W] are one step each.
         delay: steps the read-out leaves out, while the first spikes are still on their way.
         pre_simulation: steps simulated beforehand to find the neurons that would end below zero; these stay silent.
+            Frames are shown from the first on, and again when they are over.
 
     Source: pre-simulation: Hao et al. 2023 (arXiv 2302.02091), algorithm 1.
     """
@@ -185,7 +186,7 @@ class SpikingBackbone(nn.Module):
 
     def chunk(self, steps: int) -> int:
         """How many images to simulate at once, within the memory set aside."""
-        return max(1, MEMORY // (self.bytes_per_step * steps))
+        return max(1, MEMORY // (self.bytes_per_step * max(steps, self.pre_simulation)))
 
     def simulate(self, x: Tensor, tally: Tally | None = None) -> Tensor:
         """x: [B, C, H, W] normalised images, or [B, T, C, H, W] -> features [T, B, feature_dim], all images at once."""
@@ -232,9 +233,8 @@ class SpikingBackbone(nn.Module):
 
         Their spikes until then are paid for as well, whatever the number of steps that follow.
         """
-        frames = x.ndim == 5
-        x = x[:, : self.pre_simulation] if frames else x
-        steps = x.shape[1] if frames else self.pre_simulation
+        frames, steps = x.ndim == 5, self.pre_simulation
+        x = x[:, torch.arange(steps, device=x.device) % x.shape[1]] if frames else x
         before = Tally(tally.fan_out, [steps]) if tally is not None else None
         run = Simulation(self.graph, steps, frames, before)
         run.keep_residual = True

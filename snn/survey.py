@@ -21,6 +21,9 @@ class Survey:
     Args:
         model: a classifier around a `SpikingNetwork`, in evaluation mode on its device.
         points: ascending step numbers; the last is how many steps an image takes.
+
+    Attributes:
+        passes: of the analog network that do the same: one for a still image, one for every frame of a recording.
     """
 
     def __init__(self, model: Classifier, points: Sequence[int]) -> None:
@@ -31,10 +34,12 @@ class Survey:
         layers = {name: self.structure.fan_out[name] for name in self.net.neurons()}
         self.fired = {name: torch.zeros_like(fan, dtype=torch.bool) for name, fan in layers.items()}
         self.saturated = dict.fromkeys(self.fired, 0.0)
+        self.passes = 1
 
     @torch.inference_mode()
     def add(self, images: Tensor, labels: Tensor) -> None:
         """images: [B, C, H, W] or [B, T, C, H, W] as the model takes them; labels: [B] int64."""
+        self.passes = images.shape[1] if images.ndim == 5 else 1
         features = self.net.forward_steps(self.model.normalise(images), self._watch, self.structure.relays)
         self.scores.add(logits_at(self.model, features, self.points), labels)
 
@@ -97,7 +102,7 @@ class Survey:
                 x_label=x_label,
                 y_label="operations per image",
                 series={"spiking network": operations},
-                lines={"multiplications of the analog network": float(self.structure.macs)},
+                lines={"multiplications of the analog network": float(self.structure.macs * self.passes)},
                 x_scale="log2",
             ),
         }

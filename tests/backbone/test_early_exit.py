@@ -38,6 +38,14 @@ def test_stops_at_the_first_step_that_is_sure_even_when_a_later_one_is_right():
     assert sure == {"confidence": 0.97, "accuracy": 1.0, "mean_steps": 8.0, "share_stopped_early": 0.0}
 
 
+def test_steps_beforehand_are_steps_of_every_image():
+    logits, labels = torch.randn(2, 20, 3), torch.zeros(20, dtype=torch.int64)
+    plain, after = ExitScores([1, 4], [0.5, 0.9]), ExitScores([1, 4], [0.5, 0.9], beforehand=32)
+    plain.add(logits, labels)
+    after.add(logits, labels)
+    assert [row | {"mean_steps": row["mean_steps"] + 32} for row in plain.rows()] == after.rows()
+
+
 def test_against_a_loop_over_images():
     generator = torch.Generator().manual_seed(0)
     steps = [1, 2, 4, 8]

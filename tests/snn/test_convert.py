@@ -11,6 +11,7 @@ from backbone.errors import UserError
 from snn import convert as experiment
 from snn.configs import ConvertConfig
 from snn.convert import Convert
+from snn.counting import Tally
 
 
 @pytest.fixture
@@ -85,8 +86,9 @@ def test_result(setup, digits):
     assert exits[0]["mean_steps"] < 6
     assert exits[-1]["accuracy"] > 0.85
     costs = result.tables["costs"]
-    assert [(row["network"], row["steps"]) for row in costs] == [("ANN", None), *(("SNN", t) for t in (1, 2, 4, 8, 12))]
-    assert [row["acs"] for row in costs[1:]] == operations
+    anns = [("ANN", None), ("ANN, zeros skipped", None)]
+    assert [(row["network"], row["steps"]) for row in costs] == [*anns, *(("SNN", t) for t in (1, 2, 4, 8, 12))]
+    assert [row["acs"] for row in costs[2:]] == operations
     assert services.facts["data_sha256"] == digits.fingerprint
     assert next(iter(services.tables.values())) == result.tables["preflight"]
     assert all((services.trial_dir / path).is_file() for path in result.artifacts.values())
@@ -193,13 +195,85 @@ def test_every_option_reaches_a_result_and_resumes_exactly(setup, small_chunks, 
     assert (back.delay, back.pre_simulation) == (config.delay or 0, config.pre_simulation)
 
 
-def test_pre_simulated_spikes_and_steps_are_paid_for(setup):
-    plain = run(replace(CONFIG, calibration="none"), setup())
-    config = replace(CONFIG, calibration="none", pre_simulation=12)
-    simulated = run(config, setup())
-    ratio = simulated.metrics["synaptic_operations"] / plain.metrics["synaptic_operations"]
-    assert 1.5 < ratio < 2
-    assert [row["steps"] for row in simulated.tables["costs"]] == [None, 13, 14, 16, 20, 24]
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+def test_steps_beforehand_are_in_every_count(setup, coding):
+    """Spikes, rates, operations, costs and mean steps: all of them have the 32 steps beforehand, or none would fit."""
+    config = replace(CONFIG, calibration="none", coding=coding, steps=4)
+    services = setup()
+    plain = run(config, services)
+    work = Convert(replace(config, pre_simulation=32), services)
+    state = work.start()
+    beforehand = {}
+    original = state.net._pre_simulate
+
+    def watched(x, tally):
+        before = Tally(tally.fan_out, tally.checkpoints)
+        silenced = original(x, before)
+        tally.merge(before)
+        beforehand["spikes"] = beforehand.get("spikes", 0) + before.spikes[:, -1]
+        beforehand["operations"] = beforehand.get("operations", 0) + float(before.operations[:, -1].sum())
+        return silenced
+
+    state.net._pre_simulate = watched
+    while work.step(state):
+        pass
+    result, images = work.finish(state), len(state.test)
+    simulated = [33, 34, 36]
+    curve, tables = result.tables["accuracy_vs_steps"], result.tables
+    assert [row["steps"] for row in curve] == [1, 2, 4]
+    assert all(0 < row["spikes_per_neuron_per_step"] < 1 for row in curve)
+    rows = zip(curve, plain.tables["accuracy_vs_steps"], simulated, strict=True)
+    for row, without, steps in rows:  # spikes beforehand, and at most those of a run in which no neuron is silenced
+        sent = row["spikes_per_neuron_per_step"] * state.structure.neurons * steps * images
+        before = float(beforehand["spikes"].sum())
+        most = without["spikes_per_neuron_per_step"] * state.structure.neurons * row["steps"] * images
+        assert before < sent < before + 1.01 * most
+        assert beforehand["operations"] / images < row["synaptic_operations"]
+    layers = result.tables["layers"]
+    mean = sum(row["firing_rate"] * row["neurons"] for row in layers) / state.structure.neurons
+    assert mean == pytest.approx(curve[-1]["spikes_per_neuron_per_step"])
+    assert [row["steps"] for row in tables["costs"]] == [None, None, *simulated]
+    assert [row["neuron_updates"] for row in tables["costs"][2:]] == [state.structure.neurons * t for t in simulated]
+    means = [row["mean_steps"] for row in tables["early_exit"]]
+    assert 33 <= min(means) <= max(means) <= 36
+    assert [x for x, _ in result.figures["early_exit"].series["stops every image at the same step"]] == simulated
+
+
+@pytest.mark.parametrize(("coding", "layer", "times"), [("constant", "once", 1), ("poisson", "every step", 4 + 8)])
+def test_layers_before_the_neurons_say_how_often_they_multiply(setup, coding, layer, times):
+    config = replace(CONFIG, calibration="none", coding=coding, steps=4, pre_simulation=8)
+    work = Convert(config, setup())
+    state = work.start()
+    while work.step(state):
+        pass
+    result = work.finish(state)
+    assert {row["input_layer"] for row in result.tables["costs"][2:]} == {layer}
+    assert result.metrics["analog_macs"] == times * state.structure.analog_macs == result.tables["costs"][-1]["macs"]
+
+
+@torch.no_grad()
+def test_the_analog_network_is_priced_with_and_without_its_zeros(setup, trained, digits):
+    """By multiplying with ones: what every layer of the trained network receives that is not zero."""
+    services, found = setup(), 0.0
+
+    def receive(module, args):
+        nonlocal found
+        x, weight = (args[0] != 0).double(), (module.weight != 0).double()
+        linear = isinstance(module, nn.Linear)
+        found += float((nn.functional.linear(x, weight) if linear else plain_conv(module, x, weight)).sum())
+
+    def plain_conv(module, x, weight):
+        return nn.functional.conv2d(x, weight, None, module.stride, module.padding)
+
+    model = copy.deepcopy(trained)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_pre_hook(receive)
+    model(digits.test.images)
+    result = run(replace(CONFIG, steps=1), services)
+    ann, skipping = result.tables["costs"][:2]
+    assert skipping["macs"] == result.metrics["effective_macs"] == pytest.approx(found / len(digits.test), rel=1e-6)
+    assert skipping["macs"] < ann["macs"] == result.metrics["macs"]
 
 
 def test_calibration_images_of_one_class_are_refused(setup):

@@ -32,7 +32,7 @@ def structure_of(**changed):
     return Synapses(**{**values, **changed})
 
 
-REFERENCE = Analog(macs=1000, memory=Memory(parameters=80, buffers=0, activations=20))
+REFERENCE = Analog(macs=1000, effective_macs=250.5, memory=Memory(parameters=80, buffers=0, activations=20))
 
 
 def rows_of(**options):
@@ -43,11 +43,11 @@ def rows_of(**options):
 def test_prices_are_the_published_ones():
     assert (FP32.mac_pj, FP32.ac_pj, INT8.mac_pj, INT8.ac_pj) == (4.6, 0.9, 0.23, 0.03)
     assert "Horowitz 2014" in FP32.source
-    assert "memory traffic" in CAPTION
+    assert "memory traffic" in CAPTION and "zeros skipped" in CAPTION
 
 
 def test_rows_by_hand():
-    ann, one, eight = rows_of()
+    ann, skipping, one, eight = rows_of()
     assert (ann["network"], ann["steps"], ann["macs"], ann["acs"], ann["memory_bytes"]) == ("ANN", None, 1000, 0, 100)
     assert ann["energy_nj (45nm fp32)"] == pytest.approx(4.6)
     assert (one["steps"], one["macs"], one["acs"], one["neuron_updates"], one["memory_bytes"]) == (1, 400, 50, 10, 148)
@@ -55,26 +55,33 @@ def test_rows_by_hand():
     assert one["energy_nj (45nm int8)"] == pytest.approx((400 * 0.23 + 60 * 0.03) / 1000)
     assert one["energy_vs_ann (45nm int8)"] == pytest.approx((400 * 0.23 + 60 * 0.03) / 230)
     assert (eight["macs"], eight["neuron_updates"]) == (400, 80)
+    assert (skipping["network"], skipping["steps"], skipping["macs"]) == ("ANN, zeros skipped", None, 250.5)
+    assert [row["input_layer"] for row in (ann, skipping, one, eight)] == [None, None, "once", "once"]
+    for row in (ann, skipping, one, eight):
+        of = row["energy_nj (45nm fp32)"]
+        assert row["energy_vs_ann (45nm fp32)"] == pytest.approx(of / (1000 * 4.6e-3))
+        assert row["energy_vs_ann_zeros_skipped (45nm fp32)"] == pytest.approx(of / (250.5 * 4.6e-3))
 
 
 def test_every_energy_names_its_model_and_many_steps_cost_more_than_the_analog_network():
     rows = rows_of()
     named = [column for column in rows[0] if "energy" in column]
-    assert len(named) == 2 * len(COST_MODELS)
+    assert len(named) == 3 * len(COST_MODELS)
     assert all(any(model.name in column for model in COST_MODELS) for column in named)
-    assert [row["energy_vs_ann (45nm fp32)"] < 1 for row in rows[1:]] == [True, False]
+    assert [row["energy_vs_ann (45nm fp32)"] < 1 for row in rows[2:]] == [True, False]
     assert rows[0]["energy_vs_ann (45nm fp32)"] == 1
 
 
 @pytest.mark.parametrize(("input_layer", "expected"), [("once", 400), ("every step", 3200), ("spikes", 0)])
 def test_what_the_input_layer_multiplies(input_layer, expected):
-    assert rows_of(input_layer=input_layer)[2]["macs"] == expected
+    row = rows_of(input_layer=input_layer)[3]
+    assert (row["macs"], row["input_layer"]) == (expected, input_layer)
 
 
 def test_updates_of_leaky_neurons_multiply():
     work = Work(macs=0, acs=0, updates=1000)
     assert (work.energy_nj(FP32), work.energy_nj(FP32, "MAC")) == (pytest.approx(0.9), pytest.approx(4.6))
-    plain, leaky = rows_of()[2], rows_of(update="MAC")[2]
+    plain, leaky = rows_of()[3], rows_of(update="MAC")[3]
     difference = leaky["energy_nj (45nm fp32)"] - plain["energy_nj (45nm fp32)"]
     assert difference == pytest.approx(80 * 3.7 / 1000)
 
@@ -97,8 +104,8 @@ def test_pools_that_nobody_tallied_are_not_passed_over():
 def test_analog_network_by_hand():
     net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten())
     net[0].weight.data.fill_(1.0)
-    found = analog(fx.symbolic_trace(net), nn.Linear(32, 3), (1, 4, 4))
-    assert found.macs == 2 * 100 + 96
+    found = analog(fx.symbolic_trace(net), nn.Linear(32, 3), (1, 4, 4), 77.5)
+    assert (found.macs, found.effective_macs) == (2 * 100 + 96, 77.5)
     assert found.memory.parameters == 4 * (18 + 96 + 3)
     assert found.memory.activations == 4 * (32 + 32)  # what goes into the ReLU and what comes out
     assert found.memory.total == found.memory.parameters + found.memory.activations

@@ -175,6 +175,25 @@ def test_pre_simulation_silences_exactly_the_neurons_that_end_below_zero():
 
 
 @torch.no_grad()
+def test_all_steps_asked_for_run_beforehand_and_fewer_frames_are_shown_again(sequential_net, images):
+    frames = torch.stack([images, images.flip(0), images.roll(1, 0)], 1)  # [6, 3, 2, 8, 8]
+    net, longer = (converted(sequential_net, 3, pre_simulation=steps) for steps in (7, 2))
+    fan_out = synapses(net.graph, nn.Linear(5, 3), (2, 8, 8)).fan_out
+    for each, shown in ((net, [0, 1, 2, 0, 1, 2, 0]), (longer, [0, 1])):
+        tally, before, after = Tally(fan_out, [1, 3]), Tally(fan_out, [len(shown)]), Tally(fan_out, [1, 3])
+        each.simulate(frames, tally)
+        plain = converted(sequential_net, 3)
+        run = simulator.Simulation(plain.graph, len(shown), True, before)
+        run.keep_residual = True
+        run.run(simulator.steps_first(frames[:, shown]))
+        silenced = {name: v < 0 for name, v in run.residual.items()}
+        simulator.Simulation(plain.graph, 3, True, after, silenced=silenced).run(simulator.steps_first(frames))
+        assert torch.equal(tally.spikes, before.spikes + after.spikes)
+        assert torch.equal(tally.operations, before.operations + after.operations)
+        assert before.spikes.sum() > 0
+
+
+@torch.no_grad()
 def test_the_memory_estimate_covers_what_is_alive(sequential_net):
     floats = converted(sequential_net, 1).bytes_per_step / 4
     assert 2 * 4 * 8 * 8 <= floats <= 2 * 8 * 8 + 2 * 4 * 8 * 8  # the first layer's drive and spikes, and the image
