@@ -16,7 +16,6 @@ from snn.adapter_options import SpikingOptions
 from snn.counting import Tally, macs, relay, synapses
 from snn.neurobench import Workload
 from snn.neurons import IntegrateFire
-from snn.operations import ACTIVATIONS
 from snn.pooling import running
 from snn.rewriting import normal_form
 from snn.survey import Survey
@@ -214,7 +213,7 @@ def converted(net):
 
 def with_neurons(graph):
     for name, module in list(graph.named_modules()):
-        if isinstance(module, ACTIVATIONS):
+        if isinstance(module, nn.ReLU):
             graph.set_submodule(name, IntegrateFire(torch.ones(1), torch.zeros(1, dtype=torch.bool)))
         elif isinstance(module, nn.MaxPool2d | nn.AdaptiveMaxPool2d):
             graph.set_submodule(name, running(module))
