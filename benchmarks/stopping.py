@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Self
 
 STOPPED = 143  # the shell's code for SIGTERM
-GRACE_SECONDS = 15.0  # what a worker without a driver may still take for its step and its checkpoint
+GRACE_SECONDS = 15.0  # of its main thread's processor time a worker without a driver may take to save a checkpoint
+LONGEST_SECONDS = 600.0  # by the clock, for one that waits for what never comes
 DRIVEN = "ENGRAM_DRIVEN"  # set by a launcher whose death shows as end of file on the worker's standard input
 
 
@@ -41,6 +42,17 @@ class Stop:
         while os.read(0, 4096):
             pass
         self.asked = True
-        time.sleep(GRACE_SECONDS)
+        # not by the clock alone: on a busy machine 15 seconds are not enough to work for one
+        begun, worked = time.monotonic(), _worked()
+        while _worked() - worked < GRACE_SECONDS and time.monotonic() - begun < LONGEST_SECONDS:
+            time.sleep(GRACE_SECONDS / 50)
         sys.stderr.write("the driver is gone; leaving in the middle of a step\n")
         os._exit(STOPPED)
+
+
+def _worked() -> float:
+    """Seconds of processor time the main thread has had; the process, where threads have no clock of their own."""
+    main = threading.main_thread().ident
+    if main is None or not hasattr(time, "pthread_getcpuclockid"):
+        return time.process_time()
+    return time.clock_gettime(time.pthread_getcpuclockid(main))

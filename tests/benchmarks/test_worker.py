@@ -96,7 +96,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(engram, plan, wait_for):
     process = engram.start("exec", trial.folder)
     wait_for(lambda: len(ledger(trial)) >= 4)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 143
     assert list((trial.folder / "ckpt").glob("state-*.pt"))
     assert engram("exec", trial.folder).code == 0
@@ -114,8 +114,38 @@ def test_a_worker_whose_driver_died_stops_by_itself(engram, plan, wait_for):
     )
     wait_for(lambda: len(ledger(trial)) >= 4)
     worker.stdin.close()
-    assert worker.wait(timeout=60) == 143
+    assert worker.wait(timeout=300) == 143
     assert list((trial.folder / "ckpt").glob("state-*.pt"))
+
+
+@pytest.fixture
+def driven(engram) -> Callable[[str], subprocess.Popen]:
+    """Run code as a process that a driver might have started, with half a second of grace after the driver's death."""
+
+    def start(code: str) -> subprocess.Popen:
+        short = "from benchmarks import stopping\nstopping.GRACE_SECONDS = 0.5\n"
+        env = engram.environment() | {"ENGRAM_DRIVEN": "1"}
+        return subprocess.Popen([sys.executable, "-c", short + code], env=env, stdin=subprocess.PIPE)
+
+    return start
+
+
+def test_an_orphan_that_gets_no_processor_still_saves_its_work(driven, plan, wait_for):
+    """A sleeping step is what one looks like on a busy machine: the clock runs, and no work is done."""
+    trial = plan(steps=500, pause=2.0)
+    code = f"import pathlib, sys, backbone.checkpoint, benchmarks.trial\nfolder = pathlib.Path({str(trial.folder)!r})\n"
+    worker = driven(code + "sys.exit(benchmarks.trial.main(folder))")
+    wait_for(lambda: ledger(trial))
+    worker.stdin.close()
+    assert worker.wait(timeout=300) == 143
+    assert list((trial.folder / "ckpt").glob("state-*.pt"))
+
+
+@pytest.mark.parametrize("hung", ["while True: pass", "stopping.LONGEST_SECONDS = 0.5\nthreading.Event().wait()"])
+def test_an_orphan_that_hangs_leaves(driven, hung):
+    worker = driven(f"import threading\nstopping.Stop.install()\n{hung}")
+    worker.stdin.close()
+    assert worker.wait(timeout=300) == 143
 
 
 def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
