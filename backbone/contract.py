@@ -280,6 +280,8 @@ class Backbone(Protocol):
     ``[B, C, H, W]`` or, for event frames, ``[B, T, C, H, W]``. State is passed explicitly; there is no ``reset()``.
     ``stages(x)`` is the output of every stage, ``[B, C_i, H_i, W_i]`` each, the mean over steps where there are more.
 
+    One that sets the memory layout of its images itself says so with ``any_layout = True`` (`backbone.layout`).
+
     What an adapter made may have ``verdicts``, rows of ``layer``, ``kind`` and ``verdict``: what became of every layer.
     Experiments that apply adapters show them.
     """

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbone.layout import arranged
 from backbone.nets.classifier import Classifier, Normalise
 
 
@@ -39,7 +40,8 @@ class Distillation:
     @torch.no_grad()
     def targets(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W], normalised for the student -> the teacher's logits [B, classes]."""
-        return self.teacher.forward_normalised(x if self.same else x * self.ratio + self.shift).float()
+        x = x if self.same else x * self.ratio + self.shift
+        return self.teacher.forward_normalised(arranged(x, self.teacher.backbone)).float()
 
     def mix(self, loss: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         """loss: [] of the labels; logits and targets: [B, classes] of the student and the teacher -> []."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbone.hardware import autocast
+from backbone.layout import arranged
 
 if TYPE_CHECKING:
     from backbone.data.sets import Split
@@ -36,7 +37,7 @@ def score(
     size = max(SCORING_BATCH // (split.frames or 1), 1)
     for images, labels in split.batches(torch.arange(len(split)), size, device):
         if split.frames is None:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = arranged(images, model.backbone)
         with autocast(device, precision):
             logits = model(images).float()
         labels = labels if targets is None else targets.to(labels.device)[labels]

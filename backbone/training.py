@@ -26,6 +26,7 @@ from backbone.distillation import Distillation
 from backbone.errors import TrialError, must
 from backbone.graphs import Passes, can_record
 from backbone.hardware import Precision, autocast
+from backbone.layout import arranged, layout
 from backbone.nets.classifier import Classifier
 from backbone.optim import Optimizers, relative_rate
 from backbone.seeding import derive, generator
@@ -151,7 +152,7 @@ class Trainer:
             self._prepare(getattr(model.backbone, prepare, None), model)
         if recipe.gradient_checkpointing:
             _recompute(model)
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
         if optimizers is None:
             optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
         self.passes = self._passes(model, passes)
@@ -313,7 +314,7 @@ class Trainer:
             x = augment.translate(x, recipe.translate, random)
         if recipe.cutout:
             x = augment.cutout(x, recipe.cutout, random)
-        return x.reshape(images.shape) if images.ndim == 5 else x.contiguous(memory_format=torch.channels_last)
+        return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:

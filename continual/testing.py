@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from backbone.data.sets import Split
+from backbone.layout import arranged
 from backbone.metrics import SCORING_BATCH
 from continual.learner import MASKED, Learner
 
@@ -29,9 +30,7 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
     right = torch.zeros(2, dtype=torch.long, device=learner.device)
     size = max(SCORING_BATCH // (split.frames or 1), 1)
     for images, labels in split.batches(torch.arange(len(split)), size, learner.device):
-        x = model.normalise(images)
-        if split.frames is None:
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = arranged(model.normalise(images), model.backbone)
         found = (strategy.scores(learner, x) for strategy in learner.strategies)
         scores = next((each for each in found if each is not None), None)
         scores = model.forward_normalised(x).float() if scores is None else scores

@@ -21,6 +21,7 @@ from snn.preflight import SPIKING, adapted, traced
 from snn.qcfs import QCFS
 from snn.quantised import CALIBRATION_BATCH, CALIBRATION_IMAGES
 from snn.retraining import ConvertedNetwork
+from snn.rewriting import stop_overwriting
 from snn.spiking import SpikingBackbone
 
 
@@ -101,6 +102,7 @@ def spiking(backbone: nn.Module, options: SpikingOptions) -> SpikingNetwork:
 
 def _replace(graph: fx.GraphModule, in_shape: tuple[int, int, int], options: SpikingOptions) -> None:
     """Put neurons in the place of activations, in place."""
+    stop_overwriting(graph)
     channels = _channels(graph, in_shape)
     if not channels:
         raise must("a network for snn.spiking", "one with activations", "none", "Use --backbone vgg-tiny.")

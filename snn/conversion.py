@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from backbone.errors import TrialError, must
+from backbone.layout import arranged
 from backbone.nets.classifier import Classifier
 from backbone.nets.folding import stage_names, trace
 from snn.balancing import Thresholds, thresholds
@@ -51,7 +52,7 @@ def check_folding(backbone: nn.Module, graph: fx.GraphModule, images: Tensor) ->
     Raises:
         TrialError: it is more than rounding.
     """
-    before, after = _continuous(backbone)(images), _continuous(graph)(images)
+    before, after = _continuous(backbone)(arranged(images, backbone)), _continuous(graph)(images)
     error = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
     if not error <= FOLD_TOLERANCE:  # NaN included
         raise TrialError(

@@ -17,6 +17,7 @@ from backbone.data.sets import Split
 from backbone.data.trained import cautions, load_as_trained
 from backbone.early_exit import ExitScores, figure
 from backbone.errors import must
+from backbone.layout import layout
 from backbone.nets.classifier import Classifier
 from backbone.seeding import generator
 from snn.calibration import activations
@@ -98,7 +99,7 @@ class Convert:
             self.services.table("caution", found)
         self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"])
         analog.to(self.services.device)
-        analog.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
         net: SpikingBackbone = spiking.backbone  # type: ignore[assignment]
         structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from snn.adapter_options import SpikingOptions
 from snn.cells.firing import State, start
 from snn.cells.layer import SpikingLayer
 from snn.counting import relay
+from snn.sizes import is_size
 from snn.timed import TimedNeurons, TimeFolded, neuron_layers
 
 MEMORY = 2**28
@@ -149,6 +150,7 @@ class SpikingNetwork(nn.Module):
     convertible: Literal["full", "hybrid", "no"] = "no"
     readout: Literal["mean", "last"] = "mean"
     recompute = False
+    any_layout = True
     verdicts: Sequence[Row] = ()
 
     def __init__(
@@ -196,7 +198,7 @@ class SpikingNetwork(nn.Module):
         else:
             known = self.constants(x) if isinstance(x, Tensor) else x
             run = Unrolled(self.graph, steps, False, states, watch, (), relays)
-            skipped = self._constant_nodes()
+            skipped = self._known_nodes()
             run.constant |= skipped
             for node in skipped:
                 run.tell(node, known.get(node.name))
@@ -212,7 +214,8 @@ class SpikingNetwork(nn.Module):
                 run.env[node] = x.contiguous(memory_format=torch.channels_last)
             elif node in nodes or node.op == "get_attr":
                 run.env[node] = run.run_node(node)
-        return {node.name: run.env[node] for node in nodes if any(user not in nodes for user in node.users)}
+        known = self._known_nodes()
+        return {node.name: run.env[node] for node in known if any(user not in known for user in node.users)}
 
     def _constant_nodes(self) -> set[fx.Node]:
         """Nodes that depend on a still image and on no neurons."""
@@ -226,6 +229,14 @@ class SpikingNetwork(nn.Module):
             if node.op == "placeholder" or (follows and node.op != "output"):
                 found.add(node)
         return found
+
+    def _known_nodes(self) -> set[fx.Node]:
+        """Constant nodes that a run of some steps need not compute again: not sizes that are wanted behind neurons."""
+        known = self._constant_nodes()
+        for node in reversed(self.graph.graph.nodes):
+            if is_size(node) and any(user not in known for user in node.users):
+                known.discard(node)
+        return known
 
     def forward_steps(self, x: Tensor, watch: Watch | None = None, relays: Collection[str] = ()) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; without a gradient, in parts of the batch.

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from snn.activations import QUANTISED, RELU, activation
+from snn.sizes import is_size
 
 Modules = Mapping[str, nn.Module]
 
 IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
-SIZES = ("size", getattr)
 
 _LINEAR = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten, nn.ZeroPad2d)
 _INPUT_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm)
@@ -30,7 +30,8 @@ _INPUT_NORM = "it rescales by statistics of the very input; use BatchNorm (--bac
 _BATCH_STATISTICS = "it has no statistics of its own and uses those of the batch; set track_running_stats=True"
 _OTHER_ACTIVATION = "integrate-and-fire neurons compute a ReLU only (--backbone.activation relu)"
 _OTHER_MAXIMUM = "only nn.MaxPool2d and nn.AdaptiveMaxPool2d without indices run along time; use one of them"
-_OVERWRITES = "it overwrites a value that is used elsewhere in another shape; use nn.ReLU(inplace=False)"
+OVERWRITES = "it overwrites a value that is used elsewhere in another shape; use nn.ReLU(inplace=False)"
+DROPS_BATCH = "it drops the batch of a single image as well; use flatten(1), or name the dimensions behind the first"
 _UNKNOWN = "not known to be linear; build it from Conv2d, Linear, AvgPool2d, Flatten, ReLU and addition"
 
 # Functions and methods by name, for the sake of a reason; whatever is not known is refused all the same.
@@ -41,6 +42,7 @@ _REASONS: Mapping[str, str] = {
     **dict.fromkeys(("batch_norm",), "a functional BatchNorm cannot be folded; use an nn.BatchNorm2d module"),
     **dict.fromkeys(("layer_norm", "group_norm", "instance_norm"), _INPUT_NORM),
     **dict.fromkeys(("conv2d", "linear"), "its weights are passed by hand; use an nn.Conv2d or nn.Linear module"),
+    **dict.fromkeys(("squeeze",), DROPS_BATCH),
     **dict.fromkeys(("dropout",), "functional dropout that stays on in evaluation; use an nn.Dropout module"),
 }
 
@@ -98,14 +100,14 @@ def problem(node: fx.Node, modules: Modules) -> str:
     """Why a node cannot be part of a spiking network, with the remedy; empty where it can."""
     module = module_of(node, modules)
     if is_activation(node, modules):
-        return _OVERWRITES if _overwrites_views(node, modules) else ""
+        return OVERWRITES if _overwrites_views(node, modules) else ""
     if max_pool(node, modules) is not None or is_idle(node, modules):
         return ""
     if activation(node, modules):
         return _OTHER_ACTIVATION
     if module is not None:
         return _module_problem(module)
-    if node.op not in ("call_function", "call_method") or node.target in SIZES or _is_linear(node):
+    if node.op not in ("call_function", "call_method") or is_size(node) or _is_linear(node):
         return ""
     return _REASONS.get(function_name(node), _UNKNOWN)
 
@@ -161,12 +163,11 @@ def _is_linear(node: fx.Node) -> bool:
         start = node.kwargs.get("start_dim", second)
         return isinstance(start, int) and start >= 1
     if target in ("view", "reshape", torch.reshape):
-        return not (isinstance(second, int) and second > 0)  # a batch size written into the code
-    if target in (torch.mean, "mean"):
+        images = second[0] if isinstance(second, list | tuple) else second
+        return not (isinstance(images, int) and images > 0)  # a batch size written into the code
+    if target in (torch.mean, "mean", torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"):
         listed = dims if isinstance(dims, list | tuple) else [dims]
         return all(isinstance(dim, int) and dim != 0 for dim in listed) and -4 not in listed
     if target in (torch.cat, torch.concat):
         return isinstance(dims, int) and dims >= 1
-    if target is operator.getitem:
-        return isinstance(first, fx.Node) and first.target in SIZES
     return target in (F.avg_pool2d, F.adaptive_avg_pool2d, "contiguous")

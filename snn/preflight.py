@@ -12,7 +12,8 @@ from backbone.errors import UserError
 from backbone.nets.folding import stage_names, trace
 from snn.operations import (
     BATCHNORMS,
-    SIZES,
+    DROPS_BATCH,
+    OVERWRITES,
     Modules,
     function_name,
     is_activation,
@@ -23,6 +24,7 @@ from snn.operations import (
     problem,
 )
 from snn.rewriting import analog_nodes, normal_form
+from snn.sizes import is_size
 
 SPIKING, LINEAR, REMOVED = "spiking neuron", "kept (linear)", "removed (does nothing in evaluation)"
 ANALOG, AFFINE = "kept analog (hybrid)", "kept as an affine layer"
@@ -104,16 +106,26 @@ def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]
     """The graph of a network for an adapter, composed layers whole, and the names of its stages.
 
     Raises:
-        UserError: it cannot be traced.
+        UserError: it cannot be traced, or what it computes for a single image is something else.
     """
     try:
-        return trace(backbone, composed=True), stage_names(backbone, composed=True)
+        graph, stages = trace(backbone, composed=True), stage_names(backbone, composed=True)
     except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
         reason = str(error).splitlines()[0]
         raise UserError(
             f"a network for {adapter} must be one whose features(x) can be traced; got {type(backbone).__name__}, whose"
             f" code branches on values of tensors ({reason}). Write it without such branches."
         ) from error
+    modules = dict(graph.named_modules())
+    for node in _layers(graph):
+        reason = problem(node, modules)
+        if reason in (DROPS_BATCH, OVERWRITES):
+            layer, kind = _named(node, modules)
+            raise UserError(
+                f"a network for {adapter} must keep images apart and overwrite nothing used elsewhere;"
+                f" got {kind} at {layer}: {reason}."
+            )
+    return graph, stages
 
 
 def judge(graph: fx.GraphModule, hybrid: str | int = "none") -> list[Verdict]:
@@ -161,7 +173,7 @@ def _stays(node: fx.Node, modules: Modules) -> str:
 
 
 def _layers(graph: fx.GraphModule) -> list[fx.Node]:
-    return [node for node in graph.graph.nodes if node.op.startswith("call_") and node.target not in SIZES]
+    return [node for node in graph.graph.nodes if node.op.startswith("call_") and not is_size(node)]
 
 
 def _becomes(node: fx.Node, modules: Modules, left: set[str]) -> str:

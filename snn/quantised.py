@@ -20,6 +20,7 @@ from snn.levels import LevelSearch
 from snn.operations import Modules, max_pool, module_of, place
 from snn.preflight import adapted, traced
 from snn.qcfs import QCFS
+from snn.rewriting import overwritten, stop_overwriting
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 128
@@ -120,8 +121,9 @@ def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
     if not any(activation(node, modules) == RELU for node in nodes):
         raise must("a network for snn.qcfs", "one with ReLUs", type(backbone).__name__, "Use --backbone vgg-small.")
     verdicts = adapted(graph, lambda node, modules: _becomes(node, modules, options.levels))
-    written = all(node.op == "call_module" for node in nodes)
+    written = all(node.op == "call_module" for node in nodes) and not any(overwritten(graph).values())
     net: Any = copy.deepcopy(backbone) if written else TracedBackbone(graph, backbone, stages)
+    stop_overwriting(graph)
     changed = net if written else graph
     for name, module in _replacements(graph, nodes, backbone.in_shape, options).items():  # type: ignore[arg-type]
         changed.set_submodule(name, module)

@@ -49,7 +49,7 @@ def normal_form(graph: fx.GraphModule, keep: Collection[str] = ()) -> fx.GraphMo
     kept = _drop_idle(graph, set(keep))
     for node in list(graph.graph.nodes):
         _functions_to_modules(graph, node)
-    _stop_overwriting(graph)
+    stop_overwriting(graph)
     _norms_before_pools(graph, kept)
     graph = fold_batchnorm(graph)
     _split_shared(graph)
@@ -163,13 +163,17 @@ def _split_shared(graph: fx.GraphModule) -> None:
         seen.add(target)
 
 
-def _stop_overwriting(graph: fx.GraphModule) -> None:
-    """ReLUs in memory of their own; who used an overwritten value after them now says so."""
+def overwritten(graph: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
+    """Activations that work in place, each with the nodes that use the value it overwrote after it."""
     modules, order = dict(graph.named_modules()), {node: i for i, node in enumerate(graph.graph.nodes)}
-    for node in graph.graph.nodes:
-        if is_activation(node, modules) and in_place(node, modules):
-            later = {user for user in node.all_input_nodes[0].users if order[user] > order[node]}
-            node.all_input_nodes[0].replace_all_uses_with(node, lambda user, later=later: user in later)
+    found = [node for node in order if activation(node, modules) and in_place(node, modules)]
+    return {node: {user for user in node.all_input_nodes[0].users if order[user] > order[node]} for node in found}
+
+
+def stop_overwriting(graph: fx.GraphModule) -> None:
+    """ReLUs in memory of their own; who used an overwritten value after an activation now says so."""
+    for node, later in overwritten(graph).items():
+        node.all_input_nodes[0].replace_all_uses_with(node, lambda user, later=later: user in later)
     for module in graph.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False

@@ -31,7 +31,7 @@ _PASSING = (
 )
 _PASSING_CALLS = (
     *(F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.relu, torch.flatten, torch.reshape),
-    *("flatten", "view", "reshape", "contiguous"),
+    *("flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze),
 )
 _MEANS = (torch.mean, "mean")
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")

@@ -158,6 +158,7 @@ class SpikingBackbone(nn.Module):
 
     convertible: Literal["full", "hybrid", "no"] = "no"
     readout: Literal["mean", "last"] = "mean"
+    any_layout = True
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from snn.sizes import is_size
+
 N = TypeVar("N", bound="TimedNeurons")
 
 
@@ -34,7 +36,8 @@ class TimeFolded(fx.Interpreter):
 
     A value is constant in time, [B, ...], until the first neurons; from there on it is timed, [T * B, ...], the steps
     folded into the batch, so that every layer without state runs once, and only neurons and layers `AlongTime` scan
-    over steps. Where a constant meets a timed value (a residual addition, say) it is repeated over the steps.
+    over steps. Where a constant meets a timed value (a residual addition, say) it is repeated over the steps, and a
+    size that was asked of a constant (``n = x.shape[0]``) is that of the repeated one.
 
     Args:
         graph: the network's graph.
@@ -48,6 +51,7 @@ class TimeFolded(fx.Interpreter):
         self.steps, self.frames = steps, frames
         self.timed: set[fx.Node] = set()
         self.constant: set[fx.Node] = set()
+        self.sizes: dict[fx.Node, Any] = {}  # of constants, as they would be of timed values
         self.keep, self.kept = frozenset(keep), dict[str, Tensor]()
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
@@ -78,6 +82,8 @@ class TimeFolded(fx.Interpreter):
             self._repeat_constants(n)
             value = super().run_node(n)
             self._note(n)
+            if n in self.constant and is_size(n):
+                self.sizes[n] = self._size_over_time(n)
         if n.name in self.keep:
             value_in_time = value.unflatten(0, (self.steps, -1)) if n in self.timed else value.unsqueeze(0)
             self.kept[n.name] = value_in_time.mean(0)
@@ -98,10 +104,29 @@ class TimeFolded(fx.Interpreter):
             return
         for node in n.all_input_nodes:
             value = self.env[node]
-            if node in self.constant and isinstance(value, Tensor):
+            if node not in self.constant:
+                continue
+            if isinstance(value, Tensor):
                 self.env[node] = over_time(value, self.steps).flatten(0, 1)
-                self.constant.discard(node)
-                self.timed.add(node)
+            elif node in self.sizes:
+                self.env[node] = self.sizes[node]
+            else:
+                continue
+            self.constant.discard(node)
+            self.timed.add(node)
+
+    def _size_over_time(self, n: fx.Node) -> Any:
+        """What a node that asks for a size, or computes with sizes, gives for values repeated over the steps."""
+        kept = {node: self.env[node] for node in n.all_input_nodes}
+        for node, value in kept.items():
+            repeated = (
+                value[:1].expand(self.steps * len(value), *value.shape[1:]) if isinstance(value, Tensor) else None
+            )
+            self.env[node] = self.sizes.get(node, value) if repeated is None else repeated
+        try:
+            return super().run_node(n)
+        finally:
+            self.env.update(kept)
 
 
 def neuron_layers(graph: fx.GraphModule, kind: type[N]) -> dict[str, N]:

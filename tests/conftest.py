@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
@@ -92,6 +93,65 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in sorted(path for path in THIRD_PARTY.iterdir() if (path / "plugin.py").exists()):
         install(folder, package)
     return folder
+
+
+class Stranger(nn.Module):
+    """A network under the contract, of nobody who ever heard of memory layouts; ``flat`` makes rows of its pictures."""
+
+    in_shape, feature_dim, stage_channels = (3, 8, 8), 12, (6, 8)
+    steps, readout, convertible = 1, "mean", "full"
+
+    def __init__(self, flat: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+        self.norm, self.pool, self.fc = nn.BatchNorm2d(8), nn.AvgPool2d(2), nn.Linear(8 * 4, 12)
+        self.flat = flat
+
+    def stages(self, x):
+        first = self.pool(torch.relu(self.conv1(x)))
+        return [first, self.pool(torch.relu(self.norm(self.conv2(first))))]
+
+    def features(self, x):
+        return torch.relu(self.fc(self.flat(self.stages(x)[-1], x)))
+
+    def forward_steps(self, x):
+        return self.forward(x).unsqueeze(0)
+
+    def forward(self, x):
+        return self.features(x)
+
+
+def _sized(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    n, c, h, w = y.shape
+    return y.view(n, c * h * w)
+
+
+FLATTENINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "view(x.size(0), -1)": lambda y, x: y.view(y.size(0), -1),
+    "view(x.shape[0], -1)": lambda y, x: y.view(y.shape[0], -1),
+    "view(-1, k)": lambda y, x: y.view(-1, 32),
+    "view(n, -1) of the images": lambda y, x: y.view(x.shape[0], -1),
+    "reshape(n, -1) of the images": lambda y, x: y.reshape(x.shape[0], -1),
+    "view((n, -1))": lambda y, x: y.view((y.size()[0], -1)),
+    "view(n, c * h * w)": _sized,
+    "flatten": lambda y, x: y.flatten(1),
+    "torch.flatten": lambda y, x: torch.flatten(y, 1),
+    "two views": lambda y, x: y.view(y.size(0), 8, -1).view(y.size(0), -1),
+    "squeeze": lambda y, x: y.flatten(1).unsqueeze(-1).squeeze(-1),
+}
+
+
+@pytest.fixture(scope="session", params=FLATTENINGS)
+def flattening(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def stranger(flattening: str) -> Stranger:
+    """A network as people write them, one for each of their ways from pictures to rows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Stranger(FLATTENINGS[flattening])
 
 
 @pytest.fixture

@@ -66,7 +66,11 @@ def trace(backbone: nn.Module, composed: bool = False) -> fx.GraphModule:
     Raises whatever torch.fx raises when the code depends on the values of tensors.
     """
     copied = (copy.deepcopy(backbone) if composed else bake(backbone)).eval()
-    return fx.GraphModule(copied, FeatureTracer(composed).trace(copied))
+    graph = FeatureTracer(composed).trace(copied)
+    for node in graph.nodes:
+        if node.op == "call_method" and node.target == "view" and not isinstance(node.args[-1], torch.dtype):
+            node.target = "reshape"  # the same values, whatever layout the memory has
+    return fx.GraphModule(copied, graph)
 
 
 def stage_names(backbone: nn.Module, composed: bool = False) -> list[str]:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from backbone.hardware import Precision, autocast
+from backbone.layout import arranged
 from backbone.nets.classifier import Classifier
 from continual.avalanche.guard import module
 from continual.heads import Head
@@ -42,12 +42,13 @@ class Entrance(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.normalise = classifier.normalise
+        self.seen_by = (classifier.backbone,)  # in a tuple: no part of this module
         self.normalised = self.generated = False
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.normalised:
             x = self.normalise(x * GENERATED[1] + GENERATED[0] if self.generated else x)
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return arranged(x, self.seen_by[0])
 
 
 class Features(nn.Module):
