@@ -38,13 +38,16 @@ class Entry:
 
     ``target`` and ``options`` are ``"module:object"``; the options module must not import torch. For an experiment
     ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
-    its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``.
+    its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check``
+    names a ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for
+    problems of its files before any trial starts: all of them, and much faster than a trial would find one.
     """
 
     target: str
     summary: str
     options: str | None = None
     takes_path: bool = False
+    check: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,13 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registered:
-    """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``)."""
+    """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``).
+
+    ``training`` is False for a data set that nothing is trained on: it need not hold every class.
+    """
 
     kind: Kind
+    training: bool = True
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,14 @@ PLUGIN = Plugin(
         "parquet": Entry(
             target="backbone.data.parquet:open_parquet",
             options=_PICTURES,
+            check="backbone.data.checking:check_parquet",
             takes_path=True,
             summary="Image table as the Hugging Face hub stores it: parquet:PATH",
         ),
         "folder": Entry(
             target="backbone.data.folders:open_folder",
             options=_PICTURES,
+            check="backbone.data.checking:check_folder",
             takes_path=True,
             summary="One folder of pictures per class: folder:PATH",
         ),

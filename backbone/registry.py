@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Self
 
 from backbone.contract import KINDS, Entry, Kind, Plugin, Target
@@ -106,6 +107,17 @@ class Registry:
         """The options dataclass of an entry (imports no torch), or None."""
         where = self.entry(kind, name).options
         return None if where is None else resolve(where)
+
+    def problems(
+        self, dataset: str, options: Mapping[str, Any], *, root: Path, download: bool, training: bool
+    ) -> list[str]:
+        """What a look at the files of a dataset finds wrong, without torch; nothing where its entry has no check."""
+        entry, cls = self.entry("datasets", dataset), self.options("datasets", dataset)
+        if entry.check is None:
+            return []
+        chosen = None if cls is None else cls(**options)
+        path = dataset.partition(":")[2] or None
+        return resolve(entry.check)(path, chosen, root=root, download=download, training=training)
 
     def targets(self) -> Mapping[str, Target]:
         return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}

@@ -12,6 +12,7 @@ from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import asks_help, read, read_experiment, say
 from benchmarks.config import changed, experiment_config
+from benchmarks.data_checks import check_data
 from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Planning, Running, Sweeping
 from benchmarks.layout import lock, prepare, sweep_dir, write_json
@@ -43,7 +44,9 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
     if flags.dry_run:
         return show_plan(trials, told, flags.json)
-    outcome = drive(trials, setting(flags, out, [name, *argv]), None, told)
+    how = setting(flags, out, [name, *argv])
+    check_data(trials, registry, how)
+    outcome = drive(trials, how, None, told)
     return _finish_run(trial, outcome, flags)
 
 
@@ -125,7 +128,9 @@ def sweep(name: str, command: Command, argv: list[str]) -> int:
     trials, plan = plan_suite(suite, registry, out)
     if flags.dry_run:
         return show_plan(trials, list(suite.axes), flags.json)
-    outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], flags.workers))
+    how = setting(flags, out, [name, *argv], flags.workers)
+    check_data(trials, registry, how)
+    outcome = run_suite(suite.name, trials, plan, how)
     return finish_sweep(out, plan, outcome, flags)
 
 

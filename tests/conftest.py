@@ -49,7 +49,13 @@ class Engram:
         home = self.cwd / "home"
         home.mkdir(exist_ok=True)
         keep = {key: value for key, value in os.environ.items() if not key.startswith(("ENGRAM_", "MLFLOW_"))}
-        ours = {"PYTHONPATH": str(self.site), "HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        here = Path(__file__).parents[1]  # the code beside the tests, whichever copy is installed
+        ours = {
+            "PYTHONPATH": f"{self.site}{os.pathsep}{here}",
+            "HOME": str(home),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "100",
+        }
         return {**keep, **ours, **self.env}
 
     def start(self, *words: object, **more: str) -> subprocess.Popen:

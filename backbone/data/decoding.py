@@ -17,6 +17,7 @@ from backbone.data.options import PictureOptions
 from backbone.errors import UserError, must
 
 _GREY = frozenset({"1", "L", "LA", "La"})
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
@@ -40,9 +41,9 @@ class Decoder:
     @classmethod
     def like(cls, blob: bytes | None, name: str, options: PictureOptions) -> Decoder:
         """The decoder for a set whose first picture is ``blob``."""
-        with _open(blob, name) as picture:
+        with opened(blob, name) as picture:
             width, height = (options.size, options.size) if options.size else picture.size
-            return cls((options.channels or _channels(picture, name), height, width), options, name)
+            return cls((options.channels or channels_of(picture, name), height, width), options, name)
 
     def decode(self, blob: bytes | None, name: str) -> np.ndarray:
         """``[C, H, W] uint8``.
@@ -51,8 +52,8 @@ class Decoder:
             UserError: the picture is damaged, or is not of the set's size or colour.
         """
         channels, height, width = self.in_shape
-        with _open(blob, name) as picture:
-            natural = _channels(picture, name)
+        with opened(blob, name) as picture:
+            natural = channels_of(picture, name)
             if self.options.channels is None and natural != channels:
                 raise self._odd(
                     "grey like" if channels == 1 else "in colour like",
@@ -68,7 +69,7 @@ class Decoder:
             try:
                 picture.load()
             except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
-                raise _damaged(name, error) from error
+                raise damaged(name, error) from error
             mode = "L" if channels == 1 else "RGB"
             fitted = picture if picture.mode == mode else picture.convert(mode)
             if fitted.size != (width, height):
@@ -79,24 +80,39 @@ class Decoder:
         return must("every picture of the set", f"{rule} the first one ({self.first})", got, next_step)
 
 
-def _open(blob: bytes | None, name: str) -> Image.Image:
+def looks_whole(blob: bytes) -> bool:
+    """Whether a file that `opened` took shows that nothing is missing: every part of a PNG was checked, a JPEG ends."""
+    return blob.startswith(png.SIGNATURE) or (blob.startswith(_JPEG) and blob.rstrip(b"\0").endswith(_JPEG_END))
+
+
+def opened(blob: bytes | None, name: str) -> Image.Image:
+    """The picture with its header read; of a PNG all checksums are checked.
+
+    Raises:
+        UserError: it is empty, damaged, in no format known, or absurdly large.
+    """
     if not blob:
         raise must("a picture", "a readable file", f"an empty one: {name}", "Restore it or take it out of the set.")
     if blob.startswith(png.SIGNATURE):
         try:
             deque(png.chunks(blob), maxlen=0)
         except ValueError as error:
-            raise _damaged(name, error) from error
+            raise damaged(name, error) from error
     try:
         return Image.open(io.BytesIO(blob))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"at most {Image.MAX_IMAGE_PIXELS:,} pixels"
         raise must("a picture", limit, f"{name} ({error})", "Make it smaller or take it out of the set.") from error
     except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
-        raise _damaged(name, error) from error
+        raise damaged(name, error) from error
 
 
-def _channels(picture: Image.Image, name: str) -> int:
+def channels_of(picture: Image.Image, name: str) -> int:
+    """1 for grey, 3 for colour.
+
+    Raises:
+        UserError: it has more than 8 bits per channel.
+    """
     if picture.mode in _GREY:
         return 1
     if picture.mode in _COLOUR:
@@ -106,7 +122,8 @@ def _channels(picture: Image.Image, name: str) -> int:
     )
 
 
-def _damaged(name: str, why: Exception) -> UserError:
+def damaged(name: str, why: Exception) -> UserError:
+    """The error for a picture that cannot be decoded."""
     reason = "in no format known" if isinstance(why, UnidentifiedImageError) else why
     return must(
         "a picture", "a readable file", f"a damaged one: {name} ({reason})", "Restore it or take it out of the set."

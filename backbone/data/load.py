@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from backbone.contract import Scalar
+from backbone.data.checking import untrainable
 from backbone.data.sets import Data, Source, Split
 from backbone.data.splits import stratified
 from backbone.errors import UserError, must, nearest
@@ -104,17 +105,9 @@ def _sets(source: Source, validation: float) -> tuple[Split, Split | None, Split
 
 
 def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:
-    if len(source.classes) < 2:
-        raise must(f"dataset {name!r}", "of at least two classes", f"{', '.join(source.classes)} alone", "Add another.")
-    counts = torch.bincount(train.labels, minlength=len(source.classes))
-    if int(counts.min()) == 0:
-        missing = source.classes[int(counts.argmin())]
-        raise must(
-            f"every class of {name!r}",
-            "in the train set",
-            f"no image of {missing!r}",
-            "Add images of it, or leave the class out of the names.",
-        )
+    counts = torch.bincount(train.labels, minlength=len(source.classes)).tolist()
+    if problems := untrainable(name, source.classes, counts):
+        raise UserError("\n".join(problems))
     if not len(test):
         got = f"{len(train)} images and none to test on"
         raise must(f"dataset {name!r}", "large enough to hold out a fifth", got, "Add images or a test set.")

@@ -7,59 +7,23 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from backbone.data.decoding import Decoder, bombs_are_errors
+from backbone.data.encoded import Pictures
 from backbone.data.fingerprint import Fingerprint
 from backbone.data.options import PictureOptions
 from backbone.data.png import decode_alike
 from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
 from backbone.data.streaming import StreamedSplit
-from backbone.errors import must
+from backbone.data.survey import survey
+from backbone.errors import UserError, must
 
 _CHUNK_BYTES = 4 * 2**20  # of decoded pixels per piece of work
 _CHUNK_PICTURES = 256
-
-
-class Pictures(Protocol):
-    """Encoded pictures in a fixed order; holds no open file, so that it can be sent to another process."""
-
-    def __len__(self) -> int: ...
-    def name(self, index: int) -> str:
-        """What to call a picture in an error: its path, or its table and row."""
-        ...
-
-    def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        """The encoded bytes; None where there are none. Raises UserError for a file that cannot be read."""
-        ...
-
-
-@dataclass(frozen=True)
-class FilePictures:
-    """One file per picture."""
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        return str(self.paths[index])
-
-    def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        return [self._read(self.paths[index]) for index in indices]
-
-    @staticmethod
-    def _read(path: Path) -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise must("a picture", "a readable file", f"{path} ({error.strerror})", "Restore it.") from error
 
 
 @dataclass(frozen=True)
@@ -118,8 +82,22 @@ def open_pictures(
         budget_bytes: sets that take more when decoded are streamed, and only their sums are kept.
 
     Raises:
-        UserError: a picture is damaged or does not fit the others.
+        UserError: pictures are damaged or do not fit the others, one line for each problem.
     """
+    try:
+        return _opened(pictures, parts, classes, options, budget_bytes)
+    except UserError as first:
+        problems = survey(pictures, options, whole=True)  # all of them, now that there is one
+        raise (UserError("\n".join(problems)) if problems else first) from first
+
+
+def _opened(
+    pictures: Pictures,
+    parts: Mapping[str, Tensor],
+    classes: tuple[str, ...],
+    options: PictureOptions,
+    budget_bytes: int,
+) -> Source:
     labels = torch.cat(list(parts.values()))
     if not len(pictures):
         raise must("a dataset", "at least one picture", "none", "Look into the files it was read from.")

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from backbone.data.class_folders import picture_folders
 from backbone.data.fingerprint import of_tensors
-from backbone.data.folders import open_classes, picture_folders
+from backbone.data.folders import open_classes
 from backbone.data.idx import read_labelled
 from backbone.data.locking import one_at_a_time
 from backbone.data.options import PictureOptions

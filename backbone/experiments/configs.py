@@ -130,7 +130,7 @@ class EvaluateConfig(ExperimentConfig):
 
     from_trial: Annotated[str | None, Flag("from")] = None
     """The trained trial: its id, the beginning of it, or its folder."""
-    dataset: Annotated[str, Registered("datasets")] | None = None
+    dataset: Annotated[str, Registered("datasets", training=False)] | None = None
     """What to score on; by default what the trial was trained on."""
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
     """Options of the dataset."""

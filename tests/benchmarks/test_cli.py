@@ -151,9 +151,13 @@ def test_bad_data_are_one_line_each(engram):
     names = '["folder:pictures", "folder:home", "parquet:short.parquet"]'
     (engram.cwd / "bad.toml").write_text(f'experiment = "backbone.train"\n[grid]\ndataset = {names}\n')
     done = engram("sweep", "bad.toml", "--workers", "3")
-    assert done.code == 1
-    assert len([line for line in done.complaints if " failed: " in line]) == 3
-    assert "Traceback" not in done.err
+    assert (done.code, done.out) == (2, "")
+    # all of them, in one go, before any trial starts
+    assert [line for line in done.err.splitlines() if not line.startswith("engram: ")] == []
+    assert len(done.complaints) == 4
+    assert len([line for line in done.complaints if "damaged one: pictures/" in line]) == 2
+    assert any("short.parquet" in line for line in done.complaints)
+    assert not (engram.cwd / "runs" / "sweeps").exists()
 
 
 def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):

@@ -1,8 +1,11 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from backbone.data.checking import check_folder
 from backbone.data.folders import open_folder
 from backbone.data.options import PictureOptions
 from backbone.errors import UserError
@@ -123,6 +126,65 @@ def test_nothing_there(opened, tmp_path):
     for where in (tmp_path / "none", tmp_path / "file"):
         with pytest.raises(UserError, match=r"a folder; got nothing of the kind at /.*Check the path"):
             opened(where)
+
+
+def spoil(where, folder):
+    """Everything at once: another size, another colour, two damaged pictures."""
+    for source, kind in (((9, 8), "size"), ((8, 8, 3), "colour")):
+        (folder({"x": 2}, source, name=kind) / "x" / "000.png").rename(where / "b" / f"{kind}.png")
+        (where.parent / kind / "x" / "001.png").rename(where / "b" / f"{kind}-too.png")
+    (where / "a" / "empty.png").write_bytes(b"")
+    (where / "a" / "short.png").write_bytes((where / "a" / "000.png").read_bytes()[:-9])
+    Image.new("L", (8, 8), 7).save(where / "a" / "whole.jpg")
+    blob = (where / "a" / "whole.jpg").read_bytes()
+    (where / "a" / "short.jpg").write_bytes(blob[: len(blob) // 2])
+
+
+def test_all_problems_of_the_pictures_come_at_once(folder, opened):
+    where = folder({"a": 3, "b": 3})
+    assert check_folder(str(where), None, root=where, download=False, training=True) == []
+    spoil(where, folder)
+    found = check_folder(str(where), None, root=where, download=False, training=True)
+    assert [line.partition(" (")[0].replace(f"{where}/", "") for line in sorted(found)] == [
+        "a picture must be a readable file; got a damaged one: a/short.jpg",
+        "a picture must be a readable file; got a damaged one: a/short.png",
+        "a picture must be a readable file; got an empty one: a/empty.png. Restore it or take it out of the set.",
+        "every picture of the set must be 8 x 8 pixels like the first one",
+        "every picture of the set must be grey like the first one",
+    ]
+    assert any("got 8 x 9 in" in line and "/b/size-too.png and 1 more. Resize all" in line for line in found)
+    assert any("3 channels in" in line and "/b/colour-too.png and 1 more." in line for line in found)
+    with pytest.raises(UserError) as error:  # whoever opens the set anyway is told the same
+        opened(where)
+    assert sorted(str(error.value).splitlines()) == sorted(found)
+    options = PictureOptions(size=8, channels=1)
+    assert len(check_folder(str(where), options, root=where, download=False, training=True)) == 3
+
+
+def test_many_damaged_pictures_are_counted(folder):
+    where = folder({"a": 15, "b": 3})
+    for path in (where / "a").iterdir():
+        path.write_bytes(b"x")
+    found = check_folder(str(where), None, root=where, download=False, training=True)
+    assert len(found) == 11
+    assert "got 5 more of 18 damaged" in found[-1]
+
+
+def test_all_problems_of_the_layout_come_at_once(folder):
+    where = folder({"train/a": 2, "train/b": 0, "train/c": 0, "test/a": 1, "test/d": 0})
+    found = check_folder(str(where), None, root=where, download=False, training=True)
+    assert len(found) == 3
+    assert all("at least one picture; got none in" in line for line in found)
+    where = folder({"train/a": 2, "test/x": 1, "test/y": 1}, name="two")
+    found = check_folder(str(where), None, root=where, download=False, training=True)
+    assert [line.partition("; got ")[2].partition(" ")[0] for line in found] == ["'x'", "'y'"]
+
+
+def test_one_class_alone_can_be_scored_but_not_learned(folder):
+    where = str(folder({"a": 3}))
+    (found,) = check_folder(where, None, root=Path(where), download=False, training=True)
+    assert "at least two classes; got a alone" in found
+    assert check_folder(where, None, root=Path(where), download=False, training=False) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

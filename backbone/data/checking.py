@@ -1,0 +1,70 @@
+"""Looks at picture files for everything that would end a trial, before one starts; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from backbone.data.class_folders import find_parts, pictures_of
+from backbone.data.encoded import Pictures
+from backbone.data.options import PictureOptions
+from backbone.data.survey import survey
+from backbone.errors import UserError, must
+
+
+def check_folder(
+    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
+) -> list[str]:
+    """Problems of ``folder:PATH``: its layout, and then its pictures."""
+    try:
+        parts = find_parts(path)
+    except UserError as error:
+        return str(error).splitlines()
+    counts = [len(paths) for paths in parts["train"].values()]
+    return _problems(f"folder:{path}", list(parts["train"]), counts, pictures_of(parts), options, training)
+
+
+def check_parquet(
+    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
+) -> list[str]:
+    """Problems of ``parquet:PATH``: its tables, and then its pictures."""
+    from backbone.data.tables import find_tables  # pyarrow takes a moment that folders need not wait for
+
+    try:
+        found = find_tables(path)
+    except UserError as error:
+        return str(error).splitlines()
+    counts = np.bincount(found.labels["train"], minlength=len(found.classes)).tolist()
+    return _problems(f"parquet:{path}", found.classes, counts, found.pictures, options, training)
+
+
+def _problems(
+    name: str,
+    classes: Sequence[str],
+    counts: Sequence[int],
+    pictures: Pictures,
+    options: PictureOptions | None,
+    training: bool,
+) -> list[str]:
+    wrong = survey(pictures, options or PictureOptions(), whole=False)
+    return (untrainable(name, classes, counts) if training else []) + wrong
+
+
+def untrainable(name: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Why a network cannot learn these classes, of which there are so many training images each; a line for each.
+
+    >>> untrainable("parquet:x", ["cat", "dog", "ape"], [5, 0, 0])
+    ["every class of 'parquet:x' must be in the train set; got no image of 'dog', 'ape'. Add images, or unname it."]
+    """
+    problems = []
+    if len(classes) < 2:
+        problems.append(
+            must(f"dataset {name!r}", "of at least two classes", f"{', '.join(classes)} alone", "Add another.")
+        )
+    if missing := [repr(each) for each, count in zip(classes, counts, strict=True) if not count]:
+        step = "Add images, or unname it."
+        got = f"no image of {', '.join(missing)}"
+        problems.append(must(f"every class of {name!r}", "in the train set", got, step))
+    return [str(problem) for problem in problems]
