@@ -286,15 +286,20 @@ def describe(chart: Chart) -> str:
 
 def legend(chart: Chart) -> str:
     """The key below the chart, as a list that wraps and, when long, scrolls."""
-    entries = [(_swatch(index), series.name) for index, series in enumerate(chart.series)]
-    entries += [
-        (f'<line class="reference c{index % COLOURS}" x1="1" x2="33" y1="6" y2="6"/>', f"{text} {number(value)}")
-        for text, value, index in chart.lines
-    ]
+    entries = keys(chart)
     long = ' class="legend long" tabindex="0"' if len(entries) > 12 else ' class="legend"'
     key = '<svg viewBox="0 0 34 12" class="key" aria-hidden="true">'
     items = "".join(f"<li>{key}{drawing}</svg>{escape(text)}</li>" for drawing, text in entries)
     return f"<ul{long}>{items}</ul>" if len(entries) > 1 else ""
+
+
+def keys(chart: Chart) -> list[tuple[str, str]]:
+    """For every line of the chart what it looks like, drawn in 34 x 12, and what it is."""
+    entries = [(_swatch(index), series.name) for index, series in enumerate(chart.series)]
+    return entries + [
+        (f'<line class="reference c{index % COLOURS}" x1="1" x2="33" y1="6" y2="6"/>', f"{text} {number(value)}")
+        for text, value, index in chart.lines
+    ]
 
 
 def _swatch(index: int) -> str:

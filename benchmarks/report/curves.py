@@ -63,11 +63,13 @@ def thin(places: list[float]) -> list[float]:
 def figures(groups: Mapping[str, list[Record]]) -> list[Chart | Grid]:
     """The trials' own figures, each averaged over the seeds of a group; a grid is drawn for every group."""
     names = dict.fromkeys(name for records in groups.values() for record in records for name in _figures(record))
-    found: list[Chart | Grid] = []
-    for name in names:
-        chart = _figure(name, groups)
-        found += _grids(name, groups) if chart is None else [chart]
-    return found
+    return [chart for name in names for chart in figure(name, groups)]
+
+
+def figure(name: str, groups: Mapping[str, list[Record]]) -> Sequence[Chart | Grid]:
+    """The trials' figure of that name: one chart for all groups, or a grid for each."""
+    chart = _figure(name, groups)
+    return _grids(name, groups) if chart is None else [chart]
 
 
 def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[Grid]:

@@ -25,7 +25,8 @@ _REFUSED = re.compile(r"[^/\w.\- ]")
 class Mark:
     """How far one trial has been told to one store.
 
-    ``store`` names the store's incarnation, for a deleted one comes back new; ``adopted`` the sweeps it was put under.
+    ``store`` names the store's incarnation, for a deleted one comes back new; ``adopted`` the sweeps it was put under;
+    ``files`` which it has, each with its size and time.
     """
 
     store: str = ""
@@ -34,6 +35,7 @@ class Mark:
     tail: str = ""
     told: str = ""
     adopted: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Memory:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from backbone.contract import Scalar
 from benchmarks.layout import sweep_dir
+from benchmarks.naming import record_words
 from benchmarks.records import Line, Record, Sweep
+from benchmarks.sink.files import NAMES, drawn, left_out, own_files, send, small_files, sweep_texts
 from benchmarks.sink.params import params_of
 from benchmarks.sink.state import (
     BATCH,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _ENTITIES = 100  # params or tags a request may carry
 _TAG_SIZE = 8000
-_ARTIFACTS = ("config.json", "provenance.json", "result.json", "error.json")
+_NAME_SIZE = 250
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse.sshfs"}
 
 
@@ -65,7 +67,7 @@ class Teller:
             mark.offset = 0
             known = self._known(run)
         mark.run = run.info.run_id
-        self._adopt(run, sweep, parent)
+        self._adopt(run, record, sweep, parent)
         mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
         for lines, offset in pending(record.folder, mark.offset):
             self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known])
@@ -73,6 +75,8 @@ class Teller:
             memory.save(mark)
         if state != mark.told:
             self._end(record, run, state)
+            for _ in send(self.client, run, {**small_files(record), **own_files(record)}, mark.files):
+                memory.save(mark)
             mark.told = state
         memory.save(mark)
 
@@ -84,7 +88,7 @@ class Teller:
             except Exception as error:  # its type depends on the kind of store
                 if "not found" not in str(error).lower() and "RESOURCE_DOES_NOT_EXIST" not in str(error):
                     raise
-        mark.offset, mark.tail, mark.told = 0, "", ""
+        mark.offset, mark.tail, mark.told, mark.files = 0, "", "", {}
         this = execution(record.folder)
         for run in self._search({"engram.trial": record.trial}):
             if run.data.tags.get("engram.execution", "") in (this, ""):
@@ -101,7 +105,7 @@ class Teller:
         from mlflow.entities import Param
 
         # params cannot be changed: those that are there stay
-        named = {metric_key(name): str(value) for name, value in params_of(record).items()}
+        named = {metric_key(name): value for name, value in params_of(record).items()}
         fresh = [Param(name, value) for name, value in named.items() if name not in run.data.params]
         for first in range(0, len(fresh), _ENTITIES):
             self.client.log_batch(run.info.run_id, params=fresh[first : first + _ENTITIES])
@@ -116,12 +120,14 @@ class Teller:
         if lines:
             self.client.log_batch(run, [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines])
 
-    def _adopt(self, run: Run, sweep: str, parent: str) -> None:
+    def _adopt(self, run: Run, record: Record, sweep: str, parent: str) -> None:
         """A trial shared by several sweeps stays below the first, and says it belongs to all."""
         self._tag(run, {f"engram.in.{metric_key(sweep)}": "yes"} if sweep else {})
         before = run.data.tags.get("mlflow.parentRunId", "")
         if parent and before != parent and not self._is_live(before):
             self._tag(run, {"mlflow.parentRunId": parent})
+            if run.info.run_name != run_name(record):  # it was run alone before, with nothing to be told apart by
+                self.client.update_run(run.info.run_id, name=run_name(record))
 
     def _is_live(self, run: str) -> bool:
         if not run:
@@ -139,7 +145,7 @@ class Teller:
             self.client.log_batch(run.info.run_id, tags=fresh[first : first + _ENTITIES])
 
     def _end(self, record: Record, run: Run, state: str) -> None:
-        """Final numbers, files and the state. Resumed trials come here again, with more to say."""
+        """Final numbers, figures, tables and the state. Resumed trials come here again, with more to say."""
         status, run_id = state.partition(":")[0], run.info.run_id
         self._tag(run, {"engram.execution": execution(record.folder), **tags_of(record)})
         self._params(run, record)
@@ -156,9 +162,8 @@ class Teller:
             missing = [line for line in final if metric_key(line.name) not in told]
             for first in range(0, len(missing), BATCH):
                 self._log(run_id, missing[first : first + BATCH])
-        for name in _ARTIFACTS:
-            if (record.folder / name).is_file():
-                self.client.log_artifact(run_id, str(record.folder / name))
+            for place, text in drawn(record).items():
+                self.client.log_text(run_id, text, place)
         self.client.set_terminated(run_id, status, end_time=end)
 
     def _dataset(self, run: Run, record: Record) -> None:
@@ -214,6 +219,8 @@ class Teller:
         for first in range(0, len(lines), BATCH):
             self._log(parent.info.run_id, lines[first : first + BATCH])
         failed = any(record.status == "failed" for record in sweep.records)
+        for place, text in sweep_texts(sweep, self.out).items():
+            self.client.log_text(parent.info.run_id, text, place)
         self.client.set_terminated(parent.info.run_id, "FAILED" if failed else "FINISHED", end_time=end)
 
     def _runs_by_id(self, run: str) -> list[Run]:
@@ -239,14 +246,13 @@ def final_key(name: str, history: set[str]) -> str:
 
 
 def run_name(record: Record) -> str:
-    """A name for people.
+    """A name for people: what tells the trial from others, and the beginning of its id.
 
     >>> run_name(Record(Path("trials/0123456789abcdef")))
     '? 01234567'
     """
-    said = [record.config.get(key) for key in ("backbone", "dataset")]
-    seed = [] if record.seed is None else [f"seed {record.seed}"]
-    return " ".join([record.experiment, *(str(value) for value in said if value), *seed, record.trial[:8]])
+    text = " ".join(record_words(record))
+    return f"{text if len(text) < _NAME_SIZE - 10 else text[: _NAME_SIZE - 13] + '...'} {record.trial[:8]}"
 
 
 def tags_of(record: Record) -> dict[str, str]:
@@ -262,6 +268,7 @@ def tags_of(record: Record) -> dict[str, str]:
         "env.sha256": environment_digest(facts),
         "engram.error": record.error.get("message") if record.status == "failed" else None,
         "engram.seconds": record.seconds,
+        "engram.left_out": left_out(own_files(record)),
     }
     config = json.dumps(record.config)
     if len(config) <= _TAG_SIZE:  # never half of it: compare reads it back
@@ -283,7 +290,7 @@ def _source_tags() -> dict[str, str]:
 
 def newest(folder: Path) -> float:
     """When the trial was last heard of, unix seconds."""
-    return max(path.stat().st_mtime for name in _ARTIFACTS if (path := folder / name).exists())
+    return max(path.stat().st_mtime for name in NAMES if (path := folder / name).exists())
 
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class Folders:
         if state == "done":
             final = {"test/accuracy": best + rng.uniform(-0.008, 0.008), "test/loss": 0.1, "train/loss": 0.05}
             final |= {"parameters": 61706.0, "train_seconds": 3.0 + seed, **(metrics or {})}
+            (folder / "model").mkdir(exist_ok=True)
+            (folder / "model" / "model.safetensors").write_bytes(rng.randbytes(5000))
             self.json(folder / "result.json", self.result(trial, config, final, rng))
         return trial
 
@@ -88,7 +90,7 @@ class Folders:
             "metrics": metrics,
             "tables": {"accuracy_vs_steps": [{"steps": t, "accuracy": round(a, 4)} for t, a in curve]},
             "figures": {"accuracy_vs_steps": figure},
-            "artifacts": {},
+            "artifacts": {"model": "model/model.safetensors"},
             "seconds": 3.2,
         }
 
@@ -98,16 +100,17 @@ class Folders:
         backbones: tuple[str, ...] = ("lenet5", "mlp"),
         seeds: int = 3,
         states: dict[tuple[str, int], str] | None = None,
+        axes: dict[str, list[object]] | None = None,
     ) -> list[str]:
-        """A sweep over networks and seeds; ``states`` overrides the state of single trials."""
+        """A sweep over networks and seeds; ``states`` overrides the state of single trials, ``axes`` (one value each)
+        are said to vary too."""
         planned = []
         for backbone in backbones:
             for seed in range(seeds):
                 trial = self.trial(backbone, seed, state=(states or {}).get((backbone, seed), "done"))
-                planned.append(
-                    {"trial": trial, "experiment": "backbone.train", "options": {"backbone": backbone}, "seed": seed}
-                )
-        axes = {"backbone": list(backbones)}
+                options = {"backbone": backbone, **{axis: values[0] for axis, values in (axes or {}).items()}}
+                planned.append({"trial": trial, "experiment": "backbone.train", "options": options, "seed": seed})
+        axes = {"backbone": list(backbones), **(axes or {})}
         suite = 'experiment = "backbone.train"\n'
         plan = {"name": name, "suite": suite, "axes": axes, "seeds": list(range(seeds)), "trials": planned}
         self.json(self.out / "sweeps" / name / "plan.json", plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -53,22 +54,80 @@ def test_tags_params_dataset_and_artifacts(told, store, folders):
     assert found["data.sha256"] == "ab" * 32
     assert len(found["env.sha256"]) == 64
     params = dict(told.rows(store, "select key, value from params"))
-    assert params == {
-        "experiment": "backbone.train",
-        "dataset": "digits",
-        "backbone": "lenet5",
-        "seed": "1",
-        # off the recipe's value
-        **{key: value for key, value in params.items() if key in ("epochs", "lr")},
-    }
-    assert params["epochs"] == "4"
+    config = json.loads((folders.out / "trials" / trial / "config.json").read_text())["config"]
+    options = config.pop("backbone_options")
+    config.pop("dataset_options")
+    expected = {"experiment": "backbone.train", "backbone.width": str(options["width"])}
+    assert params == expected | {name: str(value) for name, value in config.items()}  # defaults too
+    name = told.rows(store, "select name from runs")
+    assert name == [(f"backbone.train digits lenet5 epochs=4 lr=0.05 seed 1 {trial[:8]}",)]
     ((digest, source),) = told.rows(store, "select digest, dataset_source from datasets")
     assert ("ab" * 32).startswith(digest)
     assert "ab" * 32 in source
-    held = {path.name for path in (folders.out / "mlartifacts").rglob("*.json")}
-    assert held == {"config.json", "provenance.json", "result.json"}
+    found = files(folders.out)
+    assert set(found) == {
+        *("config.json", "provenance.json", "result.json", "model/model.safetensors"),
+        *("figures/accuracy_vs_steps.svg", "tables/accuracy_vs_steps.csv"),
+    }
+    assert found["tables/accuracy_vs_steps.csv"].read_text().startswith("steps,accuracy\n1,")
+    ET.fromstring(found["figures/accuracy_vs_steps.svg"].read_text())
+    mine = folders.out / "trials" / trial / "model" / "model.safetensors"
+    assert found["model/model.safetensors"].samefile(mine)  # no second copy of many MB
     ((location,),) = told.rows(store, "select artifact_location from experiments where name = 'engram'")
     assert Path(location.removeprefix("file://")).is_absolute()
+
+
+def files(out):
+    """The artifacts of the only run that has any, by their places in it."""
+    (run,) = (out / "mlartifacts").iterdir()
+    places = run / "artifacts"
+    return {path.relative_to(places).as_posix(): path for path in places.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_handed_over_once_and_again_when_it_changed(store, folders, monkeypatch):
+    """As to a server: where no link can be made, files are uploaded."""
+    from mlflow import MlflowClient
+
+    sent = []
+    upload = MlflowClient.log_artifact
+    trial = folders.trial("lenet5", 0)
+    folder = folders.out / "trials" / trial
+
+    def noting(self, run, path, place=None):
+        if Path(path).is_relative_to(folder):
+            sent.append(Path(path).name)
+        upload(self, run, path, place)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", noting)
+    monkeypatch.setattr("benchmarks.sink.files._link", lambda file, place: False)
+    assert Sink(folders.out, None).sync([trial], None).ok
+    assert sorted(sent) == ["config.json", "model.safetensors", "provenance.json", "result.json"]
+    assert files(folders.out)["model/model.safetensors"].stat().st_size == 5000
+    sent.clear()
+    result = json.loads((folder / "result.json").read_text())
+    folders.json(folder / "result.json", result | {"seconds": 4.0})
+    sink = Sink(folders.out, None)
+    assert sink.needs_sync([trial], None) and sink.sync([trial], None).ok
+    assert sent == ["result.json"]
+
+
+def test_files_that_are_too_large_are_named_and_stay(told, store, folders, monkeypatch):
+    monkeypatch.setattr("benchmarks.sink.files.LARGEST", 4000)
+    trial = folders.trial("lenet5", 0)
+    assert Sink(folders.out, None).sync([trial], None).ok
+    assert "model/model.safetensors" not in files(folders.out)
+    assert told.tags(store, trial)["engram.left_out"] == "model/model.safetensors (0 MiB)"
+
+
+def test_long_values_of_options_are_cut_and_marked(told, store, folders):
+    long = list(range(3000))
+    trial = folders.trial("mlp", 0, options={"order": long, "teacher": None, "x" * 300: 1})
+    report = Sink(folders.out, None).sync([trial], None)
+    assert report.ok, report.message
+    params = dict(told.rows(store, "select key, value from params"))
+    assert len(params["order"]) == 6000 and params["order"].startswith("0,1,2,")
+    assert params["teacher"] == "none"
+    assert max(map(len, params)) <= 250
 
 
 def test_children_hang_below_the_sweep_which_has_the_table(told, store, folders):
@@ -76,6 +135,13 @@ def test_children_hang_below_the_sweep_which_has_the_table(told, store, folders)
     assert Sink(folders.out, None).sync(trials, "nets").ok
     ((parent,),) = told.rows(store, "select run_uuid from tags where key = 'engram.sweep' and value = 'nets'")
     assert {told.tags(store, trial)["mlflow.parentRunId"] for trial in trials} == {parent}
+    names = dict(told.rows(store, "select run_uuid, name from runs"))
+    assert names.pop(parent) == "nets"
+    expected = {f"backbone.train digits {net} seed {seed}" for net in ("lenet5", "mlp") for seed in range(3)}
+    assert {name.rpartition(" ")[0] for name in names.values()} == expected
+    held = {path.name for path in (folders.out / "mlartifacts" / parent / "artifacts").iterdir()}
+    assert held == {"report.html", "plan.json", "suite.toml"}
+    assert not (folders.out / "reports").exists()
     told = dict(told.rows(store, "select key, value from metrics where run_uuid = ?", parent))
     comparison = compare(folders.out, "nets")
     for group in comparison.groups:
@@ -99,6 +165,18 @@ def test_the_table_of_a_sweep_that_grew_replaces_the_old_one(told, store, folder
     assert told.rows(store, query, parent) == [(3.0,)]
     assert {told.tags(store, trial)["mlflow.parentRunId"] for trial in trials} == {parent}
     told.assert_once(store)
+
+
+def test_a_run_gets_its_sweep_s_values_into_its_name(told, store, folders):
+    trials = folders.sweep(seeds=1, axes={"lr": [0.05]})
+    assert Sink(folders.out, None).sync(trials, None).ok
+    assert all("epochs=4" in name for (name,) in told.rows(store, "select name from runs"))  # what is off its default
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    found = {name for (name,) in told.rows(store, "select name from runs") if name != "nets"}
+    assert found == {
+        f"backbone.train digits {net} lr=0.05 seed 0 {trial[:8]}"
+        for net, trial in zip(("lenet5", "mlp"), trials, strict=True)
+    }
 
 
 def test_no_table_before_the_last_trial_is_over(told, store, folders):
