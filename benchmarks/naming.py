@@ -11,7 +11,7 @@ from backbone.registry import Registry
 from benchmarks.config import full
 from benchmarks.records import Record
 from benchmarks.schema import schema
-from benchmarks.spelling import by_flag
+from benchmarks.spelling import by_flag, spell
 from benchmarks.tables import word
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) 
     if config.get("from") and config.get("epochs") is None:
         about = ("from",)  # nothing is trained: data set and network are those of the trial it is from
     said = [word(config[key]) for key in about if config.get(key)]
-    others = [key for key in told if key not in (*about, "seed") and key in config]
+    others = [key for key in map(spell, told) if key not in (*about, "seed") and key in config]
     seed = [] if config.get("seed") is None else [f"seed {config['seed']}"]
     return [experiment, *said, *(f"{key}={spelled(config[key])}" for key in others), *seed]
 

@@ -132,7 +132,7 @@ def test_a_sweep_that_has_just_begun(folders):
     states = {(net, seed): "new" for net in ("lenet5", "mlp") for seed in range(3)} | {("mlp", 0): "interrupted"}
     folders.sweep(states=states)
     words = " ".join(read(folders)[1].words)
-    assert "No trial is done yet (6 planned)." in words
+    assert "No trial is done yet (5 planned, 1 unfinished)." in words
     assert "Learning curves" in words
 
 
