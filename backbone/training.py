@@ -194,6 +194,10 @@ class Trainer:
     def done(self) -> bool:
         return self.progress.step >= self.total_steps
 
+    def shows(self, epoch: int) -> Split:
+        """The images as an epoch shows them, before augmentation."""
+        return self.train
+
     def shown(self, steps: int) -> int:
         """How many images the first ``steps`` steps train on, each as often as it comes."""
         epochs, rest = divmod(steps, self.steps_per_epoch)
@@ -218,7 +222,8 @@ class Trainer:
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
         if first == 0:
             p.loss_sum.zero_()
-        for position, (images, labels) in enumerate(self.train.batches(indices, self.batch_size, self.device)):
+        batches = self.shows(epoch).batches(indices, self.batch_size, self.device)
+        for position, (images, labels) in enumerate(batches):
             chosen = indices[position * self.batch_size : (position + 1) * self.batch_size]
             p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
             p.step += 1

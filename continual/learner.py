@@ -18,6 +18,7 @@ from backbone.seeding import derive
 from backbone.training import Batch, Recipe, Trainer
 from continual.heads import Head
 from continual.strategy import Strategy
+from continual.views import redrawn
 
 MASKED = -1e30
 """Logit of an output that must not be chosen: finite, so that zero times it stays zero."""
@@ -58,6 +59,9 @@ class Learner(Trainer):
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
         self.by_rows = any(strategy.by_rows for strategy in strategies)
+
+    def shows(self, epoch: int) -> Split:
+        return redrawn(self.train, epoch)
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch) if self.shuffle else torch.arange(len(self.train))

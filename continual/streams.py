@@ -129,7 +129,7 @@ class Stream:
             table[list(self.groups[index])] = torch.tensor(self.outputs[index])
             chosen = (table[split.labels] >= 0).nonzero().squeeze(1)
         whole = len(chosen) == len(split) and bool(chosen.equal(torch.arange(len(split))))
-        return split if whole else split.select(chosen), table, self._transform(index)
+        return split if whole else split.select(chosen), table, self._transform(index, part)
 
     def _mixed(self) -> list[Tensor]:
         """Positions of the training images of every task, where tasks share classes."""
@@ -140,7 +140,7 @@ class Stream:
         random = generator(self.config.seed, self.config.scenario)
         return mix(owner[self.data.train.labels], len(self.groups), self.config.blur, random)
 
-    def _transform(self, index: int) -> Transform | None:
+    def _transform(self, index: int, part: Part) -> Transform | None:
         c, in_shape = self.config, self.data.in_shape
         if c.scenario == "permuted":
             return permuted(in_shape, c.seed, index)
@@ -148,7 +148,7 @@ class Stream:
             return rotated(c.seed, index)
         if c.scenario == "coloured":
             return coloured(c.seed, index)
-        return noisy(in_shape, c.seed, index, c.tasks) if c.scenario == "noisy" else None
+        return noisy(c.seed, index, c.tasks, part) if c.scenario == "noisy" else None
 
 
 def _groups(c: StreamConfig, classes: int) -> list[tuple[int, ...]]:

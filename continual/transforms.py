@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,10 +14,10 @@ COLOURS = ((1.0, 0.2, 0.2), (0.2, 1.0, 0.2), (0.2, 0.4, 1.0), (1.0, 1.0, 0.2), (
 """Red, green, blue, yellow, magenta, cyan; then they begin again, darker."""
 LOUDEST = 0.5
 """Standard deviation of the noise of the last task, where 1 is white minus black."""
-PATTERNS = 64  # of noise, for each task
 
-Transform = Callable[[Tensor], Tensor]
-"""images: [..., C, H, W] uint8 -> the same shape; three channels where colour comes in. The same for every call."""
+Transform = Callable[[Tensor, Tensor], Tensor]
+"""images: [N, ..., C, H, W] uint8, their places in the task's part of the data: [N] int64 on the CPU -> the same shape,
+three channels where colour comes in; the same for every call."""
 
 
 def permuted(in_shape: tuple[int, int, int], seed: int, task: int) -> Transform | None:
@@ -28,7 +29,7 @@ def permuted(in_shape: tuple[int, int, int], seed: int, task: int) -> Transform 
         return None
     order = torch.randperm(in_shape[1] * in_shape[2], generator=generator(seed, "permutation", task))
 
-    def transform(images: Tensor) -> Tensor:
+    def transform(images: Tensor, places: Tensor) -> Tensor:
         flat = images.flatten(-2)
         return flat.index_select(-1, order.to(images.device)).view(images.shape)
 
@@ -44,7 +45,7 @@ def rotated(seed: int, task: int) -> Transform | None:
         return None
     degrees = 180 * float(torch.rand((), generator=generator(seed, "rotation", task)))
 
-    def transform(images: Tensor) -> Tensor:
+    def transform(images: Tensor, places: Tensor) -> Tensor:
         from torchvision.transforms.v2.functional import InterpolationMode, rotate  # heavy, and only this needs it
 
         return rotate(images, degrees, InterpolationMode.BILINEAR)
@@ -61,25 +62,51 @@ def coloured(seed: int, task: int) -> Transform:
     turn, place = divmod(task, len(COLOURS))
     tint = torch.tensor(COLOURS[order[place]]) / (1 + turn)
 
-    def transform(images: Tensor) -> Tensor:
+    def transform(images: Tensor, places: Tensor) -> Tensor:
         return (images.float() * tint.to(images.device)[:, None, None]).round().to(torch.uint8)
 
     return transform
 
 
-def noisy(in_shape: tuple[int, int, int], seed: int, task: int, tasks: int) -> Transform | None:
-    """Gaussian noise that grows from task to task, to `LOUDEST`; the first task has none.
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise of each picture's own, as a sensor adds it to an exposure.
 
-    A picture always gets the same of the task's `PATTERNS` patterns, whichever its place: its pixels choose it.
+    Attributes:
+        name: of its draws; other parts of a data set and other tasks have others.
+        deviation: in grey levels.
+        draw: of pictures to train on, which are exposed anew in every pass: the number of the pass, from 0. None: a
+            picture has the same noise whenever it is looked at.
     """
-    if task == 0:
-        return None
-    drawn = torch.randn((PATTERNS, *in_shape), generator=generator(seed, "noise", task))
-    patterns = drawn * (255 * LOUDEST * task / (tasks - 1))
 
-    def transform(images: Tensor) -> Tensor:
-        sums = images.flatten(-3).sum(-1, dtype=torch.int64)
-        noise = patterns.to(images.device)[sums % PATTERNS]
-        return (images.float() + noise).round().clamp(0, 255).to(torch.uint8)
+    seed: int
+    name: str
+    deviation: float
+    draw: int | None
 
-    return transform
+    def __call__(self, images: Tensor, places: Tensor) -> Tensor:
+        if not self.deviation:
+            return images
+        drawn = self._by_picture(images, places) if self.draw is None else self._by_batch(images, places)
+        return drawn.mul_(self.deviation).add_(images).round_().clamp_(0, 255).to(torch.uint8)
+
+    def _by_picture(self, images: Tensor, places: Tensor) -> Tensor:
+        """The same for a picture whatever it comes with."""
+        shape = images.shape[1:]
+        drawn = [torch.randn(shape, generator=generator(self.seed, self.name, place)) for place in places.tolist()]
+        return torch.stack(drawn).to(images.device)
+
+    def _by_batch(self, images: Tensor, places: Tensor) -> Tensor:
+        """Drawn at once, a fifth of the time; which batch it is tells the first place, since a pass has each once."""
+        random = generator(self.seed, f"{self.name}/{self.draw}", int(places[0]), str(images.device))
+        return torch.randn(images.shape, generator=random, device=images.device)
+
+
+def noisy(seed: int, task: int, tasks: int, part: str) -> Noise:
+    """Noise that grows from task to task, to `LOUDEST`; the first task has none.
+
+    Pictures to train on have other noise in every pass, those of the other parts (``validation``, ``test``) noise that
+    stays, independent of all that is trained on.
+    """
+    deviation = 255 * LOUDEST * task / (tasks - 1) if task else 0.0
+    return Noise(seed, f"noise/{part}/{task}", deviation, 0 if part == "train" else None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backbone.data.sets import MemorySplit, Split
-from continual.transforms import Transform
+from continual.transforms import Noise, Transform
 
 CHUNK = 10_000  # images changed at once
 
@@ -17,21 +18,40 @@ CHUNK = 10_000  # images changed at once
 def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Split:
     """``split`` with label ``table[label]`` (``table``: [classes] int64) and every image changed.
 
-    Images in memory are changed once, those that are streamed batch by batch.
+    Images in memory are changed once, those that are streamed or look different in every pass batch by batch.
     """
-    if isinstance(split, MemorySplit):
+    anew = isinstance(transform, Noise) and transform.draw is not None
+    if isinstance(split, MemorySplit) and not anew:
         images = split.images
         if transform is not None:
-            images = torch.cat([transform(part) for part in images.split(CHUNK)])
+            parts = zip(images.split(CHUNK), torch.arange(len(images)).split(CHUNK), strict=True)
+            images = torch.cat([transform(part, places) for part, places in parts])
         return MemorySplit(images, table[split.labels])
     return View(split, table, transform)
 
 
-class View:
-    """A streamed split under other labels; the images are changed as they come. See `backbone.data.sets.Split`."""
+def redrawn(split: Split, draw: int) -> Split:
+    """``split`` as a pass shows it, the ``draw``-th; the same where every pass shows the same."""
+    if isinstance(split, Joined):
+        return Joined([redrawn(part, draw) for part in split.parts])
+    if isinstance(split, View) and isinstance(split.transform, Noise) and split.transform.draw is not None:
+        return View(split.split, split.table, replace(split.transform, draw=draw), split.places)
+    return split
 
-    def __init__(self, split: Split, table: Tensor, transform: Transform | None) -> None:
+
+class View:
+    """A split under other labels; the images are changed as they come. See `backbone.data.sets.Split`.
+
+    Args:
+        split: what is seen.
+        table: [classes] int64, the label for each class.
+        transform: what changes the images.
+        places: [N] int64 of the images, for the transform; None where ``split`` is the whole part of a task.
+    """
+
+    def __init__(self, split: Split, table: Tensor, transform: Transform | None, places: Tensor | None = None) -> None:
         self.split, self.table, self.transform = split, table, transform
+        self.places = torch.arange(len(split)) if places is None else places
         self.labels = table[split.labels]
         self.in_shape, self.frames = split.in_shape, split.frames
 
@@ -40,11 +60,13 @@ class View:
 
     def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
         table = self.table.to(device)
-        for images, labels in self.split.batches(order, batch_size, device):
-            yield images if self.transform is None else self.transform(images), table[labels]
+        spans = order.split(batch_size) if len(order) else ()
+        for (images, labels), chosen in zip(self.split.batches(order, batch_size, device), spans, strict=True):
+            changed = images if self.transform is None else self.transform(images, self.places[chosen])
+            yield changed, table[labels]
 
     def select(self, indices: Tensor) -> Split:
-        return View(self.split.select(indices), self.table, self.transform)
+        return View(self.split.select(indices), self.table, self.transform, self.places[indices])
 
     def and_also(self, other: Any) -> Any:
         return Joined([self, other])
@@ -54,7 +76,7 @@ class View:
 
 
 class Joined:
-    """Several streamed splits, one after another. See `backbone.data.sets.Split`."""
+    """Several splits, one after another. See `backbone.data.sets.Split`."""
 
     def __init__(self, parts: list[Split]) -> None:
         self.parts = parts

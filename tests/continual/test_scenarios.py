@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from backbone.data.load import load
+from backbone.data.sets import MemorySplit
 from backbone.errors import UserError
 from continual.configs import StreamConfig
 from continual.streams import Stream, blurred, faded
 from continual.transforms import noisy
+from continual.views import redrawn
 
 FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]
@@ -110,14 +112,72 @@ def test_a_task_without_images_to_test_is_refused(digits, part, remedy):
     assert len(Stream(StreamConfig(tasks=5, class_order="sorted"), lacking, "cpu")) == 5
 
 
-def test_noise_grows_and_belongs_to_the_picture():
-    images = (
-        torch.full((32, 1, 8, 8), 128, dtype=torch.uint8) + torch.arange(32, dtype=torch.uint8)[:, None, None, None]
-    )
-    loud = {task: noisy((1, 8, 8), 0, task, 5) for task in (1, 4)}
-    spread = {task: (change(images).float() - images.float()).std() for task, change in loud.items()}
-    assert 20 < spread[1] < spread[4] < 128
-    assert torch.equal(loud[4](images)[5:6], loud[4](images[5:6]))
+PARTS = ("train", "validation", "test")
+
+
+def test_noise_grows_from_task_to_task():
+    grey, places = torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), torch.arange(200)
+    for part in PARTS:
+        spread = [(noisy(0, task, 5, part)(grey, places).float() - 128).std().item() for task in range(5)]
+        assert spread[0] == 0 and spread[1] == pytest.approx(255 / 8, rel=0.02)
+        assert spread[1] < spread[2] < spread[3] < spread[4] < 128  # black and white are the ends
+    assert torch.equal(noisy(0, 0, 1, "train")(grey, places), grey)
+
+
+def test_no_two_pictures_have_the_same_noise_whichever_part_they_are_of(digits):
+    """With 64 patterns a task for all its pictures, a network learns the patterns and recognises them in tests."""
+    grey = MemorySplit(torch.full((100, 1, 8, 8), 128, dtype=torch.uint8), torch.zeros(100, dtype=torch.long))
+    ours = Stream(StreamConfig(scenario="noisy", tasks=3), replace(digits, **dict.fromkeys(PARTS, grey)), "cpu")
+    looks = [redrawn(ours.part(index, "train"), draw) for index in (1, 2) for draw in (0, 1, 7)]
+    looks += [ours.part(index, part) for index in (1, 2) for part in ("validation", "test")]
+    noise = torch.stack([images_of(split)[0].float().flatten(1) - 128 for split in looks])
+    likeness = noise.flatten(0, 1).corrcoef().fill_diagonal_(0)  # of any two of the 1,000 pictures
+    assert likeness.abs().max() < 0.7 and likeness.square().mean() == pytest.approx(1 / 64, rel=0.1)
+    common = noise.mean(1).std(1) / noise.flatten(1).std(1)  # what the pictures of a look have in common
+    assert (common < 0.13).all()
+
+
+def test_noise_of_tests_stays_however_they_are_read_and_that_of_training_changes_with_the_pass(digits):
+    ours, again = (Stream(StreamConfig(scenario="noisy", tasks=3), digits, "cpu") for _ in range(2))
+    tests = images_of(ours.tests(2))[0]
+    for split in (again.tests(2), again.shown(2, "test")):
+        one_by_one = torch.cat([x for x, _ in split.batches(torch.arange(len(split)), 7, "cpu")])
+        assert torch.equal(one_by_one, tests)
+    chosen = torch.tensor([30, 2, 17])
+    assert torch.equal(images_of(again.shown(2, "test").select(chosen))[0], tests[chosen])
+    first, second = (redrawn(ours.task(2).train, draw) for draw in (0, 1))
+    assert not torch.equal(images_of(first)[0], images_of(second)[0])
+    assert torch.equal(images_of(first)[0], images_of(redrawn(again.task(2).train, 0))[0])
+    assert all(redrawn(split, 3) is split for split in (ours.tests(2), digits.train))
+
+
+@pytest.mark.parametrize("scenario", [each for each in SCENARIOS if each != "noisy"])
+def test_what_a_task_looks_like_is_the_same_in_training_and_in_tests(digits, scenario):
+    """An order of pixels, an angle, a tint is the task itself; only noise is of a picture and an exposure."""
+    picture = digits.train.images[:1]
+    labels = {part: getattr(digits, part).labels for part in PARTS}
+    same = {part: MemorySplit(picture.expand(len(each), -1, -1, -1), each) for part, each in labels.items()}
+    ours = Stream(StreamConfig(scenario=scenario, tasks=3), replace(digits, **same), "cpu")
+    for index in range(3):
+        looks = [images_of(ours.part(index, part))[0] for part in PARTS]
+        assert all(torch.equal(images, looks[0][:1].expand_as(images)) for images in looks)
+
+
+def test_tests_under_noise_measure_what_new_exposures_would(learn):
+    ours = learn("finetune", scenario="noisy", tasks=2, epochs=6)
+    test, loudest = ours.state.stream.data.test, ours.state.matrices.accuracy[-1][1]
+    drawn = torch.randn((20, *test.images.shape), generator=torch.Generator().manual_seed(9)) * 127.5
+    with torch.no_grad():
+        seen = [(test.images + noise).round().clamp(0, 255).to(torch.uint8) for noise in drawn]
+        new = [(ours.model.eval()(x).argmax(1) == test.labels).float().mean().item() for x in seen]
+    center, spread = torch.tensor(new).mean().item(), torch.tensor(new).std().item()
+    assert loudest == pytest.approx(center, abs=3 * spread) and spread < 0.03
+
+
+@pytest.mark.parametrize("strategy", ["finetune", "joint", "icarl"])
+def test_noise_of_a_run_that_was_broken_off(learn, resume, strategy):
+    options = {"scenario": "noisy", "head": "multi", "epochs": 2, "tasks": 2}
+    assert torch.equal(learn(strategy, **options).weights(), resume(60, strategy, **options).weights())
 
 
 def test_blurry_shares():
