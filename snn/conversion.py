@@ -14,11 +14,12 @@ from backbone.errors import TrialError, must
 from backbone.layout import arranged
 from backbone.nets.classifier import Classifier
 from backbone.nets.folding import stage_names, trace
+from backbone.nets.shapes import note_shapes
 from snn.balancing import Thresholds, thresholds
 from snn.calibration import calibrate
 from snn.methods import Conversion, Correction
-from snn.neurons import HALF, IntegrateFire
-from snn.operations import is_activation
+from snn.neurons import HALF, IntegrateFire, per_neuron
+from snn.operations import is_activation, place
 from snn.qcfs import QCFS
 from snn.rewriting import analog_front, normal_form
 from snn.scaling import absorb
@@ -26,6 +27,8 @@ from snn.spiking import SpikingBackbone
 
 FOLD_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest feature: float32 rounding and no more."""
+CHECKED = 32
+"""Images on which the network in units of its thresholds is compared with the trained one."""
 LEFT_OUT = 2
 """Steps after which the read-out of a QCFS network begins, unless told otherwise."""
 
@@ -40,6 +43,7 @@ def full_float32() -> Iterator[None]:
 def lower(backbone: nn.Module) -> fx.GraphModule:
     """The graph of a network whose pre-flight passed, in `normal_form`."""
     graph = normal_form(trace(backbone), keep=stage_names(backbone))
+    note_shapes(graph, backbone.in_shape)  # type: ignore[arg-type]
     return graph.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -52,14 +56,74 @@ def check_folding(backbone: nn.Module, graph: fx.GraphModule, images: Tensor) ->
     Raises:
         TrialError: it is more than rounding.
     """
-    before, after = _continuous(backbone)(arranged(images, backbone)), _continuous(graph)(images)
-    error = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
+    error = _difference(_continuous(backbone)(arranged(images, backbone)), _continuous(graph)(images))
     if not error <= FOLD_TOLERANCE:  # NaN included
         raise TrialError(
             f"the folded network must compute what the trained one does; its features differ by {error:.1e} of the"
             f" largest, over {FOLD_TOLERANCE:.0e}. Look for a BatchNorm variance near zero, or NaN weights."
         )
     return error
+
+
+@torch.no_grad()
+def check_units(backbone: nn.Module, graph: fx.GraphModule, found: Mapping[str, Thresholds], images: Tensor) -> float:
+    """The largest relative difference that absorbing thresholds made, on normalised images [B, C, H, W].
+
+    Compared are features of the network with those of the graph in units of its thresholds, its activations (as ReLUs,
+    see `check_folding`) still in place. Other images follow in the same batch there: none may change what one gives.
+
+    Raises:
+        TrialError: it is more than rounding; with the first layer that computes something else.
+    """
+    plain, images = _continuous(graph), images[:CHECKED]
+    scaled = copy.deepcopy(plain)
+    shape: tuple[int, int, int] = backbone.in_shape  # type: ignore[assignment]
+    units = absorb(scaled, {name: each.threshold for name, each in found.items()}, shape)
+    more = torch.cat([images, -images.flip(0)]).contiguous(memory_format=torch.channels_last)
+    error = _difference(_continuous(backbone)(arranged(images, backbone)), scaled(more))
+    if not error <= FOLD_TOLERANCE:
+        values, ours = (_Values(each).of(x) for each, x in ((plain, images), (scaled, more)))
+        wrong = (name for name in values if name in units and not _same(values[name], ours[name], units[name]))
+        layers = {
+            node.name: str(node.target) if node.op == "call_module" else place(node) for node in plain.graph.nodes
+        }
+        raise TrialError(
+            f"the network in units of its thresholds must compute what the trained one does; its features differ by"
+            f" {error:.1e} of the largest, first behind {layers.get(next(wrong, ''), 'the last layer')}. Write that"
+            " layer with Conv2d, Linear, AvgPool2d, Flatten or addition, or keep a front of the network that contains"
+            " it analog (--hybrid N)."
+        )
+    return error
+
+
+class _Values(fx.Interpreter):
+    """The values of all nodes, copied before anything overwrites them."""
+
+    def of(self, x: Tensor) -> dict[str, Tensor]:
+        self.found: dict[str, Tensor] = {}
+        self.run(x)
+        return self.found
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.found[n.name] = value.clone()
+        return value
+
+
+def _same(value: Tensor, ours: Tensor, unit: Tensor) -> bool:
+    """value: [B, C, ...]; ours: [2 B, C, ...] in units [C] or [1]."""
+    if ours.ndim != value.ndim or ours.shape[1:] != value.shape[1:] or value.ndim < 2:
+        return ours.ndim == value.ndim and bool((ours == value).all())
+    return _difference(value, ours * per_neuron(unit, ours)) <= FOLD_TOLERANCE
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    """Of the first images of a batch, relative to the largest value."""
+    found = found[: len(expected)]
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def _continuous(network: nn.Module) -> nn.Module:
@@ -127,7 +191,7 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
 
     Raises:
         UserError: an option cannot be, activations are not finite, or no neuron of a layer is ever active.
-        TrialError: folding changed what the network computes.
+        TrialError: folding, or thresholds in the weights, changed what the network computes.
     """
     how = Conversion(**options)
     with torch.inference_mode(False), torch.no_grad(), full_float32():
@@ -138,6 +202,7 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
             raise must("the calibration images", "at least one", 0, "Give more training images.")
         found = thresholds_of(graph, shared, images, how)
         check_folding(model.backbone, graph, first)
+        check_units(model.backbone, graph, found, first)
         made = rebuild(model, graph, found, how)
         method = correction(graph, how)
         if method != "none":

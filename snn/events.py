@@ -6,6 +6,7 @@ On a CPU, in fp32, with a C compiler; everything here computes what torch's laye
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -91,7 +92,7 @@ class Spikes:
     """The spikes of a layer, average pooling behind it included.
 
     Attributes:
-        data: [T, B, H, W, C] or [T, B, C] uint8 in {0, 1}, contiguous.
+        data: [T, B, H, W, C], [T, B, C] or, of what was flattened, [T, B, L, C] uint8 in {0, 1}, contiguous.
         count: how many there are.
         pool: side of the windows that are averaged; 1 for none.
     """
@@ -106,13 +107,13 @@ class Spikes:
         return 1 - (1 - self.count / self.data.numel()) ** (self.pool * self.pool)
 
     def channels_first(self) -> Tensor:
-        """[T, B, C, H, W] or [T, B, C] uint8, without pooling; a view."""
+        """[T, B, C, ...] uint8, without pooling; a view."""
         return self.data.movedim(-1, 2)
 
     def dense(self) -> Tensor:
-        """[T * B, C, H, W], channels last in memory, or [T * B, C]; fp32."""
+        """[T * B, C, ...], channels last in memory; fp32."""
         steps, batch, *size, channels = self.data.shape
-        height, width = size or (1, 1)
+        height, width = size if self.pool > 1 else (math.prod(size), 1)
         pictures, sides = steps * batch, [side // self.pool for side in size]
         values = torch.empty(pictures, *sides, channels)
         kernel = library()

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from backbone.nets.shapes import SEVERAL
 from snn.activations import QUANTISED, RELU, activation
+from snn.calls import MIXES, call_problem, dimensions
 from snn.sizes import is_size
 
 Modules = Mapping[str, nn.Module]
@@ -21,7 +23,6 @@ MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
 
 _LINEAR = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten, nn.ZeroPad2d)
 _INPUT_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm)
-_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _VIEWS = (torch.flatten, torch.reshape, operator.getitem, "flatten", "view", "reshape", "contiguous")
 _POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
@@ -32,6 +33,9 @@ _OTHER_ACTIVATION = "integrate-and-fire neurons compute a ReLU only (--backbone.
 _OTHER_MAXIMUM = "only nn.MaxPool2d and nn.AdaptiveMaxPool2d without indices run along time; use one of them"
 OVERWRITES = "it overwrites a value that is used elsewhere in another shape; use nn.ReLU(inplace=False)"
 DROPS_BATCH = "it drops the batch of a single image as well; use flatten(1), or name the dimensions behind the first"
+_SEQUENCES = (
+    "it normalises [B, C, L], which no layer takes up; use nn.BatchNorm2d on [B, C, H, W], before it is flattened"
+)
 _UNKNOWN = "not known to be linear; build it from Conv2d, Linear, AvgPool2d, Flatten, ReLU and addition"
 
 # Functions and methods by name, for the sake of a reason; whatever is not known is refused all the same.
@@ -86,9 +90,9 @@ def max_pool(node: fx.Node, modules: Modules) -> nn.MaxPool2d | nn.AdaptiveMaxPo
 
 def _pool_of_call(node: fx.Node) -> nn.Module | None:
     arguments: tuple[Any, ...] = node.args[1:]
-    if any(isinstance(value, fx.Node) for value in (*arguments, *node.kwargs.values())):
-        return None
     kwargs: dict[str, Any] = {name: value for name, value in node.kwargs.items() if name != "input"}
+    if any(isinstance(value, fx.Node) for value in (*arguments, *kwargs.values())):
+        return None
     if node.target in (F.max_pool2d, torch.max_pool2d):
         return nn.MaxPool2d(**dict(zip(_POOL_ARGUMENTS, arguments, strict=False)), **kwargs)
     if node.target is F.adaptive_max_pool2d:
@@ -97,7 +101,18 @@ def _pool_of_call(node: fx.Node) -> nn.Module | None:
 
 
 def problem(node: fx.Node, modules: Modules) -> str:
-    """Why a node cannot be part of a spiking network, with the remedy; empty where it can."""
+    """Why a node cannot be part of a spiking network, with the remedy; empty where it can.
+
+    Where shapes were noted (`backbone.nets.shapes.note_shapes`), that takes them into account.
+    """
+    reason = MIXES if _mixes_images(node) else _problem(node, modules)
+    if "error" in node.meta:
+        fails = f"it fails on a batch of {SEVERAL} images ({node.meta['error']}); write it for batches of any size"
+        return reason or fails
+    return reason
+
+
+def _problem(node: fx.Node, modules: Modules) -> str:
     module = module_of(node, modules)
     if is_activation(node, modules):
         return OVERWRITES if _overwrites_views(node, modules) else ""
@@ -106,17 +121,28 @@ def problem(node: fx.Node, modules: Modules) -> str:
     if activation(node, modules):
         return _OTHER_ACTIVATION
     if module is not None:
-        return _module_problem(module)
-    if node.op not in ("call_function", "call_method") or is_size(node) or _is_linear(node):
+        return _module_problem(module, node)
+    if node.op not in ("call_function", "call_method") or is_size(node):
         return ""
-    return _REASONS.get(function_name(node), _UNKNOWN)
+    found = call_problem(node)
+    return _REASONS.get(function_name(node), _UNKNOWN) if found is None else found
 
 
-def _module_problem(module: nn.Module) -> str:
+def _mixes_images(node: fx.Node) -> bool:
+    """Whether a value is the first on its way that has lost the batch, dimension 0."""
+    shape = node.meta.get("shape")
+    before = (source.meta["shape"] for source in node.all_input_nodes if "shape" in source.meta)
+    return shape is not None and shape[:1] != (SEVERAL,) and all(other[:1] == (SEVERAL,) for other in before)
+
+
+def _module_problem(module: nn.Module, node: fx.Node) -> str:
     if isinstance(module, BATCHNORMS):
+        dims = len(node.meta.get("shape", ()))
+        if isinstance(module, nn.BatchNorm1d) and dims == 3:
+            return _SEQUENCES
         return "" if module.running_mean is not None else _BATCH_STATISTICS
-    if isinstance(module, nn.Flatten) and module.start_dim < 1:
-        return "it mixes images with each other; flatten from dimension 1"
+    if isinstance(module, nn.Flatten) and 0 in dimensions(module.start_dim, node):
+        return MIXES
     if isinstance(module, _LINEAR):
         return ""
     if isinstance(module, nn.MaxPool1d | nn.AdaptiveMaxPool1d | nn.MaxPool2d | nn.AdaptiveMaxPool2d):
@@ -148,26 +174,3 @@ def _overwrites_views(node: fx.Node, modules: Modules) -> bool:
 
 def _is_view(node: fx.Node, modules: Modules) -> bool:
     return node.target in _VIEWS or isinstance(module_of(node, modules), nn.Flatten | nn.Unflatten)
-
-
-def _is_linear(node: fx.Node) -> bool:
-    """Whether a function or method is linear in the activations and keeps images apart."""
-    target, args = node.target, list(node.args)
-    first, second = [*args, None, None][:2]
-    dims = node.kwargs.get("dim", second)
-    if target in _SUMS:
-        return len(args) == 2 and not node.kwargs
-    if target in (operator.mul, operator.truediv, "mul", "div"):
-        return isinstance(first, fx.Node) and isinstance(second, int | float)
-    if target in (torch.flatten, "flatten"):
-        start = node.kwargs.get("start_dim", second)
-        return isinstance(start, int) and start >= 1
-    if target in ("view", "reshape", torch.reshape):
-        images = second[0] if isinstance(second, list | tuple) else second
-        return not (isinstance(images, int) and images > 0)  # a batch size written into the code
-    if target in (torch.mean, "mean", torch.squeeze, "squeeze", torch.unsqueeze, "unsqueeze"):
-        listed = dims if isinstance(dims, list | tuple) else [dims]
-        return all(isinstance(dim, int) and dim != 0 for dim in listed) and -4 not in listed
-    if target in (torch.cat, torch.concat):
-        return isinstance(dims, int) and dims >= 1
-    return target in (F.avg_pool2d, F.adaptive_avg_pool2d, "contiguous")

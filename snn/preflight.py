@@ -10,6 +10,8 @@ from torch import fx, nn
 from backbone.contract import Row
 from backbone.errors import UserError
 from backbone.nets.folding import stage_names, trace
+from backbone.nets.shapes import note_shapes
+from snn.calls import MIXES
 from snn.operations import (
     BATCHNORMS,
     DROPS_BATCH,
@@ -76,7 +78,7 @@ class Preflight:
 
 
 def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") -> Preflight:
-    """Judge every layer of a network without running it.
+    """Judge every layer of a network; it runs on a few blank images, for the shapes of what its layers take.
 
     Args:
         backbone: has ``features(x)`` and ``stages(x)``.
@@ -89,6 +91,7 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
     try:
         graph = trace(backbone)
         stage_names(backbone)
+        note_shapes(graph, backbone.in_shape)  # type: ignore[arg-type]
     except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
         reason = (
             f"its code branches on values of tensors ({str(error).splitlines()[0]}); write it without such branches"
@@ -142,9 +145,11 @@ def judge(graph: fx.GraphModule, hybrid: str | int = "none") -> list[Verdict]:
     for node in nodes:
         layer, kind = _named(node, modules)
         analog = hybrid != "none" and front is not None and node not in fed and node not in spiking
-        reason = "" if analog else problem(node, modules)
+        reason = problem(node, modules)
+        apart = reason != MIXES  # an analog front keeps images apart as well
+        reason = "" if analog and apart else reason
         verdict = ANALOG if analog and _changes_with_time(node, modules) else _becomes(node, modules, left)
-        verdicts.append(Verdict(layer, kind, verdict, reason, bool(reason) and helps))
+        verdicts.append(Verdict(layer, kind, verdict, reason, bool(reason) and apart and helps))
     if not neurons and not any(verdict.reason for verdict in verdicts):
         reason = "there is no ReLU in it, so nothing would spike; convert a network with ReLUs"
         verdicts.append(Verdict("features", "network", "", reason))

@@ -20,23 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from backbone.nets.shapes import value_shapes
+from snn.calls import CATS, FLATTENINGS, MEANS, POOLS, RESHAPES, SCALINGS, SQUEEZES, SUMS, arguments
 from snn.timed import TimedNeurons
 
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_LAYERS = (nn.Conv2d, nn.Linear)
 # Positively homogeneous and channel by channel: a factor may pass through. Maxima are, too.
-_PASSING = (
-    *(nn.ReLU, nn.Identity, nn.Flatten, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad1d, nn.ZeroPad2d),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d),
-)
-_PASSING_CALLS = (
-    *(F.avg_pool2d, F.adaptive_avg_pool2d, F.max_pool2d, F.relu, torch.flatten, torch.reshape),
-    *("flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", torch.squeeze, torch.unsqueeze),
-)
-_MEANS = (torch.mean, "mean")
-_SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
-_SCALINGS = (operator.mul, operator.truediv, "mul", "div")
-_CATS = (torch.cat, torch.concat)
+_PASSING = (nn.ReLU, nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_PASSING_CALLS = (*FLATTENINGS, *RESHAPES, *SQUEEZES, "contiguous", F.relu)
+# These take the last two dimensions, whatever they are: channels must not be among them.
+_PICTURES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d)
+_PICTURE_CALLS = (*POOLS, F.max_pool2d)
 
 
 def absorb(graph: fx.GraphModule, thresholds: Mapping[str, Tensor], in_shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -90,16 +83,16 @@ class _Absorption:
         wanted = self.want.get(user)
         if wanted is None:
             return None
-        if user.target in _SUMS:
+        if user.target in SUMS:
             return wanted if self.shapes[node] == self.shapes[user] else None
-        if user.target in _CATS:
+        if user.target in CATS:
             return self._slice(user, node, wanted)
         return self._unflattened(wanted, user, node) if self._passes(user) else None
 
     def _slice(self, cat: fx.Node, node: fx.Node, wanted: Tensor) -> Tensor | None:
         if self._cat_dim(cat) != 1:
             return wanted
-        parts = list(cat.args[0])  # type: ignore[arg-type]
+        parts = list(arguments(cat)["tensors"])
         before = sum(self.shapes[part][1] for part in parts[: parts.index(node)])
         return wanted[before : before + self.shapes[node][1]]
 
@@ -121,16 +114,16 @@ class _Absorption:
             self._bring(node, sources[0], theta)
             return theta
         wanted = self.want[node]
-        if node.op == "call_module" and isinstance(self._module(node), _LAYERS):
+        if self._translates(node, sources[0]):
             unit = self._ones(node) if wanted is None else wanted
             self._translate(node, self.have[sources[0]], unit)
             return unit
-        if node.target in _SUMS and len(sources) == 2 == len(node.args):
+        if node.target in SUMS and len(sources) == 2 == len(node.args):
             return self._meet(node, sources, wanted)
-        if node.target in _CATS:
+        if node.target in CATS:
             if self._cat_dim(node) != 1:
                 return self._meet(node, sources, wanted)
-            return torch.cat([self.have[part] for part in node.args[0]])  # type: ignore[union-attr]
+            return torch.cat([self._every(part) for part in arguments(node)["tensors"]])
         if self._passes(node):
             have = self.have[sources[0]]
             return have.repeat_interleave(self.shapes[node][1] // len(have))
@@ -171,6 +164,11 @@ class _Absorption:
     def _module(self, node: fx.Node) -> nn.Module:
         return self.graph.get_submodule(str(node.target))
 
+    def _translates(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether it is a layer whose weights can carry units: one that takes dimension 1."""
+        module = self._module(node) if node.op == "call_module" else None
+        return isinstance(module, nn.Linear if len(self.shapes[source]) == 2 else nn.Conv2d)
+
     def _is_neuron(self, node: fx.Node) -> bool:
         return node.op == "call_module" and str(node.target) in self.thresholds
 
@@ -182,9 +180,12 @@ class _Absorption:
         shape = self.shapes[node]
         return like.new_ones(shape[1] if len(shape) > 1 else 1)
 
+    def _every(self, node: fx.Node) -> Tensor:
+        """The unit of a value, one number for each of its channels."""
+        return self.have[node].expand(self.shapes[node][1])
+
     def _cat_dim(self, node: fx.Node) -> int:
-        dim = int(node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0))  # type: ignore[arg-type]
-        return dim % len(self.shapes[node])
+        return int(arguments(node).get("dim", 0)) % len(self.shapes[node])
 
     def _passes(self, node: fx.Node) -> bool:
         """Whether the node treats every channel alike, so that its output has the unit of its input."""
@@ -192,17 +193,18 @@ class _Absorption:
         if others:
             return False
         before, after = self.shapes[source], self.shapes[node]
-        if node.target in _MEANS:
-            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 1)
-            listed = dims if isinstance(dims, list | tuple) else [dims]
-            return all(int(dim) % len(before) > 1 for dim in listed)  # type: ignore[arg-type]
-        if node.target in _SCALINGS:
-            return isinstance(node.args[0], fx.Node)
+        if node.target in MEANS:
+            dims = arguments(node).get("dim", 1)
+            return all(int(dim) % len(before) > 1 for dim in (dims if isinstance(dims, list | tuple) else [dims]))
+        if node.target in SCALINGS:
+            return True  # by a number: it has one input
         if node.op == "call_module":
             module = self._module(node)
             known = isinstance(module, (*_PASSING, TimedNeurons))
+            pictures = isinstance(module, _PICTURES)
         else:
-            known = node.target in _PASSING_CALLS
+            known, pictures = node.target in _PASSING_CALLS, node.target in _PICTURE_CALLS
+        known |= pictures and len(before) == 4
         return known and (after[1] == before[1] or (len(after) == 2 and after.numel() == before.numel()))
 
 

@@ -13,8 +13,11 @@ from backbone.errors import TrialError, UserError
 from backbone.nets.blocks import StaticBackbone
 from backbone.nets.classifier import Classifier
 from backbone.nets.folding import trace
-from snn.conversion import check_folding, convert, lower
+from snn import events, scaling
+from snn.balancing import Thresholds
+from snn.conversion import check_folding, check_units, convert, lower
 from snn.methods import Conversion
+from snn.preflight import inspect
 from snn.qcfs import QCFS
 from snn.storage import save_converted
 
@@ -61,6 +64,65 @@ def test_a_fold_that_changes_the_network_stops_the_trial(trained):
     graph.get_submodule("body.0.0").bias[0] = float("nan")
     with pytest.raises(TrialError):
         check_folding(trained.backbone, graph, torch.rand(4, *trained.backbone.in_shape))
+
+
+class Mean(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x):
+        return x.mean(self.dim, keepdim=self.dim == 0)
+
+
+class Odd(nn.Module):
+    """Flattened, mixed along what is no channel, and joined by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.pixels = nn.Linear(8, 8), nn.Linear(64, 8)
+
+    def forward(self, x):
+        y = torch.relu(self.rows(torch.cat(tensors=[torch.relu(x), 0.5 * x], dim=1)))
+        return torch.relu(self.pixels(y.flatten(2)))
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.parametrize("tail", ["sequence", "mean", "layer"])
+@torch.no_grad()
+def test_linear_layers_along_any_dimension_convert(tail, compiler, exact, images, classifier_of, monkeypatch):
+    """Errors fall as 1 / T, also where sequences [B, C, L] of spikes are averaged or mixed along L."""
+    if not compiler:
+        monkeypatch.setattr(events, "library", lambda: None)
+    ends = {"sequence": nn.Flatten(), "mean": Mean(2), "layer": nn.Sequential(nn.Linear(8, 8), nn.Flatten())}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
+        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(Odd(), ends[tail]), "full").eval()
+    model = classifier_of(net)
+    inspect(net, model.head).require()
+    wanted, errors = net(images), []
+    for steps in (16, 64, 256):
+        made = convert(model, [images], len(images), steps=steps, threshold="max", calibration="none")
+        errors.append(float((made.backbone(images) - wanted).norm() / wanted.norm()))
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 0.02
+    convert(model, [images], len(images), steps=4, calibration="weights")
+
+
+@torch.no_grad()
+def test_units_that_a_layer_does_not_carry_stop_the_trial(images, classifier_of, monkeypatch):
+    """As if a mean over channels, or over images, passed thresholds on."""
+    first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
+    for wrong, kind in ((nn.Linear(8, 8), "Linear"), (Mean(0), "mean")):
+        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(wrong, nn.ReLU(), nn.Flatten()), "full").eval()
+        graph = lower(net)
+        found = {name: Thresholds(torch.rand(4) + 0.1, torch.zeros(4) > 0) for name in ("body.0.1", "tail.1")}
+        if kind == "Linear":
+            check_units(net, graph, found, images)
+            monkeypatch.setattr(scaling._Absorption, "_passes", lambda *_: True)
+        with pytest.raises(TrialError, match=r"first behind tail.0. Write that layer"):
+            check_units(net, graph, found, images)
 
 
 def test_layers_that_do_nothing_are_taken_out_and_the_model_stays_as_it_was():

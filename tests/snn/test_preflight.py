@@ -64,10 +64,23 @@ REJECTED = {
     "dropout that stays on": ([Lambda(lambda x: F.dropout(x, 0.5))], "nn.Dropout"),
     "control flow": ([Branching()], "branches on values"),
     "product of activations": ([Lambda(lambda x: x * x)], "not known to be linear"),
-    "flattening the batch": ([Lambda(lambda x: x.flatten().view(-1, 64))], "not known to be linear"),
-    "a batch size in the code": ([Lambda(lambda x: x.view(1, -1))], "not known to be linear"),
-    "mean over images": ([Lambda(lambda x: x - x.mean(0))], "not known to be linear"),
-    "concatenation of images": ([Lambda(lambda x: torch.cat([x, x]).view(-1, 128))], "not known to be linear"),
+    "flattening the batch": ([Lambda(lambda x: x.flatten().view(-1, 64))], "mixes images"),
+    "a batch size in the code": ([Lambda(lambda x: x.view(1, -1))], "mixes images"),
+    "a batch size in a tuple": ([Lambda(lambda x: x.view((1, -1)))], "mixes images"),
+    "a batch size by name": ([Lambda(lambda x: torch.reshape(x, shape=(1, -1)))], "mixes images"),
+    "the batch as rows": ([Lambda(lambda x: x.reshape(-1, 4))], "mixes images"),
+    "flattening the batch, from the end": ([nn.Flatten(-4), Lambda(lambda x: x.view(-1, 64))], "mixes images"),
+    "mean over images": ([Lambda(lambda x: x.mean(0))], "mixes images"),
+    "mean over images, from the end": ([nn.Flatten(), Lambda(lambda x: x.mean(-2, keepdim=True))], "mixes images"),
+    "mean of features over images": ([nn.Flatten(), Lambda(lambda x: x + x.mean(axis=-2))], "mixes images"),
+    "mean over everything": ([Lambda(lambda x: x + x.mean(dim=[]))], "mixes images"),
+    "concatenation of images": ([Lambda(lambda x: torch.cat([x, x]).view(-1, 128))], "mixes images"),
+    "concatenation of images by name": ([Lambda(lambda x: torch.cat(tensors=[x, x], dim=-4))], "mixes images"),
+    "rounded division": ([Lambda(lambda x: x.div(0.25, rounding_mode="floor"))], "leave rounding_mode out"),
+    "rounded division, function": ([Lambda(lambda x: torch.div(x, 3, rounding_mode="trunc"))], "rounding_mode out"),
+    "scaled addition": ([Lambda(lambda x: torch.add(x, x, alpha=2))], "alpha"),
+    "addition of features to pictures": ([Lambda(lambda x: x + x.mean((2, 3)))], "numbers of dimensions"),
+    "BatchNorm of sequences": ([nn.Flatten(2), nn.BatchNorm1d(4)], "nn.BatchNorm2d"),
     "functional convolution": ([Lambda(lambda x: F.conv2d(x, torch.ones(1, 4, 1, 1)))], "nn.Conv2d"),
     "overwriting what is used in another shape": ([Lambda(lambda x: x.flatten(1) + x.relu_().flatten(1))], "inplace"),
 }
@@ -83,6 +96,20 @@ def test_what_cannot_be_converted_is_named_with_the_remedy(case):
     bad = [row for row in preflight.rows if str(row["verdict"]).startswith("cannot convert: ")]
     assert bad
     assert all(str(row["layer"]) in str(error.value) for row in bad)
+
+
+def test_a_network_that_fails_on_several_images_is_refused_with_what_it_says():
+    net = network(nn.Flatten(), Lambda(lambda x: torch.cat([x, torch.zeros(1, 3)], 1)))
+    with pytest.raises(UserError, match=r"it fails on a batch of 3 images \(RuntimeError: Sizes of tensors must match"):
+        inspect(net, nn.Linear(67, 2)).require()
+
+
+def test_what_mixes_images_is_no_analog_front_either():
+    net = network(nn.Flatten(), Lambda(lambda x: x.mean(-2, keepdim=True)), nn.Linear(64, 8), nn.ReLU())
+    for hybrid in ("none", "auto", 1):
+        with pytest.raises(UserError, match="mixes images") as error:
+            inspect(net, nn.Linear(8, 2), hybrid).require()
+        assert "--hybrid" not in str(error.value)
 
 
 def test_a_network_without_relu_is_rejected():
@@ -124,6 +151,12 @@ ACCEPTED = [
     [Lambda(lambda x: torch.flatten(x, 1))],
     [Lambda(lambda x: torch.cat([x, x], 1))],
     [Lambda(lambda x: F.avg_pool2d(x, 2) * 0.5)],
+    [Lambda(lambda x: 0.5 * x / 3)],
+    [Lambda(lambda x: torch.cat(tensors=(x, x), axis=-3))],
+    [Lambda(lambda x: x.mean(dim=[-1, -2], keepdim=True))],
+    [Lambda(lambda x: F.max_pool2d(input=x, kernel_size=2))],
+    [Lambda(lambda x: x.flatten(start_dim=-3))],
+    [nn.Flatten(2), nn.Linear(16, 5)],
 ]
 
 

@@ -65,6 +65,23 @@ def mean_over_channels(m, x):
     return m["a"](m["c1"](x)).mean(1).flatten(1)
 
 
+def tokens(m, x):
+    """A linear layer along the rows of a picture, and one along all of its pixels: neither takes channels."""
+    x = m["b"](m["rows"](m["a"](m["c1"](x))))
+    return m["c"](m["pixels"](x.flatten(2))).flatten(1)
+
+
+def pooled_sequence(m, x):
+    """On [B, C, L] these pool channels as well, and leave their number as it is."""
+    x = m["a"](m["c1"](x)).flatten(2)
+    return m["b"](m["average"](m["maximum"](x))).flatten(1)
+
+
+def by_name(m, x):
+    x = torch.cat(tensors=[m["a"](m["c1"](x)), x], axis=-3)
+    return torch.mean(input=m["b"](m["c2"](0.5 * x)), axis=(-1, -2))
+
+
 RELUS = {name: nn.ReLU() for name in ("a", "b", "c", "start")}
 NETS = {
     "sequential": (
@@ -85,6 +102,13 @@ NETS = {
     "preactivation": (preactivation, {"c1": conv(2, 4), "c2": conv(4, 4)}, 1),
     "shared layer": (shared_layer, {"c1": conv(2, 4), "c2": conv(4, 4)}, 1),
     "arithmetic": (arithmetic, {"c1": conv(2, 4), "c2": conv(4, 4)}, 2),
+    "tokens": (tokens, {"c1": conv(2, 8), "rows": nn.Linear(8, 8), "pixels": nn.Linear(64, 8)}, 5),
+    "pooled sequence": (
+        pooled_sequence,
+        {"c1": conv(2, 8), "average": nn.AvgPool2d(3, 1, 1), "maximum": nn.MaxPool2d(3, 1, 1)},
+        3,
+    ),
+    "by name": (by_name, {"c1": conv(2, 4), "c2": conv(6, 4)}, 1),
     "mean over channels": (mean_over_channels, {"c1": conv(2, 4)}, 1),
 }
 
@@ -112,7 +136,7 @@ def test_powers_of_two_change_no_bit_of_the_features_and_normalise_the_activatio
     units = absorb(graph, thresholds, (2, 8, 8))
     assert torch.equal(graph(images), expected)
     for key, value in outputs(graph, channels, images).items():
-        theta = thresholds[key].view(1, -1, 1, 1)
+        theta = thresholds[key].view(-1, *[1] * (value.ndim - 2))
         assert torch.equal(value * theta, wanted[key])
         (node,) = (node for node in graph.graph.nodes if node.target == key)
         assert torch.equal(units[node.name], thresholds[key])
