@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +25,7 @@ from snn.rewriting import analog_front, normal_form
 from snn.scaling import absorb
 from snn.spiking import SpikingBackbone
 
+N = TypeVar("N", bound=nn.Module)
 FOLD_TOLERANCE = 1e-4
 """Largest difference that folding may make, relative to the largest feature: float32 rounding and no more."""
 CHECKED = 32
@@ -82,16 +83,14 @@ def check_units(backbone: nn.Module, graph: fx.GraphModule, found: Mapping[str, 
     more = torch.cat([images, -images.flip(0)]).contiguous(memory_format=torch.channels_last)
     error = _difference(_continuous(backbone)(arranged(images, backbone)), scaled(more))
     if not error <= FOLD_TOLERANCE:
-        values, ours = (_Values(each).of(x) for each, x in ((plain, images), (scaled, more)))
-        wrong = (name for name in values if name in units and not _same(values[name], ours[name], units[name]))
-        layers = {
-            node.name: str(node.target) if node.op == "call_module" else place(node) for node in plain.graph.nodes
-        }
+        values, ours = _Values(plain).of(images), _Values(scaled).of(more)
+        nodes = (node for node in plain.graph.nodes if node.name in units)
+        wrong = (node for node in nodes if not _same(values[node.name], ours[node.name], units[node.name]))
+        first = next((str(n.target) if n.op == "call_module" else place(n) for n in wrong), "the last layer")
         raise TrialError(
             f"the network in units of its thresholds must compute what the trained one does; its features differ by"
-            f" {error:.1e} of the largest, first behind {layers.get(next(wrong, ''), 'the last layer')}. Write that"
-            " layer with Conv2d, Linear, AvgPool2d, Flatten or addition, or keep a front of the network that contains"
-            " it analog (--hybrid N)."
+            f" {error:.1e} of the largest, first behind {first}. Write that layer with Conv2d, Linear, AvgPool2d,"
+            " Flatten or addition, or keep a front of the network that contains it analog (--hybrid N)."
         )
     return error
 
@@ -126,7 +125,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
     return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def _continuous(network: nn.Module) -> nn.Module:
+def _continuous(network: N) -> N:
     """The network with ReLUs for its QCFS activations; itself where there are none."""
     names = [name for name, module in network.named_modules() if isinstance(module, QCFS)]
     if names:
