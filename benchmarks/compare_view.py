@@ -5,49 +5,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.numbers import number, p_value, seconds, signed, span
+from benchmarks.tables import fold
+from benchmarks.tables import render as table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from benchmarks.compare import Comparison
 
+_GROUPS = ("mean", "95 % interval", "n", "min", "max", "seconds")
+_PAIRS = ("difference", "95 % interval", "seeds", "p", "p (Holm)")
+
 
 def render(comparison: Comparison, console: Console) -> None:
     """Print the groups, the paired differences, what is absent, and the gate."""
-    from rich.table import Table
     from rich.text import Text
 
-    groups = Table(title=Text(comparison.title), title_justify="left")
-    for name, justify in _columns(comparison):
-        groups.add_column(name, justify="right" if justify else "left")
+    width = console.width if console.is_terminal else None
+    rows = []
     for group in comparison.groups:
         found = group.interval
         ends = number(group.statistic("min")), number(group.statistic("max"))
-        cells = [group.label, number(found.mean), span(found), str(found.n), *ends, seconds(group.seconds)]
-        groups.add_row(*map(Text, cells))
-    console.print(groups)
+        cells = number(found.mean), span(found), str(found.n), *ends, seconds(group.seconds)
+        rows.append({", ".join(comparison.by) or "group": group.label, **dict(zip(_GROUPS, cells, strict=True))})
+    lines = [table(comparison.title, rows, width, _GROUPS)]
     if comparison.oracle:
-        console.print(Text("The best row was chosen by its test score (oracle selection): its score is optimistic."))
-    pairs = comparison.against_best()
-    if pairs:
-        table = Table(title=Text(f"paired by seed, against {comparison.baseline}"), title_justify="left")
-        for name in ("group", "difference", "95 % interval", "seeds", "p", "p (Holm)", "verdict"):
-            table.add_column(name, justify="left" if name in ("group", "verdict") else "right")
-        for pair in pairs:
-            found = pair.paired.difference
-            numbers = [signed(found.mean), span(found), str(found.n), p_value(pair.paired.p), p_value(pair.p)]
-            table.add_row(*map(Text, [pair.group, *numbers, pair.verdict]))
-        console.print(table)
+        lines.append("The best row was chosen by its test score (oracle selection): its score is optimistic.")
+    rows = []
+    for pair in comparison.against_best():
+        found = pair.paired.difference
+        cells = signed(found.mean), span(found), str(found.n), p_value(pair.paired.p), p_value(pair.p)
+        rows.append({"group": pair.group, **dict(zip(_PAIRS, cells, strict=True)), "verdict": pair.verdict})
+    if rows:
+        lines.append(table(f"paired by seed, against {comparison.baseline}", rows, width, _PAIRS))
         count = len(comparison.pairs)
-        console.print(Text(f"p: exact sign flips, two-sided; Holm over {count} pair{'s' if count > 1 else ''}."))
-    for trial in comparison.absent:
-        console.print(Text(f"not counted: {trial.trial} ({trial.status}) {trial.why}"))
+        lines.append(f"p: exact sign flips, two-sided; Holm over {count} pair{'s' if count > 1 else ''}.")
+    lines += [f"not counted: {trial.trial} ({trial.status}) {trial.why}" for trial in comparison.absent]
     if comparison.gate is not None:
         said = "; ".join(comparison.gate.reasons) or "holds"
-        console.print(Text(f"gate: fail if {comparison.gate.condition}: {said}"))
-
-
-def _columns(comparison: Comparison) -> list[tuple[str, bool]]:
-    names = ", ".join(comparison.by) or "group"
-    numeric = ("mean", "95 % interval", "n", "min", "max", "seconds")
-    return [(names, False), *((name, True) for name in numeric)]
+        lines.append(f"gate: fail if {comparison.gate.condition}: {said}")
+    for line in lines:
+        shown = line if "\n" in line or width is None else "\n".join(fold(line, width))
+        console.print(Text(shown), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from backbone.contract import KINDS, Kind
 from backbone.errors import UserError, nearest
@@ -10,6 +11,7 @@ from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import read
 from benchmarks.flags import Showing
+from benchmarks.tables import fold, terminal_width
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:
@@ -32,11 +34,14 @@ def show(name: str, command: Command, argv: list[str]) -> int:
     if flags.json:
         print(json.dumps({**offered, "broken": dict(registry.broken)}))
         return 0
-    width = max((len(row["name"]) for rows in offered.values() for row in rows), default=0)
+    indent = max((len(row["name"]) for rows in offered.values() for row in rows), default=0) + 4
+    room = max((terminal_width() or sys.maxsize) - indent, 20)
     for kind, rows in offered.items():
         if rows:
             print(kind)
-            print("\n".join(f"  {row['name']:<{width}}  {row['summary']}" for row in rows))
+        for row in rows:
+            first, *more = fold(row["summary"], room)
+            print(f"{'  ' + row['name']:<{indent}}{first}", *(" " * indent + line for line in more), sep="\n")
     for plugin, why in registry.broken.items():
         print(f"unavailable: plugin {plugin}: {why}")
     return 0

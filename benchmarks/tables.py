@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ def terminal_width(*, errors: bool = False) -> int | None:
     return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(stream.fileno()).columns
 
 
-def render(title: str, rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Rows as aligned columns under a title; numbers stand to the right.
+def render(title: str, rows: Sequence[Mapping[str, Any]], width: int | None = None, right: Collection[str] = ()) -> str:
+    """Rows as aligned columns under a title; numbers stand to the right, and columns named in ``right`` do.
 
     Where ``width`` is given and a table is wider, texts go on in further lines, and what is too wide even then in
     further tables that begin with the same column: nothing is cut off.
@@ -38,7 +38,7 @@ def render(title: str, rows: Sequence[Mapping[str, Any]], width: int | None = No
              stopped
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [_Column.of(name, [row.get(name) for row in rows]) for name in names]
+    columns = [_Column.of(name, [row.get(name) for row in rows], name in right) for name in names]
     lines = [title] if title else []
     for block in _blocks(columns, width):
         widths = _shrunk(block, width)
@@ -60,8 +60,8 @@ class _Column:
     numeric: bool
 
     @classmethod
-    def of(cls, name: str, values: Sequence[Any]) -> _Column:
-        return cls(name, [cell(value) for value in values], all(map(_is_number, values)))
+    def of(cls, name: str, values: Sequence[Any], right: bool) -> _Column:
+        return cls(name, [cell(value) for value in values], right or all(map(_is_number, values)))
 
     @property
     def size(self) -> int:

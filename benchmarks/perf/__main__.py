@@ -9,11 +9,11 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from rich.console import Console
-from rich.table import Table
 
 from backbone.errors import UserError, nearest
 from benchmarks.perf.curves import page
 from benchmarks.perf.harness import Row, machine
+from benchmarks.tables import render, terminal_width
 
 OUTPUT = Path("perf.json")
 NOT_SCRIPTS = ("harness", "snn_peers", "curves", "__main__")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
                 print(f"perf: {error}", file=sys.stderr)
                 return 2
     OUTPUT.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
-    console.print(_table(rows))
+    print(table(rows, terminal_width()))
     drawn = page(rows, ", ".join(f"{name}: {value}" for name, value in machine().items()))
     if drawn is not None:
         OUTPUT.with_suffix(".html").write_text(drawn)
@@ -49,12 +49,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table("name", "ours", "peer", "ratio", "unit", "n", "against")
-    for row in rows:
-        ours, peer = f"{row.ours:.4g}", f"{row.peer:.4g}"
-        table.add_row(row.name, ours, peer, f"{row.ratio:.2f}", row.unit, str(row.n), row.peer_name)
-    return table
+def table(rows: list[Row], width: int | None = None) -> str:
+    """All rows; a name that is long goes on in the next line, for its end tells the rows apart."""
+    return render(
+        "",
+        [
+            {"name": row.name, "ours": row.ours, "peer": row.peer, "ratio": f"{row.ratio:.2f}", "unit": row.unit}
+            | {"n": row.n, "against": row.peer_name}
+            for row in rows
+        ],
+        width,
+        ("ratio",),
+    )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_unfinished_trials_are_listed_never_dropped(folders):
     states = {("mlp", 1): "failed", ("mlp", 2): "interrupted", ("lenet5", 2): "new"}
     folders.sweep(states=states)
     found = compare(folders.out, "nets")
-    assert sorted(one.status for one in found.absent) == ["failed", "unfinished", "unfinished"]
+    assert sorted(one.status for one in found.absent) == ["failed", "planned", "unfinished"]
     assert "loss must be finite" in next(one.why for one in found.absent if one.status == "failed")
     assert [(group.label, group.interval.n) for group in found.groups] == [("lenet5", 2), ("mlp", 1)]
     assert found.against_best()[0].paired.seeds == (0,)
@@ -212,7 +212,18 @@ def test_markup_in_names_is_shown_as_it_is():
     assert "[red]a[/red]" in render(found)
 
 
-def render(found):
-    console = Console(file=io.StringIO(), width=200)
+def test_groups_are_told_apart_in_80_columns():
+    names = [f"backbone=vgg-tiny strategies=continual.{name} buffer=500" for name in ("er", "er-ace", "derpp")]
+    found = compare_outcomes(outcomes({(name, seed): 0.5 + seed / 10 for name in names for seed in range(3)}))
+    text = render(found, width=80, force_terminal=True, color_system=None)
+    assert max(map(len, text.splitlines())) <= 80
+    shown = "".join(line[2:].split("  ")[0] for line in text.splitlines()).replace(" ", "")
+    assert all(name.replace(" ", "") in shown for name in names)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert names[0] in render(found, width=40)  # piped to somewhere: a line for each
+
+
+def render(found, width=200, **terminal):
+    console = Console(file=io.StringIO(), width=width, **terminal)
     found.render(console)
     return console.file.getvalue()

@@ -69,6 +69,20 @@ def test_scripts_are_run_by_name_and_written(tmp_path, monkeypatch, row, capsys)
     assert "them" in capsys.readouterr().out
 
 
+def test_rows_are_told_apart_in_80_columns(row):
+    names = [
+        f"snn-training/{precision}/T16/{what}"
+        for precision in ("fp32", "bf16")
+        for what in ("train", "infer", "memory")
+    ]
+    rows = [replace(row, name=name, ours=123456.7, peer_name="SpikingJelly, multi-step mode, cupy") for name in names]
+    lines = command.table(rows, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = "".join(line[2:].split("  ")[0].strip() for line in lines)
+    assert all(name in shown for name in names)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
+
+
 def test_what_was_measured_at_several_steps_is_drawn(row):
     rows = [
         replace(row, name=f"snn/T{steps}/{what}", ours=float(steps))
