@@ -46,6 +46,35 @@ def test_a_table_in_the_grid_is_the_same(tmp_path):
     assert load(tmp_path, table).points == load(tmp_path, GOOD).points
 
 
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ('"backbone.width" = [', '"backbone_options.width" = ['),
+        ('"backbone.width" = [', '"--backbone.width" = ['),
+        ('"backbone.width" = [0.5, 2]', "[grid.backbone_options]\nwidth = [0.5, 2]"),
+        ("epochs = 1", '"--epochs" = 1'),
+        ("[options.backbone_options]", "[options.backbone]"),
+        ('[options.backbone_options]\npooling = "max"', '"backbone.pooling" = "max"'),
+    ],
+)
+def test_every_spelling_is_the_same(tmp_path, written, instead):
+    assert written in GOOD
+    suite = load(tmp_path, GOOD.replace(written, instead))
+    assert (suite.axes, suite.points) == (load(tmp_path, GOOD).axes, load(tmp_path, GOOD).points)
+
+
+def test_a_name_with_a_dot_needs_quotes(tmp_path):
+    with pytest.raises(
+        UserError, match=r'Cannot overwrite a value .* Write names with a dot in quotes: "dataset\.size"'
+    ):
+        load(tmp_path, GOOD.replace("epochs = 1", "dataset.size = 8"))
+
+
+def test_one_option_in_two_spellings(tmp_path):
+    with pytest.raises(UserError, match="batch-size must be given once; got batch_size and batch-size"):
+        load(tmp_path, GOOD.replace("epochs = 1", "batch_size = 8\nbatch-size = 9"))
+
+
 def test_seeds_by_name(tmp_path):
     assert load(tmp_path, GOOD.replace("seeds = 2", "seeds = [3, 5]")).seeds == (3, 5)
 

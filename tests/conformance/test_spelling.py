@@ -1,0 +1,114 @@
+"""Every option of every experiment through every way in: one meaning, one identity, one name in everything printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from backbone.registry import Registry
+from benchmarks.argv import parse, places
+from benchmarks.command import flag
+from benchmarks.config import Checker, convert, experiment_config, full, named_schema, plain
+from benchmarks.flags import Planning
+from benchmarks.help import show_experiment
+from benchmarks.outcomes import Outcome, Outcomes, choose_axes
+from benchmarks.schema import Option, schema
+from benchmarks.sink.state import metric_key
+from benchmarks.spelling import by_flag
+from benchmarks.tables import word
+
+REGISTRY = Registry.discover()
+EXPERIMENTS = REGISTRY.names("experiments")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An option, what has to be chosen for it to exist, and a value that is not its default."""
+
+    option: Option
+    name: str
+    chosen: dict[str, str]
+    value: Any
+
+    @property
+    def spellings(self) -> list[str]:
+        head, dot, tail = self.name.partition(".")
+        old = f"{head}_options.{tail}" if dot else head
+        return list(dict.fromkeys([self.name, f"--{self.name}", old, old.replace("-", "_")]))
+
+
+def cases(experiment: str) -> Iterator[Case]:
+    options = schema(experiment_config(REGISTRY, experiment))
+    for option in options:
+        if option.options_of is None:
+            yield Case(option, option.name, {}, some_value(option))
+            continue
+        owner = next(other for other in options if other.field == option.options_of)
+        for _, name, entry in REGISTRY.entries(owner.kind):
+            thing = f"{name}:x" if entry.takes_path else name
+            for sub in named_schema(REGISTRY, owner, [thing] if owner.many else thing) or ():
+                yield Case(sub, f"{option.name}.{sub.name}", {owner.name: thing}, some_value(sub))
+
+
+def some_value(option: Option) -> Any:
+    """A value that the option takes and that is not its default."""
+    tries: list[Any] = (
+        [True, False] if option.base is bool else [*option.choices, 2, 3, 0.25, 0.75, 5, 8, 16, 28, 99, "4,5"]
+    )
+    if option.kind is not None:
+        tries = [f"{name}:x" if entry.takes_path else name for _, name, entry in REGISTRY.entries(option.kind)]
+    for value in [*tries, "words"]:
+        found, why = convert(option, value)
+        if not why and plain(found) != plain(option.default):
+            return found
+    raise AssertionError(f"no value is known for {option.name}")
+
+
+def told(cls: type, values: dict[str, Any]):
+    """The configuration of values by name, without a look at how they go together."""
+    checker = Checker(REGISTRY, lambda name: name, "")
+    config = checker.build(cls, values)
+    assert not checker.problems
+    return config
+
+
+def typed(cls: type, words: list[str]):
+    """As `told`, from the command line."""
+    parsed = parse(words, places("experiment", cls, REGISTRY, words), "")
+    assert not parsed.problems
+    return told(cls, parsed.values["experiment"])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_option_through_every_way_in(experiment):
+    cls = experiment_config(REGISTRY, experiment)
+    for case in cases(experiment):
+        head = [word for owner, thing in case.chosen.items() for word in (flag(owner), thing)]
+        once = told(cls, {**case.chosen, case.name: case.value})
+        assert once is not None
+        assert once != told(cls, dict(case.chosen)), case.name
+        shown = by_flag(full(REGISTRY, once))  # what tables, reports and MLflow have
+        assert shown[case.name] == plain(case.value)
+        assert metric_key(case.name) == case.name
+        outcomes = Outcomes("a", (), [Outcome("t", experiment, shown, {}, "done")])
+        for spelling in case.spellings:
+            flagged = [flag(spelling.lstrip("-")), *([] if case.value is True else [word(case.value)])]
+            if case.value is False:
+                flagged = [f"--no-{spelling.lstrip('-')}"]
+            ways = [told(cls, {**case.chosen, spelling: case.value}), typed(cls, [*head, *flagged])]
+            assert ways == [once, once], spelling
+            assert choose_axes(outcomes, spelling) == (case.name,)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_help_prints_the_names_that_are_taken(experiment, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    cls = experiment_config(REGISTRY, experiment)
+    show_experiment(experiment, [], REGISTRY, Planning)
+    printed = set(re.findall(r"^\W*(--[a-z][\w.-]*)", capsys.readouterr().out, flags=re.MULTILINE))
+    offered = places("experiment", cls, REGISTRY) | places("command", Planning)
+    assert printed == set(offered)
