@@ -13,6 +13,7 @@ from torch import Tensor
 from backbone.hardware import Precision, wait
 from backbone.nets.classifier import Classifier
 from backbone.optim import Optimizers
+from backbone.options import options_of
 from backbone.registry import Registry
 from backbone.training import UNIT_SECONDS, Recipe
 from continual.catalogue import in_turn
@@ -144,8 +145,7 @@ class Learning:
         )
         found = []
         for name in in_turn(c.strategies):
-            schema = registry.options("strategies", name)
-            options = schema(**c.options_of(name)) if schema else None
+            options = options_of(registry, "strategies", name, c.options_of(name))
             own = replace(setting, path=name.partition(":")[2])
             found.append(registry.load("strategies", name)(options, own, model))
         return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from backbone.contract import Scalar
 from backbone.data.checking import untrainable
 from backbone.data.sets import Data, Source, Split
 from backbone.data.splits import stratified
-from backbone.errors import UserError, must, nearest
+from backbone.errors import UserError, must
+from backbone.options import options_of
 from backbone.registry import Registry
 
 BUDGET_BYTES = 4 * 2**30
@@ -33,7 +33,7 @@ def open_source(name: str, options: Mapping[str, Scalar], *, root: Path, downloa
     """
     registry = Registry.discover()
     opener = registry.load("datasets", name)
-    chosen = _options(registry.options("datasets", name), name, options)
+    chosen = options_of(registry, "datasets", name, options)
     path = name.partition(":")[2] or None
     return opener(path, chosen, root=root, download=download, budget_bytes=BUDGET_BYTES)
 
@@ -119,20 +119,3 @@ def _statistics(split: Split) -> tuple[Tensor, Tensor]:
     mean = sums.double() / count
     std = (squares.double() / count - mean**2).clamp(min=0).sqrt()
     return (mean / 255).float(), (std / 255).clamp(min=_ONE_GREY_LEVEL).float()
-
-
-def _options(cls: type | None, name: str, given: Mapping[str, Scalar]) -> Any:
-    """The options of a dataset, checked; None for a dataset that has none."""
-    known = () if cls is None else tuple(cls.__dataclass_fields__)
-    for key in given:
-        if key not in known:
-            hint = nearest(key, known) if known else "It has none."
-            raise UserError(f"an option of dataset {name!r} must be a known one; got {key!r}. {hint}")
-    if cls is None:
-        return None
-    try:
-        return TypeAdapter(cls).validate_python(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = f"--dataset.{first['loc'][0]}" if first["loc"] else f"the options of dataset {name!r}"
-        raise must(where, f"valid ({first['msg']})", repr(first["input"]), "See: engram list datasets") from error

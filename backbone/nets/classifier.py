@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbone.contract import Scalar
+from backbone.options import options_of
 from backbone.registry import Registry, resolve
 
 AdapterSpec = Mapping[str, Any]
@@ -75,10 +76,12 @@ def build(
         adapters: applied to the backbone in turn, each ``{"name": ..., "options": {...}}``.
         saved: of a saved model, the tensors it will get: some steps in its making follow from them
             (`backbone.contract.Plugin.restorers`).
+
+    Raises:
+        UserError: a name is not registered, or an option is unknown or cannot have its value.
     """
     registry = Registry.discover()
-    schema = registry.options("backbones", backbone)
-    net = registry.load("backbones", backbone)(in_shape, schema(**options) if schema else None)
+    net = registry.load("backbones", backbone)(in_shape, options_of(registry, "backbones", backbone, options))
     initialise = getattr(net, "initialise", None)
     restorers = {name: where for plugin in registry.plugins.values() for name, where in plugin.restorers.items()}
     for adapter in adapters:
@@ -97,5 +100,4 @@ def build(
 def adapt(backbone: nn.Module, name: str, options: Mapping[str, Scalar]) -> Any:
     """A registered adapter applied to a backbone, which is left as it is: another one under the same contract."""
     registry = Registry.discover()
-    schema = registry.options("adapters", name)
-    return registry.load("adapters", name)(backbone, schema(**options) if schema else None)
+    return registry.load("adapters", name)(backbone, options_of(registry, "adapters", name, options))

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbone.errors import must
+from backbone.options import options_of
 from backbone.registry import Registry
 from backbone.training import Batch
 from continual.avalanche.guard import module
@@ -50,9 +51,8 @@ class Hooked:
     def __init__(self, *, seed: int = 0, buffer: int = 200, **options: Any) -> None:
         super().__init__()
         registry = Registry.discover()
-        schema = registry.options("strategies", self.strategy_name)
-        assert schema is not None
-        self.options, self.seed, self.buffer = schema(**options), seed, buffer
+        self.options = options_of(registry, "strategies", self.strategy_name, options)
+        self.seed, self.buffer = seed, buffer
         self.ours: Strategy | None = None
         self.learner: Any = None
         self.batch: Any = None

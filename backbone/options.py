@@ -1,0 +1,64 @@
+"""The options of a registered thing from a plain mapping: checked from Python as they are on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from backbone.contract import Kind
+from backbone.errors import UserError, must, nearest
+from backbone.registry import SINGULAR, Registry
+
+
+def options_of(registry: Registry, kind: Kind, name: str, given: Mapping[str, Any]) -> Any:
+    """An instance of the options dataclass of a registered thing; None for a thing that has none.
+
+    Args:
+        name: ``NAME`` or ``NAME:PATH``.
+        given: values by field name; absent ones take their defaults.
+
+    Raises:
+        UserError: one line for every option that is unknown or has a value it cannot have.
+
+    >>> options_of(Registry.discover(), "backbones", "vgg-tiny", {"width": 0.5}).width
+    0.5
+    """
+    cls = registry.options(kind, name)
+    fields = {} if cls is None else _fields(cls)
+    problems, values = [], {}
+    for key, value in given.items():
+        if key not in fields:
+            hint = nearest(key, fields) if fields else "It has none."
+            problems.append(must(f"an option of {SINGULAR[kind]} {name!r}", "a known one", repr(key), hint))
+            continue
+        values[key], why = _checked(fields[key], value)
+        if why:
+            flag = (
+                f"--strategies.{name.partition(':')[0].rpartition('.')[2]}"
+                if kind == "strategies"
+                else f"--{SINGULAR[kind]}"
+            )
+            problems.append(must(f"{flag}.{key}", f"valid ({why})", repr(value), f"See: engram list {kind}"))
+    if problems:
+        raise UserError("\n".join(map(str, problems)))
+    return None if cls is None else cls(**values)
+
+
+def _checked(field: TypeAdapter[Any], value: Any) -> tuple[Any, str]:
+    """(value in the field's type, "") or (anything, what is wrong with it)."""
+    try:
+        found = field.validate_python(value)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        return value, f"{why[0].lower()}{why[1:]}"
+    truth = isinstance(value, bool) and not isinstance(found, bool)
+    return found, "a number is wanted" if truth else ""
+
+
+@cache
+def _fields(cls: type) -> dict[str, TypeAdapter[Any]]:
+    config = ConfigDict(allow_inf_nan=False)
+    return {name: TypeAdapter(hint, config=config) for name, hint in get_type_hints(cls, include_extras=True).items()}
