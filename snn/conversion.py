@@ -21,7 +21,7 @@ from snn.methods import Conversion, Correction
 from snn.neurons import HALF, IntegrateFire, per_neuron
 from snn.operations import is_activation, place
 from snn.qcfs import QCFS
-from snn.rewriting import analog_front, normal_form
+from snn.rewriting import Rises, analog_front, has_positive_factors, normal_form
 from snn.scaling import absorb
 from snn.spiking import SpikingBackbone
 
@@ -41,9 +41,9 @@ def full_float32() -> Iterator[None]:
         yield
 
 
-def lower(backbone: nn.Module) -> fx.GraphModule:
+def lower(backbone: nn.Module, rises: Rises = has_positive_factors) -> fx.GraphModule:
     """The graph of a network whose pre-flight passed, in `normal_form`."""
-    graph = normal_form(trace(backbone), keep=stage_names(backbone))
+    graph = normal_form(trace(backbone), stage_names(backbone), rises)
     note_shapes(graph, backbone.in_shape)  # type: ignore[arg-type]
     return graph.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -7,7 +7,7 @@ result stay what they are when a front part is not to spike.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import fx, nn
@@ -28,8 +28,17 @@ from snn.operations import (
 )
 from snn.pooling import RunningMaxPool, running
 
+Rises = Callable[[str, nn.BatchNorm2d], bool]
+"""Whether a BatchNorm, given with its name, keeps the order of values, so that a maximum may be taken behind it."""
 
-def normal_form(graph: fx.GraphModule, keep: Collection[str] = ()) -> fx.GraphModule:
+
+def has_positive_factors(_name: str, norm: nn.BatchNorm2d) -> bool:
+    return norm.weight is None or bool((norm.weight >= 0).all())
+
+
+def normal_form(
+    graph: fx.GraphModule, keep: Collection[str] = (), rises: Rises = has_positive_factors
+) -> fx.GraphModule:
     """A copy of a traced network, in evaluation mode, in the form that becomes spiking node by node.
 
     BatchNorm is folded into the layer before it, through a max pool if its factors are positive; where that is not
@@ -44,13 +53,15 @@ def normal_form(graph: fx.GraphModule, keep: Collection[str] = ()) -> fx.GraphMo
     Args:
         graph: of `backbone.nets.folding.trace`.
         keep: names of nodes whose values are wanted elsewhere (stages); one that is taken out stands for its input.
+        rises: decides which BatchNorms behind max pools fold into the layer before; the one thing in a normal form that
+            follows from weights.
     """
     graph = copy.deepcopy(graph).eval()
     kept = _drop_idle(graph, set(keep))
     for node in list(graph.graph.nodes):
         _functions_to_modules(graph, node)
     stop_overwriting(graph)
-    _norms_before_pools(graph, kept)
+    _norms_before_pools(graph, kept, rises)
     graph = fold_batchnorm(graph)
     _split_shared(graph)
     for node in list(graph.graph.nodes):
@@ -179,8 +190,8 @@ def stop_overwriting(graph: fx.GraphModule) -> None:
             module.inplace = False
 
 
-def _norms_before_pools(graph: fx.GraphModule, keep: set[str]) -> None:
-    """Move a BatchNorm with positive factors before the max pool it follows, where a convolution takes it up."""
+def _norms_before_pools(graph: fx.GraphModule, keep: set[str], rises: Rises) -> None:
+    """Move a BatchNorm that rises before the max pool it follows, where a convolution takes it up."""
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
         norm = module_of(node, modules)
@@ -188,8 +199,8 @@ def _norms_before_pools(graph: fx.GraphModule, keep: set[str]) -> None:
         if pool is None or max_pool(pool, modules) is None or len(pool.users) > 1 or pool.name in keep:
             continue
         layer = pool.all_input_nodes[0]
-        rises = isinstance(norm, nn.BatchNorm2d) and (norm.weight is None or bool((norm.weight >= 0).all()))
-        if rises and isinstance(module_of(layer, modules), nn.Conv2d) and len(layer.users) == 1:
+        alone = isinstance(module_of(layer, modules), nn.Conv2d) and len(layer.users) == 1
+        if alone and isinstance(norm, nn.BatchNorm2d) and rises(str(node.target), norm):
             _exchange(pool, node)
 
 

@@ -37,7 +37,10 @@ def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], ho
 
 
 def restore(backbone: nn.Module, options: Mapping[str, Any], saved: Mapping[str, Tensor]) -> SpikingBackbone:
-    """A converted network that has room for tensors that were saved; its thresholds decide what it looks like.
+    """A converted network that has room for tensors that were saved, which say what it looks like.
+
+    Its thresholds decide where multiplications stay, and a BatchNorm behind a max pool is a layer of its own if there
+    are tensors of one: the fresh network's factors know nothing of that.
 
     Args:
         backbone: the network that was converted; its weights do not matter.
@@ -55,7 +58,7 @@ def restore(backbone: nn.Module, options: Mapping[str, Any], saved: Mapping[str,
     found = {
         name: Thresholds(*(saved[f"{_PREFIX}{name}.{kind}"] for kind in ("threshold", "silent"))) for name in names
     }
-    graph = lower(backbone)
+    graph = lower(backbone, rises=lambda name, _norm: f"{_PREFIX}{name}.weight" not in saved)
     times: dict[str, Any] = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
     net = spiking(backbone, graph, found, how.steps, **times)
     for name, neurons in net.neurons().items():  # calibration decides on their shapes

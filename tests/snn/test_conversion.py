@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from backbone.anytime import accuracy_vs_steps
-from backbone.checkpoint import load_model
+from backbone.checkpoint import load_model, save_model
 from backbone.errors import TrialError, UserError
 from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import Classifier
+from backbone.nets.classifier import Classifier, adapt, build
 from backbone.nets.folding import trace
 from snn import events, scaling
 from snn.balancing import Thresholds
@@ -193,6 +193,36 @@ def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_
     file.write_bytes(bytes(data))
     with pytest.raises(UserError, match="must be in"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["airnet", "resnet-tiny"])
+@torch.no_grad()
+def test_what_the_rewriting_decided_by_weights_comes_back(name, tmp_path):
+    """BatchNorm behind a max pool: folded where its factors are positive, a layer of its own elsewhere."""
+    options, shape, mean, std = {"pooling": "max"}, (1, 10, 10), torch.tensor([0.5]), torch.tensor([0.3])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images = torch.rand(30, *shape)
+        model = build(name, options, shape, 2, mean, std).eval()
+        norms = [module for module in model.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+        for place, norm in enumerate(norms):
+            norm.weight.copy_(torch.rand(norm.num_features) + 0.5)
+            norm.weight[0] *= 1 if place % 2 else -1
+    spiking = into_spikes(model, [images], 3)
+    about = {"backbone": name, "backbone_options": options, "in_shape": shape, "classes": ["a", "b"]}
+    save_converted(tmp_path / "spiking", spiking, about, Conversion(steps=3))
+    loaded, about = load_model(tmp_path / "spiking")
+    assert torch.equal(loaded(images), spiking(images))
+    own = {key for key in loaded.backbone.state_dict() if key.endswith(".weight")}
+    normal = {f"graph.{key}" for key in lower(model.backbone).state_dict() if key.endswith(".weight")}
+    assert own == normal
+
+    trained_on = Classifier(adapt(loaded.backbone, "snn.spiking", {"steps": 3}), loaded.head, mean, std)
+    adapters = [*about["adapters"], {"name": "snn.spiking", "options": {"steps": 3}}]
+    for parameter in trained_on.parameters():
+        parameter.mul_(0.9)
+    save_model(tmp_path / "trained", trained_on.eval(), {**about, "adapters": adapters})
+    assert torch.equal(load_model(tmp_path / "trained")[0](images), trained_on(images))
 
 
 @torch.no_grad()
