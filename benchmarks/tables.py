@@ -39,7 +39,7 @@ def render(title: str, rows: Sequence[Mapping[str, Any]], width: int | None = No
     """
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = [_Column.of(name, [row.get(name) for row in rows], name in right) for name in names]
-    lines = [title] if title else []
+    lines = (fold(title, width) if width else [title]) if title else []
     for block in _blocks(columns, width):
         widths = _shrunk(block, width)
         for texts in zip(*([column.name, *column.cells] for column in block), strict=True):
