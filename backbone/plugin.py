@@ -5,6 +5,7 @@ from __future__ import annotations
 from backbone.contract import Entry, Plugin, Target
 
 _TORCHVISION = "backbone.data.torchvision_sets"
+_CHECKING = "backbone.data.checking"
 _CONV = "backbone.nets.options:ConvOptions"
 _CONFIGS = "backbone.experiments.configs"
 _PICTURES = "backbone.data.options:PictureOptions"
@@ -73,29 +74,44 @@ PLUGIN = Plugin(
         "digits": Entry(
             target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
         ),
-        "mnist": Entry(target=f"{_TORCHVISION}:open_mnist", summary="70,000 digits of 28x28"),
-        "fashion-mnist": Entry(target=f"{_TORCHVISION}:open_fashion_mnist", summary="70,000 garments of 28x28"),
-        "kmnist": Entry(target=f"{_TORCHVISION}:open_kmnist", summary="70,000 kuzushiji of 28x28"),
-        "cifar10": Entry(target=f"{_TORCHVISION}:open_cifar10", summary="60,000 colour pictures of 32x32, 10 classes"),
+        "mnist": Entry(
+            target=f"{_TORCHVISION}:open_mnist", check=f"{_CHECKING}:check_mnist", summary="70,000 digits of 28x28"
+        ),
+        "fashion-mnist": Entry(
+            target=f"{_TORCHVISION}:open_fashion_mnist",
+            check=f"{_CHECKING}:check_fashion_mnist",
+            summary="70,000 garments of 28x28",
+        ),
+        "kmnist": Entry(
+            target=f"{_TORCHVISION}:open_kmnist", check=f"{_CHECKING}:check_kmnist", summary="70,000 kuzushiji of 28x28"
+        ),
+        "cifar10": Entry(
+            target=f"{_TORCHVISION}:open_cifar10",
+            check=f"{_CHECKING}:check_cifar10",
+            summary="60,000 colour pictures of 32x32, 10 classes",
+        ),
         "cifar100": Entry(
-            target=f"{_TORCHVISION}:open_cifar100", summary="60,000 colour pictures of 32x32, 100 classes"
+            target=f"{_TORCHVISION}:open_cifar100",
+            check=f"{_CHECKING}:check_cifar100",
+            summary="60,000 colour pictures of 32x32, 100 classes",
         ),
         "omniglot": Entry(
             target=f"{_TORCHVISION}:open_omniglot",
+            check=f"{_CHECKING}:check_omniglot",
             options=_PICTURES,
             summary="32,460 drawings of 105x105, 1,623 characters",
         ),
         "parquet": Entry(
             target="backbone.data.parquet:open_parquet",
             options=_PICTURES,
-            check="backbone.data.checking:check_parquet",
+            check=f"{_CHECKING}:check_parquet",
             takes_path=True,
             summary="Image table as the Hugging Face hub stores it: parquet:PATH",
         ),
         "folder": Entry(
             target="backbone.data.folders:open_folder",
             options=_PICTURES,
-            check="backbone.data.checking:check_folder",
+            check=f"{_CHECKING}:check_folder",
             takes_path=True,
             summary="One folder of pictures per class: folder:PATH",
         ),
@@ -106,6 +122,7 @@ PLUGIN = Plugin(
         ),
         "saccades": Entry(
             target="backbone.data.saccades:open_saccades",
+            check=f"{_CHECKING}:check_saccades",
             options=f"{_EVENTS}:SaccadesOptions",
             takes_path=True,
             summary="Any set of stills before a simulated event camera: saccades:mnist",

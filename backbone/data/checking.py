@@ -1,8 +1,9 @@
-"""Looks at picture files for everything that would end a trial, before one starts; no torch here."""
+"""Looks at the files of data sets for everything that would end a trial, before one starts; no torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from backbone.data.class_folders import find_parts, pictures_of
 from backbone.data.encoded import Pictures
 from backbone.data.options import PictureOptions
+from backbone.data.places import missing_cifar, missing_idx, missing_omniglot
 from backbone.data.survey import survey
-from backbone.errors import UserError, must
+from backbone.errors import MissingData, UserError, must
+from backbone.registry import Registry
 
 
 def check_folder(
@@ -38,6 +41,38 @@ def check_parquet(
         return str(error).splitlines()
     counts = np.bincount(found.labels["train"], minlength=len(found.classes)).tolist()
     return _problems(f"parquet:{path}", found.classes, counts, found.pictures, options, training)
+
+
+def _check_there(
+    name: str,
+    kind: str,
+    find: Callable[[str, str, Path], MissingData | None],
+    path: str | None,
+    options: PictureOptions | None,
+    *,
+    root: Path,
+    download: bool,
+    training: bool,
+) -> list[str]:
+    """Whether a published set is there; its files are checked against their checksums when they are read."""
+    lost = None if download else find(name, kind, root)
+    return [] if lost is None else [str(lost)]
+
+
+check_mnist = partial(_check_there, "mnist", "MNIST", missing_idx)
+check_fashion_mnist = partial(_check_there, "fashion-mnist", "FashionMNIST", missing_idx)
+check_kmnist = partial(_check_there, "kmnist", "KMNIST", missing_idx)
+check_cifar10 = partial(_check_there, "cifar10", "CIFAR10", missing_cifar)
+check_cifar100 = partial(_check_there, "cifar100", "CIFAR100", missing_cifar)
+check_omniglot = partial(_check_there, "omniglot", "Omniglot", missing_omniglot)
+
+
+def check_saccades(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
+    """Problems of the set that ``saccades:NAME`` shows to its camera."""
+    try:
+        return Registry.discover().problems(path or "", {}, root=root, download=download, training=training)
+    except UserError as error:
+        return [str(error)]
 
 
 def _problems(

@@ -14,6 +14,15 @@ from backbone.data.idx import read_labelled
 from backbone.data.locking import one_at_a_time
 from backbone.data.options import PictureOptions
 from backbone.data.parquet import open_parquet
+from backbone.data.places import (
+    cifar_folder,
+    idx_folder,
+    missing,
+    missing_cifar,
+    missing_idx,
+    missing_omniglot,
+    omniglot_folders,
+)
 from backbone.data.sets import MemorySplit, Source
 from backbone.data.splits import stratified
 from backbone.errors import MissingData, UserError, must
@@ -24,7 +33,6 @@ _GARMENTS = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-_IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 
 def open_mnist(path: str | None, options: object, *, root: Path, download: bool, budget_bytes: int) -> Source:
@@ -66,10 +74,10 @@ def open_omniglot(
 
     Source: Lake, Salakhutdinov, Tenenbaum 2015, "Human-level concept learning through probabilistic program induction".
     """
-    folders = _omniglot_folders(root)
-    if not folders:
-        _download("omniglot", "Omniglot", root, f"{root}/omniglot-py/images_background", download)
-        folders = _omniglot_folders(root)
+    folders = omniglot_folders(root)
+    if lost := missing_omniglot("omniglot", "Omniglot", root):
+        _download("Omniglot", root, lost, download)
+        folders = omniglot_folders(root)
     drawings: dict[str, dict[str, Path]] = {}
     for folder in folders:
         for name, paths in picture_folders(folder).items():
@@ -86,18 +94,10 @@ def open_omniglot(
     return open_classes(parts, options or PictureOptions(), budget_bytes)
 
 
-def _omniglot_folders(root: Path) -> list[Path]:
-    for place in (root / "omniglot-py", *sorted(root.glob("omniglot*")), root):
-        found = [*sorted(place.glob("images_background*")), *sorted(place.glob("images_evaluation"))]
-        if folders := [folder for folder in found if folder.is_dir()]:
-            return folders
-    return []
-
-
 def _open_idx(name: str, kind: str, classes: tuple[str, ...], root: Path, download: bool) -> Source:
-    folder = root / kind / "raw"
-    if not all((folder / file).is_file() for file in _IDX_FILES):
-        _download(name, kind, root, folder, download)
+    folder = idx_folder(root, kind)
+    if lost := missing_idx(name, kind, root):
+        _download(kind, root, lost, download)
     train, test = (read_labelled(folder, prefix, len(classes)) for prefix in ("train", "t10k"))
     if train[0].shape[1:] != test[0].shape[1:]:
         raise must(
@@ -111,12 +111,11 @@ def _open_idx(name: str, kind: str, classes: tuple[str, ...], root: Path, downlo
 
 
 def _open_cifar(name: str, kind: str, root: Path, download: bool, budget_bytes: int) -> Source:
-    folder = root / ("cifar-10-batches-py" if kind == "CIFAR10" else "cifar-100-python")
-    if not folder.is_dir():
-        tables = root / name
-        if any(tables.glob("train-*.parquet")) or any(tables.glob("test-*.parquet")):
-            return open_parquet(str(tables), None, root=root, download=False, budget_bytes=budget_bytes)
-        _download(name, kind, root, f"{folder} and {tables}/train-*.parquet", download)
+    folder = cifar_folder(root, kind)
+    if lost := missing_cifar(name, kind, root):
+        _download(kind, root, lost, download)
+    elif not folder.is_dir():
+        return open_parquet(str(root / name), None, root=root, download=False, budget_bytes=budget_bytes)
     cls = _torchvision(kind)
     if damaged := _damaged_cifar(cls, folder):
         if not download:
@@ -126,7 +125,7 @@ def _open_cifar(name: str, kind: str, root: Path, download: bool, budget_bytes: 
                 f"another or none: {damaged}",
                 "Delete it and run again with --download.",
             )
-        _download(name, kind, root, folder, download)
+        _download(kind, root, missing(name, folder), download)
     parts = {}
     for part in ("train", "test"):
         held = cls(root, train=part == "train", download=False)  # checks every md5 before it unpickles
@@ -149,13 +148,10 @@ def _torchvision(kind: str) -> Any:
     return getattr(datasets, kind)
 
 
-def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: bool) -> None:
+def _download(kind: str, root: Path, lost: MissingData, allowed: bool) -> None:
     """Let torchvision download a set, one process at a time; every file is checked against its md5."""
     if not allowed:
-        raise MissingData(
-            f"dataset {name!r} must be under the data root; got nothing at {looked_in}. "
-            "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download."
-        )
+        raise lost
     try:
         with one_at_a_time(root):
             for part in ({"background": True}, {"background": False}) if kind == "Omniglot" else ({},):
@@ -163,6 +159,6 @@ def _download(name: str, kind: str, root: Path, looked_in: Path | str, allowed: 
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())  # torchvision tells about every mirror, a line each
         raise UserError(
-            f"dataset {name!r} must be downloaded to {root}; got {type(error).__name__}: {reason}. "
+            f"dataset {kind} must be downloaded to {root}; got {type(error).__name__}: {reason}. "
             "Check the network and the folder, or put the files there and leave --download out."
         ) from error

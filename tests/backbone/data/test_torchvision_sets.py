@@ -11,7 +11,8 @@ from torchvision import datasets
 
 from backbone.data import torchvision_sets as sets
 from backbone.data.options import PictureOptions
-from backbone.errors import UserError
+from backbone.errors import MissingData, UserError
+from backbone.registry import Registry
 
 IDX = {"MNIST": sets.open_mnist, "FashionMNIST": sets.open_fashion_mnist, "KMNIST": sets.open_kmnist}
 
@@ -125,6 +126,23 @@ def test_a_root_without_the_set(tmp_path, opener, looked_in):
     with pytest.raises(UserError, match=rf"nothing at {root}/{looked_in}.*--data-root .*--download"):
         opened(opener, root)
     assert not root.exists()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "cifar10", "cifar100", "omniglot"])
+def test_what_is_missing_is_known_before_it_is_opened(tmp_path, name):
+    registry = Registry.discover()
+    (found,) = registry.problems(name, {}, root=tmp_path, download=False, training=True)
+    with pytest.raises(MissingData) as error:
+        opened(registry.load("datasets", name), tmp_path)
+    assert found == str(error.value)
+    assert registry.problems(f"saccades:{name}", {}, root=tmp_path, download=False, training=True) == [found]
+    assert registry.problems(name, {}, root=tmp_path, download=True, training=True) == []
+
+
+def test_what_is_there_is_not_missing(idx):
+    registry = Registry.discover()
+    assert registry.problems("mnist", {}, root=idx(), download=False, training=True) == []
+    assert registry.problems("digits", {}, root=idx(), download=False, training=True) == []
 
 
 def test_a_download_that_fails_is_one_error(tmp_path, monkeypatch):
