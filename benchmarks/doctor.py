@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from backbone.contract import KINDS, Kind
 from backbone.registry import Registry
 
 FREE_GIB = 1.0
@@ -131,10 +132,20 @@ def _store(out: Path) -> Iterator[Check]:
 def _plugins(out: Path) -> Iterator[Check]:
     registry = Registry.discover()
     for name, plugin in registry.plugins.items():
-        offers = [*plugin.experiments, *plugin.backbones]
-        yield Check(f"plugin {name}", "ok", f"{len(offers)} experiments and networks")
+        offers = [_counted(kind, len(getattr(plugin, kind))) for kind in KINDS if getattr(plugin, kind)]
+        yield Check(f"plugin {name}", "ok", ", ".join(offers) or "nothing")
     for name, why in registry.broken.items():
         yield Check(f"plugin {name}", "bad", why, "Mend or uninstall it; the others work without it.")
+
+
+def _counted(kind: Kind, count: int) -> str:
+    """How many things of a kind, in words.
+
+    >>> _counted("strategies", 1), _counted("backbones", 2)
+    ('1 strategy', '2 backbones')
+    """
+    one = f"{kind[:-3]}y" if kind.endswith("ies") else kind[:-1]
+    return f"{count} {one if count == 1 else kind}"
 
 
 def _data(out: Path) -> Iterator[Check]:

@@ -55,7 +55,7 @@ class Stream:
             remedy = "Use another --scenario, such as rotated."
             raise must("images for --scenario noisy", "of grey levels or colours", "counts of events", remedy)
         if c.scenario == "coloured" and data.in_shape[0] not in (1, 3):
-            remedy = "Use another --scenario, such as noisy."
+            remedy = "Use another --scenario, such as rotated."
             raise must("images for --scenario coloured", "of 1 or 3 channels", data.in_shape[0], remedy)
         self.config, self.data = c, data
         self.groups = _groups(c, len(data.classes))

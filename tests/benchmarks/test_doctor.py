@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backbone.registry import Registry
 from benchmarks import doctor
 
 
@@ -43,3 +44,9 @@ def test_a_compiler_that_compiles_nothing_is_none(compiler, tmp_path, capsys, mo
     monkeypatch.setenv("CC", broken)
     row = check_of("C compiler", tmp_path, capsys)
     assert row["state"] == "note" and f"{broken} fails" in row["found"]
+
+
+def test_everything_a_plugin_offers_is_counted(tmp_path, capsys):
+    row = check_of("plugin continual", tmp_path, capsys)
+    strategies = len([name for name in Registry.discover().names("strategies") if not name.startswith("tests.")])
+    assert row["found"] == f"1 experiment, {strategies} strategies"

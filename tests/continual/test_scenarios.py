@@ -1,5 +1,6 @@
 """Streams: which images make up which task, under which labels, and nothing of it by chance from outside."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -101,6 +102,17 @@ def test_pictures_are_tinted_in_three_channels(stream):
 def test_noise_is_for_grey_levels_and_not_for_counts_of_events(digits):
     with pytest.raises(UserError, match="--scenario noisy must be of grey levels or colours; got counts of events"):
         Stream(StreamConfig(scenario="noisy"), replace(digits, frames=4), "cpu")
+
+
+@pytest.mark.parametrize("refused", ["noisy", "coloured"])
+def test_a_remedy_for_events_is_not_refused_itself(digits, refused):
+    images = digits.train.images[:, None].expand(-1, 4, 2, -1, -1)  # recordings of two polarities
+    split = MemorySplit(images, digits.train.labels)
+    events = replace(digits, train=split, validation=None, test=split, in_shape=(2, 8, 8), frames=4)
+    with pytest.raises(UserError) as error:
+        Stream(StreamConfig(scenario=refused), events, "cpu")
+    (advised,) = re.findall(r"such as (\w+)", str(error.value))
+    assert Stream(StreamConfig(scenario=advised), events, "cpu").task(1).train.labels.numel()
 
 
 @pytest.mark.parametrize(("part", "remedy"), [("test", "fewer --tasks"), ("validation", "Raise --validation")])
