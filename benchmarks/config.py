@@ -69,9 +69,11 @@ class Checker:
         spelled = value == "none" and option.base is not str and "none" not in option.choices
         if option.optional and (value is None or spelled):
             return None
+        if value in option.words:
+            return value
         converted, why = convert(option, value)
         if why:
-            close = nearest(str(value), option.choices)
+            close = nearest(str(value), (*option.choices, *option.words))
             hint = f"{close} " if close.startswith("Did") else ""  # else the rule has named them all
             shown = str(value) if str(value).strip() else repr(value)
             self._add(f"{self.name(name)} must be {why}; got {shown}. {hint}{self.next_step}")

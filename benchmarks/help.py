@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -43,7 +43,8 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
     for option in options:
         if option.options_of is None:
             default = getattr(defaults, option.field)
-            hint = option.type | None if default is None else option.type
+            hint = option.type | Literal[option.words] if option.words else option.type  # pyright: ignore[reportInvalidTypeArguments]
+            hint = hint | None if default is None else hint
             named = Annotated[hint, tyro.conf.arg(name=option.key)] if option.key != option.field else hint
             fields.append((option.field, named, dataclasses.field(default=default)))
             continue

@@ -20,7 +20,8 @@ class Option:
     """One field of a configuration dataclass.
 
     ``key`` is its key in config.json (the field's name, or what `Flag` says), ``name`` what it is called everywhere
-    else, and ``type`` its annotation without None. The options of a named thing are called by the thing.
+    else, and ``type`` its annotation without None and without ``words``: what may stand in its place, such as "auto"
+    for a number. The options of a named thing are called by the thing.
     """
 
     field: str
@@ -30,6 +31,7 @@ class Option:
     default: Any
     kind: Kind | None = None
     options_of: str | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ class Option:
         nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
         noun = nouns.get(self.base, f"a {getattr(self.base, '__name__', self.base)}")
         limits = self.range().replace("at least", "of at least", 1)
-        return f"{noun} {limits}".strip()
+        return ", or ".join((f"{noun} {limits}".strip(), *self.words))
 
 
 def choice_text(choice: Any) -> str:
@@ -134,6 +136,7 @@ def by_key(cls: type) -> Mapping[str, Option]:
 
 def _option(field: Any, hint: Any) -> Option:
     annotation, optional = _without_none(hint)
+    annotation, words = _without_words(annotation)
     marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     flag = next((mark.name for mark in marks if isinstance(mark, Flag)), field.name)
     kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
@@ -142,7 +145,7 @@ def _option(field: Any, hint: Any) -> Option:
         # names are spelled without looking at a class: `benchmarks.spelling`
         raise TypeError(f"the options of {options_of!r} must be called {options_of}_options; got {flag}")
     default = field.default_factory() if field.default_factory is not MISSING else field.default
-    return Option(field.name, flag, annotation, optional, default, kind, options_of)
+    return Option(field.name, flag, annotation, optional, default, kind, options_of, words)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -156,3 +159,13 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
         optional = len(members) < len(get_args(hint))
         return (members[0] if len(members) == 1 else Union[tuple(members)]), optional  # noqa: UP007 - built at run time
     return hint, False
+
+
+def _without_words(hint: Any) -> tuple[Any, tuple[str, ...]]:
+    """Take the words out of a union of something else with them."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, ()
+    rest = [member for member in get_args(hint) if get_origin(member) is not Literal]
+    words = tuple(word for member in get_args(hint) if get_origin(member) is Literal for word in get_args(member))
+    apart = len(rest) == 1 and all(isinstance(word, str) for word in words)
+    return (rest[0], words) if apart else (hint, ())

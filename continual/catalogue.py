@@ -22,6 +22,8 @@ class Facts:
             before anything is added to them, and weights after all has been done to them; what weighs the loss of the
             task (1) comes before what adds to it (2); what keeps weights from moving, or from moving somewhere (3),
             comes behind what pulls at them.
+        strength: its option that says how strong a penalty is, which may be auto.
+        strengths: powers of ten to begin with where it is, in ascending order.
         fails_without_task: why it is known to fail where an image's task is not known and classes are new.
     """
 
@@ -32,6 +34,8 @@ class Facts:
     bounds: bool = True
     alone: bool = False
     turn: int = 2
+    strength: str = ""
+    strengths: tuple[float, ...] = ()
     fails_without_task: str = ""
 
 
@@ -41,9 +45,11 @@ _STAYS = "it keeps weights, but nothing compares old classes with new ones"
 FACTS: Mapping[str, Facts] = {
     "continual.finetune": Facts(bounds=False, alone=True),
     "continual.joint": Facts(alone=True, replays=True),
-    "continual.si": Facts(turn=0, fails_without_task=_STAYS),
-    "continual.ewc": Facts(fails_without_task=_STAYS),
-    "continual.mas": Facts(fails_without_task=_STAYS),
+    "continual.si": Facts(turn=0, strength="c", strengths=(0.1, 1.0, 10.0, 100.0, 1000.0), fails_without_task=_STAYS),
+    "continual.ewc": Facts(
+        strength="strength", strengths=(1.0, 10.0, 100.0, 1000.0, 10_000.0), fails_without_task=_STAYS
+    ),
+    "continual.mas": Facts(strength="strength", strengths=(0.001, 0.01, 0.1, 1.0, 10.0), fails_without_task=_STAYS),
     "continual.lwf": Facts(turn=1, fails_without_task=_NEW_IMAGES),
     "continual.er": Facts(replays=True, buffer=True, bounds=False),
     "continual.der": Facts(replays=True, buffer=True, bounds=False),

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Lt
 
 from backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
 from continual.avalanche import guard
-from continual.catalogue import facts, said, short
+from continual.catalogue import facts, in_turn, said, short
 
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
@@ -24,6 +24,8 @@ MIXED = ("blurry", "task-free")
 """Scenarios in which images of any class may come in any task."""
 BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
 """Scenarios whose tasks have some of the classes each; in the others a task has all, seen differently."""
+AUTO = "auto"
+"""Strength of a penalty that is chosen on the first tasks."""
 
 METRICS = (
     Metric(name="average_accuracy", unit="fraction", direction="max", primary=True),
@@ -36,6 +38,7 @@ METRICS = (
     Metric(name="task_aware_accuracy", unit="fraction", direction="max"),
     Metric(name="validation/average_accuracy", unit="fraction", direction="max", optional=True),
     Metric(name="connectivity_barrier", unit="fraction", direction="min", optional=True),
+    Metric(name="choosing_seconds", unit="s", direction="min", timed=True, optional=True),
     Metric(name="stored_samples", unit="count", direction="min"),
     Metric(name="strategy_bytes", unit="B", direction="min"),
     Metric(name="parameters", unit="count", direction="min"),
@@ -69,8 +72,11 @@ class StreamConfig(ExperimentConfig):
     """What is done against forgetting, one or several: see ``engram list strategies``."""
     strategies_options: Annotated[Mapping[str, Scalar], OptionsOf("strategies")] = field(default_factory=dict)
     """Options of the strategies, each under its strategy's name: si.c, ewc.strength."""
+    cross_validation_tasks: Annotated[int, Ge(2)] = 3
+    """On how many of the first tasks strengths that are auto are chosen, by validation images; the whole stream is then
+    learned from its beginning."""
     buffer: Annotated[int, Ge(1)] = 200
-    """Images a strategy that keeps some may hold, all tasks together."""
+    """Images that may be kept, all tasks together; several strategies that keep some have equal shares."""
     head: Literal["single", "multi", "growing", "prototype"] | None = None
     """single: all outputs always; multi: those of the image's task; growing: those of the classes met; prototype: the
     nearest class mean. None: multi for task, single otherwise."""
@@ -123,12 +129,14 @@ class StreamConfig(ExperimentConfig):
         head = self.head or ("multi" if self.scenario == "task" else "single")
         momentum = self.momentum if self.momentum is not None else (0.9 if self.optimizer == "adamw" else 0.0)
         kept = any(facts(name).buffer for name in self.strategies)
+        first = max(min(self.cross_validation_tasks, self.tasks), 2)
         return replace(
             self,
             epochs=epochs,
             head=head,
             momentum=momentum,
             # what has no meaning here makes no other trial
+            cross_validation_tasks=first if self.to_choose() else type(self).cross_validation_tasks,
             buffer=self.buffer if kept else type(self).buffer,
             blur=self.blur if self.scenario in MIXED else type(self).blur,
             class_order=self.class_order if self.scenario in BY_CLASS else type(self).class_order,
@@ -180,8 +188,13 @@ class StreamConfig(ExperimentConfig):
             )
         if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online"):
             found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
-        if "agem" in names and c.buffer < c.tasks:
-            found.append(f"--buffer must be at least {c.tasks} for agem, one for each task; got {c.buffer}. Raise it.")
+        keeping = sum(facts(name).buffer for name in c.strategies)
+        among = f" of {keeping} strategies" if keeping > 1 else ""
+        if "agem" in names and c.buffer < keeping * c.tasks:
+            least = f"{keeping * c.tasks} for agem, one for each task{among}"
+            found.append(f"--buffer must be at least {least}; got {c.buffer}. Raise it.")
+        elif c.buffer < keeping:
+            found.append(f"--buffer must be at least {keeping}, one for each{among}; got {c.buffer}. Raise it.")
         told = {"selection": (("random", "herding"), "reservoir or balanced"), "weighting": (("tasks",), "rows")}
         given = self.options_of("er") if "er" in names and c.scenario == "task-free" else {}
         found += [
@@ -297,6 +310,19 @@ class StreamConfig(ExperimentConfig):
             for name in c.strategies
             if facts(name).fails_without_task and not any(facts(other).replays for other in c.strategies)
         ]
+
+    def to_choose(self) -> list[str]:
+        """Names of the strategies whose strength is auto, in the order of their hooks."""
+        return [
+            name
+            for name in in_turn(self.strategies)
+            if facts(name).strength and self.options_of(name).get(facts(name).strength, AUTO) == AUTO
+        ]
+
+    def with_strengths(self, chosen: Mapping[str, float]) -> Self:
+        """The same with these strengths, by the names of their strategies."""
+        options = {f"{short(name)}.{facts(name).strength}": strength for name, strength in chosen.items()}
+        return replace(self, strategies_options={**self.strategies_options, **options})
 
     def options_of(self, strategy: str) -> dict[str, Scalar]:
         """The options given to one strategy, by its own names."""

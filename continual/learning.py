@@ -16,7 +16,8 @@ from backbone.optim import Optimizers
 from backbone.options import options_of
 from backbone.registry import Registry
 from backbone.training import UNIT_SECONDS, Recipe
-from continual.catalogue import in_turn
+from continual.buffers import quota
+from continual.catalogue import facts, in_turn
 from continual.configs import StreamConfig
 from continual.connectivity import snapshot
 from continual.learner import Learner, optimizers_for
@@ -63,6 +64,30 @@ class Audience(Protocol):
     def progress(self, done: float, total: float, text: str = "") -> None: ...
 
 
+class Within:
+    """Hears of a part of a trial: its progress goes on from what was before, its log is kept where it is the stream's.
+
+    Args:
+        before: tasks learned before it.
+        whole: tasks in all.
+        about: what to say before how far it is.
+    """
+
+    def __init__(self, services: Audience, before: float, whole: float, about: str = "", *, logs: bool = True) -> None:
+        self.services, self.before, self.whole, self.about, self.logs = services, before, whole, about, logs
+
+    @property
+    def device(self) -> str:
+        return self.services.device
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.logs:
+            self.services.log(step, metrics)
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        self.services.progress(self.before + done, self.whole, self.about + text)
+
+
 class Learning:
     """Units of work are a few seconds of training; a task's last unit ends with tests on the tasks so far.
 
@@ -81,7 +106,8 @@ class Learning:
         tasks: int | None = None,
         part: Literal["validation", "test"] = "test",
     ) -> None:
-        self.config, self.services, self.precision = config, services, precision
+        self.config, self.services = config, services
+        self.precision: Precision = precision
         self.tasks = config.tasks if tasks is None else tasks
         self.part: Part = part
 
@@ -143,10 +169,12 @@ class Learning:
             groups=int(stream.head.shown.sum()),
             buffer=c.buffer,
         )
-        found = []
+        found, keeping = [], [name for name in in_turn(c.strategies) if facts(name).buffer]
         for name in in_turn(c.strategies):
             options = options_of(registry, "strategies", name, c.options_of(name))
             own = replace(setting, path=name.partition(":")[2])
+            if name in keeping:
+                own = replace(own, buffer=quota(c.buffer, len(keeping), keeping.index(name)), keepers=len(keeping))
             found.append(registry.load("strategies", name)(options, own, model))
         return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found
 

@@ -15,7 +15,8 @@ def summary(matrix: Matrix, untrained: Sequence[float]) -> dict[str, float]:
     - ``average_accuracy``: mean over j of R[T, j].
     - ``average_incremental_accuracy``: mean over i of the mean over j <= i of R[i, j].
     - ``plasticity``: mean over j of R[j, j], each task just after it was learned.
-    - ``forgetting``: mean over j < T of max over j <= i < T of R[i, j], minus R[T, j].
+    - ``forgetting``: mean over j < T of max over j <= i < T of R[i, j], minus R[T, j]; in [-1, 1], below 0 where the
+      last task made the earlier ones better than they had ever been.
     - ``backward_transfer``: mean over j < T of R[T, j] - R[j, j].
     - ``forward_transfer``: mean over j > 1 of R[j - 1, j] - b[j], b being the accuracy of the untrained network.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backbone.checkpoint import save_model
 from backbone.contract import Figure, Grid, Result, Row, Services
-from continual.catalogue import facts, said
+from continual.catalogue import facts, in_turn, said, short
 from continual.configs import StreamConfig
+from continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
 from continual.saved import meaning
 
 if TYPE_CHECKING:
@@ -34,7 +36,14 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         about["incomplete"] = f"the network of {gated[0]}, which computes with other weights or units for every task"
     save_model(services.trial_dir / "model", state.model.eval(), about)
     own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
-    if cautions := config.cautions():
+    named = zip(in_turn(config.strategies), state.strategies, strict=False)  # class means come last, without a name
+    penalties = [(name, strategy) for name, strategy in named if isinstance(strategy, Penalty)]
+    if penalties:
+        own["penalties"] = [
+            {"strategy": said(name), "strength": penalty.strength, PULL: penalty.effect()}
+            for name, penalty in penalties
+        ]
+    if cautions := [*config.cautions(), *_idle(penalties)]:
         own["cautions"] = [{"caution": caution} for caution in cautions]
     return Result(
         metrics=metrics,
@@ -42,6 +51,17 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         figures=_figures(state),
         artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
     )
+
+
+def _idle(penalties: Sequence[tuple[str, Penalty]]) -> list[str]:
+    """What there is to say of penalties that changed nothing measurable."""
+    found = [(name, penalty, penalty.effect()) for name, penalty in penalties]
+    return [
+        f"{said(name)} changed nothing measurable: the gradients of its penalty came to {effect:.2%} of those of the "
+        f"loss. A larger --strategies.{short(name)}.{penalty.option} has an effect, auto finds one."
+        for name, penalty, effect in found
+        if effect is not None and effect < LEAST_EFFECT
+    ]
 
 
 def _matrix(state: State, name: str) -> list[Row]:
@@ -57,7 +77,7 @@ def _figures(state: State) -> dict[str, Figure | Grid]:
     count = len(rows)
     each = {f"task {j + 1}": [(float(i + 1), rows[i][j]) for i in range(j, count)] for j in range(count)}
     seen = [(float(i + 1), sum(rows[i][: i + 1]) / (i + 1)) for i in range(count)]
-    lost = {name: [(x, points[0][1] - y) for x, y in points] for name, points in each.items() if len(points) > 1}
+    lost = {name: _forgotten(points) for name, points in each.items() if len(points) > 1}
     x_label = "tasks learned"
     figures: dict[str, Figure | Grid] = {
         "average": Figure(
@@ -73,6 +93,13 @@ def _figures(state: State) -> dict[str, Figure | Grid]:
     }  # fmt: skip
     if lost:
         figures["forgetting"] = Figure(
-            title="Accuracy lost since a task was learned", x_label=x_label, y_label="accuracy lost", series=lost
-        )
+            title="Forgetting of each task: its best accuracy before, minus that now",
+            x_label=x_label, y_label="forgetting", series=lost,
+        )  # fmt: skip
     return figures
+
+
+def _forgotten(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Forgetting as `continual.metrics.summary` has it, from a task's accuracies since it was learned."""
+    values = [y for _, y in points]
+    return [(x, max(values[:i]) - y if i else 0.0) for i, (x, y) in enumerate(points)]

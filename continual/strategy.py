@@ -38,7 +38,9 @@ class Setting:
     groups: int
     """Pairs of a task and a class of it."""
     buffer: int
-    """Images a buffer may hold, all tasks together."""
+    """Images the strategy may keep, all tasks together: its share of ``--buffer``."""
+    keepers: int = 1
+    """Strategies that have such a share."""
     path: str = ""
     """What follows the colon in the strategy's name."""
 
@@ -100,6 +102,10 @@ class Strategy:
         """How many images of the tasks so far are kept for those to come."""
         stored = self.stored()
         return 0 if stored is None else len(stored["labels"])
+
+    def effect(self) -> float | None:
+        """How large the gradients of its penalty were beside those they were added to; None where nobody measures."""
+        return None
 
     def tables(self) -> dict[str, list[Row]]:
         """What there is to see of the strategy when the stream is over, by title."""

@@ -15,22 +15,27 @@ from backbone.experiments.beginning import show_verdicts
 from backbone.hardware import Precision, choose_precision, suit_threads
 from backbone.nets.classifier import Classifier, adapt, build
 from backbone.training import UNIT_SECONDS
+from continual.catalogue import said
+from continual.choice import Choice
 from continual.configs import StreamConfig
 from continual.connectivity import barrier, figure, path
-from continual.learning import Learning, State
+from continual.learning import Learning, State, Within
 from continual.metrics import summary
 from continual.outcome import outcome
 from continual.streams import Stream
 from continual.testing import test
 
+CHOICE = "choice of strength"
+
 
 class StreamExperiment:
-    """The units of work are those of `Learning`."""
+    """First strengths that are auto are chosen, then the stream is learned; units of work are those of `Learning`."""
 
     def __init__(self, config: StreamConfig, services: Services) -> None:
         self.config, self.services = config.resolved(), services
         self.precision: Precision = choose_precision(config.precision, services.device)
         self.learning = Learning(self.config, services, self.precision)
+        self.choice: Choice | None = None
 
     def start(self) -> State:
         c, s = self.config, self.services
@@ -41,8 +46,24 @@ class StreamExperiment:
             s.table("caution", [{"caution": caution}])
         stream = Stream(c, data, s.device)
         state = self.learning.start(stream, self._model(stream))
-        self.learning.begin(state)
+        if c.to_choose():
+            self.choice = Choice(c, s, self.precision, data, state.model)
+        if self.choice is None or self.choice.done:
+            self._begin(state)
         return state
+
+    def _begin(self, state: State) -> None:
+        """The strengths are known: what remains is the stream."""
+        self._take_strengths()
+        self.learning.begin(state)
+
+    def _take_strengths(self) -> None:
+        if self.choice is None:
+            return
+        config = self.config.with_strengths(self.choice.strengths)
+        learned = self.choice.learned
+        audience = Within(self.services, learned, learned + config.tasks)
+        self.learning = Learning(config, audience, self.precision)
 
     def _model(self, stream: Stream) -> Classifier:
         c = self.config
@@ -55,7 +76,14 @@ class StreamExperiment:
         return model
 
     def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
-        return self.learning.step(state, seconds)
+        choice = self.choice
+        if choice is None or choice.done:
+            return self.learning.step(state, seconds)
+        choice.step(seconds)
+        if choice.done:
+            self.services.table(CHOICE, choice.table())
+            self._begin(state)
+        return True
 
     def finish(self, state: State) -> Result:
         metrics = summary(state.matrices.accuracy[1:], state.matrices.accuracy[0])
@@ -73,7 +101,15 @@ class StreamExperiment:
             scores = [test(state.learner, split, j).accuracy for j, split in enumerate(held) if split is not None]
             metrics["validation/average_accuracy"] = math.fsum(scores) / len(scores)
         result = outcome(self.config, self.services, state, metrics)
+        result = result if self.choice is None else self._chosen(self.choice, result)
         return self._connected(state, result) if self.config.connectivity and len(state.solutions) > 1 else result
+
+    def _chosen(self, choice: Choice, result: Result) -> Result:
+        """The result with which strengths were chosen, and by what."""
+        found = {f"strength/{said(name)}": strength for name, strength in choice.strengths.items()}
+        cautions = [{"caution": caution} for caution in choice.cautions()]
+        tables = {**result.tables, "cautions": [*result.tables.get("cautions", ()), *cautions], CHOICE: choice.table()}
+        return replace(result, metrics={**result.metrics, **found, "choosing_seconds": choice.seconds}, tables=tables)
 
     def _connected(self, state: State, result: Result) -> Result:
         """The result with what lies between the solutions of the tasks."""
@@ -83,7 +119,14 @@ class StreamExperiment:
         return replace(result, metrics=metrics, tables=tables, figures={**result.figures, "connectivity": figure(rows)})
 
     def state_dict(self, state: State) -> dict[str, Any]:
-        return self.learning.state_dict(state)
+        choice = None if self.choice is None else self.choice.state_dict()
+        return {"choice": choice, "stream": self.learning.state_dict(state)}
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
-        self.learning.load_state_dict(state, saved)
+        if self.choice is not None:
+            state.model.load_state_dict(saved["stream"]["learner"]["model"])  # candidates begin with its weights
+            self.choice.load_state_dict(saved["choice"])
+            if not self.choice.done:
+                return
+            self._take_strengths()
+        self.learning.load_state_dict(state, saved["stream"])

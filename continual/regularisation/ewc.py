@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbone.seeding import generator
 from continual.regularisation.importance import BATCH, importance
 from continual.regularisation.options import EWCOptions
 from continual.regularisation.penalty import Anchored
-from continual.strategy import Setting
 
 if TYPE_CHECKING:
     from continual.learner import Learner
@@ -35,9 +34,8 @@ class EWC(Anchored):
 
     options: EWCOptions
 
-    def __init__(self, options: EWCOptions, setting: Setting, model: nn.Module) -> None:
-        self.factor = options.strength * (options.gamma if options.online else 1)
-        super().__init__(options, setting, model)
+    def _factor(self) -> float:
+        return self.strength * (self.options.gamma if self.options.online else 1)
 
     @torch.no_grad()
     def after_task(self, learner: Learner, task: Task) -> None:

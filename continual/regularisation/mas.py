@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from continual.regularisation.ewc import images_of
 from continual.regularisation.importance import importance
 from continual.regularisation.options import MASOptions
 from continual.regularisation.penalty import Anchored
-from continual.strategy import Setting
 
 if TYPE_CHECKING:
     from continual.learner import Learner
@@ -31,9 +30,8 @@ class MAS(Anchored):
 
     options: MASOptions
 
-    def __init__(self, options: MASOptions, setting: Setting, model: nn.Module) -> None:
-        self.factor = 2 * options.strength
-        super().__init__(options, setting, model)
+    def _factor(self) -> float:
+        return 2 * self.strength
 
     @torch.no_grad()
     def after_task(self, learner: Learner, task: Task) -> None:

@@ -9,13 +9,16 @@ from annotated_types import Ge, Gt, Le
 
 from continual.distilling import Scale
 
+Strength = Annotated[float, Ge(0)] | Literal["auto"]
+"""Of a penalty. auto: chosen on the first tasks (`continual.choice`), as it depends on data and length of training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SIOptions:
     """Synaptic intelligence."""
 
-    c: Annotated[float, Ge(0)] = 0.1
-    """Strength of the penalty."""
+    c: Strength = "auto"
+    """Strength of the penalty. auto: chosen on the first tasks, see --cross-validation-tasks."""
     xi: Annotated[float, Gt(0)] = 0.1
     """Damping: what a weight must have moved, squared, for its importance to count in full."""
     gradient: Literal["task", "total"] = "task"
@@ -28,8 +31,8 @@ class SIOptions:
 class EWCOptions:
     """Elastic weight consolidation."""
 
-    strength: Annotated[float, Ge(0)] = 1000.0
-    """Lambda; half of it multiplies the penalty."""
+    strength: Strength = "auto"
+    """Lambda; half of it multiplies the penalty. auto: chosen on the first tasks, see --cross-validation-tasks."""
     fisher: Literal["exact", "sampled", "empirical"] = "exact"
     """Labels the Fisher information is an expectation over: all outputs by their probability, one drawn by it for each
     image, or the image's own."""
@@ -46,8 +49,8 @@ class EWCOptions:
 class MASOptions:
     """Memory aware synapses."""
 
-    strength: Annotated[float, Ge(0)] = 1.0
-    """Lambda, which multiplies the penalty."""
+    strength: Strength = "auto"
+    """Lambda, which multiplies the penalty. auto: chosen on the first tasks, see --cross-validation-tasks."""
     samples: Annotated[int, Ge(1)] | None = None
     """Images of a task to estimate importances from; None: all."""
 

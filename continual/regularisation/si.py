@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from backbone.optim import lists
 from continual.regularisation.options import SIOptions
-from continual.strategy import Setting, Strategy, total_bytes, trainable
+from continual.regularisation.penalty import Penalty
+from continual.strategy import Setting, total_bytes
 
 if TYPE_CHECKING:
     from backbone.training import Batch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from continual.streams import Task
 
 
-class SI(Strategy):
+class SI(Penalty):
     """Penalises moving weights by what each contributed to the fall of earlier tasks' losses.
 
     In every step omega <- omega - g (theta' - theta): g is the gradient of the loss without the penalty
@@ -32,18 +33,13 @@ class SI(Strategy):
     Source: Zenke, Poole, Ganguli 2017 (arXiv 1703.04200), equations 3 to 5, and the authors' code for the relu.
     """
 
-    recordable: ClassVar[bool] = True
+    option: ClassVar[str] = "c"
     options: SIOptions
 
     def __init__(self, options: SIOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
-        self.weights = trainable(model)
-        self.anchors = [p.detach().clone() for p in self.weights]
-        """theta*."""
         self.contributions = [torch.zeros_like(p) for p in self.anchors]
-        """omega."""
-        self.importances = [torch.zeros_like(p) for p in self.anchors]
-        """Omega."""
+        """omega; the anchors are theta*, the importances Omega."""
         self.pull: list[Tensor] | None = None
         """2 c Omega; None where there is no penalty."""
         self.gaps: list[Tensor] | None = None
@@ -60,7 +56,9 @@ class SI(Strategy):
             self.gaps = list(lists._foreach_sub(self.weights, self.anchors))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.weights]
         if self.pull is not None:
-            pulled = lists._foreach_addcmul(gradients, self.pull, self.gaps)
+            pull, gaps = self.pull, self.gaps
+            self.measure(gradients, lambda: lists._foreach_mul(pull, gaps))
+            pulled = lists._foreach_addcmul(gradients, pull, gaps)
             for weight, gradient in zip(self.weights, pulled, strict=True):
                 weight.grad = gradient
             if self.options.gradient == "task":
@@ -91,22 +89,19 @@ class SI(Strategy):
         self._set_pull()
 
     def _set_pull(self) -> None:
-        active = self.options.c > 0 and any(lists._foreach_norm(self.importances))
-        self.pull = list(lists._foreach_mul(self.importances, 2 * self.options.c)) if active else None
+        active = self.strength > 0 and any(lists._foreach_norm(self.importances))
+        self.pull = list(lists._foreach_mul(self.importances, 2 * self.strength)) if active else None
 
     def bytes(self) -> int:
         gaps = self.anchors  # gone between tasks, and as large
         return super().bytes() + total_bytes([self.pull or [], gaps])
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "anchors": self.anchors,
-            "contributions": self.contributions,
-            "importances": self.importances,
-        }
+        return {**super().state_dict(), "contributions": self.contributions}
 
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        super().load_state_dict(saved)
         for name in ("anchors", "contributions", "importances"):
             lists._foreach_copy_(getattr(self, name), list(saved[name]))
         self.gaps = None

@@ -37,7 +37,7 @@ class AGEM(Rehearsal):
         self.share = setting.buffer // setting.tasks
         if self.share < self.least:
             rule = f"at least {self.least * setting.tasks} for agem, {self.least} for each task"
-            raise must("--buffer", rule, setting.buffer, "Raise it.")
+            raise must(self.place, rule, setting.buffer, "Raise --buffer.")
 
     def after_backward(self, learner: Learner, batch: Batch) -> None:
         if not len(self.buffer):

@@ -35,9 +35,15 @@ class Rehearsal(Strategy):
         normalised = self.apart and any(isinstance(module, _BatchNorm) for module in model.modules())
         self.least = 2 if normalised else 1
         """Rows that can make a forward pass: one has no deviation to be normalised by."""
-        for flag, rows in {"--buffer": setting.buffer, f"--strategies.{self.name}.replay-batch": self.rows}.items():
+        self.place = "--buffer" if setting.keepers == 1 else f"the share of --buffer that {self.name} has"
+        for flag, rows in {self.place: setting.buffer, f"--strategies.{self.name}.replay-batch": self.rows}.items():
             if rows < self.least:
-                raise must(flag, "at least 2 for a network with BatchNorm", rows, "Raise it.")
+                raise must(
+                    flag,
+                    "at least 2 for a network with BatchNorm",
+                    rows,
+                    f"Raise {'--buffer' if flag == self.place else 'it'}.",
+                )
         self.buffer = Buffer(
             setting.buffer,
             setting.in_shape,
@@ -52,7 +58,7 @@ class Rehearsal(Strategy):
         """Raise UserError where a class of a task would have no image among those kept when it ended."""
         if self.setting.buffer < self.setting.groups:
             rule = f"at least {self.setting.groups} for {self.name}, an image of every class of every task"
-            raise must("--buffer", rule, self.setting.buffer, "Raise it.")
+            raise must(self.place, rule, self.setting.buffer, "Raise --buffer.")
 
     def recall(self, learner: Learner) -> tuple[Tensor, Rows]:
         """Kept rows at random, and their images [R, C, H, W] as the training sees its own."""

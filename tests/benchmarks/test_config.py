@@ -117,10 +117,25 @@ def test_several_named_things_have_their_options_under_their_names():
         (["--strategies", "si", "er", "--strategies.si.cc", "1"], "Did you mean --strategies.si.c"),
         (["--strategies", "si", "--strategies.er.replay_batch", "1"], "got --strategies.er.replay-batch"),
         (["--strategies", "si", "--strategies.si.c", "-1"], "--strategies.si.c must be at least 0; got -1"),
+        (
+            ["--strategies", "si", "--strategies.si.c", "aut"],
+            "must be a number of at least 0, or auto; got aut. Did",
+        ),
     ],
 )
 def test_options_of_several_things_are_checked_like_all_others(words, said):
     assert said in "\n".join(complaints(*words, experiment="continual.stream"))
+
+
+def test_a_word_in_place_of_a_number():
+    words = ("--strategies", "si", "--strategies.si.c")
+    chosen = flags(*words, "auto", experiment="continual.stream")
+    assert chosen == flags(*words[:2], experiment="continual.stream")  # the default
+    numbered = flags(*words, "1", experiment="continual.stream")
+    assert numbered.strategies_options == {"si.c": 1.0} and numbered != chosen
+    for config in (chosen, numbered):
+        assert from_values(type(config), tomllib.loads(to_toml(changed(REGISTRY, config)))) == config
+    assert full(REGISTRY, chosen)["strategies_options"]["si.c"] == "auto"
 
 
 def test_renamed_flag():

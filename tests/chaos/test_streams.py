@@ -1,12 +1,15 @@
-"""SIGKILL in the middle of a task: the same command again ends with the figures of a run that nothing happened to."""
+"""SIGKILL in the middle of a task, or while a strength is chosen: the same command again ends with the figures of a run
+that nothing happened to."""
 
 from __future__ import annotations
 
 import json
 
-TIMED = ("seconds_per_iteration", "train_seconds")
+import pytest
+
+TIMED = ("seconds_per_iteration", "train_seconds", "choosing_seconds")
 WORDS = ("run", "continual.stream", "--strategies", "si,er", "--scenario", "class", "--tasks", "2", "--json")
-LONG = ("--iterations", "1000", "--buffer", "50", "--lr", "0.003")
+LONG = ("--buffer", "50", "--lr", "0.003", "--iterations")
 
 
 def figures(done) -> dict:
@@ -15,11 +18,15 @@ def figures(done) -> dict:
     return {"tables": found["tables"], **{name: x for name, x in found["metrics"].items() if name not in TIMED}}
 
 
-def test_a_stream_killed_in_the_middle_of_each_task(engram, wait_for, workers_in, kill_hard):
-    whole = figures(engram(*WORDS, *LONG, "--out", "whole"))
+@pytest.mark.parametrize(
+    ("strength", "iterations", "shares"), [("0.1", 1000, (0.3, 1.3)), ("auto", 200, (0.4, 2.5, 8.3))]
+)
+def test_a_killed_stream(engram, wait_for, workers_in, kill_hard, strength, iterations, shares):
+    words = (*WORDS, "--strategies.si.c", strength, *LONG, str(iterations))
+    whole = figures(engram(*words, "--out", "whole"))
     out = engram.cwd / "broken"
-    for share in (0.3, 1.3):
-        driver = engram.start(*WORDS, *LONG, "--out", "broken", ENGRAM_CHECKPOINT_SECONDS="0.3")
+    for share in shares:
+        driver = engram.start(*words, "--out", "broken", ENGRAM_CHECKPOINT_SECONDS="0.3")
 
         def beyond(share=share) -> bool:
             for path in out.glob("trials/*/progress.json"):
@@ -33,4 +40,4 @@ def test_a_stream_killed_in_the_middle_of_each_task(engram, wait_for, workers_in
         driver.communicate(timeout=60)
         wait_for(lambda: not workers_in(out), seconds=60)
         assert not list(out.glob("trials/*/result.json"))
-    assert figures(engram(*WORDS, *LONG, "--out", "broken")) == whole
+    assert figures(engram(*words, "--out", "broken")) == whole

@@ -49,8 +49,8 @@ class Run:
 
     @property
     def measured(self) -> dict:
-        """The tables of the result but for cautions, which are said of a strategy whatever came out."""
-        return {title: rows for title, rows in self.result.tables.items() if title != "cautions"}
+        """The tables of the result but for those that tell of the strategies themselves, whatever came out."""
+        return {title: rows for title, rows in self.result.tables.items() if title not in ("cautions", "penalties")}
 
     def weights(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in self.model.parameters()])
@@ -59,6 +59,8 @@ class Run:
 SMALL = {"tasks": 3, "epochs": 5, "batch_size": 32, "backbone_options": {"width": 0.25}}
 
 
+STRENGTHS = {"si.c": 0.1, "ewc.strength": 1000.0, "mas.strength": 1.0}
+"""Where a test does not say: choosing them takes longer than most tests."""
 NETWORKS = {
     "dense": {"backbone": "mlp", "backbone_options": {"units": 64}},
     "residual": {"backbone": "resnet-tiny", "backbone_options": {"width": 0.25}},
@@ -85,6 +87,8 @@ def experiment(tmp_path):
         torch.manual_seed(options.get("seed", 0))
         names = tuple(name if "." in name or ":" in name else f"continual.{name}" for name in strategies)
         options = {key: value for key, value in {**SMALL, **options}.items() if value is not None}
+        strengths = {key: value for key, value in STRENGTHS.items() if f"continual.{key.partition('.')[0]}" in names}
+        options["strategies_options"] = {**strengths, **options.get("strategies_options", {})}
         config = StreamConfig(strategies=names or ("continual.finetune",), **options)
         assert not config.problems()
         return StreamExperiment(config, Services(tmp_path, device))

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from backbone.errors import UserError
+from continual.configs import StreamConfig
 
 OPTIONS = [
     {},
@@ -71,6 +72,31 @@ def test_the_buffer_is_a_fair_sample_of_the_stream(learn):
     kept = learn("er", scenario="class", buffer=300, epochs=1).strategies[0].stored()
     shares = torch.bincount(kept["tasks"], minlength=3) / 300
     assert ((shares - torch.tensor([0.4, 0.3, 0.3])).abs() < 0.09).all()
+
+
+def test_strategies_that_keep_images_share_the_buffer(learn):
+    run = learn("er", "derpp", "er-ace", scenario="class", buffer=50, epochs=1)
+    assert [strategy.samples() for strategy in run.strategies] == [17, 17, 16]
+    assert run.metrics["stored_samples"] == 50
+
+
+def test_a_share_of_the_buffer_may_be_too_small():
+    def problem(*names, buffer):
+        strategies = tuple(f"continual.{name}" for name in names)
+        return StreamConfig(strategies=strategies, buffer=buffer, scenario="task").problems()
+
+    assert not problem("agem", "er", buffer=10) and not problem("er", "der", buffer=2)
+    assert problem("agem", "er", buffer=9) == [
+        "--buffer must be at least 10 for agem, one for each task of 2 strategies; got 9. Raise it."
+    ]
+    (said,) = problem("er", "der", buffer=1)
+    assert said == "--buffer must be at least 2, one for each of 2 strategies; got 1. Raise it."
+
+
+def test_the_share_that_is_too_small_is_named(experiment):
+    options = {"scenario": "permuted", "buffer": 40, "strategies_options": {"er.selection": "random"}}
+    with pytest.raises(UserError, match=r"the share of --buffer that er has must be at least 30 for er"):
+        experiment("er", "der", **options).start()
 
 
 def test_a_balanced_buffer_holds_equal_shares(learn):

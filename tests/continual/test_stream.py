@@ -108,6 +108,14 @@ def test_transfer_is_read_from_the_matrix(learn):
     assert ours.metrics["plasticity"] == pytest.approx(sum(r[j + 1][j] for j in range(3)) / 3)
 
 
+def test_forgetting_is_drawn_as_it_is_reported(learn):
+    ours = learn("finetune", scenario="permuted", epochs=2)
+    lost = ours.result.figures["forgetting"].series
+    assert list(lost) == ["task 1", "task 2"] and lost["task 1"][0] == (1.0, 0.0)
+    final = [points[-1][1] for points in lost.values()]
+    assert sum(final) / 2 == pytest.approx(ours.metrics["forgetting"])
+
+
 def test_what_is_known_to_fail_stands_in_the_result(learn):
     (row,) = learn("ewc", scenario="class", epochs=1).result.tables["cautions"]
     assert row["caution"].startswith("ewc is known to fail")
