@@ -9,9 +9,10 @@
 | reset         | ``reset_mechanism="none"``, and the reset is done here                  |
 
 Its own resets are not ours. By default they come a step late: ``u[t] = beta u[t-1] + x[t] - theta s[t-1]`` subtracts
-theta where a reset in the same step has subtracted beta theta by then. With ``reset_delay=False`` a potential that is
-still above the threshold after a soft reset is reset again, without a spike, in the next step. And hard resets of
-``Synaptic`` clear its current too.
+theta where a reset in the same step has subtracted beta theta by then. With ``reset_delay=False`` a potential that a
+soft reset leaves above the threshold loses theta once more for the comparison of the next step, and gets it back after
+it, so that it fires at twice the threshold only. And the delayed hard reset of ``Synaptic`` takes what its current
+brings in that step, too.
 """
 
 from __future__ import annotations

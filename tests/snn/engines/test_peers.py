@@ -116,7 +116,7 @@ def snntorch_alone(x, **options):
 
 
 def test_why_snntorch_s_own_resets_are_not_used():
-    """By default they come a step late, after the decay; without delay, overshoots meet two."""
+    """By default they come a step late, after the decay; without delay, what is left above fires at 2 theta only."""
     ours, x = SpikingLayer(NeuronOptions(decay=0.5)), drive()
     assert not torch.equal(snntorch_alone(x), ours(x))
     large = torch.zeros(3, 1, 1)
@@ -125,6 +125,41 @@ def test_why_snntorch_s_own_resets_are_not_used():
     assert not torch.equal(snntorch_alone(large, reset_delay=False), ours(large))
     small = x.clamp(max=1.4)  # nothing above the threshold is left after a reset
     assert torch.equal(snntorch_alone(small, reset_delay=False), ours(small))
+
+
+def test_what_snntorch_leaves_above_the_threshold_is_silent():
+    x = torch.zeros(6, 1, 1)
+    x[0] = 2.5
+    cell = snntorch.Leaky(beta=1.0, reset_delay=False)
+    mem, seen = cell.reset_mem(), []
+    for step in x:
+        spike, mem = cell(step, mem)
+        seen.append((spike.item(), mem.item()))
+    assert seen == [(1, 1.5)] + [(0, 1.5)] * 5
+    assert SpikingLayer(NeuronOptions(neuron="if"))(x).sum() == 2
+    x[:] = 2.5
+    assert snntorch_alone(x, reset_delay=False).sum() == 6  # at twice the threshold it fires as it should
+
+
+def test_what_a_late_hard_reset_takes():
+    """Of a leaky cell the potential, of one with a current what that brings in the same step as well."""
+    leaky = snntorch.Leaky(beta=0.5, reset_mechanism="zero")
+    _, mem = leaky(torch.tensor([0.25]), torch.tensor([2.0]))
+    assert mem.item() == 0.25
+    synaptic = snntorch.Synaptic(alpha=0.5, beta=0.5, reset_mechanism="zero")
+    _, current, mem = synaptic(torch.tensor([0.25]), torch.tensor([1.0]), torch.tensor([2.0]))
+    assert (current.item(), mem.item()) == (0.75, 0)
+
+
+def test_snntorch_s_helper_resets_direct_children_alone():
+    from snntorch import utils
+
+    cell = snntorch.Leaky(beta=0.5, init_hidden=True)
+    cell(torch.ones(1, 1))
+    utils.reset(torch.nn.Sequential(torch.nn.Sequential(cell)))
+    assert cell.mem.item() == 1
+    utils.reset(torch.nn.Sequential(snntorch.Leaky(beta=0.5, init_hidden=True)))  # another network altogether
+    assert cell.mem.item() == 0
 
 
 def test_the_import_of_norse_is_quiet():
