@@ -18,6 +18,9 @@ from snn.adapter_options import SpikingOptions
 from snn.configs import ConvertConfig
 from snn.conversion import convert
 from snn.convert import Convert
+from snn.costs import operations, spikes_sent
+from snn.counting import Tally, synapses
+from snn.survey import Survey
 from snn.train import SpikingTrain
 from snn.train_configs import SpikingTrainConfig
 
@@ -120,6 +123,30 @@ def test_spikes_and_stages_are_those_of_the_converted_network(
     assert all(grad is not None and bool(grad.isfinite().all()) for grad in grads.values())
     assert sum(bool(grad.any()) for grad in grads.values()) > len(grads) // 2
     assert not any(value.requires_grad for value in made.parameters())
+
+
+@torch.no_grad()
+def test_max_pools_of_spikes_count_in_both_experiments(exact, classifier_of, images):
+    """A ReLU that is a stage keeps its max pool behind it, so that the pool gets spikes."""
+    stages = [
+        nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()),
+    ]
+    net = exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), "full"))
+    model = classifier_of(net)
+    made = convert(model, [images.abs() / 2], len(images), steps=5)
+    structure = synapses(made.backbone.graph, made.head, (2, 8, 8))
+    tally = Tally(structure.fan_out, [1, 5])
+    made.backbone.simulate(images, tally)
+    model.backbone = spiking(made.backbone, SpikingOptions(steps=5, neuron="if"))
+    model.head = made.head
+    survey = Survey(model.eval(), [1, 5])
+    survey.add(images, torch.zeros(len(images), dtype=torch.int64))
+    assert len(structure.relays) == 2
+    caused = [row["synaptic_operations"] for row in survey.curve()]
+    assert caused == operations(structure, tally, len(images))
+    assert [row["spikes"] for row in survey.curve()] == spikes_sent(structure, tally, len(images))
+    assert sum(row["synaptic_operations"] for row in survey.layers()) < caused[-1]  # what pools cause is no neurons'
 
 
 def test_what_training_cannot_repeat_is_refused(exact, classifier_of, images):
