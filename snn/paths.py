@@ -11,10 +11,8 @@ from torch import Tensor, fx, nn
 
 from backbone.nets.shapes import value_shapes
 from snn.linearity import added, is_addition, moved, reached, weights_of
-from snn.operations import function_name
+from snn.sizes import is_size
 from snn.timed import TimedNeurons
-
-_SIZES = frozenset({"size", "dim", "numel", "getattr"})
 
 
 class Kind(Enum):
@@ -70,8 +68,7 @@ class Paths(fx.Interpreter):
             self.kinds[n], image = Kind.CONSTANT, super().run_node(n)
             self.device = image.device
             return image
-        sizes = function_name(n) in _SIZES and n not in self.shapes
-        if n.op == "output" or not sources or sizes:
+        if n.op == "output" or not sources or is_size(n):
             return super().run_node(n)  # of parameters, sizes and numbers alone
         kinds = {self.kinds[source] for source in sources}
         self.kinds[n] = kinds.pop() if len(kinds) == 1 else Kind.ANALOG
