@@ -12,6 +12,9 @@ from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
+_CHANNELS = {_GREY: 1, _RGB: 3, 4: 1, 6: 3}  # 4 and 6 are the same with transparency
+_HEADER_START = b"\0\0\0\x0dIHDR"
+_HEADER_END = len(SIGNATURE) + 12 + 13
 
 
 def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -34,6 +37,23 @@ def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
         kind = bytes(view[at + 4 : at + 8])
         yield kind, view[at + 8 : stop]
         at = stop + 4
+
+
+def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
+    """Channels without transparency, height and width of an undamaged PNG of 8 bits; None for any other file.
+
+    Many times faster than to let Pillow open it.
+    """
+    if not blob.startswith(SIGNATURE + _HEADER_START) or len(blob) < _HEADER_END:
+        return None
+    width, height, bits, colour = struct.unpack_from(">IIBB", blob, len(SIGNATURE + _HEADER_START))
+    if bits != 8 or colour not in _CHANNELS or width * height > (Image.MAX_IMAGE_PIXELS or 0):
+        return None
+    try:
+        found = {kind for kind, _ in chunks(blob)}
+    except ValueError:
+        return None
+    return (_CHANNELS[colour], height, width) if b"IDAT" in found else None
 
 
 def decode_alike(blobs: Sequence[bytes | None], in_shape: tuple[int, int, int]) -> np.ndarray | None:

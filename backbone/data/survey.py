@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backbone.data import png
 from backbone.data.decoding import bombs_are_errors, channels_of, damaged, looks_whole, opened
 from backbone.data.encoded import Pictures
 from backbone.data.options import PictureOptions
@@ -40,9 +41,13 @@ def survey(pictures: Pictures, options: PictureOptions, *, whole: bool) -> list[
     with bombs_are_errors():
         for start in range(0, len(pictures), _CHUNK):
             indices = range(start, min(start + _CHUNK, len(pictures)))
-            for index in indices:
+            try:
+                blobs = pictures.read(indices)
+            except UserError:  # one of them cannot be read
+                blobs = [None] * len(indices)
+            for index, blob in zip(indices, blobs, strict=True):
                 try:
-                    _look(found, pictures.read([index])[0], pictures.name(index), whole)
+                    _look(found, blob or pictures.read([index])[0], pictures.name(index), whole)
                 except UserError as error:
                     found.faults.append(str(error))
     problems = found.faults[:_MOST]
@@ -55,6 +60,15 @@ def survey(pictures: Pictures, options: PictureOptions, *, whole: bool) -> list[
 
 
 def _look(found: _Census, blob: bytes | None, name: str, whole: bool) -> None:
+    shape = None if whole or blob is None else png.plain_shape(blob)
+    if shape is None:
+        shape = _opened_shape(blob, name, whole)
+    channels, height, width = shape
+    found.sizes.setdefault((width, height), _Seen(name)).count += 1
+    found.channels.setdefault(channels, _Seen(name)).count += 1
+
+
+def _opened_shape(blob: bytes | None, name: str, whole: bool) -> tuple[int, int, int]:
     with opened(blob, name) as picture:
         channels = channels_of(picture, name)
         if blob is not None and (whole or not looks_whole(blob)):
@@ -62,8 +76,7 @@ def _look(found: _Census, blob: bytes | None, name: str, whole: bool) -> None:
                 picture.load()
             except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
                 raise damaged(name, error) from error
-        found.sizes.setdefault(picture.size, _Seen(name)).count += 1
-        found.channels.setdefault(channels, _Seen(name)).count += 1
+        return channels, picture.height, picture.width
 
 
 def _differences(found: _Census, options: PictureOptions) -> list[str]:

@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from backbone.data.decoding import Decoder, bombs_are_errors
 from backbone.data.options import PictureOptions
-from backbone.data.png import decode_alike
+from backbone.data.png import decode_alike, plain_shape
 from backbone.errors import UserError
 
 
@@ -125,3 +126,17 @@ def test_the_odd_one_is_named_with_the_option(png, images):
         decoder.decode(large, "odd")
     with pytest.raises(UserError, match=r"grey like the first.*3 channels in odd.*--dataset.channels 1"):
         decoder.decode(colour, "odd")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16"])
+def test_the_shape_read_from_a_header_is_pillow_s(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (7, 5)).save(buffer, "PNG")
+    blob = buffer.getvalue()
+    expected = {"L": (1, 5, 7), "LA": (1, 5, 7), "RGB": (3, 5, 7), "RGBA": (3, 5, 7)}
+    assert plain_shape(blob) == expected.get(mode)
+    for cut in range(len(blob)):
+        assert plain_shape(blob[:cut]) is None
+    flipped = bytearray(blob)
+    flipped[-20] ^= 1
+    assert plain_shape(bytes(flipped)) is None
