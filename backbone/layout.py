@@ -6,11 +6,12 @@ rows in memory. What is neither torch's nor the trunk's own is therefore tried o
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from backbone.nets.plain import copied
 
 _KEY = "_memory_layout"
 _TRUSTED = ("torch", "backbone")
@@ -48,7 +49,7 @@ def _works(net: Any) -> bool:
     with torch.random.fork_rng(devices):
         image = torch.randn(2, *net.in_shape, generator=torch.Generator().manual_seed(0)).to(like.device)
         try:
-            twin = copy.deepcopy(net).eval()
+            twin = copied(net).eval()
             with torch.no_grad():
                 expected = twin(image)
                 image = image.contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from backbone.contract import Row
 from backbone.hardware import Precision
+from backbone.nets.plain import copied
 
 if TYPE_CHECKING:
     from backbone.data.sets import Split
@@ -124,7 +124,7 @@ class Strategy:
 
 def frozen(module: M) -> M:
     """A copy that shares nothing with a module, in evaluation mode, and is not trained."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    return copied(module).eval().requires_grad_(False)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

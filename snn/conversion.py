@@ -14,6 +14,7 @@ from backbone.errors import TrialError, must
 from backbone.layout import arranged
 from backbone.nets.classifier import Classifier
 from backbone.nets.folding import stage_names, trace
+from backbone.nets.plain import copied
 from backbone.nets.shapes import note_shapes
 from snn.balancing import Thresholds, thresholds
 from snn.calibration import calibrate
@@ -129,7 +130,7 @@ def _continuous(network: N) -> N:
     """The network with ReLUs for its QCFS activations; itself where there are none."""
     names = [name for name, module in network.named_modules() if isinstance(module, QCFS)]
     if names:
-        network = copy.deepcopy(network)
+        network = copied(network)
         for name in names:
             network.set_submodule(name, nn.ReLU())
     return network

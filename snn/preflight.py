@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from backbone.contract import Row
 from backbone.errors import UserError
-from backbone.nets.folding import stage_names, trace
+from backbone.nets.folding import Untraceable, traced_with_stages
 from backbone.nets.shapes import note_shapes
 from snn.calls import MIXES
 from snn.operations import (
@@ -89,14 +89,10 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
         UserError: ``hybrid`` is a number and leaves nothing to spike.
     """
     try:
-        graph = trace(backbone)
-        stage_names(backbone)
+        graph, _ = traced_with_stages(backbone)
         note_shapes(graph, backbone.in_shape)  # type: ignore[arg-type]
-    except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
-        reason = (
-            f"its code branches on values of tensors ({str(error).splitlines()[0]}); write it without such branches"
-        )
-        verdicts = [Verdict("features", type(backbone).__name__, "", reason)]
+    except Untraceable as error:
+        verdicts = [Verdict("features", type(backbone).__name__, "", str(error))]
     else:
         verdicts = judge(graph, hybrid)
     linear = isinstance(head, nn.Linear)
@@ -112,12 +108,11 @@ def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]
         UserError: it cannot be traced, or what it computes for a single image is something else.
     """
     try:
-        graph, stages = trace(backbone, composed=True), stage_names(backbone, composed=True)
-    except Exception as error:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
-        reason = str(error).splitlines()[0]
+        graph, stages = traced_with_stages(backbone, composed=True)
+    except Untraceable as error:
         raise UserError(
-            f"a network for {adapter} must be one whose features(x) can be traced; got {type(backbone).__name__}, whose"
-            f" code branches on values of tensors ({reason}). Write it without such branches."
+            f"a network for {adapter} must be one whose features(x) can be traced; got {type(backbone).__name__}:"
+            f" {error}."
         ) from error
     modules = dict(graph.named_modules())
     for node in _layers(graph):

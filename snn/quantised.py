@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,8 @@ from torch import Tensor, fx, nn
 
 from backbone.contract import Row
 from backbone.errors import must
+from backbone.nets.folding import features_of
+from backbone.nets.plain import copied
 from backbone.nets.shapes import value_shapes
 from backbone.nets.traced import TracedBackbone
 from snn.activations import RELU, activation
@@ -54,7 +55,7 @@ class QCFSBackbone(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, feature_dim]; this is what gets traced."""
-        return self.net.features(x)
+        return features_of(self.net)(x)
 
     def forward_steps(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]."""
@@ -80,7 +81,7 @@ class QCFSBackbone(nn.Module):
         if not self.calibrated:
             return
         parts = images[:CALIBRATION_IMAGES].split(CALIBRATION_BATCH)
-        analog = copy.deepcopy(self.net).train(not trained)
+        analog = copied(self.net).train(not trained)
         searches = {}
         for name, module in list(analog.named_modules()):
             if isinstance(module, QCFS):
@@ -122,7 +123,7 @@ def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
         raise must("a network for snn.qcfs", "one with ReLUs", type(backbone).__name__, "Use --backbone vgg-small.")
     verdicts = adapted(graph, lambda node, modules: _becomes(node, modules, options.levels))
     written = all(node.op == "call_module" for node in nodes) and not any(overwritten(graph).values())
-    net: Any = copy.deepcopy(backbone) if written else TracedBackbone(graph, backbone, stages)
+    net: Any = copied(backbone) if written else TracedBackbone(graph, backbone, stages)
     stop_overwriting(graph)
     changed = net if written else graph
     for name, module in _replacements(graph, nodes, backbone.in_shape, options).items():  # type: ignore[arg-type]

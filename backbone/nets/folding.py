@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import copy
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.proxy import TraceError
+
+from backbone.nets.plain import copied, make_plain
 
 _FOLDABLE = (nn.Conv2d, nn.Linear)
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class Untraceable(Exception):
+    """A network cannot be traced: why, where in its code, and what to do about it."""
 
 
 class _Images(fx.Proxy):
@@ -23,18 +35,19 @@ class _Images(fx.Proxy):
 class FeatureTracer(fx.Tracer):
     """Traces ``features`` of images [B, C, H, W], the part of a backbone without control flow.
 
-    A module whose ``leaf`` is true is one node of the graph, as torch's own layers are. With ``composed`` so is every
-    layer that knows a plain form (``baked()``): its parameters stay the ones that are trained.
+    A network without ``features(x)`` is traced from its ``forward(x)``. A module whose ``leaf`` is true is one node of
+    the graph, as torch's own layers are. With ``composed`` so is every layer that knows a plain form (``baked()``): its
+    parameters stay the ones that are trained.
 
     Args:
+        net: what will be traced.
         composed: keep composed layers whole.
     """
 
-    traced_func_name = "features"
-
-    def __init__(self, composed: bool = False) -> None:
+    def __init__(self, net: nn.Module, composed: bool = False) -> None:
         super().__init__()
         self.composed = composed
+        self.traced_func_name = "features" if hasattr(type(net), "features") else "forward"
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = getattr(m, "leaf", False) or (self.composed and hasattr(m, "baked"))
@@ -47,12 +60,22 @@ class FeatureTracer(fx.Tracer):
 class StageTracer(FeatureTracer):
     """Traces ``stages``; what it shares with ``features`` has the same names there."""
 
-    traced_func_name = "stages"
+    def __init__(self, net: nn.Module, composed: bool = False) -> None:
+        super().__init__(net, composed)
+        self.traced_func_name = "stages"
+
+
+def features_of(net: Any) -> Callable[[Tensor], Tensor]:
+    """The method that turns images [B, C, H, W] into features: ``features``, or ``forward`` where there is none."""
+    return net.features if hasattr(type(net), "features") else net.forward
 
 
 def bake(module: nn.Module) -> nn.Module:
-    """A copy in which every layer that knows its plain form (``baked()``) is replaced by it."""
-    module = copy.deepcopy(module)
+    """A copy with plain layers alone: of those that know their plain form (``baked()``), and of those with weights that
+    are computed from others (`backbone.nets.plain`).
+    """
+    module = copied(module)
+    make_plain(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if hasattr(child, "baked"):
@@ -63,23 +86,73 @@ def bake(module: nn.Module) -> nn.Module:
 def trace(backbone: nn.Module, composed: bool = False) -> fx.GraphModule:
     """The graph of ``backbone.features`` on a copy in evaluation mode, baked unless ``composed`` layers are kept.
 
-    Raises whatever torch.fx raises when the code depends on the values of tensors.
+    Raises:
+        Untraceable: its code depends on the values of tensors, or fails.
     """
-    copied = (copy.deepcopy(backbone) if composed else bake(backbone)).eval()
-    graph = FeatureTracer(composed).trace(copied)
-    for node in graph.nodes:
-        if node.op == "call_method" and node.target == "view" and not isinstance(node.args[-1], torch.dtype):
-            node.target = "reshape"  # the same values, whatever layout the memory has
-    return fx.GraphModule(copied, graph)
+    with _explained():
+        net = (copied(backbone) if composed else bake(backbone)).eval()
+        graph = FeatureTracer(net, composed).trace(net)
+        for node in graph.nodes:
+            if node.op == "call_method" and node.target == "view" and not isinstance(node.args[-1], torch.dtype):
+                node.target = "reshape"  # the same values, whatever layout the memory has
+        return fx.GraphModule(net, graph)
 
 
 def stage_names(backbone: nn.Module, composed: bool = False) -> list[str]:
-    """Names of the nodes whose values ``backbone.stages`` returns, as they are in the graph of `trace`."""
-    copied = (copy.deepcopy(backbone) if composed else bake(backbone)).eval()
-    graph = StageTracer(composed).trace(copied)
+    """Names of the nodes whose values ``backbone.stages`` returns, as they are in the graph of `trace`.
+
+    Raises:
+        Untraceable: as `trace`.
+    """
+    if not hasattr(type(backbone), "stages"):
+        raise Untraceable("it has no stages(x), the outputs of its stages; write that method (return [] for none)")
+    with _explained():
+        net = (copied(backbone) if composed else bake(backbone)).eval()
+        graph = StageTracer(net, composed).trace(net)
     (output,) = (node for node in graph.nodes if node.op == "output")
     stages = output.args[0]
     return [node.name for node in stages if isinstance(node, fx.Node)] if isinstance(stages, list | tuple) else []
+
+
+def traced_with_stages(backbone: nn.Module, composed: bool = False) -> tuple[fx.GraphModule, list[str]]:
+    """`trace` and `stage_names` of a network whose stages are values that lead to its features.
+
+    Raises:
+        Untraceable: they are not, or as `trace`.
+    """
+    graph, stages = trace(backbone, composed), stage_names(backbone, composed)
+    names = {node.name for node in graph.graph.nodes}
+    if lost := [name for name in stages if name not in names]:
+        raise Untraceable(
+            f"stages(x) computes {', '.join(lost)}, which features(x) does not; call the same modules in both, in the"
+            " same order"
+        )
+    return graph, stages
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Whatever happens while a stranger's code runs on stand-ins for tensors, as `Untraceable`."""
+    try:
+        yield
+    except Exception as error:
+        raise Untraceable(_what_happened(error)) from error
+
+
+def _what_happened(error: Exception) -> str:
+    inner = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2] / "backbone"))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(inner)]
+    where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
+    text = (str(error).strip().splitlines() or [""])[0]
+    if "control flow" in text:
+        return f"its code branches on values of tensors{where}; write it without such branches"
+    said = f"{type(error).__name__}: {text}"
+    if isinstance(error, TraceError) or "Proxy" in text:
+        return (
+            f"its code needs the value of a tensor or of a size before there is one{where} ({said}); write it with"
+            " operations on tensors of any size"
+        )
+    return f"its code raised an error while it was traced{where} ({said}); mend that"
 
 
 def fold_batchnorm(graph: fx.GraphModule) -> fx.GraphModule:

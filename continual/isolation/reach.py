@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbone.nets.folding import trace
+from backbone.nets.folding import Untraceable, trace
 from backbone.seeding import generator
 from continual.isolation.gates import Gate
 
@@ -97,7 +97,7 @@ def reaches(net: nn.Module, gates: Mapping[str, Gate], frames: int | None = None
     else:
         try:
             graph, prefix = trace(net, composed=True), ""
-        except Exception:  # torch.fx raises many kinds, and so does a stranger's code fed with a proxy
+        except Untraceable:
             return tried(net, gates, frames)
     walk, found = _Walk(graph, prefix, gates), dict[str, Reach]()
     for node in graph.graph.nodes:

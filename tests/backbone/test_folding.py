@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from backbone.nets.blocks import PooledConv2d, StaticBackbone
-from backbone.nets.folding import fold_batchnorm, stage_names, trace
+from backbone.nets.folding import Untraceable, fold_batchnorm, stage_names, trace, traced_with_stages
 
 NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet"]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -166,8 +166,75 @@ class Leaf(Branches):
 def test_a_leaf_is_one_node():
     graph = trace(net(nn.Conv2d(2, 3, 3), Leaf()))
     assert any(isinstance(module, Leaf) for module in graph.modules())
-    with pytest.raises(Exception, match="symbolically traced variables cannot be used as inputs to control flow"):
+    with pytest.raises(Untraceable, match="its code branches on values of tensors"):
         trace(net(nn.Conv2d(2, 3, 3), Branches()))
+
+
+class Small(nn.Module):
+    """Without ``features(x)``: the contract does not ask for it."""
+
+    in_shape = (1, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def stages(self, x):
+        return [self.conv(x).relu()]
+
+    def forward(self, x):
+        return self.stages(x)[0].flatten(1)
+
+
+class Looping(Small):
+    def features(self, x):
+        return torch.stack([self.conv(x[place]) for place in range(x.shape[0])])
+
+
+class Leaving(Small):
+    def features(self, x):
+        return torch.from_numpy(x.numpy())
+
+
+class Mistaken(Small):
+    def features(self, x):
+        return self.missing(x)
+
+
+class Else(Small):
+    def stages(self, x):
+        return [self.conv(x) * 2.0]
+
+    def forward(self, x):
+        return self.conv(x).flatten(1)
+
+
+class Unstaged(nn.Module):
+    def features(self, x):
+        return x.flatten(1)
+
+
+HAPPENED = {
+    Looping: r"needs the value of a tensor or of a size .*test_folding.py:\d+ \(return torch.stack.* as an integer\)",
+    Leaving: r"needs the value of a tensor or of a size .*test_folding.py:\d+ \(return torch.from_numpy.*Proxy\)\)",
+    Mistaken: r"raised an error while it was traced, at test_folding.py.*has no attribute 'missing'\); mend that",
+    Else: r"stages\(x\) computes mul, which features\(x\) does not",
+    Unstaged: r"it has no stages\(x\)",
+}
+
+
+@pytest.mark.parametrize("kind", HAPPENED)
+def test_what_happened_while_a_network_was_traced_is_said(kind):
+    with pytest.raises(Untraceable, match=HAPPENED[kind]) as error:
+        traced_with_stages(kind())
+    assert "branches" not in str(error.value)
+
+
+def test_a_network_without_features_is_traced_from_its_forward():
+    module, x = Small(), torch.randn(3, 1, 4, 4)
+    graph, stages = traced_with_stages(module)
+    torch.testing.assert_close(graph(x), module(x))
+    assert stages == ["relu"]
 
 
 class Asking(nn.Module):

@@ -1,18 +1,23 @@
 """Networks as people write them become spiking in every way there is, whatever shapes their code asks for."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from backbone.errors import UserError
 from backbone.nets.classifier import Classifier
 from snn.adapter import spiking
 from snn.adapter_options import QCFSOptions, SpikingOptions
 from snn.conversion import convert
+from snn.methods import Conversion
 from snn.preflight import inspect
 from snn.quantised import qcfs
+from snn.storage import restore
 
 
 @pytest.fixture
@@ -94,6 +99,53 @@ def test_they_are_trained_in_parts_of_time(settled, images):
         net(images).square().sum().backward()
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+class Plain(nn.Module):
+    """With no more than the contract asks for, and weights that are computed from others."""
+
+    in_shape, feature_dim, stage_channels = (3, 8, 8), 12, (4,)
+    steps, readout, convertible = 1, "mean", "full"
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 4, 3), nn.ReLU()
+        self.fc = nn.Linear(144, 12)
+        weight_norm(self.conv)
+        prune.random_unstructured(self.fc, "weight", 0.5)
+
+    def stages(self, x):
+        return [self.act(self.conv(x))]
+
+    def forward_steps(self, x):
+        return self(x)[None]
+
+    def forward(self, x):
+        return self.act(self.fc(self.stages(x)[0].flatten(1)))
+
+
+def test_computed_weights_and_no_features_are_no_obstacle(images):
+    torch.manual_seed(0)
+    model = classifier(Plain())
+    x = model.normalise(images)
+    model.backbone(x).sum().backward()
+    inspect(model.backbone, model.head).require()
+    made = convert(model, [images], len(images), steps=256, threshold="max", calibration="none")
+    expected = model.backbone(x).detach()
+    assert (made.backbone(x) - expected).norm() < 0.02 * expected.norm()
+    how = asdict(Conversion(steps=256, threshold="max", calibration="none"))
+    again = restore(Plain(), how, made.backbone.state_dict())
+    again.load_state_dict(made.backbone.state_dict())
+    assert torch.equal(again(x), made.backbone(x))
+
+    quantised = qcfs(model.backbone, QCFSOptions(levels=256))
+    quantised.calibrate(x)
+    assert (quantised(x) - expected).norm() < 0.02 * expected.norm()
+    trained = spiking(model.backbone, SpikingOptions(steps=4))
+    trained(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in trained.parameters())
+    gone = model.backbone.fc.weight_mask == 0
+    assert (trained.graph.fc.weight[gone] == 0).all()
 
 
 class Squeezing(nn.Module):
