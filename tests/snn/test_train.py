@@ -75,6 +75,9 @@ def test_it_learns_the_digits_and_reports_what_it_declares(made):
     assert set(result.figures) == {"loss", "accuracy", "accuracy_vs_steps", "operations_vs_steps"}
     assert len(lent.logged) == 6 and lent.facts["precision"] == "fp32"
     assert all((folder / path).is_file() for path in result.artifacts.values())
+    (shown,) = lent.tables.values()
+    verdicts = {row["layer"]: row["verdict"] for row in shown}
+    assert verdicts["tail.1"] == "kept (linear)" and verdicts["tail.2"] == verdicts["tail.4"] == "spiking neuron"
 
 
 def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
