@@ -233,7 +233,7 @@ class SpikingNetwork(nn.Module):
     def _known_nodes(self) -> set[fx.Node]:
         """Constant nodes that a run of some steps need not compute again: not sizes that are wanted behind neurons."""
         known = self._constant_nodes()
-        for node in reversed(self.graph.graph.nodes):
+        for node in reversed(list(self.graph.graph.nodes)):
             if is_size(node) and any(user not in known for user in node.users):
                 known.discard(node)
         return known
