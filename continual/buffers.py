@@ -44,6 +44,31 @@ class Selection(Protocol):
         ...
 
 
+class Turns:
+    """In which pass over a task's images each of them is offered to a selection: one, each as likely.
+
+    So a buffer is offered every image once, however often it comes by, and when a task is over a reservoir holds a
+    uniform sample of all different images so far. Within a task its images come in as gradually as if every pass
+    offered all of them, and what is kept with an image (its logits) is of any time of the training alike. Where the
+    last pass is not a whole one nothing is offered in it, unless it is the only one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._known: tuple[tuple[int, int, int], Tensor] | None = None
+
+    def due(self, task: int, size: int, passes: int, now: int, places: Tensor) -> list[int]:
+        """Rows of a batch that are offered in pass ``now`` of so many.
+
+        places: [R] int64 on the CPU, where the rows stand among the ``size`` images of their task.
+        """
+        key = (task, size, passes)
+        if self._known is None or self._known[0] != key:
+            drawn = torch.randint(max(passes, 1), (size,), generator=generator(self.seed, "turn", task))
+            self._known = (key, drawn)
+        return (self._known[1][places] == now).nonzero().squeeze(1).tolist()
+
+
 class Reservoir:
     """A uniform sample without replacement of all images so far.
 
@@ -173,10 +198,16 @@ class Buffer:
         return self.filled
 
     @torch.no_grad()
-    def add(self, rows: Rows, labels: Sequence[int]) -> None:
-        """Offer a batch to the selection. ``labels``: those of the rows, on the CPU, so that nothing need wait."""
+    def add(self, rows: Rows, labels: Sequence[int], offered: Sequence[int] | None = None) -> None:
+        """Offer rows of a batch to the selection: those ``offered``, by position, or all.
+
+        ``labels``: those of the batch, on the CPU, so that nothing need wait.
+        """
         assert self.selection is not None
-        chosen = self.selection.choose(labels)
+        which_rows = range(len(labels)) if offered is None else offered
+        chosen = {
+            slot: which_rows[row] for slot, row in self.selection.choose([labels[row] for row in which_rows]).items()
+        }
         if not chosen:
             return
         slots = torch.tensor(list(chosen)).to(self.device, non_blocking=True)

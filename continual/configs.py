@@ -195,6 +195,12 @@ class StreamConfig(ExperimentConfig):
             found.append(f"--buffer must be at least {least}; got {c.buffer}. Raise it.")
         elif c.buffer < keeping:
             found.append(f"--buffer must be at least {keeping}, one for each{among}; got {c.buffer}. Raise it.")
+        drawn = self.options_of("er").get("selection") if "er" in names else None
+        if drawn in ("random", "herding") and self.options_of("er").get("copies"):
+            found.append(
+                f"--strategies.er.copies must be left out where images are chosen at the end of a task; got it beside "
+                f"--strategies.er.selection {drawn}. Use --strategies.er.selection reservoir."
+            )
         told = {"selection": (("random", "herding"), "reservoir or balanced"), "weighting": (("tasks",), "rows")}
         given = self.options_of("er") if "er" in names and c.scenario == "task-free" else {}
         found += [

@@ -99,9 +99,9 @@ class Strategy:
         return None
 
     def samples(self) -> int:
-        """How many images of the tasks so far are kept for those to come."""
+        """How many different images of the tasks so far are kept for those to come."""
         stored = self.stored()
-        return 0 if stored is None else len(stored["labels"])
+        return 0 if stored is None or not len(stored["images"]) else len(stored["images"].flatten(1).unique(dim=0))
 
     def effect(self) -> float | None:
         """How large the gradients of its penalty were beside those they were added to; None where nobody measures."""

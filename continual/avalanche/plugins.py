@@ -12,6 +12,7 @@ their hooks. The classes are made when they are asked for, because Avalanche is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,8 @@ class Hooked:
 
     Args:
         seed: of what is random in it.
-        buffer: images it may keep, where it keeps any; they are kept as the data set gives them.
+        buffer: images it may keep, where it keeps any; they are kept as the data set gives them, and an image that
+            comes by several times may be kept several times.
         options: of the strategy.
 
     Its state between two steps is its ``state_dict``; a new plugin takes one before it is first used.
@@ -51,6 +53,10 @@ class Hooked:
     def __init__(self, *, seed: int = 0, buffer: int = 200, **options: Any) -> None:
         super().__init__()
         registry = Registry.discover()
+        schema = registry.options("strategies", self.strategy_name)
+        if schema and "copies" in {field.name for field in fields(schema)} and not options.setdefault("copies", True):
+            what = f"copies of {type(self).__name__}"
+            raise must(what, "True, for no batch of Avalanche's says which images it holds", False, "Leave it out.")
         self.options = options_of(registry, "strategies", self.strategy_name, options)
         self.seed, self.buffer = seed, buffer
         self.ours: Strategy | None = None

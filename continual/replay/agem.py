@@ -40,7 +40,7 @@ class AGEM(Rehearsal):
             raise must(self.place, rule, setting.buffer, "Raise --buffer.")
 
     def after_backward(self, learner: Learner, batch: Batch) -> None:
-        if not len(self.buffer):
+        if not self.ready:
             return
         images, rows = self.recall(learner)
         loss = learner.losses(learner.forward(images), rows.labels, rows.tasks).mean()

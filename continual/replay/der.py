@@ -28,7 +28,7 @@ class DER(Rehearsal):
     options: Any  # DEROptions, DERppOptions
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
-        if not len(self.buffer):
+        if not self.ready:
             return loss
         images, rows = self.recall(learner)
         assert rows.logits is not None
@@ -45,7 +45,7 @@ class DERpp(DER):
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
         loss = super().loss(learner, batch, loss)
-        if not len(self.buffer):
+        if not self.ready:
             return loss
         images, rows = self.recall(learner)
         return loss + self.options.beta * learner.losses(learner.forward(images), rows.labels, rows.tasks).mean()

@@ -41,7 +41,7 @@ class ER(Rehearsal):
 
     def before_forward(self, learner: Learner, batch: Batch) -> None:
         self.span = None
-        if not len(self.buffer) or (self.options.weighting == "tasks" and learner.task == 0):
+        if not self.ready or (self.options.weighting == "tasks" and learner.task == 0):
             return
         images, rows = self.recall(learner)
         first = len(batch.labels)

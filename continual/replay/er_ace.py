@@ -39,7 +39,7 @@ class ERACE(Rehearsal):
         self.seen |= present
         among = F.cross_entropy(logits.masked_fill(~present, MASKED), labels, reduction="sum")
         loss = loss + (among - batch.losses[: batch.own].sum()) / len(batch.losses)
-        if not len(self.buffer):
+        if not self.ready:
             return loss
         images, rows = self.recall(learner)
         recalled = learner.forward(images).masked_fill(~self.seen, MASKED)

@@ -9,7 +9,16 @@ from annotated_types import Ge
 
 
 @dataclass(frozen=True, kw_only=True)
-class EROptions:
+class StreamedOptions:
+    """Of strategies that choose what to keep while images come by."""
+
+    copies: bool = False
+    """Offer an image to the buffer in every pass over its task, as most published code does, so that it may take
+    several places. Otherwise it is offered in one of the passes, each as likely, and kept once at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EROptions(StreamedOptions):
     """Experience replay."""
 
     selection: Literal["reservoir", "balanced", "random", "herding"] = "reservoir"
@@ -23,7 +32,7 @@ class EROptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DEROptions:
+class DEROptions(StreamedOptions):
     """Dark experience replay."""
 
     alpha: Annotated[float, Ge(0)] = 0.3
@@ -33,7 +42,7 @@ class DEROptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DERppOptions:
+class DERppOptions(StreamedOptions):
     """Dark experience replay with labels."""
 
     alpha: Annotated[float, Ge(0)] = 0.1
@@ -45,7 +54,7 @@ class DERppOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ERACEOptions:
+class ERACEOptions(StreamedOptions):
     """Experience replay with asymmetric cross-entropy."""
 
     replay_batch: Annotated[int, Ge(1)] | None = None

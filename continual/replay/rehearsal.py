@@ -14,13 +14,13 @@ from backbone.errors import must
 from backbone.metrics import SCORING_BATCH
 from backbone.seeding import generator
 from backbone.training import Batch
-from continual.buffers import Buffer, Rows, buffer_seed, herd, quota
+from continual.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
 from continual.learner import Learner
 from continual.strategy import Setting, Strategy
 
 
 class Rehearsal(Strategy):
-    """Keeps the images of its batches as they were before augmentation, after every step, from the first one on."""
+    """Keeps images of its batches as they were before augmentation, after every step, each at most once (`Turns`)."""
 
     recordable: ClassVar[bool] = True
     name: ClassVar[str]
@@ -53,12 +53,18 @@ class Rehearsal(Strategy):
             self.selection,
             setting.outputs if self.keeps_logits else None,
         )
+        self.turns = None if getattr(options, "copies", False) else Turns(self.buffer.seed)
 
     def need_a_place_for_all(self) -> None:
         """Raise UserError where a class of a task would have no image among those kept when it ended."""
         if self.setting.buffer < self.setting.groups:
             rule = f"at least {self.setting.groups} for {self.name}, an image of every class of every task"
             raise must(self.place, rule, self.setting.buffer, "Raise --buffer.")
+
+    @property
+    def ready(self) -> bool:
+        """Whether so much is kept that it can make a forward pass."""
+        return len(self.buffer) >= self.least
 
     def recall(self, learner: Learner) -> tuple[Tensor, Rows]:
         """Kept rows at random, and their images [R, C, H, W] as the training sees its own."""
@@ -73,7 +79,14 @@ class Rehearsal(Strategy):
         labels = batch.labels[:own]
         logits = batch.logits[:own].detach() if self.keeps_logits else None
         rows = Rows(batch.raw, labels, torch.full_like(labels, learner.task), logits)
-        self.buffer.add(rows, learner.train.labels[batch.indices].tolist())
+        self.buffer.add(rows, learner.train.labels[batch.indices].tolist(), self._offered(learner, batch))
+
+    def _offered(self, learner: Learner, batch: Batch) -> list[int] | None:
+        """Which rows of the batch may be kept now; None: all."""
+        if self.turns is None:
+            return None
+        passes, now = (steps // learner.steps_per_epoch for steps in (learner.total_steps, learner.progress.step))
+        return self.turns.due(learner.task, len(learner.train), passes, now, batch.indices)
 
     def stored(self) -> dict[str, Tensor]:
         kept = self.buffer.content()

@@ -305,6 +305,8 @@ def test_derpp_in_avalanche_remembers():
     assert held > plain + 0.3
     kept = plugin.ours.stored()
     assert len(kept["labels"]) == 100 and kept["images"].dtype == torch.float32 and 0 < kept["images"].max() <= 1
+    with pytest.raises(UserError, match="copies of DERppPlugin must be True, for no batch of Avalanche's says"):
+        DERppPlugin(copies=False)
 
 
 def test_hat_in_avalanche_keeps_tasks_apart():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from backbone.seeding import generator
-from continual.buffers import Balanced, Buffer, Reservoir, Rows, herd, quota
+from continual.buffers import Balanced, Buffer, Reservoir, Rows, Turns, herd, quota
 
 
 def streamed(rule, labels, batch):
@@ -131,6 +131,61 @@ def test_a_saved_buffer_goes_on_bit_for_bit(selection):
         mine, theirs = ours.draw(4), other.draw(4)
         assert torch.equal(mine.images, theirs.images) and torch.equal(mine.logits, theirs.logits)
     assert torch.equal(ours.images, other.images) and ours.images is not other.images
+
+
+def learned(seed, sizes, passes, capacity, selection="reservoir", once=True):
+    """A buffer that has seen tasks of such sizes in so many passes. Image: number; logit: the pass."""
+    buffer = Buffer(capacity, (1, 1, 1), None, "cpu", seed, selection, logits=1)
+    turns = Turns(seed)
+    for task, size in enumerate(sizes):
+        for now in range(passes):
+            for places in torch.randperm(size, generator=generator(seed, "order", 10 * task + now)).split(13):
+                number, labels = 100 * task + places, places % 3
+                logits, tasks = torch.full((len(places), 1), float(now)), torch.full_like(places, task)
+                due = turns.due(task, size, passes, now, places) if once else None
+                buffer.add(
+                    Rows(number.to(torch.uint8)[:, None, None, None], labels, tasks, logits), labels.tolist(), due
+                )
+    return buffer.content()
+
+
+def test_several_passes_keep_a_uniform_sample_of_different_images():
+    """And what is kept with them is of every pass alike."""
+    trials, counts, times = 300, torch.zeros(200), torch.zeros(3)
+    for seed in range(trials):
+        kept = learned(seed, (40, 25), 3, 15)
+        number = kept.images.flatten().long()
+        assert len(number.unique()) == 15 and torch.equal(kept.tasks, number // 100)
+        counts[number] += 1
+        times += kept.logits.flatten().long().bincount(minlength=3)
+    counts, expected = counts[counts > 0], trials * 15 / 65
+    assert len(counts) == 65
+    chi = ((counts - expected) ** 2 / (expected * (1 - 15 / 65))).sum() * 64 / 65
+    assert chi < 105  # 64 degrees of freedom, 99.9 %
+    assert ((times - 1500) ** 2 / 1500).sum() < 13.8  # 2 degrees of freedom
+
+
+@pytest.mark.parametrize("selection", ["reservoir", "balanced"])
+def test_a_buffer_with_room_for_all_ends_with_each_image_once(selection):
+    kept = learned(0, (46, 46), 10, 200, selection)
+    assert sorted(kept.images.flatten().tolist()) == [*range(46), *range(100, 146)]
+    copies = learned(0, (46, 46), 10, 200, selection, once=False)
+    assert len(copies.images) == 200 and len(copies.images.unique()) <= 92
+
+
+def test_an_image_has_one_turn_whatever_comes_with_it():
+    places = torch.arange(50)
+    turns = [Turns(3).due(1, 50, 4, now, places) for now in range(5)]
+    assert (
+        sorted(place for turn in turns for place in turn) == places.tolist() and not turns[4]
+    )  # a fifth pass that ends early offers nothing
+    assert min(map(len, turns[:4])) > 4
+    for now in range(4):
+        assert [int(p) for p in (20, 7, 33) if Turns(3).due(1, 50, 4, now, torch.tensor([p]))] == [
+            p for p in (20, 7, 33) if p in turns[now]
+        ]
+    assert Turns(3).due(1, 50, 0, 0, places) == places.tolist()  # less than one pass
+    assert Turns(3).due(2, 50, 4, 0, places) != turns[0] != Turns(4).due(1, 50, 4, 0, places)
 
 
 def test_what_is_kept_shares_no_memory_with_the_batch():

@@ -13,6 +13,7 @@ OPTIONS = [
     {"er.selection": "random", "er.weighting": "tasks"},
     {"er.selection": "herding"},
     {"er.weighting": "tasks"},
+    {"er.copies": True},
 ]
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
@@ -37,7 +38,7 @@ def test_replay_halves_what_finetuning_forgets(learn, options):
     nothing, replayed = learn("finetune", **DIGITS), learn("er", strategies_options=options, **DIGITS)
     assert replayed.accuracy > nothing.accuracy + 0.25
     assert replayed.metrics["forgetting"] < nothing.metrics["forgetting"] / 2
-    assert replayed.metrics["stored_samples"] == 120
+    assert replayed.metrics["stored_samples"] == 120 or options.get("er.copies")
 
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "permuted", "online", "blurry", "task-free"])
@@ -49,7 +50,8 @@ def test_it_works_in_every_scenario(learn, scenario):
 
 @pytest.mark.parametrize("weighting", ["rows", "tasks"])
 def test_the_loss_is_the_weighted_mean(experiment, monkeypatch, weighting):
-    ours = experiment("er", strategies_options={"er.weighting": weighting, "er.replay_batch": 20}, **DIGITS)
+    options = {"er.weighting": weighting, "er.replay_batch": 20, "er.copies": True}  # full from the first step on
+    ours = experiment("er", strategies_options=options, **DIGITS)
     state = ours.start()
     record = Recorder(monkeypatch, state.strategies[0])
     while ours.step(state):
@@ -129,14 +131,31 @@ def test_a_drawn_buffer_has_the_same_room_for_every_class_from_the_first_task_on
     assert all((first == image).all(1).any() for image in mine) and len(mine.unique(dim=0)) == len(mine)
 
 
-def test_nothing_is_replayed_without_anything_kept(experiment):
-    ours = experiment("er", **DIGITS)
+@pytest.mark.parametrize("copies", [False, True])
+def test_nothing_is_replayed_without_anything_kept(experiment, copies):
+    ours = experiment("er", strategies_options={"er.copies": copies}, **DIGITS)
     state = ours.start()
     ours.step(state, 0.0)
-    assert len(state.strategies[0].buffer) == 32
+    assert len(state.strategies[0].buffer) == 32 if copies else 0 < len(state.strategies[0].buffer) < 20  # of 5 passes
     kept = state.strategies[0].stored()
     raw = state.stream.task(0).train.images
     assert all((raw == image).flatten(1).all(1).any() for image in kept["images"][:5])  # as it was, not normalised
+
+
+@pytest.mark.parametrize("strategy", ["er", "der", "er-ace"])
+def test_every_image_is_kept_once_and_copies_are_not_counted(learn, strategy):
+    small = {"scenario": "class", "epochs": 4, "buffer": 1500}
+    once = learn(strategy, **small)
+    kept = once.strategies[0].stored()
+    assert once.metrics["stored_samples"] == len(kept["labels"]) == len(kept["images"].unique(dim=0)) == 1438
+    copies = learn(strategy, strategies_options={f"{strategy}.copies": True}, **small)
+    assert len(copies.strategies[0].stored()["labels"]) == 1500 and 1000 < copies.metrics["stored_samples"] < 1300
+
+
+def test_with_batch_normalisation_nothing_is_replayed_before_there_are_two_rows(learn):
+    norm = {"backbone_options": {"width": 0.25, "normalisation": "batch"}, "epochs": 20, "tasks": 2, "batch_size": 3}
+    run = learn("derpp", **{**norm, "epochs": None, "iterations": 40})
+    assert torch.isfinite(run.weights()).all() and run.metrics["stored_samples"] > 2
 
 
 def test_rows_of_other_tasks_choose_among_their_own_outputs(learn):
@@ -163,6 +182,14 @@ def test_spiking_networks_and_half_precision(learn):
     assert not torch.equal(half.weights(), learn("er", **small).weights())
     plain = learn("finetune", adapter="snn.spiking", adapter_options={"steps": 2}, **small)
     assert not torch.equal(spiking.weights(), plain.weights())
+
+
+def test_copies_are_of_images_that_come_by():
+    config = StreamConfig(
+        strategies=("continual.er",), strategies_options={"er.selection": "random", "er.copies": True}
+    )
+    (problem,) = config.problems()
+    assert problem.startswith("--strategies.er.copies must be left out where images are chosen at the end of a task;")
 
 
 def test_every_class_must_have_a_herded_image(learn):
