@@ -26,11 +26,18 @@ def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
     return flip(x, (coin + epoch) % 2 == 1)
 
 
-def translate(x: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift every image by up to ``pixels`` in each direction, reflecting at the border. x: [B, C, H, W]."""
+def translate(x: Tensor, pixels: int, generator: torch.Generator, black: Tensor | None = None) -> Tensor:
+    """Shift every image by up to ``pixels`` in each direction. x: [B, C, H, W].
+
+    Beyond its border an image is reflected, or where ``black`` [C] is given, what black is in each channel.
+    """
     batch, _, height, width = x.shape
-    mode = "reflect" if pixels < min(height, width) else "replicate"
-    padded = F.pad(x, (pixels,) * 4, mode=mode)
+    if black is not None:
+        shape = (batch, x.shape[1], height + 2 * pixels, width + 2 * pixels)
+        padded = black[:, None, None].expand(shape).contiguous(memory_format=torch.channels_last)
+        padded[:, :, pixels : pixels + height, pixels : pixels + width] = x
+    else:
+        padded = F.pad(x, (pixels,) * 4, mode="reflect" if pixels < min(height, width) else "replicate")
     shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
     if x.is_cuda:
         return gathered(padded, shift.to(x.device, non_blocking=True), height, width)

@@ -51,6 +51,7 @@ class Recipe:
     label_smoothing: float
     flip: str
     translate: int
+    border: str = "reflect"
     cutout: int
     randaugment: int
     ema: float
@@ -316,10 +317,17 @@ class Trainer:
         if recipe.flip == "random":
             x = augment.flip(x, _by_chance(len(x), random, x.device))
         if recipe.translate:
-            x = augment.translate(x, recipe.translate, random)
+            x = augment.translate(
+                x, recipe.translate, random, self._black(images) if recipe.border == "black" else None
+            )
         if recipe.cutout:
             x = augment.cutout(x, recipe.cutout, random)
         return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
+
+    def _black(self, images: Tensor) -> Tensor:
+        """What black is once it is normalised, in every channel: [C], of event frames [T C]."""
+        darkest = self.progress.model.normalise(torch.zeros_like(images[:1, ..., :1, :1]))
+        return darkest.flatten()
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:

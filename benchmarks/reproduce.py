@@ -45,7 +45,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     else:
         for target in chosen.values():
             note = f"; {target.note}" if target.note else ""
-            say(f"{target.name}: {target.experiment} {_words(target)}; {target.protocol}; {target.source}{note}")
+            say(f"{target.name}: {target.experiment} {_words(target)}; {target.protocol}; {_sources(target)}{note}")
         print(render("targets", rows, terminal_width()) if rows else "no target is registered")
     verdicts = {row["verdict"] for row in rows}
     failed = "failed" in verdicts or (bool(words) and not verdicts.isdisjoint(("no data", "no GPU")))
@@ -96,7 +96,9 @@ def _row(
 
     A verdict on some of the seeds is one "so far".
     """
-    row = {"target": target.name, "metric": target.metric, "published": target.value, "tolerance": target.tolerance}
+    present = None if target.present is None else target.present.value
+    figures = {"published": target.value, "present": present, "tolerance": target.tolerance}
+    row = {"target": target.name, "metric": target.metric, **figures}
     nothing = {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "", "settled": None}
     if trials is None:
         return {**nothing, "verdict": "no GPU"}
@@ -131,7 +133,7 @@ def config_of(target: Target, seed: int, registry: Registry) -> Any:
 
 
 def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, bool]:
-    """Whether our mean is "reproduced" or "missed", and whether that is settled.
+    """Whether our mean is "reproduced", "missed, worse" or "missed, better", and whether that is settled.
 
     It is not where the interval is wider than the tolerance and holds some of both.
     """
@@ -139,15 +141,29 @@ def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, boo
     direction = next((metric.direction for metric in metrics if metric.name == target.metric), "max")
 
     def side(value: float) -> int:
-        """-1: worse than the published figure by more than the tolerance; 1: better, where that counts."""
-        better = value - target.value if direction == "max" else target.value - value
+        """-1: worse than their figure by more than the tolerance; 1: better, where that counts."""
+        better = value - target.judged_by if direction == "max" else target.judged_by - value
         return -1 if better < -target.tolerance else int(target.exact and better > target.tolerance)
 
     settled = True
     if ours.low is not None and ours.high is not None:
         wide = ours.high - ours.low > 2 * target.tolerance
         settled = not wide or side(ours.low) == side(ours.mean) == side(ours.high)
-    return "missed" if side(ours.mean) else "reproduced", settled
+    return {-1: "missed, worse", 0: "reproduced", 1: "missed, better"}[side(ours.mean)], settled
+
+
+def _sources(target: Target) -> str:
+    """Who gives which figure, and since when.
+
+    >>> kind = {"name": "t", "experiment": "e", "options": {}, "metric": "m", "seeds": (0,), "protocol": "p"}
+    >>> _sources(Target(**kind, value=0.5, tolerance=0.1, source="A", date="2020", minutes=1))
+    '0.5 by A (2020)'
+    """
+    date = f" ({target.date})" if target.date else ""
+    said = f"{target.value:g} by {target.source}{date}"
+    if target.present is not None:
+        said += f"; judged by {target.present.value:g}, by {target.present.source} ({target.present.date})"
+    return f"{said}; two-sided" if target.exact else said
 
 
 def _words(target: Target) -> str:

@@ -115,6 +115,8 @@ class StreamConfig(ExperimentConfig):
     """Horizontal mirror."""
     translate: Annotated[int, Ge(0)] = 0
     """Largest shift in pixels, in each direction."""
+    border: Literal["reflect", "black"] = "reflect"
+    """What a shifted picture shows beyond its border: its mirror image, or black."""
     clip: Annotated[float, Ge(0)] = 0.0
     """Largest norm of the gradient; 0 for no limit."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
@@ -139,6 +141,7 @@ class StreamConfig(ExperimentConfig):
             cross_validation_tasks=first if self.to_choose() else type(self).cross_validation_tasks,
             buffer=self.buffer if kept else type(self).buffer,
             blur=self.blur if self.scenario in MIXED else type(self).blur,
+            border=self.border if self.translate else type(self).border,
             class_order=self.class_order if self.scenario in BY_CLASS else type(self).class_order,
         )
 

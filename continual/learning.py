@@ -147,6 +147,7 @@ class Learning:
             label_smoothing=0.0,
             flip=c.flip,
             translate=c.translate,
+            border=c.border,
             cutout=0,
             randaugment=0,
             ema=0.0,

@@ -81,6 +81,8 @@ class TrainConfig(ExperimentConfig):
     """Horizontal mirror; alternate mirrors every image in every other epoch."""
     translate: Annotated[int, Ge(0)] | None = None
     """Largest shift in pixels, in each direction."""
+    border: Literal["reflect", "black"] = "reflect"
+    """What a shifted picture shows beyond its border: its mirror image, or black."""
     cutout: Annotated[int, Ge(0)] | None = None
     """Side of the square that is blanked; 0 for none."""
     randaugment: Annotated[int, Ge(0), Le(8)] | None = None
@@ -104,7 +106,8 @@ class TrainConfig(ExperimentConfig):
     def resolved(self) -> Self:
         values = self.recipe()
         missing = {f.name: values[f.name] for f in fields(self) if f.name in values and getattr(self, f.name) is None}
-        return replace(self, **missing)
+        found = replace(self, **missing)
+        return found if found.translate else replace(found, border=type(self).border)  # no other trial
 
     def problems(self) -> list[str]:
         given = [name for name in ("distill", "temperature") if getattr(self, name) != getattr(type(self), name)]

@@ -60,6 +60,19 @@ def test_translate_against_a_loop_over_pixels(images, pixels):
                 assert torch.equal(got[index, :, row, column], images[index, :, source[0], source[1]])
 
 
+def test_translate_with_a_black_border_against_a_loop_over_pixels(images):
+    black = torch.tensor([-1.5, -0.5, -2.0])[: images.shape[1]]
+    got = augment.translate(images, 3, generator(3), black)
+    shifts = torch.randint(0, 7, (2, 40), generator=generator(3)).T.tolist()
+    for index, (down, right) in enumerate(shifts):
+        for row in range(7):
+            for column in range(9):
+                source = row + down - 3, column + right - 3
+                within = 0 <= source[0] < 7 and 0 <= source[1] < 9
+                want = images[index, :, source[0], source[1]] if within else black
+                assert torch.equal(got[index, :, row, column], want)
+
+
 def test_windows_gathered_on_a_device_are_those_cut_one_start_at_a_time(images):
     x = images.contiguous(memory_format=torch.channels_last)
     start = torch.stack((torch.randint(0, 4, (40,), generator=generator(1)), torch.arange(40) % 5))

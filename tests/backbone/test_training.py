@@ -103,7 +103,8 @@ def test_the_global_random_state_before_does_not_matter(trainer, train):
 @pytest.mark.parametrize(
     "change",
     [
-        {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
+        {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"translate": 2, "border": "black"},
+        {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
         {"label_smoothing": 0.1}, {"schedule": "cosine"}, {"schedule": "constant"}, {"warmup": 0.5}, {"lr": 0.01},
         {"momentum": 0.5}, {"weight_decay": 0.1}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"batch_size": 8},
         {"epochs": 3}, {"ema": 0.9}, {"seed": 6},
@@ -115,6 +116,16 @@ def test_every_value_of_the_recipe_changes_the_result(trainer, change, train):
     train(changed)
     ours, theirs = weights(plain.scored_model), weights(changed.scored_model)
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_beyond_a_black_border_is_what_black_is_to_the_network(trainer):
+    white = torch.full((40, 1, 10, 10), 255, dtype=torch.uint8)
+    reflected, black = (trainer(translate=3, border=border).augmented(white, "") for border in ("reflect", "black"))
+    whiter, darker = (1 - 0.35) / 0.2, (0 - 0.35) / 0.2  # mean and deviation of the fixture
+    torch.testing.assert_close(reflected, torch.full_like(reflected, whiter))
+    assert black.unique().tolist() == pytest.approx([darker, whiter])
+    frames = trainer(translate=3, border="black")._black(torch.zeros(2, 5, 1, 10, 10, dtype=torch.uint8))
+    torch.testing.assert_close(frames, torch.full((5,), darker))
 
 
 def test_every_field_of_the_recipe_was_changed_above():

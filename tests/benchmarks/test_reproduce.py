@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from backbone.contract import Target
+from backbone.contract import Present, Target
 from backbone.registry import Registry
 from benchmarks.driver import Failure
-from benchmarks.reproduce import _row, judged
+from benchmarks.reproduce import _row, _sources, judged
 from benchmarks.stats import Interval
 
 REGISTRY = Registry.discover()
@@ -25,18 +25,18 @@ def target(exact=False, metric="average_accuracy", **more):
     ("mean", "half", "exact", "verdict", "settled"),
     [
         (0.45, None, False, "reproduced", True),  # one seed
-        (0.39, None, False, "missed", True),
+        (0.39, None, False, "missed, worse", True),
         (0.45, 0.09, False, "reproduced", True),  # the mean is known well enough
-        (0.39, 0.09, False, "missed", True),
+        (0.39, 0.09, False, "missed, worse", True),
         (0.45, 0.2, False, "reproduced", False),
-        (0.39, 0.2, False, "missed", False),
-        (0.1, 0.2, False, "missed", True),  # even its best end is
+        (0.39, 0.2, False, "missed, worse", False),
+        (0.1, 0.2, False, "missed, worse", True),  # even its best end is
         (0.7, 0.2, False, "reproduced", True),  # even its worst end is
-        (0.7, 0.05, True, "missed", True),
-        (0.7, 0.2, True, "missed", False),
+        (0.7, 0.05, True, "missed, better", True),
+        (0.7, 0.2, True, "missed, better", False),
         (0.5, 0.2, True, "reproduced", False),
-        (0.9, 0.2, True, "missed", True),
-        (0.7, 0.5, True, "missed", False),  # worse at one end and better at the other
+        (0.9, 0.2, True, "missed, better", True),
+        (0.7, 0.5, True, "missed, better", False),  # worse at one end and better at the other
     ],
 )
 def test_an_interval_wider_than_the_tolerance_settles_only_as_a_whole(mean, half, exact, verdict, settled):
@@ -65,6 +65,19 @@ def test_only_missing_files_are_no_data(tmp_path, kinds, needs_data, verdict):
     outcome, how = SimpleNamespace(failures=failures), SimpleNamespace(out=tmp_path)
     row = _row(target(needs_data=needs_data), ["trial0", "trial1"], outcome, REGISTRY, how)
     assert (row["verdict"], row["n"]) == (verdict, 0)
+
+
+def test_the_present_figure_of_its_maintainers_is_the_one_to_be_judged_by(tmp_path):
+    present = Present(value=0.62, source="their list", date="2024")
+    old, new = target(exact=True, date="2020"), target(exact=True, date="2020", present=present)
+    ours = Interval(0.63, None, None, 1)
+    assert judged(old, ours, REGISTRY) == ("missed, better", True)
+    assert judged(new, ours, REGISTRY) == ("reproduced", True)
+    assert judged(new, Interval(0.5, None, None, 1), REGISTRY) == ("missed, worse", True)
+    row = _row(new, None, SimpleNamespace(failures=[]), REGISTRY, SimpleNamespace(out=tmp_path))
+    assert (row["published"], row["present"], row["verdict"]) == (0.5, 0.62, "no GPU")
+    assert _sources(new) == "0.5 by s (2020); judged by 0.62, by their list (2024); two-sided"
+    assert _sources(target()) == "0.5 by s"
 
 
 def test_our_interval_stays_within_what_the_metric_can_be(tmp_path):

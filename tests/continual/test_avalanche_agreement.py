@@ -19,7 +19,8 @@ PAIRS = [
     ("mas", {"mas.strength": 0.1}, "MAS", "lambda_reg=0.3,alpha=0.5", "task", 0.02),
     ("agem", {}, "AGEM", "", "task", 0.02),
     ("joint", {}, "Cumulative", "", "class", 0.02),
-    ("er-ace", {"er-ace.replay_batch": 10}, "ER_ACE", "batch_size_mem=10", "class", 0.03),
+    # copies as in its authors' code
+    ("er-ace", {"er-ace.replay_batch": 10, "er-ace.copies": True}, "ER_ACE", "batch_size_mem=10", "class", 0.03),
     ("derpp", {"derpp.alpha": 0.1, "derpp.beta": 0.5}, "DER", "alpha=0.1,beta=0.5", "class", 0.03),
     ("packnet", PRUNING, "PackNet", "post_prune_epochs=2,prune_proportion=0.5", "task", 0.03),
 ]
