@@ -113,11 +113,12 @@ def test_from_a_trained_network_it_begins_as_the_converted_one(analog, services,
 
 def test_fine_tuning_from_a_trained_network_gains_at_few_steps(analog, services, tmp_path):
     config = replace(CONFIG, from_trial="x", steps=1, epochs=3)
-    accuracies = []
-    for name, lr in (("before", 1e-9), ("after", None)):
-        lent = services(tmp_path / name, {"trained": analog["relu"]})
-        accuracies.append(run(SpikingTrain, replace(config, lr=lr), lent).metrics["test/accuracy"])
-    assert accuracies[1] > accuracies[0] + 0.02
+    before, after = (
+        run(SpikingTrain, replace(config, lr=lr), services(tmp_path / name, {"trained": analog["relu"]})).metrics
+        for name, lr in (("before", 1e-9), ("after", None))
+    )
+    assert after["test/loss"] < 0.95 * before["test/loss"]  # where it begins, few of the images are left to gain
+    assert after["test/accuracy"] >= before["test/accuracy"]
 
 
 def test_a_teacher_changes_what_is_learned(analog, services, tmp_path):
