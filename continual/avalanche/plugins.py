@@ -27,6 +27,8 @@ from backbone.registry import Registry
 from backbone.training import Batch
 from continual.avalanche.guard import module
 from continual.avalanche.networks import OFF
+from continual.catalogue import facts
+from continual.configs import AUTO
 from continual.strategy import Setting, Strategy
 
 NAMES = {"SIPlugin": "continual.si", "DERppPlugin": "continual.derpp", "HATPlugin": "continual.hat"}
@@ -44,8 +46,8 @@ class Hooked:
     Its state between two steps is its ``state_dict``; a new plugin takes one before it is first used.
 
     Raises:
-        UserError: the network has no ``backbone`` and ``head``, or no fixed outputs, where the strategy needs them; or
-            its parameters changed between experiences.
+        UserError: the strength of a penalty is no number; the network has no ``backbone`` and ``head``, or no fixed
+            outputs, where the strategy needs them; or its parameters changed between experiences.
     """
 
     strategy_name: str
@@ -59,6 +61,9 @@ class Hooked:
             raise must(what, "True, for no batch of Avalanche's says which images it holds", False, "Leave it out.")
         self.options = options_of(registry, "strategies", self.strategy_name, options)
         self.seed, self.buffer = seed, buffer
+        name, strength = type(self).__name__, facts(self.strategy_name).strength
+        if strength and getattr(self.options, strength) == AUTO:
+            raise must(f"{strength} of {name}", "a number", AUTO, f"Give it one: {name}({strength}=1.0).")
         self.ours: Strategy | None = None
         self.learner: Any = None
         self.batch: Any = None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from backbone.errors import must
 from backbone.optim import lists
 from continual.strategy import Setting, Strategy, trainable
 
@@ -36,9 +35,7 @@ class Penalty(Strategy):
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
         strength: float | str = getattr(options, self.option)
-        if isinstance(strength, str):
-            remedy = "Give one; engram run continual.stream can choose it."
-            raise must(f"{self.option} of {type(self).__name__}", "a number", strength, remedy)
+        assert not isinstance(strength, str)  # one that is auto has been chosen by now
         self.strength = strength
         self.weights = trainable(model)
         self.anchors = [p.detach().clone() for p in self.weights]

@@ -323,24 +323,32 @@ def test_hat_in_avalanche_keeps_tasks_apart():
 
 
 @pytest.mark.parametrize(
-    ("name", "scenario"), [("SIPlugin", "domain"), ("DERppPlugin", "class"), ("HATPlugin", "task")]
+    ("name", "scenario", "options"),
+    [("SIPlugin", "domain", {"c": 0.1}), ("DERppPlugin", "class", {}), ("HATPlugin", "task", {})],
 )
-def test_a_plugins_state_goes_into_a_new_one_of_a_new_strategy(name, scenario):
+def test_a_plugins_state_goes_into_a_new_one_of_a_new_strategy(name, scenario, options):
     from continual.avalanche import plugins
 
     made = getattr(plugins, name)
 
     def swap(held):
-        fresh = made()
+        fresh = made(**options)
         file = io.BytesIO()
         torch.save(next(each for each in held if isinstance(each, made)).state_dict(), file)
         file.seek(0)
         fresh.load_state_dict(torch.load(file, weights_only=True))
         return [fresh if isinstance(each, made) else each for each in held]
 
-    whole, _, _ = train([made()], scenario=scenario)
-    parted, _, _ = train([made()], scenario=scenario, between=swap)
+    whole, _, _ = train([made(**options)], scenario=scenario)
+    parted, _, _ = train([made(**options)], scenario=scenario, between=swap)
     assert torch.equal(weights(whole), weights(parted))
+
+
+def test_a_plugin_does_not_choose_its_strength():
+    from continual.avalanche.plugins import SIPlugin
+
+    with pytest.raises(UserError, match=r"c of SIPlugin must be a number; got auto. Give it one: SIPlugin\(c=1.0\)."):
+        SIPlugin()
 
 
 # --- metrics in MLflow ------------------------------------------------------------------------------------------------
