@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -65,6 +66,11 @@ class Optimizers:
     """The optimizers of one model, stepped together, with one relative learning rate.
 
     Weight decay spares biases and norms (every parameter with fewer than two dimensions).
+
+    Args:
+        layers: outputs of ``model.head`` that are a layer of their own: lists of rows of its parameters, without a
+            common one. Moments and their age belong to a layer; one that is not trained (`train`) does not move, for a
+            gradient of zeros would let moments and decay go on moving it. None but the whole head when empty.
     """
 
     def __init__(
@@ -74,32 +80,29 @@ class Optimizers:
         lr: float,
         momentum: float,
         weight_decay: float,
+        layers: Sequence[Sequence[int]] = (),
     ) -> None:
         params = [p for p in model.parameters() if p.requires_grad]
-        matrices = [p for p in params if p.ndim >= 2]
-        rest = [p for p in params if p.ndim < 2]
-        if kind != "muon" and not weight_decay:  # nothing to spare anybody, and one fused call instead of two
-            matrices, rest = params, []
-        if kind == "muon":
-            head = list(getattr(model, "head", nn.Module()).parameters())
-            last = [p for p in matrices if any(p is h for h in head)]
-            matrices = [p for p in matrices if not any(p is h for h in head)]
-            groups = [{"params": last, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-            adamw = torch.optim.AdamW(groups, lr * MUON_REST, (0.9, 0.95), fused=True)
-            self.parts: list[torch.optim.Optimizer] = [Muon([{"params": matrices}], lr, momentum, weight_decay), adamw]
-        else:
-            decays = ((matrices, weight_decay), (rest, 0.0))
-            groups = [{"params": held, "weight_decay": decay} for held, decay in decays if held]
-            if kind == "adamw":
-                self.parts = [torch.optim.AdamW(groups, lr, (momentum, 0.999), fused=True)]
-            else:  # torch's SGD decay is not decoupled: it multiplies the gradient, as the papers that use it do
-                self.parts = [torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)]
-        self.parts = [part for part in self.parts if any(group["params"] for group in part.param_groups)]
+        head = [p for p in getattr(model, "head", nn.Module()).parameters() if p.requires_grad]
+        self.layers = [[_part(p, run) for p in head for run in runs(rows)] for rows in layers]
+        self.train(range(len(layers)))
+        self.divided = head if layers else []
+        """Parameters of which every layer has a part."""
+        if layers:
+            head = [part for layer in self.layers for _, part, _ in layer]
+            params = [p for p in params if not any(p is whole for whole in self.divided)] + head
+        self.parts = _made(params, head, kind, lr, momentum, weight_decay)
         self.alike = len({(p.device, p.dtype) for p in params}) == 1
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
+    def train(self, layers: Iterable[int]) -> None:
+        """Which layers move from now on; nothing changes where the head is one."""
+        self.trained = [part for index in layers if self.layers for part in self.layers[index]]
+
     def step(self, relative_lr: float) -> None:
         """One step at ``relative_lr`` times the peak rates; clears the gradients."""
+        for whole, part, rows in self.trained:
+            part.grad = None if whole.grad is None else whole.grad[rows]
         for part, peaks in zip(self.parts, self.peaks, strict=True):
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * relative_lr
@@ -108,6 +111,17 @@ class Optimizers:
             for group in part.param_groups:  # what zero_grad does, without its record for profilers: 24 us
                 for weight in group["params"]:
                     weight.grad = None
+        for whole in self.divided:
+            whole.grad = None
+
+    @torch.no_grad()
+    def still(self, parameter: Tensor, moving: Tensor) -> None:
+        """Take the momentum from what does not move; ``moving``: 1 where a parameter does, 0 elsewhere."""
+        for part in self.parts:
+            state = part.state.get(parameter, {})
+            for name in ("momentum", "momentum_buffer", "exp_avg"):
+                if name in state:
+                    state[name].mul_(moving)
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
@@ -115,6 +129,54 @@ class Optimizers:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         for part, state in zip(self.parts, saved["parts"], strict=True):
             part.load_state_dict(copy.deepcopy(state))  # torch would train on in the saved tensors themselves
+
+
+def _made(
+    params: list[nn.Parameter], head: list[nn.Parameter], kind: str, lr: float, momentum: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """What moves the parameters of a model; ``head`` are those of its last layer."""
+    matrices = [p for p in params if p.ndim >= 2]
+    rest = [p for p in params if p.ndim < 2]
+    if kind == "muon":
+        last = [p for p in matrices if any(p is h for h in head)]
+        matrices = [p for p in matrices if not any(p is h for h in head)]
+        hidden, others = _groups((matrices, weight_decay)), _groups((last, weight_decay), (rest, 0.0))
+        muon: list[torch.optim.Optimizer] = [Muon(hidden, lr, momentum)] if hidden else []
+        return muon + ([torch.optim.AdamW(others, lr * MUON_REST, (0.9, 0.95), fused=True)] if others else [])
+    if not weight_decay:  # nothing to spare anybody, and one fused call instead of two
+        matrices, rest = params, []
+    groups = _groups((matrices, weight_decay), (rest, 0.0))
+    if kind == "adamw":
+        return [torch.optim.AdamW(groups, lr, (momentum, 0.999), fused=True)]
+    # torch's SGD decay is not decoupled: it multiplies the gradient, as the papers that use it do
+    sgd = torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)
+    if momentum:  # a layer may begin late, and torch cannot step tensors with and without a buffer together
+        sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in params})
+    return [sgd]
+
+
+def _groups(*held: tuple[list[nn.Parameter], float]) -> list[dict[str, Any]]:
+    return [{"params": params, "weight_decay": decay} for params, decay in held if params]
+
+
+def _part(whole: nn.Parameter, rows: slice) -> tuple[nn.Parameter, nn.Parameter, slice]:
+    """A parameter, some rows of it as one that lies in the same memory, and which."""
+    return whole, nn.Parameter(whole.detach()[rows]), rows
+
+
+def runs(rows: Sequence[int]) -> list[slice]:
+    """Rows as few slices.
+
+    >>> runs([7, 2, 3, 4])
+    [slice(2, 5, None), slice(7, 8, None)]
+    """
+    found: list[slice] = []
+    for row in sorted(rows):
+        if found and found[-1].stop == row:
+            found[-1] = slice(found[-1].start, row + 1)
+        else:
+            found.append(slice(row, row + 1))
+    return found
 
 
 @torch.no_grad()

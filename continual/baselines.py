@@ -17,12 +17,14 @@ class Finetune(Strategy):
     """Train on, whatever becomes of the earlier tasks: the lower bound."""
 
     recordable: ClassVar[bool] = True
+    reach = "own"
 
 
 class Joint(Strategy):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
     recordable: ClassVar[bool] = True
+    reach = "own"
     kept = 0
     """Images of the tasks so far."""
 

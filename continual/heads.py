@@ -1,18 +1,21 @@
 """Which outputs of the network a task may use.
 
 The head is one linear layer with an output for every class of the whole stream. Separate layers per task, and a layer
-that grows with the classes, compute exactly what this one computes with the other outputs switched off.
+that grows with the classes, compute exactly what this one computes with the other outputs switched off. They also learn
+as these do: outputs that are not trained do not move, and have moments of their own (`Head.layers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Kind = Literal["single", "multi", "growing", "prototype"]
+Reach = Literal["own", "met", "all"]
+"""Outputs of the task at hand, of the tasks so far, or all."""
 
 
 class Head:
@@ -46,6 +49,15 @@ class Head:
         """[tasks, width] bool, what has been used when a task has begun."""
         self.by_task = kind == "multi" and not bool(table.all())
         """Whether rows of different tasks choose among different outputs."""
+        apart = self.by_task or (kind in ("growing", "prototype") and not bool(self.met[0].all()))
+        self.layers: Sequence[Sequence[int]] = outputs if apart else ()
+        """The outputs of every task, where they are a layer that is not always trained."""
+
+    def trained(self, task: int, reaches: Collection[Reach]) -> range:
+        """Which of ``layers`` move in a task, when gradients have these ``reaches``."""
+        if "all" in reaches:
+            return range(len(self.layers))
+        return range(task if self.kind == "multi" and "met" not in reaches else 0, task + 1)
 
     def allowed(self, task: int | Tensor) -> Tensor | None:
         """[width] bool for a task being trained on, [N, width] for rows of tasks [N]; None where nothing is off.

@@ -16,7 +16,7 @@ from backbone.nets.classifier import Classifier
 from backbone.optim import Optimizers
 from backbone.seeding import derive
 from backbone.training import Batch, Recipe, Trainer
-from continual.heads import Head
+from continual.heads import Head, Reach
 from continual.strategy import Strategy
 from continual.views import redrawn
 
@@ -59,6 +59,8 @@ class Learner(Trainer):
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
         self.by_rows = any(strategy.by_rows for strategy in strategies)
+        reaches: list[Reach] = ["own" if tasks is None else "met", *(strategy.reach for strategy in strategies)]
+        self.progress.optimizers.train(head.trained(task, reaches))
 
     def shows(self, epoch: int) -> Split:
         return redrawn(self.train, epoch)
@@ -110,6 +112,6 @@ class Learner(Trainer):
             strategy.enter_task(self, task)
 
 
-def optimizers_for(model: Classifier, recipe: Recipe) -> Optimizers:
+def optimizers_for(model: Classifier, recipe: Recipe, head: Head) -> Optimizers:
     """Fresh ones, as the recipe has them."""
-    return Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+    return Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay, head.layers)

@@ -118,7 +118,7 @@ class Learning:
             model, train, recipe, self.services.device, self.precision, (), task=0, head=stream.head, prepare=prepare
         )
         model = first.progress.model
-        return State(stream, model, optimizers_for(model, recipe), [], first)
+        return State(stream, model, optimizers_for(model, recipe, stream.head), [], first)
 
     def begin(self, state: State) -> None:
         """Everything as it is before the first step; the untrained network is tested."""
@@ -189,7 +189,7 @@ class Learning:
                 train, tasks = strategy.training_data(stream, stream.task(task))
         state.seconds += time.perf_counter() - began
         if c.reset_optimizer and task:
-            state.optimizers = optimizers_for(state.model, self._recipe())
+            state.optimizers = optimizers_for(state.model, self._recipe(), stream.head)
         course = next((each.course for each in state.strategies if each.course is not None), Learner)
         return course(
             state.model,

@@ -26,6 +26,7 @@ class Prototypes(Strategy):
     """
 
     recordable: ClassVar[bool] = True
+    reach = "own"
     means: Tensor | None = None
     """[outputs, D]"""
     known: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from backbone.contract import Row
 from backbone.hardware import Precision
 from backbone.nets.plain import copied
+from continual.heads import Reach
 
 if TYPE_CHECKING:
     from backbone.data.sets import Split
@@ -58,6 +59,9 @@ class Strategy:
     """Whether ``loss`` looks at ``batch.losses``."""
     recordable: ClassVar[bool] = False
     """Whether it leaves a training pass the same function of images and weights (`backbone.contract.Strategy`)."""
+    reach: ClassVar[Reach] = "all"
+    """Whose outputs have gradients because of it, where those of every task are a layer: outputs out of all strategies'
+    reach do not move (`continual.heads.Head.layers`)."""
     course: ClassVar[type[Learner] | None] = None
     """The learner to train with, where it is not ours."""
 

@@ -71,6 +71,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
 
     name: ClassVar[str]
     by_rows = True
+    reach = "met"
 
     def __init__(self, options: DGROptions | BIROptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbone.contract import Row
-from backbone.optim import lists
 from backbone.seeding import generator
 from backbone.training import Batch
 from continual.isolation.gates import gates_of
+from continual.isolation.holding import Hold
 from continual.isolation.options import HATOptions
 from continual.isolation.reach import reaches
 from continual.learner import Learner
-from continual.strategy import Setting, Strategy, total_bytes
+from continual.strategy import Setting, Strategy
 from continual.streams import Task
 
 LARGEST = 6.0
@@ -46,6 +46,7 @@ class HAT(Strategy):
     """
 
     options: HATOptions
+    reach = "own"
 
     def __init__(self, options: HATOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)
@@ -61,11 +62,8 @@ class HAT(Strategy):
         self.parameters = {name: p for name, p in net.backbone.named_parameters() if p.requires_grad}
         self.head: list[Tensor] = list(net.head.parameters())
         self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        self.guarded: list[Tensor] | None = None
+        self.guarded: Hold | None = None
         """The parameters of which something must not move; None until they are needed."""
-        self.free: list[Tensor] = []
-        """How much of a step they may take."""
-        self.before: list[Tensor] = []
         self.attention: list[Tensor] = []
         self.scale = 0.0
 
@@ -101,23 +99,18 @@ class HAT(Strategy):
         for row, slope, each in zip(rows, slopes, free, strict=True):
             step = compensated(row, slope + share * each, self.scale, self.options.s_max)
             row.sub_(step, alpha=self.options.lr).clamp_(-LARGEST, LARGEST)
-        self.before = [p.clone() for p in self._guarded(learner)]
+        self._guarded(learner).take()
 
-    @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch) -> None:
-        """A weight that must not move is put back bit for bit: lerp at 0 and at 1 gives its ends."""
-        guarded = self._guarded(learner)
-        lists._foreach_lerp_(self.before, guarded, self.free)
-        lists._foreach_copy_(guarded, self.before)
+        self._guarded(learner).put_back()
 
-    def _guarded(self, learner: Learner) -> list[Tensor]:
+    def _guarded(self, learner: Learner) -> Hold:
         if self.guarded is None:
-            rows = learner.head.table[learner.task].float()
-            pairs = [(p, rows.view(-1, *[1] * (p.ndim - 1)).expand_as(p).contiguous()) for p in self.head]
+            rows, used = learner.head.table[learner.task], dict(zip(self.gates, self.used, strict=True))
+            pairs = [(p, rows.view(-1, *[1] * (p.ndim - 1))) for p in self.head]
             for name, p in self.parameters.items() if self.learned else ():
-                acts = self.reaches[name].acts(p, self.gates, dict(zip(self.gates, self.used, strict=True)))
-                pairs.append((p, (1 - acts).to(p.dtype).expand_as(p).contiguous()))
-            self.guarded, self.free = [p for p, _ in pairs], [free for _, free in pairs]
+                pairs.append((p, 1 - self.reaches[name].acts(p, self.gates, used)))
+            self.guarded = Hold(pairs)
         return self.guarded
 
     @torch.no_grad()
@@ -137,7 +130,7 @@ class HAT(Strategy):
         return {"hat": rows}
 
     def bytes(self) -> int:
-        return super().bytes() + total_bytes([self.free, self.before])
+        return super().bytes() + (self.guarded.bytes() if self.guarded else 0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"embeddings": self.embeddings, "used": self.used, "learned": self.learned}

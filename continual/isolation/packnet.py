@@ -39,6 +39,7 @@ class PackNet(Strategy):
     """
 
     options: PackNetOptions
+    reach = "own"
 
     def __init__(self, options: PackNetOptions, setting: Setting, model: nn.Module) -> None:
         super().__init__(options, setting, model)

@@ -39,6 +39,7 @@ class LwF(Strategy):
     """
 
     recordable: ClassVar[bool] = True
+    reach = "met"
     options: LwFOptions
     model: Classifier
 

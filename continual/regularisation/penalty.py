@@ -29,6 +29,7 @@ class Penalty(Strategy):
     """What penalties share: the weights they hold, a strength, and the size of what they add."""
 
     recordable: ClassVar[bool] = True
+    reach = "own"
     option: ClassVar[str] = "strength"
     """Which of its options is the strength."""
 

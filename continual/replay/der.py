@@ -25,6 +25,7 @@ class DER(Rehearsal):
 
     name: ClassVar[str] = "der"
     keeps_logits: ClassVar[bool] = True
+    reach = "all"
     options: Any  # DEROptions, DERppOptions
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Rehearsal(Strategy):
     """Keeps images of its batches as they were before augmentation, after every step, each at most once (`Turns`)."""
 
     recordable: ClassVar[bool] = True
+    reach = "met"
     name: ClassVar[str]
     selection: Literal["reservoir", "balanced"] | None = "reservoir"
     keeps_logits: ClassVar[bool] = False

@@ -1,7 +1,9 @@
+import copy
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from backbone import optim
@@ -93,7 +95,7 @@ def test_sgd_and_adamw_are_torchs(kind, momentum):
 
 @pytest.mark.parametrize(("kind", "momentum"), [("sgd", 0.9), ("sgd", 0.0), ("adamw", 0.9), ("muon", 0.6)])
 def test_steps_at_once_are_torchs_own_to_the_last_bit(monkeypatch, kind, momentum):
-    """From the second step on; with and without all gradients; and gone on with from a checkpoint."""
+    """With and without all gradients, and gone on with from a checkpoint; of AdamW from the second step on."""
 
     def run(at_once):
         taken = []
@@ -118,7 +120,7 @@ def test_steps_at_once_are_torchs_own_to_the_last_bit(monkeypatch, kind, momentu
 
     (ours, often), (theirs, never) = run(True), run(False)
     assert torch.equal(ours, theirs)
-    assert (often, never) == (6 if (kind, momentum) == ("sgd", 0.0) else 5, 0)
+    assert (often, never) == (6 if kind == "sgd" else 5, 0)
 
 
 def test_tensors_of_several_types_are_left_to_torch():
@@ -196,6 +198,99 @@ def test_loaded_state_is_a_copy(kind):
     run(a, first, 2)
     ends.append(torch.cat([p.detach().flatten() for p in first.parameters()]))
     assert torch.equal(ends[0], ends[1]) and torch.equal(ends[0], ends[2])
+
+
+LAYERS = [[4, 0], [1, 2, 3], [5]]
+
+
+class Apart(nn.Module):
+    """A body, and a head for each task as layers of their own, with the weights of one layer for all."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.body = copy.deepcopy(whole.body)
+        self.heads = nn.ModuleList(nn.Linear(6, len(rows)) for rows in LAYERS)
+        with torch.no_grad():
+            for layer, rows in zip(self.heads, LAYERS, strict=True):
+                layer.weight.copy_(whole.head.weight[rows])
+                layer.bias.copy_(whole.head.bias[rows])
+
+
+class Whole(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("kind", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adamw", 0.9)])
+def test_rows_of_a_head_are_layers_of_their_own(kind, momentum, decay):
+    """Against layers that really are, stepped by torch's own optimizers, which skip what has no gradient."""
+    torch.manual_seed(0)
+    ours = Whole()
+    theirs = Apart(ours)
+    optimizers = Optimizers(ours, kind, 0.05, momentum, decay, LAYERS)
+    split = [
+        {"params": [p for p in theirs.parameters() if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    reference = (
+        torch.optim.SGD(split, 0.05, momentum, nesterov=momentum > 0)
+        if kind == "sgd"
+        else torch.optim.AdamW(split, 0.05, (momentum, 0.999))
+    )
+    for task in [0] * 4 + [1] * 5 + [2] * 3 + [0] * 2:
+        optimizers.train([task])
+        x, labels = torch.randn(8, 4), torch.randint(len(LAYERS[task]), (8,))
+        logits = ours.head(ours.body(x)).index_select(1, torch.tensor(LAYERS[task]))
+        F.cross_entropy(logits, labels).backward()
+        F.cross_entropy(theirs.heads[task](theirs.body(x)), labels).backward()
+        optimizers.step(1.0)
+        reference.step()
+        reference.zero_grad()
+        assert all(p.grad is None for p in ours.parameters())
+    for layer, rows in zip(theirs.heads, LAYERS, strict=True):
+        torch.testing.assert_close(ours.head.weight[rows], layer.weight)
+        torch.testing.assert_close(ours.head.bias[rows], layer.bias)
+    torch.testing.assert_close(ours.body.weight, theirs.body.weight)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_all_layers_at_once_are_one(kind):
+    """And a checkpoint between two steps changes nothing."""
+    ends = []
+    for layers in ((), LAYERS):
+        torch.manual_seed(0)
+        model = Whole()
+        optimizers = Optimizers(model, kind, 0.05, 0.9, 0.1, layers)
+        for step in range(6):
+            F.cross_entropy(model.head(model.body(torch.randn(8, 4))), torch.randint(6, (8,))).backward()
+            optimizers.step(1 - step / 6)
+            if step == 2:
+                saved = optimizers.state_dict()
+                optimizers = Optimizers(model, kind, 0.05, 0.9, 0.1, layers)
+                optimizers.load_state_dict(saved)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_what_has_lost_its_momentum_stays_without_a_gradient(kind):
+    torch.manual_seed(0)
+    model = Whole()
+    optimizers = Optimizers(model, kind, 0.05, 0.9, 0.0)
+    moving = torch.ones(6, 4)
+    moving[2:] = 0.0
+    for stilled in (False, True):
+        model.body.weight.grad = torch.randn(6, 4)
+        optimizers.step(1.0)
+        if stilled:
+            optimizers.still(model.body.weight, moving)
+        before = model.body.weight.detach().clone()
+        model.body.weight.grad = torch.zeros(6, 4)
+        optimizers.step(1.0)
+        moved = (model.body.weight != before).all(1)
+        assert moved[:2].all() and moved[2:].all() != stilled
 
 
 @pytest.mark.parametrize(

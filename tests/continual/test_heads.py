@@ -1,11 +1,14 @@
 """Heads: which outputs count, in training and in tests; and what lies between the solutions of two tasks."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from continual.connectivity import between
 from continual.heads import Head
 from continual.prototypes import class_sums
+from continual.strategy import Strategy
 
 
 def test_masks():
@@ -30,6 +33,78 @@ def test_outputs_that_are_not_offered_are_not_trained(learn, head, moved):
         experiment.step(state, 0.0)
     changed = (state.model.head.weight != before).any(1)
     assert changed[:5].all() and changed[5:].all().item() == moved
+
+
+STATEFUL = [
+    {"optimizer": "adamw"}, {"optimizer": "adamw", "weight_decay": 1.0, "lr": 5e-3},
+    {"optimizer": "sgd", "momentum": 0.9, "lr": 0.01}, {"optimizer": "sgd", "weight_decay": 0.1, "lr": 0.01},
+]  # fmt: skip
+
+
+def heads_over_tasks(experiment, strategy, **options):
+    """The outputs' weights, [K, D + 1], before the first step and after every task; and the outputs of each task."""
+    ours = experiment(strategy, epochs=2, **options)
+    state = ours.start()
+
+    def now():
+        head = state.model.head
+        return torch.cat((head.weight, head.bias[:, None]), 1).detach().clone()
+
+    found, going = [now()], True
+    while going:
+        going = ours.step(state)
+        if state.learner.done:
+            found.append(now())
+    return found, [list(outputs) for outputs in state.stream.outputs]
+
+
+@pytest.mark.parametrize("optimizer", STATEFUL)
+@pytest.mark.parametrize("strategy", ["finetune", "si", "ewc", "xdg", "packnet", "hat"])
+def test_the_head_of_a_task_moves_in_that_task_alone(experiment, strategy, optimizer):
+    """Moments alone would move it by 4 % with Adam, decay by 14."""
+    heads, outputs = heads_over_tasks(experiment, strategy, scenario="task", **optimizer)
+    for task, (before, after) in enumerate(pairwise(heads)):
+        for other, rows in enumerate(outputs):
+            same = (before[rows] == after[rows]).all(1)
+            assert same.all() if other != task else not same.any()
+
+
+@pytest.mark.parametrize("optimizer", STATEFUL)
+@pytest.mark.parametrize(("scenario", "head"), [("class", "growing"), ("class", "prototype"), ("permuted", "multi")])
+def test_outputs_that_have_not_come_do_not_move(experiment, scenario, head, optimizer):
+    heads, outputs = heads_over_tasks(experiment, "finetune", scenario=scenario, head=head, **optimizer)
+    for task, (before, after) in enumerate(pairwise(heads)):
+        moved = [bool((before[rows] != after[rows]).any()) for rows in outputs]
+        assert moved == [other == task if head == "multi" else other <= task for other in range(3)]
+
+
+@pytest.mark.parametrize("strategy", ["joint", "lwf", "er", "derpp", "er-ace", "agem", "icarl", "dgr", "bi-r"])
+def test_heads_that_are_replayed_or_distilled_go_on_learning(experiment, strategy):
+    heads, outputs = heads_over_tasks(experiment, strategy, scenario="task")
+    for task, (before, after) in enumerate(pairwise(heads)):
+        moved = [(before[rows] != after[rows]).any(1) for rows in outputs]
+        assert all(each.all() for each in moved[: task + 1])
+        assert strategy == "derpp" or not any(each.any() for each in moved[task + 1 :])
+
+
+def test_a_strategy_that_says_nothing_of_its_reach_may_reach_everything(experiment):
+    class Stranger(Strategy):
+        pass
+
+    ours = experiment("finetune", scenario="task")
+    state = ours.start()
+    optimizers = state.optimizers
+    assert len(optimizers.trained) < sum(map(len, optimizers.layers))
+    state.strategies.append(Stranger(None, None, None))
+    ours.learning._learner(state, 0)
+    assert len(optimizers.trained) == sum(map(len, optimizers.layers))
+
+
+@pytest.mark.parametrize("optimizer", STATEFUL[1:3])
+@pytest.mark.parametrize(("scenario", "head"), [("class", "growing"), ("task", "multi")])
+def test_resumed_heads(learn, resume, scenario, head, optimizer):
+    options = {"scenario": scenario, "head": head, "epochs": 1, **optimizer}
+    assert torch.equal(learn("er", **options).weights(), resume(25, "er", **options).weights())
 
 
 def test_task_aware_accuracy_asks_the_task_alone(learn):

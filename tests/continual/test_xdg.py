@@ -40,6 +40,22 @@ def test_weights_of_silent_units_stay(experiment):
     assert torch.equal(moved, state.strategies[0].masks[0][0].bool())
 
 
+@pytest.mark.parametrize("optimizer", [{}, {"weight_decay": 1.0}, {"optimizer": "sgd", "momentum": 0.9, "lr": 0.05}])
+def test_momentum_of_an_earlier_task_and_decay_move_no_silent_unit(experiment, optimizer):
+    ours = experiment("xdg", **{**DIGITS, "epochs": 2, **optimizer})
+    state, going = ours.start(), True
+    layers = [state.model.backbone.tail[index] for index in (1, 3)]
+    before = [layer.weight.detach().clone() for layer in layers]
+    while going:
+        going = ours.step(state)
+        if state.learner.done:
+            into, out = (mask.bool() for mask in state.strategies[0].masks[state.learner.task])
+            for layer, then, acts in zip(layers, before, (into[:, None], out[:, None] & into), strict=True):
+                moved = layer.weight != then
+                assert moved.any() and not (moved & ~acts).any()
+            before = [layer.weight.detach().clone() for layer in layers]
+
+
 def test_it_halves_forgetting(learn):
     plain, gated = learn("finetune", **WIDE), learn("xdg", **WIDE)
     assert gated.metrics["forgetting"] < plain.metrics["forgetting"] / 2
