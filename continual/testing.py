@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from backbone.data.sets import Split
 from backbone.layout import arranged
@@ -35,10 +36,15 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
         scores = next((each for each in found if each is not None), None)
         scores = model.forward_normalised(x).float() if scores is None else scores
         answer = scores if answers is None else scores.masked_fill(~answers, MASKED)
-        right[0] += (answer.argmax(1) == labels).sum()
-        best, answer = scores.masked_fill(~own, MASKED).max(1)
-        right[1] += ((answer == labels) & (best > MASKED)).sum()  # a task without any class mean has no answer
+        right[0] += _right(answer, labels)
+        right[1] += _right(scores.masked_fill(~own, MASKED), labels)
     if head.kind == "multi":
         learner.enter(learner.task)
     accuracy, task_aware = (right.double() / len(split)).tolist()
     return Scores(accuracy, task_aware)
+
+
+def _right(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many rows of [N, K] are right; where everything is masked, as for a task without any class mean, none is."""
+    best, answer = scores.max(1)
+    return ((answer == labels) & (best > MASKED)).sum()

@@ -90,6 +90,16 @@ def test_classes_not_met_are_never_answered(experiment):
     assert set(found.tolist()) <= set(state.stream.outputs[0])
 
 
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_a_task_that_has_not_come_is_not_answered_at_all(learn, order):
+    """It has no class mean: every one of its outputs is masked, and none of them may be right by being the first."""
+    ours = learn("icarl", scenario="task", tasks=5, epochs=1, class_order=order)
+    matrix = ours.state.matrices
+    untrained, ahead = matrix.accuracy[0][1:], [matrix.accuracy[task][task] for task in range(1, 5)]
+    assert ahead == [matrix.task_aware[task][task] for task in range(1, 5)] == [0.0] * 4
+    assert ours.metrics["forward_transfer"] == pytest.approx(-sum(untrained) / 4)
+
+
 def test_exemplars_are_the_first_of_the_herd_and_fewer_as_classes_come(learn, experiment):
     _, state = at_second_task(experiment)
     before = state.strategies[0].stored()
