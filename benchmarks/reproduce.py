@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from benchmarks.plan import Planner
 from benchmarks.records import Record
 from benchmarks.runs import report_troubles, setting
 from benchmarks.spelling import by_flag
-from benchmarks.tables import render, terminal_width
+from benchmarks.tables import render, terminal_width, typed
 
 if TYPE_CHECKING:
     from benchmarks.stats import Interval
@@ -167,4 +168,5 @@ def _sources(target: Target) -> str:
 
 
 def _words(target: Target) -> str:
-    return " ".join(f"--{key} {value}" for key, value in by_flag(target.options).items())
+    """Its options as one types them."""
+    return shlex.join(typed(by_flag(target.options)))

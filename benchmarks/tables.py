@@ -157,5 +157,18 @@ def word(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options by the names of their flags as words of a command line; those that are None are left out.
+
+    >>> typed({"lr": 0.1, "backbone.width": None, "normalise": False, "strategies.er.copies": True})
+    ['--lr', '0.1', '--no-normalise', '--strategies.er.copies']
+    """
+    words = []
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", word(value)]
+    return words
+
+
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

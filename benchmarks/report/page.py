@@ -24,7 +24,7 @@ from benchmarks.report.write import Subject
 from benchmarks.spelling import by_flag
 from benchmarks.stats import interval
 from benchmarks.svg import Chart, legend, line_chart
-from benchmarks.tables import word
+from benchmarks.tables import typed
 
 _MOST_ROWS = 200
 
@@ -231,11 +231,7 @@ def reproducing(subject: Subject) -> str:
 
 def command(record: Record) -> str:
     """What to type for the same trial."""
-    words = ["engram", "run", record.experiment]
-    for name, value in _given(record).items():
-        if value is not None:
-            words += [f"--{'' if value else 'no-'}{name}"] if isinstance(value, bool) else [f"--{name}", word(value)]
-    return shlex.join(words)
+    return shlex.join(["engram", "run", record.experiment, *typed(_given(record))])
 
 
 def _given(record: Record) -> dict[str, Scalar]:

@@ -1,15 +1,22 @@
 """Every published figure names a configuration that exists."""
 
+import shlex
+
 import pytest
 
 from backbone.registry import Registry
-from benchmarks.reproduce import config_of
+from benchmarks.command import read_experiment
+from benchmarks.flags import Planning
+from benchmarks.reproduce import _words, config_of
 from continual.targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_its_options_are_valid(target):
-    config = config_of(target, 0, Registry.discover())
+    registry = Registry.discover()
+    config = config_of(target, 0, registry)
+    shown = ["--seed", "0", *shlex.split(_words(target))]
+    assert read_experiment(target.experiment, shown, Planning, registry)[1] == config  # what is printed can be typed
     assert not config.problems()
     assert config.metrics[0].name == target.metric
     assert 0 < target.value < 1 and target.tolerance >= 0.005 and target.source and target.protocol
