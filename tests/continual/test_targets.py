@@ -18,6 +18,7 @@ def test_its_options_are_valid(target):
     shown = ["--seed", "0", *shlex.split(_words(target))]
     assert read_experiment(target.experiment, shown, Planning, registry)[1] == config  # what is printed can be typed
     assert not config.problems()
+    assert not config.to_choose()  # a published protocol says how strong a penalty is
     assert config.metrics[0].name == target.metric
     assert 0 < target.value < 1 and target.tolerance >= 0.005 and target.source and target.protocol
 
