@@ -63,7 +63,7 @@ class HAT(Strategy):
         self.head: list[Tensor] = list(net.head.parameters())
         self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self.guarded: Hold | None = None
-        """The parameters of which something must not move; None until they are needed."""
+        """The parameters of which something must not move in the task at hand; None until they are needed."""
         self.attention: list[Tensor] = []
         self.scale = 0.0
 
@@ -118,7 +118,7 @@ class HAT(Strategy):
         self.enter_task(learner, learner.task)
         final = [gate.values["hat"] for gate in self.gates.values()]
         self.used = [torch.maximum(used, value) for used, value in zip(self.used, final, strict=True)]
-        self.learned, self.guarded = max(self.learned, learner.task + 1), None
+        self.learned = max(self.learned, learner.task + 1)
 
     def tables(self) -> dict[str, list[Row]]:
         """The share of every layer's units that the tasks so far use."""
