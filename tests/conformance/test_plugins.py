@@ -21,7 +21,7 @@ REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 NETWORKS = REGISTRY.names("backbones")
 # Options under which an experiment reports everything it may; one that is not named here does so at its own.
-FULL = {"continual.stream": {"validation": 0.1, "connectivity": 3}}
+FULL = {"continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)}}
 CASES = [(name, FULL.get(name, {})) for name in EXPERIMENTS] + [
     ("backbone.train", {"dataset": "PICTURES", "backbone": name}) for name in NETWORKS
 ]
