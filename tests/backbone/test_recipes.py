@@ -8,7 +8,7 @@ from backbone.plugin import PLUGIN
 
 RECIPE_FIELDS = {field.name for field in fields(TrainConfig)} - {
     *("seed", "dataset", "dataset_options", "backbone", "backbone_options", "validation"),
-    *("gradient_checkpointing", "precision"),
+    *("gradient_checkpointing", "precision", "border"),
     *("adapter", "adapter_options", "from_trial", "teacher", "distill", "temperature"),
 }
 DATASETS = [name + ":x" * entry.takes_path for name, entry in PLUGIN.datasets.items()]

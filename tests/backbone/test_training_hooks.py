@@ -127,6 +127,8 @@ def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer, tra
 
 def test_prepare_gets_normalised_training_images(blobs, plain_recipe):
     class Asks(nn.Sequential):
+        in_shape = (1, 8, 8)
+
         def prepare(self, images):
             self.images = images
 
@@ -142,6 +144,8 @@ def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_recipe):
     seen = []
 
     class Asks(nn.Linear):
+        in_shape = (1, 8, 8)
+
         def prepare(self, images):
             seen.append(len(images))
 
@@ -159,6 +163,7 @@ def test_a_batch_of_one_image_cannot_be_normalised(trainer):
 @pytest.mark.parametrize(("method", "called"), [("prepare", "prepare"), ("calibrate", "calibrate"), (None, None)])
 def test_a_trained_network_is_not_initialised_again(blobs, plain_recipe, method, called):
     class Asks(nn.Linear):
+        in_shape = (1, 8, 8)
         seen = None
 
         def prepare(self, images):

@@ -58,7 +58,7 @@ def test_accuracies_are_compared_by_seed(monkeypatch, tmp_path):
     monkeypatch.setattr(snn_training, "PEERS", ("Norse",))
     (row,) = snn_training._accuracy("fp32")
     assert (row.unit, row.n, row.higher_is_better) == ("fraction", 3, True)
-    assert row.peer_name == "Norse, fp32: difference +0.0200 +- 0.0000 (95 %)"
+    assert row.peer_name == "Norse, fp32: difference +0.0200 (+0.0200 to +0.0200, 95 %)"
 
 
 def test_the_short_training_learns(monkeypatch, tmp_path):
