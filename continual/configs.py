@@ -24,6 +24,8 @@ MIXED = ("blurry", "task-free")
 """Scenarios in which images of any class may come in any task."""
 BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
 """Scenarios whose tasks have some of the classes each; in the others a task has all, seen differently."""
+BY_MEANS = ("continual.icarl", "avalanche:ICaRL")
+"""Strategies whose tests go to the nearest class mean, whatever the head."""
 AUTO = "auto"
 """Strength of a penalty that is chosen on the first tasks."""
 
@@ -216,7 +218,7 @@ class StreamConfig(ExperimentConfig):
 
     def _answers(self, c: Self) -> list[str]:
         """What lies between two solutions can be tested where the weights alone give the answers."""
-        others = [name for name in c.strategies if name in ("continual.icarl", "avalanche:ICaRL", "avalanche:PackNet")]
+        others = [name for name in c.strategies if name in (*BY_MEANS, "avalanche:PackNet")]
         given = [(said(name), "another of --strategies") for name in others]
         given += [(f"--head {c.head}", "--head single or multi")] if c.head in ("growing", "prototype") else []
         return [

@@ -9,7 +9,7 @@ from typing import Any
 from backbone.contract import Scalar
 from backbone.data.load import Data
 from backbone.data.sets import Split
-from continual.configs import StreamConfig
+from continual.configs import BY_MEANS, StreamConfig
 from continual.streams import Part, Stream
 from continual.views import Joined
 
@@ -36,7 +36,7 @@ def meaning(stream: Stream) -> dict[str, Any]:
         cautions.append(
             f"The outputs of all {len(stream)} tasks compete here; its own trial told it which task an image is of."
         )
-    if c.head == "prototype" or any(name.endswith(("icarl", "ICaRL")) for name in c.strategies):
+    if c.head == "prototype" or any(name in BY_MEANS for name in c.strategies):
         cautions.append("The linear layer answers here; in its own trial the nearest class mean did.")
     if cautions:
         about["cautions"] = cautions

@@ -69,3 +69,9 @@ def test_other_data_are_matched_by_what_an_output_means(digits):
 def test_a_view_that_is_not_installed(digits):
     with pytest.raises(UserError, match="must be one that is installed"):
         as_seen({"view": {"name": "gone", "options": {}}}, digits)
+
+
+@pytest.mark.parametrize("options", [{"head": "prototype"}, {"strategies": ("continual.icarl",)}])
+def test_answers_by_class_means_are_not_those_of_the_linear_layer(digits, options):
+    assert "nearest class mean" in meaning(stream_of(digits, "class", **options))["cautions"][0]
+    assert "cautions" not in meaning(stream_of(digits, "class"))
