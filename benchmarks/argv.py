@@ -92,8 +92,10 @@ def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tu
             continue
         head, equals, tail = token.partition("=")
         head = _dashed(head)
-        switched_off = head not in flags and head.startswith("--no-") and "--" + head[5:] in flags
-        place = flags.get("--" + head[5:] if switched_off else head)
+        switch = f"--{head[5:]}" if head.startswith("--no-") and head not in flags else ""
+        switched_off = switch in flags and flags[switch].option.base is bool
+        flag = switch if switched_off else head
+        place = flags.get(flag)
         if place is None:
             if not head.startswith(ignored):
                 hint = nearest(head, flags)
@@ -101,8 +103,9 @@ def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tu
             while rest and not rest[0].startswith("--"):
                 rest.pop(0)
             continue
-        flag = f"--{head[5:]}" if switched_off else head
-        if place.option.base is bool and not equals:
+        if switched_off and equals:
+            parsed.problems.append(f"{head} must be written without a value; got {tail}. Write {flag}=false or =true.")
+        elif place.option.base is bool and not equals:
             _store(parsed, place, flag, not switched_off)
         elif equals:
             _store(parsed, place, flag, tail)

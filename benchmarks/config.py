@@ -20,6 +20,9 @@ from benchmarks.spelling import by_flag, twice
 
 T = TypeVar("T")
 
+LARGEST = 2**53
+"""No whole number beyond it: some readers of JSON keep no larger one exactly, and trackers overflow soon after."""
+
 
 @dataclass
 class Checker:
@@ -135,7 +138,9 @@ def convert(option: Option, value: Any) -> tuple[Any, str]:
     if option.many and isinstance(value, str):
         value = [item for item in value.split(",") if item]
     try:
-        return TypeAdapter(from_text(option.type), config=ConfigDict(allow_inf_nan=False)).validate_python(value), ""
+        found = TypeAdapter(from_text(option.type), config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+        beyond = any(isinstance(each, int) and abs(each) > LARGEST for each in (found if option.many else (found,)))
+        return (value, f"{option.rule()}, not beyond {LARGEST}") if beyond else (found, "")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["loc"]:

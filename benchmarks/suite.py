@@ -12,6 +12,7 @@ backbone = ["lenet5", "vgg-tiny"]
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ from benchmarks.config import Checker, experiment_config
 from benchmarks.spelling import by_flag, twice
 
 KEYS = ("experiment", "name", "seeds", "options", "grid")
+MOST_TRIALS = 10_000
+"""Of one suite: planning them takes seconds, running them days."""
+LONGEST_NAME = 100
+"""A suite's name is one of a folder, and part of others in the tracking store."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ def load_suite(path: Path, registry: Registry) -> Suite:
     text = _read(path)
     try:
         values = tomllib.loads(text)
+    except RecursionError:
+        raise must(
+            str(path), "TOML of a few levels", "brackets within brackets beyond counting", "Mend them."
+        ) from None
     except tomllib.TOMLDecodeError as error:
         twofold = "Cannot overwrite a value" in str(error) or "Cannot mutate" in str(error)
         remedy = 'Write names with a dot in quotes: "dataset.size" = 28.' if twofold else "Mend that place."
@@ -77,8 +86,9 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
         raise UserError(
             "\n".join([*problems, f"experiment must be a name; got {experiment}. See: engram list experiments"])
         )
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        problems.append(f"name must be letters, digits, dots and dashes; got {name}. Give one with: name = ...")
+    if not isinstance(name, str) or not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}", name):
+        rule = f"at most {LONGEST_NAME} letters, digits, dots and dashes"
+        problems.append(f"name must be {rule}; got {name}. Give one with: name = ...")
     cls = experiment_config(registry, experiment)
     seeds, fixed, axes = _seeds(values, problems), _table(values, "options", problems), {}
     for axis, choices in _table(values, "grid", problems).items():
@@ -86,6 +96,17 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
             problems.append(f"grid.{axis} must be a list of values; got {choices}. Move a single value to [options].")
         else:
             axes[axis] = choices
+            written = [repr(choice) for choice in choices]
+            problems += [_twofold(axis, each, each) for each in choices if written.count(repr(each)) > 1][:1]
+    problems += [
+        f"{axis} must be given once; got options.{axis} and grid.{axis}. Drop one of the two."
+        for axis in axes
+        if axis in fixed
+    ]
+    count = math.prod((len(seeds), *map(len, axes.values())))
+    if count > MOST_TRIALS:
+        problems.append(f"a suite must have at most {MOST_TRIALS} trials; got {count}. Split it into several.")
+        raise UserError("\n".join(problems))
     checker = Checker(registry, lambda name: name, f"See: engram run {experiment} --help", problems)
     points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
     return Suite(str(name), text, experiment, axes, seeds, points)
@@ -93,7 +114,7 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise must("suite", "a TOML file", f"{path} ({why})", "Check the path; the README shows one.") from None
@@ -101,11 +122,11 @@ def _read(path: Path) -> str:
 
 def _seeds(values: Mapping[str, Any], problems: list[str]) -> tuple[int, ...]:
     seeds = values.get("seeds", 1)
-    if _is_seed(seeds) and seeds >= 1:
+    if _is_seed(seeds) and 1 <= seeds <= MOST_TRIALS:
         return tuple(range(seeds))
     if isinstance(seeds, list) and seeds and all(_is_seed(seed) for seed in seeds):
         return tuple(dict.fromkeys(seeds))
-    problems.append(f"seeds must be a number of at least 1 or a list of seeds; got {seeds}. Write: seeds = 3")
+    problems.append(f"seeds must be a number from 1 to {MOST_TRIALS} or a list of seeds; got {seeds}. Write: seeds = 3")
     return ()
 
 
@@ -141,8 +162,24 @@ def _points(
             config = checker.build(cls, {**fixed, "seed": seed, **options})
             if config is not None:
                 found.append(Point(options, config.seed, config))
+    checker.problems += _same(found)
     if checker.problems:
         raise UserError("\n".join(checker.problems))
     for point in found:
         checker.finish(point.config)
     return found
+
+
+def _same(points: Sequence[Point]) -> list[str]:
+    """A problem for each value of the grid that is another one in other words: "2" and 2.0 are 2."""
+    first: dict[str, Point] = {}
+    problems: dict[str, None] = {}
+    for point in points:
+        before = first.setdefault(repr(point.config), point).options
+        apart = [axis for axis, value in point.options.items() if repr(value) != repr(before[axis])]
+        problems |= dict.fromkeys(_twofold(axis, before[axis], point.options[axis]) for axis in apart[:1])
+    return list(problems)
+
+
+def _twofold(axis: str, value: Any, again: Any) -> str:
+    return f"grid.{axis} must hold different values; got {value!r} and {again!r}. Drop one of the two."

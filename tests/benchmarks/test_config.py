@@ -51,6 +51,16 @@ def test_flags_of_all_kinds():
     assert config.batch_size == 7
 
 
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [("--X", True), ("--X=true", True), ("--X=false", False), ("--no-X", False), ("--no_X", False)],
+)
+def test_every_way_to_write_a_switch(written, means):
+    config = flags("--gradient-checkpointing", written.replace("X", "gradient-checkpointing"))
+    assert isinstance(config, TrainConfig)
+    assert config.gradient_checkpointing is means
+
+
 def test_choices_that_are_no_text_are_read_from_text():
     assert flags("--dataset", "folder:x", "--dataset.channels", "3").dataset_options == {"channels": 3}
     found = complaints("--dataset", "folder:x", "--dataset.channels", "2")
@@ -168,6 +178,14 @@ def test_all_mistakes_at_once():
         (["--dataset", "folder"], "Write folder:PATH"),
         (["--dataset", "digits:x"], "Write digits."),
         (["--gradient-checkpointing=perhaps"], "--gradient-checkpointing must be true or false; got perhaps"),
+        (["--no-gradient-checkpointing=true"], "got true. Write --gradient-checkpointing=false or =true"),
+        (["--no-epochs", "3"], "got --no-epochs. Did you mean --epochs?"),
+        (["--no-epochs=3"], "got --no-epochs. Did you mean --epochs?"),
+        (["--epochs", "9" * 23], f"--epochs must be a whole number of at least 1, not beyond {2**53}; got 999"),
+        (
+            ["--batch-size", str(2**53 + 1)],
+            f"must be a whole number of at least 1, not beyond {2**53}; got {2**53 + 1}",
+        ),
         (["--workers", "2"], "got --workers"),
     ],
 )

@@ -82,9 +82,23 @@ def test_seeds_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("seeds = 2", "seeds = 0", "seeds must be a number of at least 1"),
+        ("seeds = 2", "seeds = 0", "seeds must be a number from 1 to 10000"),
+        ("seeds = 2", "seeds = 100000000000", "seeds must be a number from 1 to 10000"),
+        ("seeds = 2", f"seeds = {'9' * 23}", "seeds must be a number from 1 to 10000"),
+        ("seeds = 2", f"seeds = [{'9' * 23}]", "seed must be at least 0 and less than 2147483648"),
+        ("seeds = 2", "seeds = 9000", "a suite must have at most 10000 trials; got 36000. Split it"),
+        ("seeds = 2", f'seeds = 2\nname = "{"n" * 300}"', "name must be at most 100 letters"),
+        (
+            "epochs = 1",
+            '"backbone.width" = 3',
+            "backbone.width must be given once; got options.backbone.width and grid.",
+        ),
+        ("[0.5, 2]", '["2", 2]', "grid.backbone.width must hold different values; got '2' and 2. Drop one of the two."),
+        ("[0.5, 2]", "[2.0, 2]", "grid.backbone.width must hold different values; got 2.0 and 2. Drop one of the two."),
+        ("[0.5, 2]", "[2, 2]", "grid.backbone.width must hold different values; got 2 and 2. Drop one of the two."),
+        ("[0.5, 2]", "[" * 3000 + "]" * 3000, "nets.toml must be TOML of a few levels"),
         ("seeds = 2", "sedes = 2", "Did you mean seeds?"),
-        ("seeds = 2", 'seeds = 2\nname = "../x"', "name must be letters"),
+        ("seeds = 2", 'seeds = 2\nname = "../x"', "name must be at most 100 letters"),
         ('"backbone.train"', '"backbone.trian"', "Did you mean backbone.train"),
         ("epochs = 1", "epochs = 1\nseed = 3", "options.seed must be left out"),
         ("epochs = 1", "epoch = 1", "Did you mean epochs?"),
@@ -98,6 +112,10 @@ def test_wrong_suites(tmp_path, old, new, said):
     with pytest.raises(UserError) as caught:
         load(tmp_path, GOOD.replace(old, new))
     assert said in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_suite(tmp_path):
+    assert load(tmp_path, f"\ufeff{GOOD}") == load(tmp_path, GOOD)
 
 
 def test_all_wrong_points_are_reported_once_each(tmp_path):

@@ -84,11 +84,15 @@ def judge(analog, spiking, unseen):
 
 @pytest.fixture(scope="module")
 def judged(batches, unseen):
-    """Convert with one thing changed, and judge."""
+    """Convert with one thing changed, and judge; each change once."""
+    found = {}
 
     def of(model, steps, **options):
-        how = {"calibration": "none", "calibration_steps": min(steps, 4), "delay": 0, **options}
-        return judge(model, convert(model, batches, 500, steps=steps, **how), unseen)
+        asked = (model, steps, *sorted(options.items()))
+        if asked not in found:
+            how = {"calibration": "none", "calibration_steps": min(steps, 4), "delay": 0, **options}
+            found[asked] = judge(model, convert(model, batches, 500, steps=steps, **how), unseen)
+        return found[asked]
 
     return of
 
