@@ -43,7 +43,7 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
             {"strategy": said(name), "strength": penalty.strength, PULL: penalty.effect()}
             for name, penalty in penalties
         ]
-    if cautions := [*config.cautions(), *_idle(penalties)]:
+    if cautions := [*config.cautions(), *data.cautions, *_idle(penalties)]:
         own["cautions"] = [{"caution": caution} for caution in cautions]
     return Result(
         metrics=metrics,

@@ -46,6 +46,7 @@ class State:
     graph: fx.GraphModule
     spiking: Classifier
     about: Mapping[str, Any]
+    cautions: list[Row]
     test: Split
     outputs: Tensor
     """[K] int64, the network's output for each class of the test images."""
@@ -95,9 +96,10 @@ class Convert:
         if self.config.coding in RIGHT_ON_AVERAGE and any(each.verdict == ANALOG for each in preflight.verdicts):
             raise biased(self.config.coding, f"--hybrid {self.config.hybrid}")
         data, outputs = load_as_trained(about, root=self.services.data_root, download=self.services.download)
-        if found := cautions(about):
+        found = cautions(about, data)
+        if found:
             self.services.table("caution", found)
-        self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"])
+        self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"], **data.facts)
         analog.to(self.services.device)
         analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
@@ -109,6 +111,7 @@ class Convert:
             graph=lower(analog.backbone),
             spiking=spiking,
             about=about,
+            cautions=found,
             test=data.test,
             outputs=outputs.to(self.services.device),
             structure=structure,
@@ -191,7 +194,7 @@ class Convert:
                 "early_exit": exits,
                 "costs": priced,
                 "preflight": preflight.rows,
-                **({"cautions": found} if (found := cautions(state.about)) else {}),
+                **({"cautions": state.cautions} if state.cautions else {}),
             },
             figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, self._all_stop(curve))},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},

@@ -16,6 +16,8 @@ from backbone.data.survey import survey
 from backbone.errors import MissingData, UserError, must
 from backbone.registry import Registry
 
+_MOST = 10  # classes that are named
+
 
 def check_folder(
     path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
@@ -100,6 +102,7 @@ def untrainable(name: str, classes: Sequence[str], counts: Sequence[int]) -> lis
         )
     if missing := [repr(each) for each, count in zip(classes, counts, strict=True) if not count]:
         step = "Add images, or unname it."
-        got = f"no image of {', '.join(missing)}"
+        more = f" and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
+        got = f"no image of {', '.join(missing[:_MOST])}{more}"
         problems.append(must(f"every class of {name!r}", "in the train set", got, step))
     return [str(problem) for problem in problems]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
-from backbone.data.encoded import FilePictures
+from backbone.data.encoded import SUFFIXES, FilePictures
+from backbone.data.files import unfit
+from backbone.data.names import TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
 from backbone.errors import UserError, must
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-_TESTS = ("test", "val", "valid", "validation")
-
+_MOST = 10  # files that are named
 Parts = Mapping[str, Mapping[str, list[Path]]]
 """Split -> class -> its pictures; ``train`` comes first."""
 
@@ -21,23 +21,28 @@ def find_parts(path: str | None) -> Parts:
     """What ``folder:PATH`` holds.
 
     Every folder that holds pictures is a class, called by its path below PATH: ``cat`` or ``Greek/character01``. When
-    PATH holds ``train`` beside ``test`` (or ``val``, ``valid``, ``validation``), these are the splits. Hidden files,
-    and files without one of `SUFFIXES`, are passed over; links are followed.
+    all folders in PATH are called as splits (`backbone.data.names.split_of`), they are the splits. Hidden files, and
+    those without one of `SUFFIXES`, are passed over, which is said; links are followed.
 
     Raises:
-        UserError: one line for each thing that is wrong.
+        UserError: one line for each thing that is wrong; folders called as splits where classes lie are.
     """
     where = Path(path or "").expanduser()
     if not where.is_dir():
-        raise must("folder:PATH", "a folder", f"nothing of the kind at {where.absolute()}", "Check the path.")
+        got = f"nothing of the kind at {shown(where.absolute())}"
+        raise must("folder:PATH", "a folder", got, "Check the path.")
+    try:
+        splits, problems = _splits(where)
+    except OSError as error:
+        got = f"{shown(error.filename)} ({error.strerror})"
+        raise must("every folder", "readable", got, "Check its permissions.") from error
     parts: dict[str, dict[str, list[Path]]] = {}
-    problems: list[str] = []
-    for part, folder in _parts(where).items():
+    for split, folders in splits.items():
         try:
-            parts[part] = picture_folders(folder)
+            parts[split] = _classes(folders)
         except UserError as error:
             problems.append(str(error))
-    problems += strangers(parts) if "train" in parts else []
+    problems += strangers(parts) if TRAIN in parts else []
     if problems:
         raise UserError("\n".join(problems))
     return parts
@@ -55,32 +60,78 @@ def strangers(parts: Parts) -> list[str]:
             must(
                 "every class of the test set",
                 "in the train set too",
-                f"{name!r} ({paths[0].parent})",
+                f"{name!r} ({shown(paths[0].parent)})",
                 "Take it away or train on it.",
             )
         )
         for part in parts.values()
         for name, paths in part.items()
-        if name not in parts["train"]
+        if name not in parts[TRAIN]
     ]
 
 
-def _parts(where: Path) -> dict[str, Path]:
-    folders = sorted(entry.name for entry in where.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    tests = [name for name in _TESTS if name in folders]
-    only_parts = bool(folders) and set(folders) <= {"train", *_TESTS}
-    if "train" in folders and (tests or only_parts):
-        if len(tests) > 1:
-            logging.getLogger(__name__).warning("%s: %s is left out, as there is %s", where, tests[1], tests[0])
-        return {"train": where / "train", **({"test": where / tests[0]} if tests else {})}
-    if only_parts:
-        raise must(
-            str(where),
-            "a folder with train/ in it",
-            f"only {', '.join(folders)}",
-            f"Give the split itself: folder:{where / folders[0]}",
-        )
-    return {"train": where}
+def _splits(where: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The folders to train on and to test on, and what is wrong beside them."""
+    entries = sorted(where.iterdir())
+    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        if split := split_of(folder.name):
+            found.setdefault(split, []).append(folder)
+    if not found or any(not split_of(folder.name) and _holds_pictures(folder) for folder in folders):
+        return {TRAIN: [where]}, []
+    outside = [entry for entry in entries if _is_picture(entry.name) and not entry.is_dir()]
+    return train_and_test(where, "folder", found), [_outside(outside)] if outside else []
+
+
+def _classes(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Class name -> its pictures in all of these folders."""
+    found: dict[str, list[Path]] = {}
+    problems: list[str] = []
+    for folder in folders:
+        try:
+            held = picture_folders(folder)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        problems += _misread(folder, held)
+        for name, paths in held.items():
+            found.setdefault(name, []).extend(paths)
+    if problems:
+        raise UserError("\n".join(problems))
+    return dict(sorted(found.items()))
+
+
+def _holds_pictures(where: Path) -> bool:
+    return any(_is_picture(name) for _, _, names in os.walk(where, followlinks=False) for name in names)
+
+
+def _misread(where: Path, classes: Iterable[str]) -> list[str]:
+    """A line for every folder in which folders look like splits, where classes were expected.
+
+    They do when one of them holds classes itself and is called as a split, or is called as one that is not trained on,
+    or when several that hold classes, or all there are, bring different splits to mind. A class ``train`` among others
+    is a class, and so are ``train station`` and ``test tube``.
+    """
+    above: dict[PurePosixPath, set[str]] = {}
+    leaves = set(map(PurePosixPath, classes))
+    for path in leaves:
+        for folder in (path, *path.parents[:-1]):
+            above.setdefault(folder.parent, set()).add(folder.name)
+    problems = []
+    for folder, names in sorted(above.items()):
+        holding = {name for name in names if folder / name in above}
+        wrong = {name for name in names if split_of(name) and (name in holding or split_of(name) != TRAIN)}
+        for several in (holding, names):
+            hinted = {name for name in several if hints(name)}
+            if (several is holding or hinted == names) and len(set().union(*map(hints, hinted))) > 1:
+                wrong |= hinted
+        if wrong:
+            here = where / folder
+            rule = f"classes, or splits alone ({USUAL})"
+            step = f"{'Take away what is neither' if here == where else f'Give folder:{shown(here)}'}, or rename them."
+            problems.append(str(must(f"the folders in {shown(here)}", rule, shown(", ".join(sorted(wrong))), step)))
+    return problems
 
 
 def picture_folders(where: Path) -> dict[str, list[Path]]:
@@ -92,35 +143,68 @@ def picture_folders(where: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     problems: list[str] = []
-    seen = set()
+    odd: list[UserError] = []
+    others: list[Path] = []
+    for here, files, leaf in _walked(where, problems):
+        paths = [file for file in files if _is_picture(file.name)]
+        odd += [error for path in paths if (error := unfit(path, "a picture"))]
+        others += [file for file in files if not _is_picture(file.name)]
+        label = here.relative_to(where).as_posix()
+        if here == where:
+            problems += [_outside(paths)] if paths else []
+        elif paths and not is_text(label):
+            problems.append(str(must("the name of a class", "in UTF-8", shown(here), "Rename the folder.")))
+        elif paths:
+            found[label] = paths
+        elif leaf:
+            rule, got = "a folder with at least one picture", f"none in {shown(here)}"
+            step = f"Add pictures ({', '.join(sorted(SUFFIXES))}) or take the folder away."
+            problems.append(str(must("every class", rule, got, step)))
+    problems += map(str, odd[:_MOST])
+    if len(odd) > _MOST:
+        rest = f"{len(odd) - _MOST} more that are not"
+        problems.append(str(must("every picture", "a readable file", rest, "Restore them or take them out.")))
+    if not found and not problems:
+        rule = "a folder with one folder of pictures per class"
+        problems.append(str(must(shown(where), rule, "an empty one", "Check the path.")))
+    if problems:
+        raise UserError("\n".join(problems))
+    _say_passed_over(where, others)
+    return dict(sorted(found.items()))
+
+
+def _walked(where: Path, problems: list[str]) -> Iterator[tuple[Path, list[Path], bool]]:
+    """Every folder once, by whichever link, with its files and whether no folder is in it; and what cannot be read."""
 
     def unreadable(error: OSError) -> None:
-        got = f"{error.filename} ({error.strerror})"
+        got = f"{shown(error.filename)} ({error.strerror})"
         problems.append(str(must("every folder", "readable", got, "Check its permissions.")))
 
-    for folder, below, files in os.walk(where, followlinks=True, onerror=unreadable):
+    seen = set()
+    for folder, below, names in os.walk(where, followlinks=True, onerror=unreadable):
         here = Path(folder)
         below[:] = sorted(name for name in below if not name.startswith("."))
         if here.resolve() in seen:  # a link that leads back
             below.clear()
             continue
         seen.add(here.resolve())
-        paths = sorted(here / name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != ".")
-        if here == where:
-            problems += [_outside(paths)] if paths else []
-        elif paths:
-            found[here.relative_to(where).as_posix()] = paths
-        elif not below:
-            rule, step = "a folder with at least one picture", f"Add pictures ({', '.join(sorted(SUFFIXES))})"
-            problems.append(str(must("every class", rule, f"none in {here}", f"{step} or take the folder away.")))
-    if not found and not problems:
-        rule = "a folder with one folder of pictures per class"
-        problems.append(str(must(str(where), rule, "an empty one", "Check the path.")))
-    if problems:
-        raise UserError("\n".join(problems))
-    return dict(sorted(found.items()))
+        yield here, sorted(here / name for name in names), not below
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def _say_passed_over(where: Path, others: Iterable[Path]) -> None:
+    """Warn of files that are not taken for pictures: how many of which kind, and the first of them."""
+    first, *_ = sorted(others) or [None]
+    if first is None:
+        return
+    kinds = Counter("hidden" if path.name[0] == "." else path.suffix.lower() or "without a suffix" for path in others)
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    warn_once(shown(f"{where}: passed over, as no pictures by their names: {told} (the first: {first})"))
 
 
 def _outside(paths: list[Path]) -> str:
-    got = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    got = shown(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     return str(must("every picture", "in the folder of its class", got, "Move it to a folder named by its class."))

@@ -8,16 +8,31 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from backbone.data import png
+from backbone.data.encoded import FORMATS
 from backbone.data.options import PictureOptions
 from backbone.errors import UserError, must
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How a picture with this orientation is set upright. Source: CIPA DC-008-2019 (Exif 2.32), tag 274."""
+_ON_THE_SIDE = frozenset({5, 6, 7, 8})
+LARGEST = 4096
+"""Pixels that a picture which is not resized may be wide or high."""
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
@@ -42,7 +57,9 @@ class Decoder:
     def like(cls, blob: bytes | None, name: str, options: PictureOptions) -> Decoder:
         """The decoder for a set whose first picture is ``blob``."""
         with opened(blob, name) as picture:
-            width, height = (options.size, options.size) if options.size else picture.size
+            width, height = (options.size, options.size) if options.size else upright_size(picture, blob, name)
+            if too_large := oversize(width, height, name):
+                raise too_large
             return cls((options.channels or channels_of(picture, name), height, width), options, name)
 
     def decode(self, blob: bytes | None, name: str) -> np.ndarray:
@@ -60,18 +77,19 @@ class Decoder:
                     f"a picture of {natural} channels in {name}",
                     f"Make all grey or all colour: --dataset.channels {channels}.",
                 )
-            if self.options.size is None and picture.size != (width, height):
+            turned = orientation(picture, blob, name)
+            size = picture.size[::-1] if turned in _ON_THE_SIDE else picture.size
+            if self.options.size is None and size != (width, height):
                 raise self._odd(
                     f"{width} x {height} pixels like",
-                    f"{picture.width} x {picture.height} in {name}",
+                    f"{size[0]} x {size[1]} in {name}",
                     f"Resize all: --dataset.size {width}.",
                 )
-            try:
-                picture.load()
-            except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
-                raise damaged(name, error) from error
+            load(picture, name)
             mode = "L" if channels == 1 else "RGB"
             fitted = picture if picture.mode == mode else picture.convert(mode)
+            if turned in _TURNS:
+                fitted = fitted.transpose(_TURNS[turned])
             if fitted.size != (width, height):
                 fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
             return np.frombuffer(fitted.tobytes(), np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
@@ -99,12 +117,50 @@ def opened(blob: bytes | None, name: str) -> Image.Image:
         except ValueError as error:
             raise damaged(name, error) from error
     try:
-        return Image.open(io.BytesIO(blob))
+        return Image.open(io.BytesIO(blob), formats=_formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = f"at most {Image.MAX_IMAGE_PIXELS:,} pixels"
         raise must("a picture", limit, f"{name} ({error})", "Make it smaller or take it out of the set.") from error
     except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
         raise damaged(name, error) from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow has; others could run programs (PostScript), or take anything as theirs."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def load(picture: Image.Image, name: str) -> None:
+    """Decode.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        picture.load()
+    except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
+        raise damaged(name, error) from error
+
+
+def upright_size(picture: Image.Image, blob: bytes | None, name: str) -> tuple[int, int]:
+    """Width and height as it is to be seen."""
+    turned = orientation(picture, blob, name)  # which may turn it
+    return (picture.height, picture.width) if turned in _ON_THE_SIDE else picture.size
+
+
+def orientation(picture: Image.Image, blob: bytes | None, name: str) -> int:
+    """From 1 (upright) to 8, as the picture's EXIF or XMP has it: how a camera was held. 1 where that is damaged."""
+    if picture.format == "PNG" and not png.may_be_turned(blob or b""):
+        return 1
+    if picture.format in ("PNG", "TIFF"):
+        load(picture, name)  # a PNG may say it behind its pixels; a TIFF is turned by Pillow itself, and then upright
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's parsers fail in many ways; the pixels are there all the same
+        return 1
+    return found if found in _TURNS else 1
 
 
 def channels_of(picture: Image.Image, name: str) -> int:
@@ -120,6 +176,14 @@ def channels_of(picture: Image.Image, name: str) -> int:
     raise must(
         "a picture", "8 bits per channel", f"mode {picture.mode} in {name}", "Convert it to 8 bits, grey or RGB."
     )
+
+
+def oversize(width: int, height: int, name: str) -> UserError | None:
+    """The error for pictures that nobody trains on as they are: a few of them would fill the memory."""
+    if max(width, height) <= LARGEST:
+        return None
+    got = f"{width} x {height} in {name}"
+    return must("a picture", f"at most {LARGEST} pixels wide and high", got, "Resize all: --dataset.size 224, say.")
 
 
 def damaged(name: str, why: Exception) -> UserError:

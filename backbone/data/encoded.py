@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from backbone.errors import must
+from backbone.data import files
+from backbone.data.names import shown
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "AVIF": (".avif", ".avifs"),
+}
+"""The formats that are decoded, as Pillow calls them, and how names of such files end."""
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_PIECE_BYTES = 64 * 2**20
 
 
 class Pictures(Protocol):
@@ -23,6 +41,18 @@ class Pictures(Protocol):
         ...
 
 
+def pieces(pictures: Pictures, count: int) -> Iterator[tuple[range, list[bytes | None]]]:
+    """All pictures in order, ``count`` at a time, or fewer (one at least) where those would take over 64 MiB."""
+    held: list[bytes | None] = []
+    size = 0
+    for index in range(len(pictures)):
+        held += pictures.read([index])
+        size += len(held[-1] or b"")
+        if len(held) == count or size >= _PIECE_BYTES or index == len(pictures) - 1:
+            yield range(index + 1 - len(held), index + 1), held
+            held, size = [], 0
+
+
 @dataclass(frozen=True)
 class FilePictures:
     """One file per picture."""
@@ -33,14 +63,7 @@ class FilePictures:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return str(self.paths[index])
+        return shown(self.paths[index])
 
     def read(self, indices: Sequence[int]) -> list[bytes | None]:
-        return [self._read(self.paths[index]) for index in indices]
-
-    @staticmethod
-    def _read(path: Path) -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise must("a picture", "a readable file", f"{path} ({error.strerror})", "Restore it.") from error
+        return [files.read(self.paths[index], "a picture") for index in indices]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from backbone.data.files import read
 from backbone.errors import must
 
 _UBYTE = 8
@@ -22,21 +25,18 @@ def read_idx(path: Path, dims: int) -> Tensor:
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database", section "File formats".
     """
     again = "Delete it and run again with --download, or restore it."
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise must("an IDX file", "readable", f"{path} ({error.strerror})", again) from error
+    data = read(path, "an IDX file")
     header = 4 + 4 * dims
-    if len(data) < header or data[:4].tolist() != [0, 0, _UBYTE, dims]:
-        got = f"{path} ({len(data)} bytes beginning with {data[:4].tobytes().hex() or 'nothing'})"
+    if len(data) < header or data[:4] != bytes([0, 0, _UBYTE, dims]):
+        got = f"{path} ({len(data)} bytes beginning with {data[:4].hex() or 'nothing'})"
         raise must("an IDX file", f"one of unsigned bytes in {dims} dimensions", got, again)
-    shape = data[4:header].view(">u4").astype(np.int64)
-    if len(data) != header + shape.prod():
-        rule = f"{header + shape.prod()} bytes long, as its header says"
+    shape = struct.unpack(f">{dims}I", data[4:header])
+    if len(data) != header + math.prod(shape):
+        rule = f"{header + math.prod(shape)} bytes long, as its header says"
         raise must("an IDX file", rule, f"{len(data)} bytes in {path}", again)
-    if not shape.prod():
+    if not math.prod(shape):
         raise must("an IDX file", "filled", f"none of {'x'.join(map(str, shape))} in {path}", again)
-    return torch.from_numpy(data[header:].reshape(shape.tolist()))
+    return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8, offset=header).reshape(shape))
 
 
 def read_labelled(folder: Path, prefix: str, classes: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from backbone.contract import Scalar
 from backbone.data.checking import untrainable
+from backbone.data.duplicates import Keyed, Repeated, apart
 from backbone.data.sets import Data, Source, Split
 from backbone.data.splits import stratified
 from backbone.errors import UserError, must
@@ -52,13 +54,17 @@ def load(
     if not 0 <= validation < 1:
         raise must("--validation", "at least 0 and less than 1", validation, "A tenth is usual: 0.1.")
     source = open_source(name, options, root=root, download=download)
-    train, held, test = _sets(source, validation)
-    _check_trainable(name, source, train, test)
+    sets = _sets(source, validation)
+    train, held = sets.train, sets.validation
+    _check_trainable(name, source, train, sets.test)
     if validation and not held:
         got = f"{validation} of {len(train)} images"
         raise must("--validation", "enough for one image", got, "Hold out more, or none with --validation 0.")
     mean, std = _statistics(train)
-    return Data(name, train, held, test, source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
+    about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
+    facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
+    cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
+    return Data(name, train, held, sets.test, *about, facts, cautions)
 
 
 def load_for_scoring(
@@ -85,23 +91,38 @@ def load_for_scoring(
     elif split == "test" and source.test is None and not as_trained:
         chosen = source.train
     else:
-        train, held, test = _sets(source, validation)
-        chosen = {"train": train, "validation": held, "test": test}[split]
+        sets = _sets(source, validation)
+        chosen = {"train": sets.train, "validation": sets.validation, "test": sets.test}[split]
     if not chosen:
         raise must(f"the {split} split of {name!r}", "at least one image", "none", "Choose another --split.")
     return chosen, source.classes, source.fingerprint
 
 
-def _sets(source: Source, validation: float) -> tuple[Split, Split | None, Split]:
-    """Train, validation and test; their images are disjoint."""
-    train, test = source.train, source.test
-    if test is None:
-        kept, held = stratified(train.labels, TEST_SHARE, _TEST)
+@dataclass(frozen=True)
+class _Sets:
+    """Three sets with no image in common but those that the source has twice."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+    repeated: tuple[Repeated, ...]
+
+
+def _sets(source: Source, validation: float) -> _Sets:
+    count = len(source.train)
+    train = Keyed(source.train, None if source.keys is None else source.keys[:count])
+    if source.test is None:
+        kept, held = stratified(train.split.labels, TEST_SHARE, _TEST)
         train, test = train.select(kept), train.select(held)
+    else:
+        test = Keyed(source.test, None if source.keys is None else source.keys[count:])
+    train, in_test = apart(train, test, "test", source.duplicates)
     if not validation:
-        return train, None, test
-    kept, held = stratified(train.labels, validation, _VALIDATION)
-    return train.select(kept), train.select(held), test
+        return _Sets(train.split, None, test.split, in_test)
+    kept, held = stratified(train.split.labels, validation, _VALIDATION)
+    train, chosen = train.select(kept), train.select(held)
+    train, in_validation = apart(train, chosen, "validation", source.duplicates)
+    return _Sets(train.split, chosen.split, test.split, in_test + in_validation)
 
 
 def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from backbone.data.decoding import Decoder, bombs_are_errors
-from backbone.data.encoded import Pictures
+from backbone.data.duplicates import keys_of
+from backbone.data.encoded import Pictures, pieces
 from backbone.data.fingerprint import Fingerprint
 from backbone.data.options import PictureOptions
 from backbone.data.png import decode_alike
@@ -24,6 +25,7 @@ from backbone.errors import UserError, must
 
 _CHUNK_BYTES = 4 * 2**20  # of decoded pixels per piece of work
 _CHUNK_PICTURES = 256
+_READING = "pictures 2: upright, as their EXIF has it"  # what fingerprints begin with: other pixels from the same bytes
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ def _opened(
         size = len(pictures) * int(np.prod(store.in_shape))
         held = np.empty((len(pictures), *store.in_shape), np.uint8) if size <= budget_bytes else None
         sums = np.empty((2, len(pictures), store.in_shape[0]), np.int64)
+        keys = np.empty(len(pictures), np.int64)
         digest = Fingerprint()
+        digest.words((_READING,))
         for span, images in _decoded(store, digest):
+            keys[span] = keys_of(images)
             if held is not None:
                 held[span] = images
             else:
@@ -124,19 +129,16 @@ def _opened(
     chosen = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
     test = everything.select(chosen["test"]) if "test" in chosen else None
     train = everything if test is None else everything.select(chosen["train"])
-    return Source(train, test, classes, digest.hexdigest())
+    return Source(train, test, classes, digest.hexdigest(), torch.from_numpy(keys), options.duplicates)
 
 
 def _decoded(store: PictureStore, digest: Fingerprint) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield all pictures in order, decoded by a few threads that are never far ahead."""
-    count = len(store.pictures)
     threads = min(os.cpu_count() or 1, 8)
     waiting: deque[tuple[slice, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for start in range(0, count, store.chunk):
-                indices = range(start, min(start + store.chunk, count))
-                blobs = store.pictures.read(indices)
+            for indices, blobs in pieces(store.pictures, store.chunk):
                 for blob in blobs:
                     digest.blob(blob or b"")
                 waiting.append((slice(indices.start, indices.stop), pool.submit(store.decode, blobs, indices)))

@@ -25,13 +25,13 @@ def cifar_folder(root: Path, kind: str) -> Path:
 
 def has_tables(folder: Path) -> bool:
     """Whether a set lies there as parquet files."""
-    return any(folder.glob("train-*.parquet")) or any(folder.glob("test-*.parquet"))
+    return any(folder.glob("*.parquet"))
 
 
 def missing_cifar(name: str, kind: str, root: Path) -> MissingData | None:
     """The error for a CIFAR set that is there neither as torchvision's files nor as tables."""
     folder, tables = cifar_folder(root, kind), root / name
-    return None if folder.is_dir() or has_tables(tables) else missing(name, f"{folder} and {tables}/train-*.parquet")
+    return None if folder.is_dir() or has_tables(tables) else missing(name, f"{folder} and {tables}/*.parquet")
 
 
 def omniglot_folders(root: Path) -> list[Path]:

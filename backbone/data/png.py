@@ -15,6 +15,8 @@ _GREY, _RGB = 0, 2
 _CHANNELS = {_GREY: 1, _RGB: 3, 4: 1, 6: 3}  # 4 and 6 are the same with transparency
 _HEADER_START = b"\0\0\0\x0dIHDR"
 _HEADER_END = len(SIGNATURE) + 12 + 13
+_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_TURNING_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
 def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -39,8 +41,17 @@ def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
         at = stop + 4
 
 
+def may_be_turned(blob: bytes) -> bool:
+    """Whether an undamaged PNG says how to turn it before it is shown, by EXIF or XMP."""
+    return any(_turning(kind, data) for kind, data in chunks(blob))
+
+
+def _turning(kind: bytes, data: memoryview) -> bool:
+    return kind == b"eXIf" or (kind in _TEXTS and bytes(data[:32]).startswith(_TURNING_TEXTS))
+
+
 def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
-    """Channels without transparency, height and width of an undamaged PNG of 8 bits; None for any other file.
+    """Channels without transparency, height and width of an undamaged, upright PNG of 8 bits; None for any other file.
 
     Many times faster than to let Pillow open it.
     """
@@ -50,10 +61,11 @@ def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
     if bits != 8 or colour not in _CHANNELS or width * height > (Image.MAX_IMAGE_PIXELS or 0):
         return None
     try:
-        found = {kind for kind, _ in chunks(blob)}
+        found = {(kind, _turning(kind, data)) for kind, data in chunks(blob)}
     except ValueError:
         return None
-    return (_CHANNELS[colour], height, width) if b"IDAT" in found else None
+    plain = (b"IDAT", False) in found and not any(turns for _, turns in found)
+    return (_CHANNELS[colour], height, width) if plain else None
 
 
 def decode_alike(blobs: Sequence[bytes | None], in_shape: tuple[int, int, int]) -> np.ndarray | None:
@@ -87,7 +99,7 @@ def _rows(blob: bytes | None, head: bytes, length: int) -> bytes | None:
         return None
     try:
         found = list(chunks(blob))
-        if any(kind == b"acTL" for kind, _ in found):  # animated
+        if any(kind == b"acTL" or _turning(kind, data) for kind, data in found):  # animated, or not upright
             return None
         inflate = zlib.decompressobj()
         rows = inflate.decompress(b"".join(data for kind, data in found if kind == b"IDAT"), length + 1)

@@ -88,4 +88,5 @@ def open_saccades(
     digest.words((base.fingerprint,))
     camera.identify(digest)
     test = None if base.test is None else SaccadeSplit(base.test, camera)
-    return Source(SaccadeSplit(base.train, camera), test, base.classes, digest.hexdigest())
+    train = SaccadeSplit(base.train, camera)
+    return Source(train, test, base.classes, digest.hexdigest(), base.keys, base.duplicates)

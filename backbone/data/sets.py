@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from backbone.data.options import Duplicates
 
 _CHUNK_VALUES = 2**24  # summed at once
 
@@ -138,6 +140,10 @@ class Source:
     classes: tuple[str, ...]
     fingerprint: str
     """sha256 over all image bytes, labels and class names."""
+    keys: Tensor | None = None
+    """``[N] int64`` of the train images, then of the test images: equal where the pixels are. None: not known."""
+    duplicates: Duplicates = "keep"
+    """What becomes of images that stand in two splits."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +163,7 @@ class Data:
     fingerprint: str
     frames: int | None = None
     """How many event frames an image has; None for stills."""
+    facts: Mapping[str, int] = field(default_factory=dict)
+    """What was counted while the splits were made."""
+    cautions: tuple[str, ...] = ()
+    """What to know before believing a score on them."""

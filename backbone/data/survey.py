@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from backbone.data import png
-from backbone.data.decoding import bombs_are_errors, channels_of, damaged, looks_whole, opened
+from backbone.data.decoding import bombs_are_errors, channels_of, load, looks_whole, opened, oversize, upright_size
 from backbone.data.encoded import Pictures
 from backbone.data.options import PictureOptions
 from backbone.errors import UserError, must
 
-_CHUNK = 256
 _MOST = 10  # damaged pictures that are named
 
 
@@ -39,17 +38,11 @@ def survey(pictures: Pictures, options: PictureOptions, *, whole: bool) -> list[
     """
     found = _Census()
     with bombs_are_errors():
-        for start in range(0, len(pictures), _CHUNK):
-            indices = range(start, min(start + _CHUNK, len(pictures)))
+        for index in range(len(pictures)):
             try:
-                blobs = pictures.read(indices)
-            except UserError:  # one of them cannot be read
-                blobs = [None] * len(indices)
-            for index, blob in zip(indices, blobs, strict=True):
-                try:
-                    _look(found, blob or pictures.read([index])[0], pictures.name(index), whole)
-                except UserError as error:
-                    found.faults.append(str(error))
+                _look(found, pictures.read([index])[0], pictures.name(index), whole)
+            except UserError as error:
+                found.faults.append(str(error))
     problems = found.faults[:_MOST]
     if len(found.faults) > _MOST:
         rest = f"{len(found.faults) - _MOST} more of {len(pictures)} damaged"
@@ -71,16 +64,16 @@ def _look(found: _Census, blob: bytes | None, name: str, whole: bool) -> None:
 def _opened_shape(blob: bytes | None, name: str, whole: bool) -> tuple[int, int, int]:
     with opened(blob, name) as picture:
         channels = channels_of(picture, name)
+        width, height = upright_size(picture, blob, name)
         if blob is not None and (whole or not looks_whole(blob)):
-            try:
-                picture.load()
-            except Exception as error:  # Pillow's parsers fail in many ways on a damaged file
-                raise damaged(name, error) from error
-        return channels, picture.height, picture.width
+            load(picture, name)
+        return channels, height, width
 
 
 def _differences(found: _Census, options: PictureOptions) -> list[str]:
     problems = []
+    if options.size is None:
+        problems += [too_large for size, seen in found.sizes.items() if (too_large := oversize(*size, seen.first))][:1]
     if options.size is None and len(found.sizes) > 1:
         ((width, height), first), *others = found.sizes.items()
         got = _told([(f"{w} x {h}", seen) for (w, h), seen in others], "sizes")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from backbone.data.event_options import TonicOptions
+from backbone.data.files import unfit
 from backbone.data.fingerprint import Fingerprint
 from backbone.data.locking import one_at_a_time
 from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
@@ -26,6 +27,7 @@ from backbone.errors import MissingData, UserError, must, nearest
 
 KINDS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
 _AT_ONCE = 256
+_MOST = 2**20  # recordings: fifteen times those of the largest set
 
 
 def open_tonic(
@@ -95,10 +97,12 @@ class RecordingStore:
         recordings, order = self.sets[part], self.orders[part]
         position = order[index - part * len(self.orders[0])]
         where = recordings.data[position] if recordings.data else f"number {position} of {('train', 'test')[part]}"
+        if recordings.data and (error := unfit(Path(where), f"a recording of tonic:{self.name}")):
+            raise error
         try:
             events, label = recordings[position]
             return to_frames(events, recordings.sensor_size, self.frames, self.pool), int(label)
-        except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        except (OSError, EOFError, ValueError, KeyError, IndexError, MemoryError) as error:  # a size in a header, say
             got = f"{where} ({' '.join(str(error).split())})"
             raise must(f"a recording of tonic:{self.name}", "undamaged", got, "Restore it.") from error
 
@@ -201,7 +205,7 @@ def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:
             f"{' '.join(str(error).split())}. Check the network and the folder, or put the files there."
         ) from error
     recordings.__class__ = kind  # a class made in a function cannot be sent to another process
-    if not len(recordings):
-        where = recordings.location_on_system
-        raise must(f"dataset tonic:{name}", "a set with recordings", f"none at {where}", "Unpack its archives there.")
+    if not 0 < len(recordings) <= _MOST:
+        got = f"{len(recordings) or 'none'} at {recordings.location_on_system}"
+        raise must(f"dataset tonic:{name}", f"a set of 1 to {_MOST:,} recordings", got, "Unpack its archives there.")
     return recordings

@@ -79,9 +79,12 @@ def outputs_of(about: Mapping[str, Any], classes: Sequence[str]) -> Tensor:
     raise must("the classes", f"among those trained on ({known})", repr(unknown), "Score data with these classes.")
 
 
-def cautions(about: Mapping[str, Any]) -> list[Row]:
-    """What to know of a saved network's answers, as a table; empty for one that answers as it did in its own trial."""
-    return [{"caution": caution} for caution in about.get("cautions", ())]
+def cautions(about: Mapping[str, Any], data: Data | None = None) -> list[Row]:
+    """What to know of a saved network's answers and of the data it is scored on, as a table; mostly there is nothing.
+
+    A network has cautions that does not answer as it did in its own trial.
+    """
+    return [{"caution": caution} for caution in (*about.get("cautions", ()), *(data.cautions if data else ()))]
 
 
 def _only_numbered(names: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from backbone.checkpoint import save_model
 from backbone.contract import Figure, Result, Services
 from backbone.data.load import Data, load
+from backbone.data.trained import cautions
 from backbone.errors import must
 from backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from backbone.experiments.configs import TrainConfig
@@ -41,7 +42,9 @@ class Train:
     def start(self) -> State:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
-        s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision)
+        s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision, **data.facts)
+        if found := cautions({}, data):
+            s.table("caution", found)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
         beginning = self.begin(data)
         show_verdicts(beginning.model.backbone, s)
@@ -116,7 +119,11 @@ class Train:
         save_model(self.services.trial_dir / "model", model, self._about(state, metrics["test/accuracy"]))
         return Result(
             metrics=metrics,
-            tables={"epochs": state.curves, **measured.tables},
+            tables={
+                "epochs": state.curves,
+                **measured.tables,
+                **({"cautions": found} if (found := cautions({}, state.data)) else {}),
+            },
             figures={**_curves(state.curves), **measured.figures},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )

@@ -61,11 +61,13 @@ def tiles(subject: Subject) -> str:
     commits = {str(record.provenance.get("git.commit", ""))[:8] for record in subject.records} - {""}
     dirty = any(record.provenance.get("git.dirty") for record in subject.records)
     data = {str(record.provenance.get("facts.data_sha256", ""))[:8] for record in subject.records} - {""}
+    repeated = {record.provenance.get("facts.test_images_in_train") for record in subject.records} - {None, 0}
     shown = {
         "trials done": f"{len(subject.done)} of {len(subject.records)}",
         "working time": seconds(sum(times)) if times else "",
         "code": ", ".join(sorted(commits)) + (" + changes" if dirty else "") if commits else "",
         "data (sha256)": ", ".join(sorted(data)),
+        "test images trained on": ", ".join(sorted(map(str, repeated))),
     }
     items = "".join(
         f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in shown.items() if value

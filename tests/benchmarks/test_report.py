@@ -147,6 +147,17 @@ def test_a_single_trial_by_its_id_or_the_beginning_of_it(folders):
     assert "Leaderboard" not in words
 
 
+@pytest.mark.parametrize(("count", "shown"), [(24, True), (0, False)])
+def test_test_images_that_were_trained_on_are_a_fact_at_a_glance(folders, count, shown):
+    trial = folders.trial()
+    where = folders.out / "trials" / trial / "provenance.json"
+    about = json.loads(where.read_text())
+    folders.json(where, {**about, "facts": {**about["facts"], "test_images_in_train": count}})
+    words = read(folders, trial)[1].words
+    assert ("test images trained on" in words) == shown
+    assert "test_images_in_train" in words
+
+
 def test_the_command_names_what_matters_to_the_trial(folders):
     def said(**about):
         path = folders.out / "trials" / folders.trial("vgg-tiny", 1) / "config.json"

@@ -66,14 +66,17 @@ def table(tmp_path):
         label_type=None,
         row_group_size=4,
         extra=None,
+        kind=None,
     ):
         where = tmp_path / "tables" / file
         where.parent.mkdir(parents=True, exist_ok=True)
         if blobs is None:
             blobs = [encode(image) for image in random_images(len(labels), shape, seed)]
-        column = [blob and {"bytes": blob, "path": None} for blob in blobs] if struct else blobs
-        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if struct else pa.binary()
-        arrays = {columns[0]: pa.array(column, kind), columns[1]: pa.array(labels, label_type), **(extra or {})}
+        if kind is None:
+            blobs = [{"bytes": blob, "path": "x.png"} for blob in blobs] if struct else blobs
+            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if struct else pa.binary()
+        column = blobs if isinstance(blobs, pa.Array) else pa.array(blobs, kind)
+        arrays = {columns[0]: column, columns[1]: pa.array(labels, label_type), **(extra or {})}
         held = pa.table(arrays)
         if names is not None:
             features = {columns[1]: {"names": list(names), "_type": "ClassLabel"}}

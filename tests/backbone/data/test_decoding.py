@@ -4,14 +4,21 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin, features
 
+from backbone.data import decoding, encoded
+from backbone.data.checking import check_folder
 from backbone.data.decoding import Decoder, bombs_are_errors
+from backbone.data.encoded import FilePictures, pieces
+from backbone.data.folders import open_folder
 from backbone.data.options import PictureOptions
+from backbone.data.parquet import open_parquet
 from backbone.data.png import decode_alike, plain_shape
+from backbone.data.survey import survey
 from backbone.errors import UserError
 
 
@@ -140,3 +147,92 @@ def test_the_shape_read_from_a_header_is_pillow_s(mode):
     flipped = bytearray(blob)
     flipped[-20] ^= 1
     assert plain_shape(bytes(flipped)) is None
+
+
+def turned(image, turn, kind):
+    """A picture of this kind that says it was taken with orientation ``turn``."""
+    exif = Image.Exif()
+    exif[274] = turn
+    buffer = io.BytesIO()
+    if kind == "XMP":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", f'<x tiff:Orientation="{turn}"/>')
+        Image.fromarray(image).save(buffer, "PNG", pnginfo=info)
+    else:
+        Image.fromarray(image).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+KINDS = [kind for kind in ("JPEG", "PNG", "XMP", "WEBP", "TIFF", "AVIF") if kind != "AVIF" or features.check("avif")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_are_turned_as_exif_says(images, kind):
+    for turn in range(1, 9):
+        blob = turned(images(1, (16, 24, 3))[0], turn, kind)
+        with Image.open(io.BytesIO(blob)) as picture:
+            expected = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        assert expected.shape[:2] == ((16, 24) if turn < 5 else (24, 16))
+        assert (decoded(blob) == planes(expected)).all()
+        assert plain_shape(blob) is None
+        assert decode_alike([blob], (3, 16, 24)) is None
+        resized = Decoder.like(blob, "first", PictureOptions(size=8)).decode(blob, "first")
+        small = Image.fromarray(expected).resize((8, 8), Image.Resampling.BILINEAR)
+        assert (resized == planes(np.asarray(small))).all()
+
+
+@pytest.mark.parametrize("options", [PictureOptions(), PictureOptions(channels=1)])
+def test_folders_and_tables_of_turned_pictures(images, table, tmp_path, options):
+    """Upright, all have one size."""
+    shapes = [(16, 24, 3) if turn < 5 else (24, 16, 3) for turn in range(1, 9)]
+    blobs = [turned(images(1, shape)[0], turn, "JPEG") for turn, shape in enumerate(shapes, 1)]
+    for number, blob in enumerate(blobs):
+        (tmp_path / "set" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / "ab"[number % 2] / f"{number}.jpg").write_bytes(blob)
+    more = {"root": tmp_path, "download": False}
+    assert check_folder(str(tmp_path / "set"), options, **more, training=True) == []
+    folder = open_folder(str(tmp_path / "set"), options, **more, budget_bytes=2**30)
+    where = table(blobs=blobs[::2] + blobs[1::2], labels=(0,) * 4 + (1,) * 4, names=("a", "b"))
+    parquet = open_parquet(str(where), options, **more, budget_bytes=2**30)
+    assert folder.train.in_shape[1:] == (16, 24)
+    assert torch.equal(folder.train.images, parquet.train.images)
+    mode = "L" if options.channels else "RGB"
+    for image, blob in zip(folder.train.images, blobs[::2] + blobs[1::2], strict=True):
+        oracle = ImageOps.exif_transpose(Image.open(io.BytesIO(blob)))
+        assert (image.numpy() == planes(np.asarray(oracle.convert(mode)))).all()
+
+
+def test_damaged_exif_is_none(images):
+    buffer = io.BytesIO()
+    Image.fromarray(images(1)[0]).save(buffer, "JPEG", exif=b"Exif\0\0 no such thing")
+    assert decoded(buffer.getvalue()).shape == (1, 8, 8)
+
+
+def test_formats_that_run_programs_are_not_opened():
+    blob = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+    with pytest.raises(UserError, match=r"damaged one: first \(in no format known\)"):
+        decoded(blob)
+
+
+def test_pictures_too_large_to_be_trained_on_as_they_are(png, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "LARGEST", 8)
+    (tmp_path / "large.png").write_bytes(png(images(1, (8, 9))[0]))
+    blob = (tmp_path / "large.png").read_bytes()
+    message = "a picture must be at most 8 pixels wide and high; got 9 x 8 in"
+    with pytest.raises(UserError, match=message):
+        decoded(blob)
+    held = FilePictures((tmp_path / "large.png",))
+    assert survey(held, PictureOptions(), whole=False)[0].startswith(message)
+    assert survey(held, PictureOptions(size=4), whole=False) == []
+    assert Decoder.like(blob, "first", PictureOptions(size=4)).decode(blob, "first").shape == (1, 4, 4)
+
+
+def test_pieces_are_as_large_as_they_may_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded, "_PIECE_BYTES", 10)
+    sizes = (4, 4, 4, 25, 1, 1, 1, 1, 1)
+    for number, size in enumerate(sizes):
+        (tmp_path / str(number)).write_bytes(bytes([number]) * size)
+    found = list(pieces(FilePictures(tuple(tmp_path / str(number) for number in range(9))), 4))
+    assert [len(span) for span, _ in found] == [3, 1, 4, 1]
+    assert [index for span, _ in found for index in span] == list(range(9))
+    assert [blob for _, blobs in found for blob in blobs] == [bytes([n]) * size for n, size in enumerate(sizes)]

@@ -1,4 +1,5 @@
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from backbone.data.checking import check_folder
+from backbone.data.encoded import FORMATS, SUFFIXES
 from backbone.data.folders import open_folder
 from backbone.data.options import PictureOptions
 from backbone.errors import UserError
@@ -32,11 +34,59 @@ def test_nested_classes(folder, opened):
     assert source.classes == ("Greek/character01", "Greek/character02", "Latin/character01")
 
 
-@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
-def test_parts(folder, opened, test):
-    source = opened(folder({"train/a": 3, "train/b": 2, f"{test}/b": 4}))
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train", "test"),
+        ("train", "val"),
+        ("train", "valid"),
+        ("train", "validation"),
+        ("Train", "Test"),
+        ("TRAINING", "testing"),
+        ("training_set", "dev"),
+        ("train_0", "test_0"),
+        ("train2017", "val2017"),
+    ],
+)
+def test_parts(folder, opened, train, test):
+    source = opened(folder({f"{train}/a": 3, f"{train}/b": 2, f"{test}/b": 4}))
     assert source.classes == ("a", "b")
     assert (len(source.train), source.test.labels.tolist()) == (5, [1, 1, 1, 1])
+
+
+def test_numbered_folders_of_one_split_are_one(folder, opened):
+    source = opened(folder({"train_0/a": 3, "train_1/a": 2, "train_1/b": 2, "test/b": 1, "notes": 0}))
+    assert source.train.labels.tolist() == [0] * 5 + [1] * 2
+    assert len(source.test) == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "found"),
+    [
+        ({"seg_train/a": 2, "seg_test/a": 2, "seg_pred/a": 2}, "seg_test, seg_train"),
+        ({"train/a": 2, "test/a": 2, "extra/a": 2}, "test, train"),
+        ({"train/a": 2, "holdout/a": 2}, "train"),
+        ({"archive/Train/a": 2, "archive/Test/a": 2}, "Test, Train"),
+        ({"cat/train": 2, "cat/test": 2, "dog/train": 2, "dog/test": 2}, "test, train"),
+        ({"cat": 2, "dog": 2, "test": 2}, "test"),
+        ({"images_train": 2, "images_test": 2}, "images_test, images_train"),
+        ({"train/train/a": 2, "train/val/a": 2}, "train, val"),
+    ],
+)
+def test_what_looks_like_splits_but_is_not_understood_is_refused(folder, opened, counts, found):
+    with pytest.raises(UserError, match=rf"must be classes, or splits alone \(train, .*\); got {found}\."):
+        opened(folder(counts))
+
+
+def test_classes_whose_names_hold_words_of_splits(folder, opened):
+    classes = ("cat", "test tube", "train station")
+    assert opened(folder(dict.fromkeys(classes, 2))).classes == classes
+
+
+def test_no_picture_of_a_test_folder_is_trained_on(folder, opened):
+    source = opened(folder({"Train/cat": 3, "Train/dog": 3, "Test/cat": 2, "Test/dog": 2}))
+    assert source.classes == ("cat", "dog")
+    assert (len(source.train), len(source.test)) == (6, 4)
 
 
 def test_test_goes_before_val(folder, opened, caplog):
@@ -50,14 +100,60 @@ def test_train_alone_and_a_class_called_train(folder, opened):
     assert opened(folder({"train": 3, "car": 3}, name="two")).classes == ("car", "train")
 
 
-def test_other_and_hidden_files_are_passed_over(folder, opened):
+def test_other_and_hidden_files_are_passed_over_and_counted(folder, opened, caplog):
     where = folder({"a": 2, "b": 2})
     before = opened(where).fingerprint
+    assert not caplog.text
     (where / "README.md").write_text("hello")
     (where / "a" / ".hidden.png").write_bytes(b"x")
     (where / "a" / "notes.txt").write_text("hello")
+    (where / "a" / "photo.heic").write_text("hello")
+    (where / "a" / "photo").write_text("hello")
     (where / ".cache").mkdir()
     assert opened(where).fingerprint == before
+    assert "no pictures by their names: 1 .heic, 1 .md, 1 .txt, 1 hidden, 1 without a suffix" in caplog.text
+
+
+def test_every_suffix_of_the_formats_that_are_decoded(folder, opened):
+    Image.init()
+    theirs = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert theirs <= SUFFIXES
+    where = folder({"a": 1, "b": 1})
+    for suffix in sorted(SUFFIXES):
+        (where / "a" / f"x{suffix.upper()}").write_bytes((where / "a" / "000.png").read_bytes())
+    assert len(opened(where).train) == 2 + len(SUFFIXES)
+
+
+def test_files_that_are_no_regular_ones_are_refused_at_once(folder, opened):
+    where = folder({"a": 2, "b": 2})
+    (where / "a" / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(where / "a" / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(where / "b" / "s.png"))
+        with (where / "b" / "large.png").open("wb") as sparse:
+            sparse.truncate(2**40)
+        with pytest.raises(UserError) as error:
+            opened(where)
+    lines = [line.partition("; got ")[2].partition(". ")[0] for line in str(error.value).splitlines()]
+    assert [line.replace(f"{where}/", "") for line in lines] == [
+        "a named pipe: a/pipe.png",
+        "a device: a/zero.png",
+        "1,099,511,627,776 in b/large.png",
+        "a socket: b/s.png",
+    ]
+
+
+def test_names_that_are_not_utf_8(folder, opened):
+    where = folder({"a": 2, "b": 2})
+    odd = (where / "a" / "000.png").rename(where / "a" / os.fsdecode(b"caf\xe9.png"))
+    assert len(opened(where).train) == 4
+    odd.write_bytes(b"x")
+    with pytest.raises(UserError, match=r"got a damaged one: .*/a/caf\\xe9.png"):
+        opened(where)
+    (where / "a").rename(where / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"the name of a class must be in UTF-8; got .*/caf\\xe9\. Rename") as error:
+        opened(where)
+    str(error.value).encode()
 
 
 def test_links_are_followed_but_not_in_circles(folder, opened):
@@ -111,7 +207,8 @@ def test_a_damaged_file_is_named(folder, opened):
         ({"a": 2, "b": 0}, "at least one picture; got none in .*/b. Add"),
         ({".": 1, "a": 1}, "in the folder of its class; got .*000.png"),
         ({"train/a": 1, "test/b": 1}, r"in the train set too; got 'b' \(.*test/b\)"),
-        ({"test/a": 1}, "with train/ in it; got only test. Give the split itself: folder:"),
+        ({"test/a": 1}, "with a train split in it; got only test. Give the split itself: folder:"),
+        ({"Dev/a": 1, "TEST_1/a": 1}, "with a train split in it; got only Dev, TEST_1. Give the split itself: folder:"),
         ({"train/a": 1, "test": 0}, "an empty one"),
     ],
 )

@@ -1,0 +1,181 @@
+"""One parquet file of labelled pictures; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from backbone.errors import UserError, must
+
+LABELS = ("label", "labels", "fine_label", "coarse_label")
+MOST_CLASSES = 2**16
+"""Without names classes are numbered, and so many are believed; in a table of more rows as many as there are rows."""
+_UNPACKED, _TIMES = 64 * 2**20, 200  # bytes of a row group's pictures, and how many times those in the file
+_AT_ONCE = 16  # pictures that are unpacked before somebody looks at how large they are
+
+
+@dataclass(frozen=True)
+class Table:
+    """It is opened anew for every read, so that it can be sent to other processes."""
+
+    path: Path
+    metadata: pq.FileMetaData
+    image: str
+    """The column of encoded pictures, ``img.bytes`` for structs."""
+    label: str
+    sizes: tuple[int, ...]
+    """Rows in each row group."""
+    limits: tuple[int, ...]
+    """Bytes that the pictures of each row group may take, whatever the file says."""
+
+    @classmethod
+    def open(cls, path: Path) -> Table:
+        """Read what the file says of itself.
+
+        Raises:
+            UserError: it is damaged, holds something else, or claims what its size makes unlikely.
+        """
+        with _damaged(path), pq.ParquetFile(path) as file:
+            metadata, schema, size = file.metadata, file.schema_arrow, path.stat().st_size
+        if not metadata.num_rows:
+            raise must("a table", "at least one row long", f"an empty one: {path}", "Take it out or fill it.")
+        sizes = tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        if min(sizes, default=0) < 0 or not sum(sizes) == metadata.num_rows <= size:
+            got = f"{metadata.num_rows:,} in {size:,} bytes: {path}"
+            raise must("the rows of a table", "fewer than its bytes", got, "Restore it.")
+        image, label = _image_column(schema, path), _label_column(schema, path)
+        chunks = _chunks(metadata, image)
+        limits = tuple(_UNPACKED + _TIMES * min(chunk.total_compressed_size, size) for chunk in chunks)
+        for chunk, limit in zip(chunks, limits, strict=True):
+            if chunk.total_uncompressed_size > limit:
+                raise _too_much(chunk.total_uncompressed_size, limit, path)
+        if image.endswith(".bytes") and all(_empty(chunk) for chunk in chunks):
+            raise _paths_alone(f"column {image.removesuffix('.bytes')} of {path}")
+        return cls(path, metadata, image, label, sizes, limits)
+
+    def labels(self, classes: int | None) -> np.ndarray:
+        """``[rows] int64``; every one checked, against the number of classes if that is known."""
+        with _damaged(self.path), self._open() as file:
+            column = file.read(columns=[self.label], use_threads=False).column(0)
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise must("a label", "given", f"none in {self.path} row {row}", "Fill it in or leave the row out.")
+        values = column.to_numpy(zero_copy_only=False)
+        limit = max(MOST_CLASSES, len(values)) if classes is None else classes
+        wrong = np.flatnonzero((values < 0) | (values >= limit))
+        if len(wrong):
+            why = "classes without names are numbered" if classes is None else f"the schema names {classes} classes"
+            got = f"{values[wrong[0]]} in {self.path} row {wrong[0]}"
+            step = "Mend it; a split with hidden labels (-1) cannot be used."
+            raise must("a label", f"from 0 to {limit - 1}, as {why}", got, step)
+        return values.astype(np.int64)
+
+    def pictures(self, group: int) -> list[bytes | None]:
+        """The encoded pictures of a row group, in the order of its rows; equal ones are one object.
+
+        Raises:
+            UserError: the file is damaged, or unpacks to more than is likely.
+        """
+        held: dict[bytes, bytes] = {}
+        found: list[bytes | None] = []
+        size = 0
+        with _damaged(self.path), self._open() as file:
+            for batch in file.iter_batches(_AT_ONCE, [group], [self.image], use_threads=False):
+                for blob in _blobs(batch.column(0)):
+                    if blob is not None and blob not in held:
+                        held[blob] = blob
+                        size += len(blob)
+                    found.append(None if blob is None else held[blob])
+                if size > self.limits[group]:
+                    raise _too_much(size, self.limits[group], self.path)
+            if len(found) != self.sizes[group]:
+                raise OSError(f"{len(found)} pictures in {self.sizes[group]} rows")
+        return found
+
+    def _open(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True)
+
+
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Whatever pyarrow finds wrong is one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise must("a table", "a readable parquet file", f"{path} ({reason})", "Restore it.") from error
+
+
+def _blobs(values: pa.Array) -> list[bytes | None]:
+    values = values.field(0) if isinstance(values, pa.StructArray) else values
+    return (values.dictionary_decode() if isinstance(values, pa.DictionaryArray) else values).to_pylist()
+
+
+def _chunks(metadata: pq.FileMetaData, column: str) -> list[pq.ColumnChunkMetaData]:
+    """A column's part of every row group."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    at = next(at for at in range(groups[0].num_columns) if groups[0].column(at).path_in_schema == column)
+    return [group.column(at) for group in groups]
+
+
+def _empty(chunk: pq.ColumnChunkMetaData) -> bool:
+    """Whether the file says that a column has no value in a row group."""
+    known = chunk.statistics
+    return known is not None and known.has_null_count and known.null_count == chunk.num_values
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    """The one column of pictures; ``image`` or ``img`` if several could be."""
+    found: dict[str, str] = {}
+    for column in schema:
+        kind = column.type
+        inside = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+        if inside >= 0 and _holds_bytes(kind.field(inside).type):
+            found[column.name] = f"{column.name}.bytes"
+        elif _holds_bytes(kind):
+            found[column.name] = column.name
+    chosen = next((found[name] for name in ("image", "img") if name in found), None)
+    if chosen or len(found) == 1:
+        return chosen or next(iter(found.values()))
+    rule = "the only one that is binary or a struct with bytes, or called image or img"
+    if found:
+        got = f"{', '.join(found)} of {', '.join(schema.names)} in {path}"
+        raise must("the column of pictures", rule, got, "Rename it.")
+    for column in schema:
+        if pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0:
+            raise _paths_alone(f"column {column.name} of {path}")
+    got = f"{', '.join(f'{column.name} ({column.type})' for column in schema)} in {path}"
+    raise must("the column of pictures", rule, got, "Write the bytes of picture files into it.")
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _label_column(schema: pa.Schema, path: Path) -> str:
+    for name in LABELS:
+        if name in schema.names:
+            if not pa.types.is_integer(schema.field(name).type):
+                got = f"{schema.field(name).type} in column {name} of {path}"
+                raise must("labels", "whole numbers", got, "Number the classes from 0.")
+            return name
+    got = f"{', '.join(schema.names)} in {path}"
+    raise must("the column of labels", f"called one of {', '.join(LABELS)}", got, "Rename it.")
+
+
+def _too_much(size: int, limit: int, path: Path) -> UserError:
+    rule = f"at most {limit:,} bytes when unpacked, as large as they are in the file"
+    return must("the pictures of a row group", rule, f"{size:,} in {path}", "Restore it, or write it uncompressed.")
+
+
+def _paths_alone(where: str) -> UserError:
+    step = "Write the pictures into the table, or give their folder: folder:PATH."
+    return must("the pictures of a table", "in it, as bytes", f"paths alone in {where}", step)
