@@ -21,6 +21,7 @@ from benchmarks.outcomes import (
     choose_metric,
     declared,
     from_folders,
+    one_for_each_seed,
 )
 from benchmarks.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
 from benchmarks.tables import word
@@ -164,6 +165,7 @@ def compare_outcomes(
     outcomes: Outcomes, by: str | None = None, metric: str | None = None, condition: Condition | None = None
 ) -> Comparison:
     """As `compare`, for trials already read."""
+    one_for_each_seed(outcomes)
     name, direction = choose_metric(outcomes, metric)
     axes = choose_axes(outcomes, by)
     groups = make_groups(outcomes, axes, name)

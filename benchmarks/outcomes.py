@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from backbone.errors import UserError, must, nearest
 from backbone.registry import Registry
 from benchmarks.records import Record, Status, Sweep, read_sweep
 from benchmarks.spelling import spell
+from benchmarks.tables import word
 
 Direction = Literal["max", "min"]
 
@@ -113,6 +115,33 @@ def choose_metric(outcomes: Outcomes, wanted: str | None) -> tuple[str, Directio
     if name in promised:
         return name, promised[name].direction
     return name, "min" if name.rpartition("/")[2] in ("loss", "error", "seconds") else "max"
+
+
+def one_for_each_seed(outcomes: Outcomes) -> None:
+    """Refuse a sweep that holds several trials for one cell and seed: nobody could say which of them counts.
+
+    Raises:
+        UserError: naming the first two, and what they differ in.
+    """
+    found: dict[str, Outcome] = {}
+    for trial in outcomes.trials:
+        if trial.seed is None:  # a trial that has not begun may not say it yet
+            continue
+        cell = {axis: trial.options.get(axis) for axis in outcomes.axes} | {"seed": trial.seed}
+        other = found.setdefault(json.dumps(cell, sort_keys=True), trial)
+        if other is trial:
+            continue
+        both = {name: (other.options.get(name), trial.options.get(name)) for name in outcomes.option_names()}
+        differ = ", ".join(f"{name} {word(one)} and {word(two)}" for name, (one, two) in both.items() if one != two)
+        got = (
+            f"{other.trial} and {trial.trial} for {', '.join(f'{axis} {word(value)}' for axis, value in cell.items())}"
+        )
+        raise must(
+            f"the trials of sweep {outcomes.sweep!r}",
+            "one for each cell and seed",
+            f"{got} ({differ or 'nothing'} in them)",
+            "Where the suite was edited, run the sweep or engram sync again: what left its plan leaves the store.",
+        )
 
 
 def bounds_of(promised: Mapping[str, Metric], name: str) -> Bounds:

@@ -24,21 +24,22 @@ def stored_sweep(
     """(axes, trials, names of all sweeps) of the store; a trial that several machines ran counts once."""
     if experiment is None:
         return (), [], []
-    parents = list(_runs(client, experiment, "tags.`engram.home` != ''"))
+    parents = list(runs_where(client, experiment, "tags.`engram.home` != ''"))
     known = sorted({run.data.tags["engram.sweep"] for run in parents if "engram.sweep" in run.data.tags})
     axes: dict[str, Any] = {}
     for run in parents:
         if run.data.tags.get("engram.sweep") == sweep:
             axes.update(_json(run.data.tags.get("engram.axes", "")))
     best: dict[str, Run] = {}
-    for run in _runs(client, experiment, f"tags.`engram.in.{metric_key(sweep)}` = 'yes'"):
+    for run in runs_where(client, experiment, f"tags.`engram.in.{metric_key(sweep)}` = 'yes'"):
         trial = run.data.tags.get("engram.trial", run.info.run_id)
         if trial not in best or (run.info.status == "FINISHED" != best[trial].info.status):
             best[trial] = run
     return tuple(map(spell, axes)), [_outcome(trial, run) for trial, run in sorted(best.items())], known
 
 
-def _runs(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
+def runs_where(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
+    """All runs that a filter finds, newest first, page by page."""
     token = None
     while True:
         page = client.search_runs([experiment], text, page_token=token, order_by=["attributes.start_time DESC"])

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from benchmarks.naming import record_words
 from benchmarks.records import Line, Record, Sweep
 from benchmarks.sink.files import NAMES, drawn, left_out, own_files, send, small_files, sweep_texts
 from benchmarks.sink.params import params_of
+from benchmarks.sink.read import runs_where
 from benchmarks.sink.state import (
     BATCH,
     Mark,
@@ -122,7 +123,7 @@ class Teller:
 
     def _adopt(self, run: Run, record: Record, sweep: str, parent: str) -> None:
         """A trial shared by several sweeps stays below the first, and says it belongs to all."""
-        self._tag(run, {f"engram.in.{metric_key(sweep)}": "yes"} if sweep else {})
+        self._tag(run, {membership(sweep): "yes"} if sweep else {})
         before = run.data.tags.get("mlflow.parentRunId", "")
         if parent and before != parent and not self._is_live(before):
             self._tag(run, {"mlflow.parentRunId": parent})
@@ -223,6 +224,37 @@ class Teller:
             self.client.log_text(parent.info.run_id, text, place)
         self.client.set_terminated(parent.info.run_id, "FAILED" if failed else "FINISHED", end_time=end)
 
+    def left(self, sweep: Sweep, here: set[str]) -> list[Run]:
+        """Our runs that the store counts to a sweep whose plan names them no more: those an edited suite left behind.
+
+        ``here`` are the trials that have a folder.
+        """
+        members = {record.trial for record in sweep.records}
+        found = self._search({membership(sweep.name): "yes"})
+        return [run for run in found if run.data.tags.get("engram.trial") not in members and self._is_ours(run, here)]
+
+    def _is_ours(self, run: Run, here: set[str]) -> bool:
+        """Whether this output folder made a run, and not another machine that tells the same store."""
+        trial = run.data.tags.get("engram.trial", "")
+        if trial in here:
+            return execution(self.out / "trials" / trial) == run.data.tags.get("engram.execution")
+        try:
+            parent = self.client.get_run(run.data.tags["mlflow.parentRunId"])
+        except Exception:  # it has none, or it was deleted for good
+            return False
+        return parent.data.tags.get("engram.home") == self.home
+
+    def release(self, run: Run, sweep: str, parent: str, others: Iterable[str]) -> None:
+        """Take a run out of a sweep, from below its run ``parent`` to below one of the ``others``, if one is there."""
+        above = run.data.tags.get("mlflow.parentRunId", "")
+        if above and (above == parent or not self._is_live(above)):
+            heir = next(filter(self._is_live, others), None)
+            if heir is None:
+                self.client.delete_tag(run.info.run_id, "mlflow.parentRunId")
+            else:
+                self._tag(run, {"mlflow.parentRunId": heir})
+        self.client.delete_tag(run.info.run_id, membership(sweep))
+
     def _runs_by_id(self, run: str) -> list[Run]:
         if not run:
             return []
@@ -234,10 +266,15 @@ class Teller:
 
     def _search(self, tags: Mapping[str, str]) -> list[Run]:
         text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        return list(self.client.search_runs([self.experiment], text, order_by=["attributes.start_time DESC"]))
+        return list(runs_where(self.client, self.experiment, text))
 
 
 # --- what is said about a trial ---------------------------------------------------------------------------------------
+
+
+def membership(sweep: str) -> str:
+    """The tag of a trial's run that belongs to a sweep."""
+    return f"engram.in.{metric_key(sweep)}"
 
 
 def final_key(name: str, history: set[str]) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from backbone.errors import UserError, must, nearest
 from benchmarks.layout import lock, write_json
 from benchmarks.outcomes import Outcomes
-from benchmarks.records import Record, read_json, read_sweep
+from benchmarks.records import Record, Sweep, read_json, read_sweep, trial_names
 from benchmarks.sink.read import stored_sweep
 from benchmarks.sink.state import Mark, Memory, address_of, adoption, behind, sweep_digest
 from benchmarks.sink.store import Teller, forget_deleted, probe, use_wal
@@ -107,8 +107,23 @@ class Sink:
             if behind(record, mark) or (sweep is not None and adoption(sweep, parent) not in mark.adopted):
                 teller.tell_trial(record, memory, mark, sweep or "", parent)
         if parent_memory is not None:
+            if parent_memory.load(store).told != digest:
+                self._release(teller, plan, store, parent)
             parent_memory.save(Mark(store=store, run=parent, told=digest))
         return len(trials)
+
+    def _release(self, teller: Teller, sweep: Sweep, store: str, parent: str) -> None:
+        """Let trials go that the sweep's plan names no more; each mark first, so that a kill leaves no false one."""
+        here = set(trial_names(self.out))
+        for run in teller.left(sweep, here):
+            others: list[str] = []
+            if (trial := run.data.tags["engram.trial"]) in here:  # else its folder was deleted
+                memory = Memory(self.out / "trials" / trial / "sink.json", self.address)
+                mark = memory.load(store)
+                mark.adopted = [each for each in mark.adopted if not each.startswith(adoption(sweep.name, ""))]
+                memory.save(mark)
+                others = [each.partition(":")[2] for each in mark.adopted]
+            teller.release(run, sweep.name, parent, others)
 
     def _experiment(self, client: MlflowClient) -> tuple[str, str]:
         """The experiment's id, and a name for this incarnation of the store: a deleted one comes back with another."""

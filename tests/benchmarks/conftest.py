@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,15 +102,16 @@ class Folders:
         seeds: int = 3,
         states: dict[tuple[str, int], str] | None = None,
         axes: dict[str, list[object]] | None = None,
+        **trial: Any,
     ) -> list[str]:
         """A sweep over networks and seeds; ``states`` overrides the state of single trials, ``axes`` (one value each)
-        are said to vary too."""
+        are said to vary too, and ``trial`` holds for all trials."""
         planned = []
         for backbone in backbones:
             for seed in range(seeds):
-                trial = self.trial(backbone, seed, state=(states or {}).get((backbone, seed), "done"))
+                identity = self.trial(backbone, seed, state=(states or {}).get((backbone, seed), "done"), **trial)
                 options = {"backbone": backbone, **{axis: values[0] for axis, values in (axes or {}).items()}}
-                planned.append({"trial": trial, "experiment": "backbone.train", "options": options, "seed": seed})
+                planned.append({"trial": identity, "experiment": "backbone.train", "options": options, "seed": seed})
         axes = {"backbone": list(backbones), **(axes or {})}
         suite = 'experiment = "backbone.train"\n'
         plan = {"name": name, "suite": suite, "axes": axes, "seeds": list(range(seeds)), "trials": planned}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -120,6 +121,13 @@ def test_other_options_are_averaged_within_a_seed():
     assert len(found.absent) == 1
     both = compare_outcomes(outcomes(scores, axes=("net", "width")))
     assert both.groups[0].label == "net=b width=1"
+
+
+def test_several_trials_for_one_cell_and_seed_are_refused():
+    found = outcomes({("a", 0): 0.5, ("b", 0): 0.4})
+    twin = replace(found.trials[0], trial="twin", options={**found.trials[0].options, "epochs": 4})
+    with pytest.raises(UserError, match=r"got \['a'\]0 and twin for net a, seed 0 \(epochs None and 4 in them\)"):
+        compare_outcomes(replace(found, trials=[*found.trials, twin]))
 
 
 def test_a_metric_that_is_not_a_number_comes_last():

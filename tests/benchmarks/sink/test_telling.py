@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from backbone.errors import UserError
 from benchmarks.compare import compare
 from benchmarks.sink import Sink
 
@@ -165,6 +167,48 @@ def test_the_table_of_a_sweep_that_grew_replaces_the_old_one(told, store, folder
     assert told.rows(store, query, parent) == [(3.0,)]
     assert {told.tags(store, trial)["mlflow.parentRunId"] for trial in trials} == {parent}
     told.assert_once(store)
+
+
+def shown(comparison):
+    return {group.label: (dict(group.scores), group.interval) for group in comparison.groups}
+
+
+def test_what_left_an_edited_suite_leaves_its_sweep(told, store, folders):
+    uri, sink = f"sqlite:///{store}", Sink(folders.out, None)
+    first = folders.sweep(seeds=2, epochs=1, options={"lr": 0.1})
+    folders.json(
+        folders.out / "sweeps" / "other" / "plan.json",
+        json.loads((folders.out / "sweeps" / "nets" / "plan.json").read_text()) | {"name": "other"},
+    )
+    assert sink.sync(first, "nets").ok and sink.sync(first, "other").ok
+    before = shown(compare(folders.out, "nets"))
+    edited = folders.sweep(seeds=2, epochs=4, options={"lr": 0.2})
+    assert sink.sync(edited, "nets").ok
+    assert before != shown(compare(folders.out, "nets")) == shown(compare(folders.out, "nets", tracking_uri=uri))
+    assert before == shown(compare(folders.out, "other", tracking_uri=uri))
+    live = "select run_uuid from runs where lifecycle_stage = 'active'"
+    parents = dict(
+        told.rows(store, f"select value, run_uuid from tags where key = 'engram.sweep' and run_uuid in ({live})")
+    )
+    above = {trial: told.tags(store, trial)["mlflow.parentRunId"] for trial in (*first, *edited)}
+    assert above == dict.fromkeys(first, parents["other"]) | dict.fromkeys(edited, parents["nets"])
+    folders.sweep(seeds=2, epochs=1, options={"lr": 0.1})  # edited back
+    assert sink.sync(first, "nets").ok
+    assert before == shown(compare(folders.out, "nets", tracking_uri=uri))
+    told.assert_once(store)
+
+
+def test_another_machine_s_trials_stay_and_two_for_a_cell_are_refused(store, folders, folders_in, tmp_path):
+    uri, mine = f"sqlite:///{store}", folders.sweep(seeds=1, options={"lr": 0.1})
+    assert Sink(folders.out, uri).sync(mine, "nets").ok
+    there = folders_in(tmp_path / "there")
+    theirs = there.sweep(seeds=1, options={"lr": 0.2})
+    assert Sink(there.out, uri).sync(theirs, "nets").ok
+    with pytest.raises(UserError) as caught:
+        compare(folders.out, "nets", tracking_uri=uri)
+    assert "must be one for each cell and seed" in str(caught.value)
+    assert "backbone lenet5, seed 0 (lr 0." in str(caught.value)
+    assert {mine[0], theirs[0]} <= set(re.findall("[0-9a-f]{16}", str(caught.value)))
 
 
 def test_a_run_gets_its_sweep_s_values_into_its_name(told, store, folders):
