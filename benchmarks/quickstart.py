@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from backbone.registry import Registry
@@ -33,14 +34,14 @@ def run(name: str, command: Command, argv: list[str]) -> int:
         return 0
     flags = found[1]
     registry = Registry.discover()
-    suite = load_suite(SUITE, registry)
+    suite = replace(load_suite(SUITE, registry), path="engram quickstart")  # in whatever place engram is installed
     out = prepare(flags.out)
     trials, plan = plan_suite(suite, registry, out)
     workers = flags.workers or min(available_cores(), 4)
     for line in INTRODUCTION:
         say(line)
     say(f"{len(trials)} trials, {workers} at once, below {flags.out}/ ({SUITE})")
-    outcome = run_suite(suite.name, trials, plan, setting(flags, out, [name, *argv], workers))
+    outcome = run_suite(suite, trials, plan, setting(flags, out, [name, *argv], workers))
     code = finish_sweep(out, plan, outcome, flags)
     if code:
         return code

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backbone.errors import must
 from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import asks_help, read, read_experiment, say
@@ -130,12 +131,17 @@ def sweep(name: str, command: Command, argv: list[str]) -> int:
         return show_plan(trials, list(suite.axes), flags.json)
     how = setting(flags, out, [name, *argv], flags.workers)
     check_data(trials, registry, how)
-    outcome = run_suite(suite.name, trials, plan, how)
+    outcome = run_suite(suite, trials, plan, how)
     return finish_sweep(out, plan, outcome, flags)
 
 
 def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[list[Trial], dict[str, Any]]:
-    """All trials of a suite, those that others need included, and the content of plan.json."""
+    """All trials of a suite, those that others need included, and the content of plan.json.
+
+    Raises:
+        UserError: as `Planner.add`, or another suite has this one's name.
+    """
+    check_name(suite, sweep_dir(out, suite.name))
     planner = Planner(registry, out)
     cells: dict[str, dict[str, Any]] = {}
     for point in suite.points:
@@ -144,6 +150,7 @@ def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[list[Trial]
         cells.setdefault(trial.id, cell)
     plan = {
         "name": suite.name,
+        "path": suite.path,
         "suite": suite.text,
         "axes": {axis: list(values) for axis, values in suite.axes.items()},
         "seeds": list(suite.seeds),
@@ -152,17 +159,33 @@ def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[list[Trial]
     return list(planner.trials.values()), plan
 
 
-def run_suite(name: str, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
+def check_name(suite: Suite, folder: Path) -> None:
+    """Refuse to edit the plan of another suite: it is the same one when its file or its text is.
+
+    Raises:
+        UserError: the folder of the sweep is another suite's.
+    """
+    before = read_json(folder / "plan.json")
+    made_from = before.get("path", suite.path)  # plans of 0.2.0 and before do not say it
+    if made_from != suite.path and before.get("suite") != suite.text:
+        rule, got = f"that of one suite here, {made_from}", suite.path
+        remedy = f'Give this one another with name = "..." at its top; if it is that suite, moved, delete {folder}.'
+        raise must(f"the name {suite.name!r}", rule, got, remedy)
+
+
+def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
     """Drive a sweep while holding its lock.
 
     Raises:
         Busy: another driver holds it.
+        UserError: another suite took the name since it was planned.
     """
-    folder = sweep_dir(how.out, name)
-    with lock(folder / "lock", patience=0.0, what=f"sweep {name}"):
+    folder = sweep_dir(how.out, suite.name)
+    with lock(folder / "lock", patience=0.0, what=f"sweep {suite.name}"):
+        check_name(suite, folder)
         if read_json(folder / "plan.json") != plan:
             write_json(folder / "plan.json", plan, durable=True)
-        return drive(trials, how, name, list(plan["axes"]))
+        return drive(trials, how, suite.name, list(plan["axes"]))
 
 
 def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Running) -> int:

@@ -44,9 +44,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite: ``points`` in the order of the grid, seeds innermost."""
+    """A checked suite: ``points`` in the order of the grid, seeds innermost.
+
+    ``path`` is the file it was read from: what tells an edited suite from another one of the same name.
+    """
 
     name: str
+    path: str
     text: str
     experiment: str
     axes: Mapping[str, Sequence[Any]]
@@ -71,17 +75,17 @@ def load_suite(path: Path, registry: Registry) -> Suite:
         twofold = "Cannot overwrite a value" in str(error) or "Cannot mutate" in str(error)
         remedy = 'Write names with a dot in quotes: "dataset.size" = 28.' if twofold else "Mend that place."
         raise must(str(path), "valid TOML", error, remedy) from None
-    return check_suite(values, text, path.stem, registry)
+    return check_suite(values, text, path, registry)
 
 
-def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Registry) -> Suite:
+def check_suite(values: Mapping[str, Any], text: str, path: Path, registry: Registry) -> Suite:
     """As `load_suite`, from values already read."""
     problems = [
         f"suite key must be one of those offered; got {key}. {nearest(key, KEYS)} Rename it or move it to [options]."
         for key in values
         if key not in KEYS
     ]
-    experiment, name = values.get("experiment"), values.get("name", stem)
+    experiment, name = values.get("experiment"), values.get("name", path.stem)
     if not isinstance(experiment, str):
         raise UserError(
             "\n".join([*problems, f"experiment must be a name; got {experiment}. See: engram list experiments"])
@@ -109,7 +113,8 @@ def check_suite(values: Mapping[str, Any], text: str, stem: str, registry: Regis
         raise UserError("\n".join(problems))
     checker = Checker(registry, lambda name: name, f"See: engram run {experiment} --help", problems)
     points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
-    return Suite(str(name), text, experiment, axes, seeds, points)
+    place = path.resolve() if path.is_file() else path.absolute()  # a pipe has another name every time
+    return Suite(str(name), str(place), text, experiment, axes, seeds, points)
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,9 @@ import pytest
 
 from backbone.errors import UserError
 from backbone.registry import Registry
+from benchmarks.driver import Setting
+from benchmarks.records import read_json
+from benchmarks.runs import plan_suite, run_suite
 from benchmarks.suite import load_suite
 
 REGISTRY = Registry.discover()
@@ -132,6 +135,34 @@ def test_every_mistake_is_reported_at_once(tmp_path):
     begun = [problem.partition(" must be")[0] for problem in problems]
     assert begun == ["suite key", "name", "seeds", "grid.lr", "option", "dataset", "epochs", "batch-size"]
     assert all("; got " in problem for problem in problems)
+
+
+def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path):
+    out, here, there = tmp_path / "runs", tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+
+    def plan(folder: Path, text: str) -> dict:
+        return plan_suite(load(folder, text), REGISTRY, out)[1]
+
+    def run(folder: Path, text: str) -> None:
+        suite = load(folder, text)
+        assert run_suite(suite, [], plan(folder, text), Setting(out=out, data_root=out, argv=[])).code == 0
+
+    edited = GOOD.replace("epochs = 1", "epochs = 4")
+    run(here, GOOD)
+    with pytest.raises(UserError) as caught:
+        plan(there, edited)
+    assert f"got {there}/nets.toml. Give this one another with name" in str(caught.value)
+    assert f"that of one suite here, {here}/nets.toml" in str(caught.value)
+    assert plan(there, 'name = "mine"\n' + edited)["name"] == "mine"
+    run(here, edited)
+    assert read_json(out / "sweeps" / "nets" / "plan.json")["suite"] == edited
+    run(there, edited)  # moved
+    run(there, GOOD)  # and edited
+    with pytest.raises(UserError, match="another"):
+        run(here, edited)
+    assert read_json(out / "sweeps" / "nets" / "plan.json")["suite"] == GOOD
 
 
 def test_a_missing_file(tmp_path):
