@@ -40,7 +40,10 @@ class Entry:
     ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
     its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check``
     names a ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for
-    problems of its files before any trial starts: all of them, and much faster than a trial would find one.
+    problems of its files before any trial starts: all of them, and much faster than a trial would find one. ``files``
+    names a ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of
+    every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
+    checksum). It raises UserError where they are not there.
     """
 
     target: str
@@ -48,6 +51,21 @@ class Entry:
     options: str | None = None
     takes_path: bool = False
     check: str | None = None
+    files: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """The files that a data set is made of.
+
+    ``name`` is the set's without the place where it lies (``folder`` for ``folder:PATH``), ``where`` its whole name
+    with that place as an absolute path. ``files`` stand under whatever decides their labels and their order: sets with
+    the same bytes under the same words are one.
+    """
+
+    name: str
+    where: str
+    files: Mapping[str, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +143,15 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """A trial that must be done before this one: an existing one (``trial``) or one to plan from a configuration."""
+    """A trial that must be done before this one: an existing one (``trial``) or one to plan from a configuration.
+
+    ``same_data``: this trial works on the data of the existing one.
+    """
 
     trial: str | None = None
     experiment: str | None = None
     config: ExperimentConfig | None = None
+    same_data: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from backbone.contract import Entry, Plugin, Target
 
 _TORCHVISION = "backbone.data.torchvision_sets"
 _CHECKING = "backbone.data.checking"
+_MADE_OF = "backbone.data.made_of"
 _CONV = "backbone.nets.options:ConvOptions"
 _CONFIGS = "backbone.experiments.configs"
 _PICTURES = "backbone.data.options:PictureOptions"
@@ -75,29 +76,39 @@ PLUGIN = Plugin(
             target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
         ),
         "mnist": Entry(
-            target=f"{_TORCHVISION}:open_mnist", check=f"{_CHECKING}:check_mnist", summary="70,000 digits of 28x28"
+            target=f"{_TORCHVISION}:open_mnist",
+            check=f"{_CHECKING}:check_mnist",
+            files=f"{_MADE_OF}:mnist_files",
+            summary="70,000 digits of 28x28",
         ),
         "fashion-mnist": Entry(
             target=f"{_TORCHVISION}:open_fashion_mnist",
             check=f"{_CHECKING}:check_fashion_mnist",
+            files=f"{_MADE_OF}:fashion_mnist_files",
             summary="70,000 garments of 28x28",
         ),
         "kmnist": Entry(
-            target=f"{_TORCHVISION}:open_kmnist", check=f"{_CHECKING}:check_kmnist", summary="70,000 kuzushiji of 28x28"
+            target=f"{_TORCHVISION}:open_kmnist",
+            check=f"{_CHECKING}:check_kmnist",
+            files=f"{_MADE_OF}:kmnist_files",
+            summary="70,000 kuzushiji of 28x28",
         ),
         "cifar10": Entry(
             target=f"{_TORCHVISION}:open_cifar10",
             check=f"{_CHECKING}:check_cifar10",
+            files=f"{_MADE_OF}:cifar10_files",
             summary="60,000 colour pictures of 32x32, 10 classes",
         ),
         "cifar100": Entry(
             target=f"{_TORCHVISION}:open_cifar100",
             check=f"{_CHECKING}:check_cifar100",
+            files=f"{_MADE_OF}:cifar100_files",
             summary="60,000 colour pictures of 32x32, 100 classes",
         ),
         "omniglot": Entry(
             target=f"{_TORCHVISION}:open_omniglot",
             check=f"{_CHECKING}:check_omniglot",
+            files=f"{_MADE_OF}:omniglot_files",
             options=_PICTURES,
             summary="32,460 drawings of 105x105, 1,623 characters",
         ),
@@ -105,6 +116,7 @@ PLUGIN = Plugin(
             target="backbone.data.parquet:open_parquet",
             options=_PICTURES,
             check=f"{_CHECKING}:check_parquet",
+            files=f"{_MADE_OF}:parquet_files",
             takes_path=True,
             summary="Image table as the Hugging Face hub stores it: parquet:PATH",
         ),
@@ -112,6 +124,7 @@ PLUGIN = Plugin(
             target="backbone.data.folders:open_folder",
             options=_PICTURES,
             check=f"{_CHECKING}:check_folder",
+            files=f"{_MADE_OF}:folder_files",
             takes_path=True,
             summary="One folder of pictures per class: folder:PATH",
         ),
@@ -123,6 +136,7 @@ PLUGIN = Plugin(
         "saccades": Entry(
             target="backbone.data.saccades:open_saccades",
             check=f"{_CHECKING}:check_saccades",
+            files=f"{_MADE_OF}:saccades_files",
             options=f"{_EVENTS}:SaccadesOptions",
             takes_path=True,
             summary="Any set of stills before a simulated event camera: saccades:mnist",
@@ -130,6 +144,7 @@ PLUGIN = Plugin(
         "tonic": Entry(
             target="backbone.data.tonic_sets:open_tonic",
             options=f"{_EVENTS}:TonicOptions",
+            files=f"{_MADE_OF}:tonic_files",
             takes_path=True,
             summary="Recorded events, with the extra 'tonic': tonic:nmnist, tonic:dvs128-gesture, tonic:shd",
         ),

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
-from backbone.contract import KINDS, Entry, Kind, Plugin, Target
+from backbone.contract import KINDS, DataFiles, Entry, Kind, Plugin, Target
 from backbone.errors import UserError, nearest
 
 GROUP = "engram.plugins"
@@ -118,6 +118,15 @@ class Registry:
         chosen = None if cls is None else cls(**options)
         path = dataset.partition(":")[2] or None
         return resolve(entry.check)(path, chosen, root=root, download=download, training=training)
+
+    def files(self, dataset: str, *, root: Path) -> DataFiles | None:
+        """The files that a dataset is made of; None where its name says all that there is to know.
+
+        Raises:
+            UserError: they are not there, or no dataset has that name.
+        """
+        where = self.entry("datasets", dataset).files
+        return None if where is None else resolve(where)(dataset.partition(":")[2] or None, root=root)
 
     def targets(self) -> Mapping[str, Target]:
         return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}

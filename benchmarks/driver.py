@@ -105,7 +105,8 @@ def kind_of(trial: Trial) -> tuple[str, str]:
 def write_trial(trial: Trial, setting: Setting) -> None:
     """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
     trial.folder.mkdir(parents=True, exist_ok=True)
-    if not read_json(trial.folder / "config.json"):
+    before = Record(trial.folder)
+    if not before.about or {*before.data} != {*trial.data}:  # the same data may lie in another place by now
         write_json(trial.folder / "config.json", trial.stored(), durable=True)
     launch = {
         "device": setting.device,

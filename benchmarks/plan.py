@@ -10,18 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from backbone.contract import ExperimentConfig, Requirement
-from backbone.errors import UserError
+from backbone.errors import UserError, must
 from backbone.registry import Registry
+from benchmarks.command import say
 from benchmarks.config import changed, full
+from benchmarks.contents import finished
+from benchmarks.identity import DataSet, DataSets
 from benchmarks.layout import find_trial, trials_dir
-from benchmarks.records import read_json
-from benchmarks.schema import schema
+from benchmarks.records import Record, read_json
+from benchmarks.schema import Option, schema
 from benchmarks.spelling import by_flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One unit of work. ``config`` is resolved and plain; ``needs`` are trials of the same plan, by id."""
+    """One unit of work. ``config`` is resolved and plain; ``needs`` are trials of the same plan, by id.
+
+    ``data`` are sha256 of the data sets that are known by their files, None where these are not there: then nobody
+    knows the trial's id yet. ``contents`` are sha256 of what those of its ``inputs`` hold that are done already.
+    """
 
     id: str
     folder: Path
@@ -31,6 +38,13 @@ class Trial:
     inputs: Mapping[str, str]
     paths: Mapping[str, str]
     needs: tuple[str, ...]
+    data: Mapping[str, str | None] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        """Whether its id is known."""
+        return None not in self.data.values()
 
     def stored(self) -> dict[str, Any]:
         """What config.json holds."""
@@ -39,6 +53,8 @@ class Trial:
             "version": self.version,
             "config": dict(self.config),
             "inputs": dict(self.inputs),
+            "data": dict(self.data),
+            "contents": dict(self.contents),
         }
 
     def check(self) -> None:
@@ -48,22 +64,27 @@ class Trial:
             UserError: a default or a recipe changed although the experiment's version did not.
         """
         before = by_flag(read_json(self.folder / "config.json").get("config", {}))
+        places = {*Record(self.folder).data, *self.data}
         for key, value in by_flag(self.config).items():
             old = before.get(key, value)
-            if old != value:
+            moved = isinstance(old, str) and isinstance(value, str) and {old, value} <= places
+            if old != value and not moved:  # the same id says that the same data lie at both places
                 raise UserError(
                     f"{key} of trial {self.id} must be what its folder was made with; got {value}, was {old} (a "
                     f"default or recipe changed). Raise the version of {self.experiment}, or delete {self.folder}."
                 )
 
 
-def trial_id(experiment: str, version: int, options: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def trial_id(
+    experiment: str, version: int, options: Mapping[str, Any], inputs: Mapping[str, str], **more: Mapping[str, Any]
+) -> str:
     """The identity of a trial: 16 hex digits over what its result depends on, whatever the order of keys.
 
-    >>> trial_id("a", 1, {"x": 1, "y": 2}, {}) == trial_id("a", 1, {"y": 2, "x": 1}, {})
+    >>> trial_id("a", 1, {"x": 1, "y": 2}, {}) == trial_id("a", 1, {"y": 2, "x": 1}, {}, data={})
     True
     """
     content = {"experiment": experiment, "version": version, "options": options, "inputs": inputs}
+    content |= {key: values for key, values in more.items() if values}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -74,7 +95,9 @@ class Planner:
 
     registry: Registry
     out: Path
+    sets: DataSets
     trials: dict[str, Trial] = field(default_factory=dict)
+    _held: dict[Path, str] = field(default_factory=dict)
 
     def add(self, experiment: str, config: ExperimentConfig) -> Trial:
         """Plan a trial and everything that it requires.
@@ -84,17 +107,26 @@ class Planner:
         """
         inputs: dict[str, str] = {}
         paths: dict[str, str] = {}
+        contents: dict[str, str] = {}
         needs: list[str] = []
+        found = self._data_sets(config)
+        config = replace(config, **{option.field: each.where for option, each in found})
+        data: dict[str, str | None] = {each.where: each.sha256 for _, each in found}
         wanted = config.resolved().requires()
         for role, (identity, folder) in self._existing(config, wanted).items():
             inputs[role], paths[role] = identity, str(folder)
+            contents[role] = self._held_by(folder)
+            data |= self._same_data(identity, folder) if wanted[role].same_data else {}
             config = replace(config, **dict.fromkeys(_naming(config, wanted[role]), identity))
         for role, requirement in wanted.items():
             if requirement.experiment is not None and requirement.config is not None:
                 needed = self.add(requirement.experiment, requirement.config)
                 inputs[role], paths[role] = needed.id, str(needed.folder)
                 needs.append(needed.id)
-        identity = trial_id(experiment, config.version, changed(self.registry, config), inputs)
+        options = changed(self.registry, config)
+        options |= {option.key: each.name for option, each in found if option.key in options}
+        bytes_of = {option.key: each.sha256 for option, each in found}
+        identity = trial_id(experiment, config.version, options, inputs, data=bytes_of, contents=contents)
         trial = Trial(
             id=identity,
             folder=trials_dir(self.out) / identity,
@@ -104,9 +136,49 @@ class Planner:
             inputs=inputs,
             paths=paths,
             needs=tuple(needs),
+            data=data,
+            contents=contents,
         )
         trial.check()
         return self.trials.setdefault(identity, trial)
+
+    def _data_sets(self, config: ExperimentConfig) -> list[tuple[Option, DataSet]]:
+        """The data sets that a configuration names and that are known by their files, each with the option."""
+        found: list[tuple[Option, DataSet]] = []
+        options, resolved = schema(type(config)), config.resolved()
+        for option in options:
+            name = getattr(resolved, option.field)
+            if option.kind == "datasets" and isinstance(name, str):
+                own = next(
+                    (getattr(resolved, other.field) for other in options if other.options_of == option.field), {}
+                )
+                if (each := self.sets.find(name, own)) is not None:
+                    found.append((option, each))
+        return found
+
+    def _held_by(self, folder: Path) -> str:
+        """What an existing trial holds; says where that is not what it was finished with."""
+        if folder not in self._held:
+            self._held[folder] = finished(folder, self.sets.contents)
+            result = read_json(folder / "result.json")
+            if result.get("content", self._held[folder]) != self._held[folder]:
+                told = f"{folder} is not trial {result.get('trial')} as it was finished: its files were changed since"
+                say(f"engram: {told}. What is made from it counts as made from another trial.")
+        return self._held[folder]
+
+    def _same_data(self, identity: str, folder: Path) -> dict[str, str | None]:
+        """The data of an existing trial, which another one is to work on.
+
+        Raises:
+            UserError: others lie in their place.
+        """
+        data = Record(folder).data
+        for where, sha256 in data.items():
+            now = self.sets.find(where, {})
+            if now is not None and now.sha256 not in (sha256, None):
+                rule = f"the one trial {identity} was made with"
+                raise must(f"dataset {where}", rule, "other files", "Restore it, or train again.")
+        return data
 
     def _existing(self, config: ExperimentConfig, wanted: Mapping[str, Requirement]) -> dict[str, tuple[str, Path]]:
         """(id, folder) of the existing trials that are required, by role; their ids stand for every way to write them.

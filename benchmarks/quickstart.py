@@ -12,7 +12,7 @@ from benchmarks.command import read, say
 from benchmarks.flags import Quick
 from benchmarks.launch.local import available_cores
 from benchmarks.layout import prepare
-from benchmarks.runs import finish_sweep, plan_suite, run_suite, setting
+from benchmarks.runs import finish_sweep, plan_suite, planner_for, run_suite, setting
 from benchmarks.suite import load_suite
 
 INTRODUCTION = (
@@ -36,12 +36,13 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     registry = Registry.discover()
     suite = replace(load_suite(SUITE, registry), path="engram quickstart")  # in whatever place engram is installed
     out = prepare(flags.out)
-    trials, plan = plan_suite(suite, registry, out)
     workers = flags.workers or min(available_cores(), 4)
+    how = setting(flags, out, [name, *argv], workers)
+    trials, plan = plan_suite(suite, planner_for(registry, how))
     for line in INTRODUCTION:
         say(line)
     say(f"{len(trials)} trials, {workers} at once, below {flags.out}/ ({SUITE})")
-    outcome = run_suite(suite, trials, plan, setting(flags, out, [name, *argv], workers))
+    outcome = run_suite(suite, trials, plan, how)
     code = finish_sweep(out, plan, outcome, flags)
     if code:
         return code

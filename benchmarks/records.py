@@ -67,6 +67,12 @@ class Record:
     def experiment(self) -> str:
         return str(self.about.get("experiment", "?"))
 
+    @property
+    def data(self) -> dict[str, str | None]:
+        """sha256 over the files of its data sets, by name; None where they were not there when it was planned."""
+        kept = self.about.get("data")
+        return kept if isinstance(kept, dict) else {}
+
     @cached_property
     def config(self) -> dict[str, Scalar]:
         """Every option of the trial by flag name: options of options are ``backbone.width``."""

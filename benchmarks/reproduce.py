@@ -18,9 +18,8 @@ from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Reproducing
 from benchmarks.layout import prepare
 from benchmarks.outcomes import bounds_of, declared
-from benchmarks.plan import Planner
 from benchmarks.records import Record
-from benchmarks.runs import report_troubles, setting
+from benchmarks.runs import planner_for, report_troubles, setting
 from benchmarks.spelling import by_flag
 from benchmarks.tables import render, terminal_width, typed
 
@@ -66,7 +65,7 @@ def is_in(name: str, group: str) -> bool:
 
 def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Reproducing) -> list[dict[str, Any]]:
     """Run targets over their seeds, all trials of all of them as one plan; one row of the table for each."""
-    planner = Planner(registry, how.out)
+    planner = planner_for(registry, how)
     able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
     wanted = {
         target.name: [
@@ -74,6 +73,7 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
         ]
         for target in able
     }
+    planner.sets.contents.save()
     told = list(dict.fromkeys(key for target in able for key in target.options))
     outcome = drive(list(planner.trials.values()), how, None, told)
     report_troubles(outcome, flags)

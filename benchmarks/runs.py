@@ -13,9 +13,11 @@ from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import asks_help, read, read_experiment, say
 from benchmarks.config import changed, experiment_config
+from benchmarks.contents import MEMORY, Contents
 from benchmarks.data_checks import check_data
 from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Planning, Running, Sweeping
+from benchmarks.identity import DataSets
 from benchmarks.layout import lock, prepare, sweep_dir, write_json
 from benchmarks.naming import labels
 from benchmarks.plan import Planner, Trial
@@ -40,12 +42,13 @@ def run(name: str, command: Command, argv: list[str]) -> int:
         return 0
     flags, config = read_experiment(experiment, rest, Planning, registry)
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    planner = Planner(registry, out)
+    how = setting(flags, out, [name, *argv])
+    planner = planner_for(registry, how, dry=flags.dry_run)
     trial = planner.add(experiment, config)
     trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
     if flags.dry_run:
         return show_plan(trials, told, flags.json)
-    how = setting(flags, out, [name, *argv])
+    planner.sets.contents.save()
     check_data(trials, registry, how)
     outcome = drive(trials, how, None, told)
     return _finish_run(trial, outcome, flags)
@@ -61,6 +64,12 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
         tracking_uri=flags.tracking_uri,
         workers=workers,
     )
+
+
+def planner_for(registry: Registry, how: Setting, *, dry: bool = False) -> Planner:
+    """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none."""
+    contents = Contents(how.out / MEMORY)
+    return Planner(registry, how.out, DataSets(registry, how.data_root, contents, fetch=how.download and not dry))
 
 
 def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
@@ -100,17 +109,21 @@ def report_troubles(outcome: Outcome, flags: Running) -> None:
 
 
 def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool) -> int:
-    """Print what would be run, a line for each trial; ``axes`` are the options that tell them apart."""
-    statuses = {trial.id: Record(trial.folder).status for trial in trials}
+    """Print what would be run, a line for each trial; ``axes`` are the options that tell them apart.
+
+    The id of a trial is not known before its data are there.
+    """
+    statuses = {trial.id: Record(trial.folder).status if trial.settled else "no data" for trial in trials}
+    ids = {trial.id: trial.id if trial.settled else None for trial in trials}
     if as_json:
         rows = [
-            {"trial": each.id, "status": statuses[each.id], "experiment": each.experiment, "config": each.config}
+            {"trial": ids[each.id], "status": statuses[each.id], "experiment": each.experiment, "config": each.config}
             for each in trials
         ]
         print(json.dumps({"trials": rows}))
         return 0
     names = labels(trials, axes)
-    rows = [{"trial": trial.id, "status": statuses[trial.id], "what": names[trial.id]} for trial in trials]
+    rows = [{"trial": ids[trial.id] or "-", "status": statuses[trial.id], "what": names[trial.id]} for trial in trials]
     counts = Counter(statuses.values())
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     print(render(f"{len(trials)} trial{'s' if len(trials) > 1 else ''}: {told}", rows, terminal_width()))
@@ -126,23 +139,24 @@ def sweep(name: str, command: Command, argv: list[str]) -> int:
     registry = Registry.discover()
     suite = load_suite(Path(path), registry)
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    trials, plan = plan_suite(suite, registry, out)
+    how = setting(flags, out, [name, *argv], flags.workers)
+    planner = planner_for(registry, how, dry=flags.dry_run)
+    trials, plan = plan_suite(suite, planner)
     if flags.dry_run:
         return show_plan(trials, list(suite.axes), flags.json)
-    how = setting(flags, out, [name, *argv], flags.workers)
+    planner.sets.contents.save()
     check_data(trials, registry, how)
     outcome = run_suite(suite, trials, plan, how)
     return finish_sweep(out, plan, outcome, flags)
 
 
-def plan_suite(suite: Suite, registry: Registry, out: Path) -> tuple[list[Trial], dict[str, Any]]:
+def plan_suite(suite: Suite, planner: Planner) -> tuple[list[Trial], dict[str, Any]]:
     """All trials of a suite, those that others need included, and the content of plan.json.
 
     Raises:
         UserError: as `Planner.add`, or another suite has this one's name.
     """
-    check_name(suite, sweep_dir(out, suite.name))
-    planner = Planner(registry, out)
+    check_name(suite, sweep_dir(planner.out, suite.name))
     cells: dict[str, dict[str, Any]] = {}
     for point in suite.points:
         trial = planner.add(suite.experiment, point.config)

@@ -24,6 +24,8 @@ from backbone.contract import ExperimentConfig, Result
 from backbone.errors import MissingData, TrialError, UserError, must
 from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
+from benchmarks.contents import MEMORY, Contents, finished_with
+from benchmarks.identity import DataSets, Origins
 from benchmarks.layout import Busy, lock, write_json
 from benchmarks.ledger import Ledger
 from benchmarks.pace import PROGRESS
@@ -79,18 +81,23 @@ def work(folder: Path, stop: Stop) -> int:
     registry = Registry.discover()
     config = load_config(registry, about)
     begin(folder / "provenance.json", launch.get("argv", sys.argv))
+    root = Path(launch.get("data_root", "data"))
+    inputs = {role: _input(folder, role, trial, launch) for role, trial in about["inputs"].items()}
+    sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
+    origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
+    origins.require(loaded=False)
     with Ledger(folder / "metrics.jsonl") as ledger:
         services = TrialServices(
             trial_dir=folder,
-            data_root=Path(launch.get("data_root", "data")),
+            data_root=root,
             download=bool(launch.get("download", False)),
             wanted_device=str(launch.get("device", "auto")),
-            inputs={role: _input(folder, role, trial, launch) for role, trial in about["inputs"].items()},
+            inputs=inputs,
             ledger=ledger,
         )
         kind = registry.load("experiments", about["experiment"])
         _seed(config.seed)
-        loop = Loop(kind(config, services), services, stop)
+        loop = Loop(kind(config, services), services, stop, origins)
         result = loop.run()
     if result is None:
         return STOPPED
@@ -137,8 +144,8 @@ def _checkpoint_seconds() -> float:
 class Loop:
     """Steps an experiment, with checkpoints, until it is done or told to stop."""
 
-    def __init__(self, experiment: Any, services: TrialServices, stop: Stop) -> None:
-        self.experiment, self.services, self.stop = experiment, services, stop
+    def __init__(self, experiment: Any, services: TrialServices, stop: Stop, origins: Origins) -> None:
+        self.experiment, self.services, self.stop, self.origins = experiment, services, stop, origins
         self.folder = services.trial_dir / "ckpt"
         self.every = _checkpoint_seconds()
         self.steps, self.seconds = 0, 0.0
@@ -149,6 +156,7 @@ class Loop:
         state = self.experiment.start()
         if "torch" in sys.modules and not seeded:
             raise RuntimeError("an experiment must import torch at the top of its module, or the seed comes too late")
+        self.origins.require(loaded=True)
         self._restore(state)
         begun = saved = time.monotonic()
         before = self.seconds
@@ -166,6 +174,7 @@ class Loop:
         if stopping:
             return None
         result = self.experiment.finish(state)
+        self.origins.require(loaded=True)  # again: sets that are streamed are read all the time
         self.seconds = before + time.monotonic() - begun
         return result
 
@@ -239,7 +248,7 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
     for name, path in result.artifacts.items():
         if not (folder / path).exists():
             raise TrialError(f"artifact {name} must be a file of the trial; got {path}. Mend the experiment.")
-    content = {
+    plain = {
         "experiment": about["experiment"],
         "trial": folder.name,
         "config": about["config"],
@@ -249,7 +258,9 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
         "artifacts": dict(result.artifacts),
         "seconds": round(seconds, 3),
     }
-    write_json(folder / "result.json", json_safe(content), durable=True)
+    content = json_safe(plain)
+    content["content"] = finished_with(folder, about, content, Contents())
+    write_json(folder / "result.json", content, durable=True)
     shutil.rmtree(folder / "ckpt", ignore_errors=True)
     (folder / PROGRESS).unlink(missing_ok=True)
 

@@ -40,7 +40,7 @@ class StreamExperiment:
     def start(self) -> State:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
-        s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision, **data.facts)
+        s.provenance(data_sha256=data.fingerprint, precision=self.precision, **data.facts)
         suit_threads(c.batch_size * math.prod(data.in_shape) * (data.frames or 1))
         for caution in (*c.cautions(), *data.cautions):
             s.table("caution", [{"caution": caution}])

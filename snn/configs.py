@@ -108,7 +108,7 @@ class ConvertConfig(TrainConfig):
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:
-            return {"trained": Requirement(trial=self.from_trial)}
+            return {"trained": Requirement(trial=self.from_trial, same_data=True)}
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         return {"trained": Requirement(experiment="backbone.train", config=TrainConfig(**values))}
 

@@ -75,12 +75,12 @@ def load_for_scoring(
     download: bool = False,
     split: Literal["test", "validation", "train", "all"] = "test",
     validation: float = 0.1,
-    as_trained: bool = False,
+    trained_on: str = "",
 ) -> tuple[Split, tuple[str, ...], str]:
     """One set to score a trained network on, the class names, and the fingerprint of the source.
 
-    A source that has one split only is scored whole when the test set is asked for. With ``as_trained`` it is split
-    as `load` splits it: for the very data a network was trained on, most of the whole would be training images.
+    A source that has one split only is scored whole when the test set is asked for. Where its fingerprint is
+    ``trained_on``, it is split as `load` splits it: most of the whole would be images that the network was trained on.
 
     Raises:
         UserError: as `open_source`, or the split wanted has no image.
@@ -88,7 +88,7 @@ def load_for_scoring(
     source = open_source(name, options, root=root, download=download)
     if split == "all":
         chosen = source.train if source.test is None else source.train.and_also(source.test)
-    elif split == "test" and source.test is None and not as_trained:
+    elif split == "test" and source.test is None and source.fingerprint != trained_on:
         chosen = source.train
     else:
         sets = _sets(source, validation)

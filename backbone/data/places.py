@@ -1,12 +1,17 @@
-"""Where the sets that torchvision downloads are looked for; no torch here."""
+"""Where the sets that torchvision and tonic download are looked for; no torch here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from backbone.data.class_folders import picture_folders
 from backbone.errors import MissingData
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+
+TONIC_FOLDERS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
+"""The set's name for tonic, which is its folder's."""
+_RECORDINGS = (".bin", ".npy", ".h5")
 
 
 def idx_folder(root: Path, kind: str) -> Path:
@@ -47,8 +52,31 @@ def missing_omniglot(name: str, kind: str, root: Path) -> MissingData | None:
     return None if omniglot_folders(root) else missing(name, f"{root}/omniglot-py/images_background")
 
 
-def missing(name: str, looked_in: Path | str) -> MissingData:
+def omniglot_drawings(root: Path) -> dict[str, list[Path]]:
+    """Character -> its drawings, by name; one that stands in several of the folders counts once."""
+    found: dict[str, dict[str, Path]] = {}
+    for folder in omniglot_folders(root):
+        for name, paths in picture_folders(folder).items():
+            found.setdefault(name, {}).update({path.name: path for path in paths})
+    return {name: [found[name][file] for file in sorted(found[name])] for name in sorted(found)}
+
+
+def tonic_recordings(name: str, root: Path) -> list[Path]:
+    """The files that tonic reads of a set, archives left out."""
+    return sorted(file for file in (root / TONIC_FOLDERS[name]).rglob("*") if file.suffix in _RECORDINGS)
+
+
+def missing_tonic(name: str, root: Path) -> MissingData | None:
+    """The error for a set of recordings of which nothing is there."""
+    return None if tonic_recordings(name, root) else incomplete_tonic(name, root / TONIC_FOLDERS[name])
+
+
+def incomplete_tonic(name: str, where: Path | str) -> MissingData:
+    return missing(f"tonic:{name}", where, "nothing complete")
+
+
+def missing(name: str, looked_in: Path | str, found: str = "nothing") -> MissingData:
     return MissingData(
-        f"dataset {name!r} must be under the data root; got nothing at {looked_in}. "
+        f"dataset {name!r} must be under the data root; got {found} at {looked_in}. "
         "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download."
     )

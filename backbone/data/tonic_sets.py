@@ -21,11 +21,11 @@ from backbone.data.event_options import TonicOptions
 from backbone.data.files import unfit
 from backbone.data.fingerprint import Fingerprint
 from backbone.data.locking import one_at_a_time
+from backbone.data.places import TONIC_FOLDERS, incomplete_tonic
 from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
 from backbone.data.streaming import StreamedSplit
-from backbone.errors import MissingData, UserError, must, nearest
+from backbone.errors import UserError, must, nearest
 
-KINDS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
 _AT_ONCE = 256
 _MOST = 2**20  # recordings: fifteen times those of the largest set
 
@@ -44,8 +44,8 @@ def open_tonic(
         UserError: the name is not one of these, tonic is not installed, or the recordings are absent or damaged.
     """
     name = path or ""
-    if name not in KINDS:
-        raise must("tonic:NAME", "a set of tonic that is known here", repr(name), nearest(name, KINDS))
+    if name not in TONIC_FOLDERS:
+        raise must("tonic:NAME", "a set of tonic that is known here", repr(name), nearest(name, TONIC_FOLDERS))
     if find_spec("tonic") is None:
         remedy = "Install it: pip install 'engram[tonic]' (it is GPL-3, hence not there by itself)."
         raise must(f"tonic:{name}", "used with the package tonic installed", "none", remedy)
@@ -182,16 +182,12 @@ def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
 
 def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:
     """One of tonic's data sets; tonic would download whatever it misses."""
-    kind = getattr(import_module("tonic.datasets"), KINDS[name])  # here, as it is optional and takes seconds
+    kind = getattr(import_module("tonic.datasets"), TONIC_FOLDERS[name])  # here, as it is optional and takes seconds
 
     class Guarded(kind):
         def download(self) -> None:
             if not download:
-                raise MissingData(
-                    f"dataset tonic:{name} must be under the data root; got nothing complete at "
-                    f"{self.location_on_system}. "
-                    "Say where it is with --data-root (or ENGRAM_DATA), or get it with --download."
-                )
+                raise incomplete_tonic(name, self.location_on_system)
             with one_at_a_time(root):
                 if not self._check_exists():  # another worker may have been first
                     super().download()

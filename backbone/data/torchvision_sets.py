@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from backbone.data.class_folders import picture_folders
 from backbone.data.fingerprint import of_tensors
 from backbone.data.folders import open_classes
 from backbone.data.idx import read_labelled
@@ -21,7 +20,7 @@ from backbone.data.places import (
     missing_cifar,
     missing_idx,
     missing_omniglot,
-    omniglot_folders,
+    omniglot_drawings,
 )
 from backbone.data.sets import MemorySplit, Source
 from backbone.data.splits import stratified
@@ -74,15 +73,9 @@ def open_omniglot(
 
     Source: Lake, Salakhutdinov, Tenenbaum 2015, "Human-level concept learning through probabilistic program induction".
     """
-    folders = omniglot_folders(root)
     if lost := missing_omniglot("omniglot", "Omniglot", root):
         _download("Omniglot", root, lost, download)
-        folders = omniglot_folders(root)
-    drawings: dict[str, dict[str, Path]] = {}
-    for folder in folders:
-        for name, paths in picture_folders(folder).items():
-            drawings.setdefault(name, {}).update({path.name: path for path in paths})
-    by_class = {name: [drawings[name][file] for file in sorted(drawings[name])] for name in sorted(drawings)}
+    by_class = omniglot_drawings(root)
     labels = torch.tensor([label for label, paths in enumerate(by_class.values()) for _ in paths])
     held = set(stratified(labels, 0.2, salt=1)[1].tolist())
     parts: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}

@@ -24,19 +24,28 @@ def load_as_trained(about: Mapping[str, Any], *, root: Path, download: bool) -> 
     data = load(
         about["dataset"], about["dataset_options"], root=root, download=download, validation=about["validation"]
     )
-    if data.fingerprint != about["data_sha256"]:
-        raise must(
-            f"dataset {about['dataset']}",
-            "the one the network was trained on",
-            f"other bytes (sha256 {data.fingerprint[:12]}..., not {about['data_sha256'][:12]}...)",
-            "Restore the data, or train again.",
-        )
+    require_trained_on(about, data.fingerprint)
     data = as_seen(about, data)
     if list(about["in_shape"]) != list(data.in_shape):
         shapes = ["x".join(map(str, shape)) for shape in (about["in_shape"], data.in_shape)]
         remedy = "Train the network again, so that its file says how its images were made."
         raise must(f"images of {about['dataset']}", f"{shapes[0]} like those trained on", shapes[1], remedy)
     return data, outputs_of(about, data.classes)
+
+
+def require_trained_on(about: Mapping[str, Any], fingerprint: str) -> None:
+    """Refuse other data under the name of those that a network was trained on.
+
+    Raises:
+        UserError: they have another fingerprint.
+    """
+    if fingerprint != about["data_sha256"]:
+        raise must(
+            f"dataset {about['dataset']}",
+            "the one the network was trained on",
+            f"other bytes (sha256 {fingerprint[:12]}..., not {about['data_sha256'][:12]}...)",
+            "Restore the data, or train again.",
+        )
 
 
 def as_seen(about: Mapping[str, Any], data: Data) -> Data:

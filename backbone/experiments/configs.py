@@ -146,4 +146,4 @@ class EvaluateConfig(ExperimentConfig):
         return []
 
     def requires(self) -> Mapping[str, Requirement]:
-        return {"trained": Requirement(trial=self.from_trial)}
+        return {"trained": Requirement(trial=self.from_trial, same_data=self.dataset is None)}

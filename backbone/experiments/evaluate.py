@@ -13,7 +13,7 @@ from backbone.contract import Result, Services
 from backbone.data.load import load_for_scoring
 from backbone.data.options import PictureOptions
 from backbone.data.sets import Split
-from backbone.data.trained import cautions, load_as_trained, outputs_of
+from backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
 from backbone.errors import must
 from backbone.experiments.configs import EvaluateConfig
 from backbone.metrics import score
@@ -32,22 +32,23 @@ class Evaluate:
     def step(self, state: dict[str, Any]) -> bool:
         c, s = self.config, self.services
         model, about = load_model(s.inputs["trained"] / "model")
-        dataset = about["dataset"] if c.dataset is None else c.dataset
         if c.dataset is None and "view" in about:
             split, targets, fingerprint = self._as_seen(about)
         else:
             split, classes, fingerprint = load_for_scoring(
-                dataset,
+                about["dataset"] if c.dataset is None else c.dataset,
                 about["dataset_options"] if c.dataset is None else c.dataset_options,
                 root=s.data_root,
                 download=s.download,
                 split=c.split,
                 validation=about["validation"],
-                as_trained=dataset == about["dataset"],
+                trained_on=about["data_sha256"],
             )
-            _check_shape(about["in_shape"], split.in_shape, dataset)
+            if c.dataset is None:
+                require_trained_on(about, fingerprint)
+            _check_shape(about["in_shape"], split.in_shape, c.dataset or about["dataset"])
             targets = outputs_of(about, classes)
-        s.provenance(data_sha256=fingerprint, dataset=dataset)
+        s.provenance(data_sha256=fingerprint, **({"dataset": about["dataset"]} if c.dataset is None else {}))
         state["cautions"] = cautions(about)
         if state["cautions"]:
             s.table("caution", state["cautions"])

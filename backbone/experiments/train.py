@@ -42,7 +42,7 @@ class Train:
     def start(self) -> State:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
-        s.provenance(data_sha256=data.fingerprint, dataset=data.name, precision=self.precision, **data.facts)
+        s.provenance(data_sha256=data.fingerprint, precision=self.precision, **data.facts)
         if found := cautions({}, data):
             s.table("caution", found)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))

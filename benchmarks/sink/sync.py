@@ -90,7 +90,7 @@ class Sink:
         client = connect(self.uri)
         experiment, store = self._experiment(client)
         teller = Teller(client, experiment, self.out)
-        parent, parent_memory, digest = "", None, ""
+        parent, parent_memory, digest, plan = "", None, "", None
         records = {trial: Record(self.out / "trials" / trial) for trial in trials}
         if sweep is not None:
             plan = read_sweep(self.out, sweep)
@@ -106,7 +106,7 @@ class Sink:
             mark = memory.load(store)
             if behind(record, mark) or (sweep is not None and adoption(sweep, parent) not in mark.adopted):
                 teller.tell_trial(record, memory, mark, sweep or "", parent)
-        if parent_memory is not None:
+        if parent_memory is not None and plan is not None:
             if parent_memory.load(store).told != digest:
                 self._release(teller, plan, store, parent)
             parent_memory.save(Mark(store=store, run=parent, told=digest))

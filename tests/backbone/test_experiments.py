@@ -1,4 +1,5 @@
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -198,6 +199,12 @@ def test_data_trained_on_is_split_as_trained_even_when_named(services, tmp_path,
     for again in (evaluate(tmp_path / "of-pictures"), evaluate(tmp_path / "of-pictures", dataset=source)):
         assert again["images"] < 0.25 * 359
         assert again["accuracy"] == result.metrics["test/accuracy"]
+    copied = f"folder:{shutil.copytree(tmp_path / 'pics', tmp_path / 'copy')}"
+    assert evaluate(tmp_path / "of-pictures", dataset=copied) == again
+    next((tmp_path / "pics" / "3").iterdir()).unlink()
+    with pytest.raises(UserError, match="pics must be the one the network was trained on; got other bytes"):
+        evaluate(tmp_path / "of-pictures")
+    assert evaluate(tmp_path / "of-pictures", dataset=source)["images"] == 358
 
 
 @pytest.mark.parametrize(

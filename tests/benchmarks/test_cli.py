@@ -155,7 +155,7 @@ def test_bad_data_are_one_line_each(engram):
     # all of them, in one go, before any trial starts
     assert [line for line in done.err.splitlines() if not line.startswith("engram: ")] == []
     assert len(done.complaints) == 4
-    assert len([line for line in done.complaints if "damaged one: pictures/" in line]) == 2
+    assert len([line for line in done.complaints if f"damaged one: {engram.cwd}/pictures/" in line]) == 2
     assert any("short.parquet" in line for line in done.complaints)
     assert not (engram.cwd / "runs" / "sweeps").exists()
 

@@ -14,6 +14,7 @@ from backbone.errors import UserError
 from backbone.experiments.configs import EvaluateConfig, TrainConfig
 from backbone.registry import Registry
 from benchmarks.driver import Setting, write_trial
+from benchmarks.identity import DataSets
 from benchmarks.plan import Planner, trial_id
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
@@ -46,7 +47,8 @@ CHANGES = {
 
 @pytest.fixture
 def planner(tmp_path: Path) -> Planner:
-    return Planner(Registry.discover(), tmp_path)
+    registry = Registry.discover()
+    return Planner(registry, tmp_path, DataSets(registry, tmp_path))
 
 
 def finish(planner: Planner, trial) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from backbone.errors import UserError
 from backbone.registry import Registry
-from benchmarks.driver import Setting
+from benchmarks.driver import Outcome, Setting
+from benchmarks.identity import DataSets
+from benchmarks.plan import Planner
 from benchmarks.records import read_json
 from benchmarks.runs import plan_suite, run_suite
 from benchmarks.suite import load_suite
@@ -137,13 +139,14 @@ def test_every_mistake_is_reported_at_once(tmp_path):
     assert all("; got " in problem for problem in problems)
 
 
-def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path):
+def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.runs.drive", lambda *_: Outcome())
     out, here, there = tmp_path / "runs", tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
 
     def plan(folder: Path, text: str) -> dict:
-        return plan_suite(load(folder, text), REGISTRY, out)[1]
+        return plan_suite(load(folder, text), Planner(REGISTRY, out, DataSets(REGISTRY, out)))[1]
 
     def run(folder: Path, text: str) -> None:
         suite = load(folder, text)

@@ -14,6 +14,7 @@ import pytest
 from backbone.checkpoint import save_state
 from backbone.registry import Registry
 from benchmarks.driver import Setting, write_trial
+from benchmarks.identity import DataSets
 from benchmarks.plan import Planner, Trial
 from benchmarks.records import Record
 
@@ -27,7 +28,9 @@ def plan(tmp_path) -> Callable[..., Trial]:
     def count(**options) -> Trial:
         from counting.configs import CountConfig
 
-        trial = Planner(Registry.discover(), tmp_path / "runs").add("counting.count", CountConfig(**options))
+        registry = Registry.discover()
+        planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
+        trial = planner.add("counting.count", CountConfig(**options))
         write_trial(trial, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=["test"]))
         return trial
 

@@ -14,6 +14,7 @@ import pytest
 from backbone.registry import Registry
 from benchmarks.config import experiment_config
 from benchmarks.driver import Setting, write_trial
+from benchmarks.identity import DataSets
 from benchmarks.plan import Planner, Trial
 from benchmarks.records import Record
 from benchmarks.schema import by_key
@@ -51,7 +52,7 @@ class Bench:
 
     def __init__(self, out: Path, pictures: Path) -> None:
         self.out, self.pictures = out, pictures
-        self.planner = Planner(REGISTRY, out)
+        self.planner = Planner(REGISTRY, out, DataSets(REGISTRY, out))
 
     def plan(self, experiment: str, **options) -> Trial:
         """Plan an experiment, made tiny; run what it needs first."""

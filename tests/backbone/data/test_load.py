@@ -132,7 +132,7 @@ def test_scoring_a_source_of_one_split(table):
         assert (len(chosen), classes) == (20, ("cat", "dog"))
     data = load(name, {}, root=NOWHERE)
     for split in ("train", "validation", "test"):
-        chosen, _, _ = load_for_scoring(name, {}, root=NOWHERE, split=split, as_trained=True)
+        chosen, _, _ = load_for_scoring(name, {}, root=NOWHERE, split=split, trained_on=data.fingerprint)
         assert hashes(chosen) == hashes(getattr(data, split))
     with pytest.raises(UserError, match=r"the validation split of .* at least one image; got none"):
         load_for_scoring(name, {}, root=NOWHERE, split="validation", validation=0)

@@ -1,0 +1,98 @@
+"""The files that data sets are made of, by which data of one name are told apart; no torch here."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from backbone.contract import DataFiles
+from backbone.data.class_folders import find_parts
+from backbone.data.places import (
+    IDX_FILES,
+    TONIC_FOLDERS,
+    cifar_folder,
+    idx_folder,
+    missing_cifar,
+    missing_idx,
+    missing_omniglot,
+    missing_tonic,
+    omniglot_drawings,
+    tonic_recordings,
+)
+from backbone.data.table_files import files_of
+from backbone.registry import Registry
+
+
+def folder_files(path: str | None, *, root: Path) -> DataFiles:
+    """The pictures of ``folder:PATH`` by split, class and position: how they are called beyond that decides nothing."""
+    files = {
+        f"{part}/{name}/{position}": file
+        for part, classes in find_parts(str(_absolute(path))).items()
+        for name, held in classes.items()
+        for position, file in enumerate(held)
+    }
+    return DataFiles(name="folder", where=f"folder:{_absolute(path)}", files=files)
+
+
+def parquet_files(path: str | None, *, root: Path) -> DataFiles:
+    """The tables of ``parquet:PATH`` by split and position."""
+    return DataFiles(name="parquet", where=f"parquet:{_absolute(path)}", files=_tables(_absolute(path)))
+
+
+def saccades_files(path: str | None, *, root: Path) -> DataFiles | None:
+    """Those of the stills that ``saccades:NAME`` shows to its camera."""
+    stills = Registry.discover().files(path or "", root=root)
+    if stills is None:
+        return None
+    return DataFiles(name=f"saccades:{stills.name}", where=f"saccades:{stills.where}", files=stills.files)
+
+
+def tonic_files(path: str | None, *, root: Path) -> DataFiles | None:
+    """The recordings of ``tonic:NAME`` by their places below the set's folder; None for a name that nothing has."""
+    if path not in TONIC_FOLDERS:
+        return None
+    if lost := missing_tonic(path, root):
+        raise lost
+    folder = root / TONIC_FOLDERS[path]
+    files = {file.relative_to(folder).as_posix(): file for file in tonic_recordings(path, root)}
+    return DataFiles(name=f"tonic:{path}", where=f"tonic:{path}", files=files)
+
+
+def omniglot_files(path: str | None, *, root: Path) -> DataFiles:
+    """The drawings by character and name."""
+    if lost := missing_omniglot("omniglot", "Omniglot", root):
+        raise lost
+    drawings = omniglot_drawings(root)
+    files = {f"{name}/{file.name}": file for name, held in drawings.items() for file in held}
+    return DataFiles(name="omniglot", where="omniglot", files=files)
+
+
+def _idx_files(name: str, kind: str, path: str | None, *, root: Path) -> DataFiles:
+    if lost := missing_idx(name, kind, root):
+        raise lost
+    folder = idx_folder(root, kind)
+    return DataFiles(name=name, where=name, files={file: folder / file for file in IDX_FILES})
+
+
+def _cifar_files(name: str, kind: str, path: str | None, *, root: Path) -> DataFiles | None:
+    """Those of its tables; None for torchvision's files, which are checked against the published md5 when read."""
+    if lost := missing_cifar(name, kind, root):
+        raise lost
+    if cifar_folder(root, kind).is_dir():
+        return None
+    return DataFiles(name=name, where=name, files=_tables(root / name))
+
+
+mnist_files = partial(_idx_files, "mnist", "MNIST")
+fashion_mnist_files = partial(_idx_files, "fashion-mnist", "FashionMNIST")
+kmnist_files = partial(_idx_files, "kmnist", "KMNIST")
+cifar10_files = partial(_cifar_files, "cifar10", "CIFAR10")
+cifar100_files = partial(_cifar_files, "cifar100", "CIFAR100")
+
+
+def _tables(where: Path) -> dict[str, Path]:
+    return {f"{part}/{position}": file for part, held in files_of(where).items() for position, file in enumerate(held)}
+
+
+def _absolute(path: str | None) -> Path:
+    return Path(path or "").expanduser().absolute()
