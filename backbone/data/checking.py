@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from backbone.data.class_folders import find_parts, pictures_of
+from backbone.data.decoding import Decoder, bombs_are_errors
 from backbone.data.encoded import Pictures
+from backbone.data.keys import keys_of, refused
 from backbone.data.options import PictureOptions
 from backbone.data.places import missing_cifar, missing_idx, missing_omniglot
 from backbone.data.survey import survey
@@ -85,8 +87,25 @@ def _problems(
     options: PictureOptions | None,
     training: bool,
 ) -> list[str]:
-    wrong = survey(pictures, options or PictureOptions(), whole=False)
-    return (untrainable(name, classes, counts) if training else []) + wrong
+    chosen = options or PictureOptions()
+    wrong = (untrainable(name, classes, counts) if training else []) + survey(pictures, chosen, whole=False)
+    return wrong or (_repeated(pictures, sum(counts), chosen) if chosen.duplicates == "refuse" else [])
+
+
+def _repeated(pictures: Pictures, count: int, options: PictureOptions) -> list[str]:
+    """What will be refused when all is decoded: pictures of a test set among the first ``count``, which are trained on.
+
+    What a set without a test set holds out is not known here.
+    """
+    try:
+        with bombs_are_errors():
+            decoder = Decoder.like(pictures.read([0])[0], pictures.name(0), options)
+            blobs = ((pictures.read([index])[0], pictures.name(index)) for index in range(len(pictures)))
+            keys = np.concatenate([keys_of(decoder.decode(blob, called)[None]) for blob, called in blobs])
+    except UserError as error:
+        return [str(error)]
+    again = int(np.isin(keys[count:], keys[:count]).sum())
+    return [str(refused("test", again, len(keys) - count))] if again else []
 
 
 def untrainable(name: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:

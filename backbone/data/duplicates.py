@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from backbone.data.keys import refused
 from backbone.data.options import Duplicates
 from backbone.data.sets import Split
-from backbone.errors import must
-
-
-def keys_of(images: np.ndarray) -> np.ndarray:
-    """``[N] int64``, equal where images ``[N, ...] uint8`` are: 64 bits of a hash of each one's pixels.
-
-    >>> keys_of(np.array([[1, 2], [3, 4], [1, 2]], np.uint8)).argsort(kind="stable").argsort().tolist() != [0, 1, 2]
-    True
-    """
-    whole = np.ascontiguousarray(images)
-    return np.frombuffer(b"".join(blake2b(image, digest_size=8).digest() for image in whole), np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,8 +62,7 @@ def apart(train: Keyed, other: Keyed, name: str, choice: Duplicates) -> tuple[Ke
         return train, ()
     size, count = len(other.keys), int(torch.isin(other.keys, train.keys).sum())
     if choice == "refuse" and count:
-        got = f"{count} of its {size} images among the training images"
-        raise must(f"the {name} set", "apart from the training images", got, "Take them out of one of the two.")
+        raise refused(name, count, size)
     if choice == "keep":
         return train, (Repeated(name, size, count, 0),)
     kept = torch.isin(train.keys, other.keys, invert=True).nonzero()[:, 0]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from backbone.data.decoding import Decoder, bombs_are_errors
-from backbone.data.duplicates import keys_of
 from backbone.data.encoded import Pictures, pieces
 from backbone.data.fingerprint import Fingerprint
+from backbone.data.keys import keys_of
 from backbone.data.options import PictureOptions
 from backbone.data.png import decode_alike
 from backbone.data.sets import MemorySplit, Source, Split, pixel_sums

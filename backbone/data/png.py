@@ -43,11 +43,13 @@ def chunks(blob: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 def may_be_turned(blob: bytes) -> bool:
     """Whether an undamaged PNG says how to turn it before it is shown, by EXIF or XMP."""
-    return any(_turning(kind, data) for kind, data in chunks(blob))
+    return _turning(list(chunks(blob)))
 
 
-def _turning(kind: bytes, data: memoryview) -> bool:
-    return kind == b"eXIf" or (kind in _TEXTS and bytes(data[:32]).startswith(_TURNING_TEXTS))
+def _turning(found: Sequence[tuple[bytes, memoryview]]) -> bool:
+    return any(
+        kind == b"eXIf" or (kind in _TEXTS and bytes(data[:32]).startswith(_TURNING_TEXTS)) for kind, data in found
+    )
 
 
 def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
@@ -61,10 +63,10 @@ def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
     if bits != 8 or colour not in _CHANNELS or width * height > (Image.MAX_IMAGE_PIXELS or 0):
         return None
     try:
-        found = {(kind, _turning(kind, data)) for kind, data in chunks(blob)}
+        found = list(chunks(blob))
     except ValueError:
         return None
-    plain = (b"IDAT", False) in found and not any(turns for _, turns in found)
+    plain = any(kind == b"IDAT" for kind, _ in found) and not _turning(found)
     return (_CHANNELS[colour], height, width) if plain else None
 
 
@@ -99,7 +101,7 @@ def _rows(blob: bytes | None, head: bytes, length: int) -> bytes | None:
         return None
     try:
         found = list(chunks(blob))
-        if any(kind == b"acTL" or _turning(kind, data) for kind, data in found):  # animated, or not upright
+        if any(kind == b"acTL" for kind, _ in found) or _turning(found):  # animated, or perhaps not upright
             return None
         inflate = zlib.decompressobj()
         rows = inflate.decompress(b"".join(data for kind, data in found if kind == b"IDAT"), length + 1)

@@ -1,5 +1,6 @@
 """Images that stand in two splits."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from backbone.data.load import load, load_for_scoring
 from backbone.errors import UserError
 from backbone.experiments.configs import TrainConfig
 from backbone.experiments.train import Train
+from backbone.registry import Registry
 
 NOWHERE = Path("nowhere")
 
@@ -55,8 +57,13 @@ def test_they_are_dropped_from_what_is_trained_on(overlapping, monkeypatch):
 
 
 def test_they_are_refused(overlapping):
-    with pytest.raises(UserError, match=r"the test set must be apart .*; got 3 of its 6 images among the training"):
+    message = "the test set must be apart from the training images; got 3 of its 6 images among the training images."
+    with pytest.raises(UserError, match=message):
         load(overlapping, {"duplicates": "refuse"}, root=NOWHERE)
+    look = partial(Registry.discover().problems, overlapping, root=NOWHERE, download=False, training=True)
+    assert look({}) == look({"duplicates": "drop"}) == []
+    [problem] = look({"duplicates": "refuse"})  # before any trial starts
+    assert problem.startswith(message)
 
 
 @pytest.mark.parametrize("choice", ["keep", "drop", "refuse"])
