@@ -13,15 +13,17 @@ from typing import Any, Literal
 
 from backbone.contract import Scalar
 from backbone.errors import must, nearest
+from benchmarks.inside import is_name, open_inside
 from benchmarks.spelling import by_flag, flat, spell
 
 Status = Literal["done", "failed", "running", "unfinished", "planned"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``; empty when the file is missing or is being written by a dying process."""
+    """The object in ``path``; empty when the file is missing, being written by a dying process, or a link away."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open_inside(path.parent, path.name) as file:
+            value = json.loads(file.read().decode("utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -92,7 +94,8 @@ class Record:
     @property
     def inputs(self) -> list[Record]:
         """The trials it was made from, as far as they lie beside it."""
-        found = [Record(self.folder.parent / str(trial)) for trial in self.about.get("inputs", {}).values()]
+        names = filter(is_name, map(str, self.about.get("inputs", {}).values()))
+        found = [Record(self.folder.parent / trial) for trial in names]
         return [record for record in found if record.about]
 
     @cached_property
@@ -131,10 +134,10 @@ class Record:
     def ledger(self) -> list[Line]:
         """All measurements so far, in the order they were made."""
         try:
-            raw = (self.folder / "metrics.jsonl").read_bytes()
+            with open_inside(self.folder, "metrics.jsonl") as file:
+                return list(parse_lines(file.read()))
         except OSError:
             return []
-        return list(parse_lines(raw))
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def number(value: object) -> float:
 def alive(folder: Path) -> bool:
     """Whether a process works in the trial's folder: it holds the lock as long as it lives, however it dies."""
     try:
-        with (folder / "lock").open("rb") as lock:
+        with open_inside(folder, "lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -174,11 +177,15 @@ def read_sweep(out: Path, name: str) -> Sweep:
     Raises:
         UserError: there is no such sweep.
     """
-    plan = read_json(out / "sweeps" / name / "plan.json")
+    plan = read_json(out / "sweeps" / name / "plan.json") if is_name(name) else {}
     if not plan:
         known = sweep_names(out)
         hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
         raise must("sweep", "one that was run here", repr(name), hint)
+    strange = [str(planned["trial"]) for planned in plan.get("trials", []) if not is_name(str(planned["trial"]))]
+    if strange:
+        remedy = "Run the sweep again: engram sweep SUITE.toml"
+        raise must(f"plan of sweep {name}", "one of trials in this folder", repr(strange[0]), remedy)
     records = [
         Record(out / "trials" / str(planned["trial"]), options=by_flag(planned.get("options", {})))
         for planned in plan.get("trials", [])

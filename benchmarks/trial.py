@@ -26,6 +26,7 @@ from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
 from benchmarks.contents import MEMORY, Contents, finished_with
 from benchmarks.identity import DataSets, Origins
+from benchmarks.inside import refuse_links_out
 from benchmarks.layout import Busy, lock, write_json
 from benchmarks.ledger import Ledger
 from benchmarks.pace import PROGRESS
@@ -44,6 +45,11 @@ def main(folder: Path) -> int:
     said = os.dup(2)
     if not (folder / "config.json").is_file():
         return _say(said, f"trial must be a folder with a config.json; got {folder}. See: engram run --help", 2)
+    try:
+        refuse_links_out(f"trial {folder.name}", folder)  # before a log or a ledger is written to where they lead
+    except UserError as error:
+        write_json(folder / "error.json", {"kind": "user", "message": str(error), "traceback": ""}, durable=True)
+        return _say(said, str(error), 2)
     try:
         with (
             lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
@@ -117,6 +123,7 @@ def _input(folder: Path, role: str, trial: str, launch: Mapping[str, Any]) -> Pa
     path = Path(launch.get("inputs", {}).get(role, folder.parent / trial))
     if not (path / "result.json").exists():
         raise UserError(f"input {role} must be a finished trial; got {path}. Run it first.")
+    refuse_links_out(f"input {role}", path)
     return path
 
 

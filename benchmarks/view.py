@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from benchmarks.inside import open_inside
 from benchmarks.numbers import about
 from benchmarks.pace import Progress
 from benchmarks.plan import Trial
@@ -91,9 +92,11 @@ class View:
 
     def _tables(self, trial: Trial) -> None:
         path = trial.folder / "tables.jsonl"
-        if not path.exists() or path.stat().st_size == self._read.get(path):
-            return
-        with path.open("rb") as file:
+        try:
+            file = open_inside(trial.folder, path.name)
+        except OSError:
+            return  # nothing is said yet
+        with file:
             file.seek(self._read.get(path, 0))
             for raw in file:
                 if not raw.endswith(b"\n"):
