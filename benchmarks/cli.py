@@ -6,6 +6,8 @@ Exit codes: 0 done; 1 a trial failed; 2 wrong usage or configuration; 3 a gate f
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -17,10 +19,13 @@ from backbone.errors import TrialError, UserError, nearest
 from benchmarks.catalogue import COMMANDS, Command
 from benchmarks.layout import Busy
 
+_PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{INFINITY}": "inf"}  # signs of `benchmarks.numbers`
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _write_any_text()
     try:
         return _dispatch(words)
     except UserError as error:
@@ -77,6 +82,20 @@ def usage() -> str:
             "Start with: engram quickstart",
         ]
     )
+
+
+def _write_any_text() -> None:
+    """Let an encoding that lacks a sign (ASCII, or any for a file's name that is no text) cost that sign alone."""
+    codecs.register_error("engram", _in_other_signs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="engram")
+
+
+def _in_other_signs(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (plain := _PLAIN.get(error.object[error.start])):
+        return plain, error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 def _complain(error: Exception, code: int) -> int:

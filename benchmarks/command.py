@@ -12,8 +12,9 @@ from backbone.registry import Registry
 from benchmarks.argv import Place, parse, places, unregistered
 from benchmarks.catalogue import Command
 from benchmarks.config import Checker, experiment_config
+from benchmarks.flags import Nothing
 
-F = TypeVar("F")
+F = TypeVar("F", bound=Nothing)
 
 
 def read(
@@ -33,6 +34,7 @@ def read(
     parsed = parse(argv, places("command", flags), see)
     checker = Checker(Registry({}), flag, see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))
+    checker.problems += found.problems() if found else []
     expected = [word for word in command.words.split() if not word.startswith("[")]
     if len(parsed.words) < len(expected):
         checker.problems.append(f"{expected[len(parsed.words)]} must be given; got nothing. {see}")
@@ -58,6 +60,7 @@ def read_experiment(
     parsed = parse(argv, table, see, unregistered(cls, registry, argv))
     checker = Checker(registry, flag, see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))
+    checker.problems += found.problems() if found else []
     config = checker.build(cls, parsed.values.get("experiment", {}))
     if parsed.words:
         checker.problems.append(f"arguments must be options only; got {' '.join(parsed.words)} as well. {see}")

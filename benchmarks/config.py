@@ -135,6 +135,8 @@ def convert(option: Option, value: Any) -> tuple[Any, str]:
 
     if isinstance(value, bool) and option.base in (int, float):
         return value, option.rule()
+    if option.base is Path and value == "":
+        return value, option.rule()  # not the folder one stands in
     if option.many and isinstance(value, str):
         value = [item for item in value.split(",") if item]
     try:

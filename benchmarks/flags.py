@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge
-
-
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """What every command takes."""
-
-    out: Path = Path("runs")
-    """Folder of trials, sweeps and mlflow.db."""
+from annotated_types import Ge, Le
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
     """For commands without flags."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, one sentence each."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where(Nothing):
+    """What every command takes."""
+
+    out: Path = Path("runs")
+    """Folder of trials, sweeps and mlflow.db."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,21 @@ class Showing(Where):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running(Where):
+class Tracked(Where):
+    """For commands that speak to MLflow."""
+
+    tracking_uri: str | None = None
+    """MLflow server; by default the file mlflow.db below --out."""
+
+    def problems(self) -> list[str]:
+        from benchmarks.sink.address import problem_of
+
+        problem = "" if self.tracking_uri is None else problem_of(self.tracking_uri)
+        return [problem] if problem else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Tracked):
     """What every command that runs trials takes."""
 
     data_root: Path | None = None
@@ -41,8 +59,6 @@ class Running(Where):
     """Fetch data sets that are not there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    tracking_uri: str | None = None
-    """MLflow server; by default the file mlflow.db below --out."""
     json: bool = False
     """Print one JSON object on standard output, everything else on standard error."""
 
@@ -76,12 +92,6 @@ class Reproducing(Quick):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracked(Where):
-    tracking_uri: str | None = None
-    """MLflow server; by default the file mlflow.db below --out."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparing(Tracked):
     by: str | None = None
     """Compare the values of this option; by default every axis of the sweep."""
@@ -95,5 +105,5 @@ class Comparing(Tracked):
 
 @dataclass(frozen=True, kw_only=True)
 class Interface(Where):
-    port: Annotated[int, Ge(1)] = 5000
+    port: Annotated[int, Ge(1), Le(65535)] = 5000
     """Port on the loopback address."""

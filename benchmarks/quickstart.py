@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
         compare(out, suite.name).render(Console())
     report = write_report(out, suite.name)
     for line in NEXT:
-        say(line.format(out=flags.out, name=suite.name))
+        say(line.format(out=shlex.quote(str(flags.out)), name=suite.name))
     say("the report, to open in a browser:")
     print(report, file=sys.stderr if flags.json else sys.stdout)
     return 0

@@ -54,7 +54,7 @@ def write_report(out: Path, name: str) -> Path:
     path = out / "reports" / f"{subject.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".part")
-    fresh.write_text(page(subject), encoding="utf-8")
+    fresh.write_text(page(subject), encoding="utf-8", errors="backslashreplace")  # a path may be no text
     fresh.replace(path)
     return path
 

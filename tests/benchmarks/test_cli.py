@@ -96,6 +96,8 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
         (["reproduce", "none"], "TARGET must be a known one"),
         (["completion", "bush"], "Did you mean bash?"),
         (["ui"], "--out must be a folder with mlflow.db"),
+        (["ui", "--port", "99999"], "--port must be at least 1 and at most 65535; got 99999"),
+        (["status", "--out", ""], "--out must be a path; got ''"),
         (["sync", "--out", "none"], "--out must be a folder with trials"),
         (["exec"], "exec must be given one trial folder"),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+import sys
 
 import pytest
 from rich.console import Console
 
 from backbone.errors import UserError
+from benchmarks.cli import main
 from benchmarks.compare import compare, compare_outcomes
 from benchmarks.gate import parse
 from benchmarks.outcomes import Outcome, Outcomes
@@ -235,3 +237,16 @@ def render(found, width=200, **terminal):
     console = Console(file=io.StringIO(), width=width, **terminal)
     found.render(console)
     return console.file.getvalue()
+
+
+def test_an_encoding_without_a_sign_costs_the_sign_alone(folders, monkeypatch):
+    trials = folders.sweep()
+    for trial in trials:
+        config = folders.out / "trials" / trial / "config.json"
+        config.write_text(config.read_text().replace("digits", "folder:caf\N{LATIN SMALL LETTER E WITH ACUTE}"))
+    for words in (["compare", "nets"], ["status"], ["compare", "nets", "--by", "dataset"]):
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+        assert main([*words, "--out", str(folders.out)]) == 0
+        sys.stdout.flush()
+        text = sys.stdout.buffer.getvalue().decode("ascii")
+        assert "\\u2212" not in text and "nets" in text

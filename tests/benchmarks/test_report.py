@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from backbone.errors import UserError
+from benchmarks.cli import main
 from benchmarks.report import write_report
 from benchmarks.report.curves import merge_lines
 
@@ -200,6 +201,13 @@ def test_unknown_names(folders, name):
     folders.sweep()
     with pytest.raises(UserError, match="report must be about one sweep or one trial"):
         write_report(folders.out, name)
+
+
+def test_a_folder_that_cannot_be_written_is_said(folders, capsys):
+    trial = folders.trial()
+    (folders.out / "reports").write_text("in the way")
+    assert main(["report", trial, "--out", str(folders.out)]) == 2
+    assert "--out must be a folder that can be written; got" in capsys.readouterr().err
 
 
 def test_written_twice_is_the_same(folders):
