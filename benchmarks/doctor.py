@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -122,7 +123,7 @@ def _store(out: Path) -> Iterator[Check]:
     if not database.exists():
         yield Check("tracking store", "ok", f"{database} (will be made)")
         return
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+    with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
         runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
     state: Literal["ok", "note"] = "ok" if mode == "wal" else "note"

@@ -58,6 +58,8 @@ class Outcome:
     signal: int | None = None
     untold: str = ""
     """Why the tracking store is not complete; "" when it is."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What the tracking store does not take (trial or sweep -> why)."""
 
     @property
     def code(self) -> int:
@@ -85,6 +87,7 @@ def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None, axes: Se
         with open_view(names, len(done)) as view, _signals(outcome):
             _Drive(todo, pool, view, outcome, pace_of(done)).run()
     outcome.untold = feeder.finish(PATIENCE_SECONDS if outcome.signal is None else IMPATIENT_SECONDS)
+    outcome.refused = dict(feeder.sink.refused)
     return outcome
 
 

@@ -36,13 +36,17 @@ class Feeder:
                 return  # the last attempt says it once
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> str:
-        """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line."""
+        """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line.
+
+        What the store does not take has one more try, and stays in ``sink.refused``.
+        """
         begun = time.monotonic()
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(patience)
+        self.sink.refused.clear()
         deadline = begun + patience
-        if not self.sink.uri.startswith("sqlite:///"):
+        if not self.sink.database:
             deadline = min(deadline, time.monotonic() + SERVER_PATIENCE_SECONDS)
         why = "the tracking store does not answer"
         while self.sink.needs_sync(self.trials, self.sweep):
@@ -54,6 +58,8 @@ class Feeder:
                 return str(error)
             if report.ok:
                 return ""
+            if report.lasting:
+                return report.message
             if report.message != why:
                 why = report.message
                 say(f"waiting for MLflow, {max(0.0, deadline - time.monotonic()):.0f} s at most: {why}")

@@ -16,6 +16,7 @@ from backbone.contract import Scalar
 from backbone.errors import must
 from benchmarks.layout import write_json
 from benchmarks.records import read_json
+from benchmarks.spelling import spell
 
 PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "mlflow")
 
@@ -54,18 +55,15 @@ def git(code: Path) -> dict[str, Any]:
 def redacted(argv: list[str]) -> list[str]:
     """The command without the tracking address, which may hold a password.
 
-    >>> redacted(["run", "--tracking-uri", "http://me:secret@host", "--seed=1"])
-    ['run', '--tracking-uri', '...', '--seed=1']
+    >>> redacted(["run", "--tracking-uri", "http://me:secret@host", "--seed=1", "--tracking_uri=http://me:secret@host"])
+    ['run', '--tracking-uri', '...', '--seed=1', '--tracking_uri=...']
     """
     words, hide = [], False
     for word in argv:
         head, equals, _ = word.partition("=")
-        if hide:
-            word = "..."
-        elif equals and head in ("--tracking-uri", "--tracking_uri"):
-            word = f"{head}=..."
-        hide = word in ("--tracking-uri", "--tracking_uri")
-        words.append(word)
+        named = head.startswith("--") and spell(head) == "tracking-uri"
+        words.append("..." if hide else f"{head}=..." if named and equals else word)
+        hide = named and not equals and not hide
     return words
 
 

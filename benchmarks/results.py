@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 from backbone.errors import must
 from benchmarks.catalogue import Command
@@ -39,12 +41,16 @@ def report(name: str, command: Command, argv: list[str]) -> int:
     (what,), flags = found
     from benchmarks.report import write_report
 
-    print(write_report(flags.out, what))
+    try:
+        print(write_report(flags.out, what))
+    except OSError as error:
+        got = f"{flags.out} ({error.strerror}: {error.filename})"
+        raise must("--out", "a folder that can be written", got, "Copy it to where you may write.") from None
     return 0
 
 
 def sync(name: str, command: Command, argv: list[str]) -> int:
-    """``engram sync``: tell the tracking store what it lacks; 1 when it could not be reached."""
+    """``engram sync``: tell the tracking store what it lacks; 1 when it is not there or did not take it all."""
     found = read(name, command, argv, Tracked)
     if found is None:
         return 0
@@ -52,6 +58,7 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
     if not flags.out.is_dir():
         raise must("--out", "a folder with trials", flags.out, "Run something first: engram quickstart")
     from benchmarks.sink import Sink
+    from benchmarks.sink.trouble import refusals, sync_command
 
     sink = Sink(flags.out, flags.tracking_uri)
     trials = trial_names(flags.out)
@@ -62,10 +69,19 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
         if sink.needs_sync(members, sweep):
             done = sink.sync(members, sweep, now=True)
             if not done.ok:
-                say(f"engram: MLflow is not complete: {done.message}")
-                return 1
-    print(f"{len(trials)} trials are in MLflow")
-    return 0
+                return _not_complete(done.message)
+    held = sink.count(trials)
+    if not held.ok:
+        return _not_complete(held.message)
+    for line in refusals(sink.refused, sync_command(flags.out, flags.tracking_uri)):
+        say(f"engram: {line}")
+    print(f"{held.trials if held.trials == len(trials) else f'{held.trials} of {len(trials)}'} trials are in MLflow")
+    return 1 if sink.refused else 0
+
+
+def _not_complete(why: str) -> int:
+    say(f"engram: MLflow is not complete: {why}")
+    return 1
 
 
 def ui(name: str, command: Command, argv: list[str]) -> int:
@@ -74,17 +90,23 @@ def ui(name: str, command: Command, argv: list[str]) -> int:
     if found is None:
         return 0
     flags = found[1]
-    database = flags.out.resolve() / "mlflow.db"
-    if not database.exists():
-        raise must(
-            "--out", "a folder with mlflow.db", flags.out, f"Run something first, or: engram sync --out {flags.out}"
-        )
+    from benchmarks.sink.database import uri_of
+    from benchmarks.sink.trouble import sync_command
+
+    out = flags.out.resolve()
+    if not (out / "mlflow.db").exists():
+        remedy = f"Run something first, or: {sync_command(flags.out, None)}"
+        raise must("--out", "a folder with mlflow.db", flags.out, remedy)
     say(f"http://127.0.0.1:{flags.port} (end with ^C)")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if {"%", "?"} & set(str(out)):  # mlflow's server makes the folder that the address spells, escapes and all
+        plain = Path(tempfile.mkdtemp(prefix="engram-ui-")) / "runs"
+        plain.symlink_to(out)
+        out = plain
     server = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(flags.port)]
     sys.stdout.flush()
     os.execv(  # noqa: S606 - this process becomes the server, so that ^C and signals reach it
-        sys.executable, [sys.executable, *server, "--backend-store-uri", f"sqlite:///{database}"]
+        sys.executable, [sys.executable, *server, "--backend-store-uri", uri_of(out / "mlflow.db")]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.layout import lock, prepare, sweep_dir, write_json
 from benchmarks.naming import labels
 from benchmarks.plan import Planner, Trial
 from benchmarks.records import Record, read_json
+from benchmarks.sink.trouble import refusals, sync_command
 from benchmarks.spelling import by_flag
 from benchmarks.suite import Suite, load_suite
 from benchmarks.tables import render, terminal_width
@@ -98,13 +100,14 @@ def public(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report_troubles(outcome: Outcome, flags: Running) -> None:
-    """One line per failed trial, and one when the tracking store is not complete."""
+    """One line per failed trial, and one for each reason for which the tracking store is not complete."""
     for failure in outcome.failures:
         for line in failure.message.splitlines():
             say(f"engram: trial {failure.trial} failed: {line}")
+    again = sync_command(flags.out, flags.tracking_uri)
+    for line in refusals(outcome.refused, again):
+        say(f"engram: {line}")
     if outcome.untold:
-        uri = f" --tracking-uri {flags.tracking_uri}" if flags.tracking_uri else ""
-        again = f"engram sync --out {flags.out}{uri}"
         say(f"engram: not all trials are in MLflow yet ({outcome.untold}); {again} completes it")
 
 
@@ -232,7 +235,8 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Ru
         for cell, record, status in rows
     ]
     print(render(f"sweep {plan['name']}", table, terminal_width()))
-    say(f"{len(outcome.skipped)} skipped; engram compare {plan['name']} --out {flags.out} says which differ")
+    compare = shlex.join(["engram", "compare", str(plan["name"]), "--out", str(flags.out)])
+    say(f"{len(outcome.skipped)} skipped; {compare} says which differ")
     return outcome.code
 
 

@@ -6,13 +6,18 @@ import csv
 import io
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from benchmarks.inside import inside, open_inside
+from benchmarks.layout import sweep_dir
 from benchmarks.records import Record, Sweep
+from benchmarks.sink.params import clean
+from benchmarks.sink.state import short_hash
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,22 +26,67 @@ if TYPE_CHECKING:
 NAMES = ("config.json", "provenance.json", "result.json", "error.json", "log.txt")
 LARGEST = 512 * 2**20
 """Bytes of a file that is told; a tag names those that are larger."""
+_UNSAFE = re.compile(r"[#?%\\:\x00-\x1f\x7f\ud800-\udfff]")  # what an address or MLflow reads otherwise
+_PART, _PLACE = 160, 400  # bytes of a file's name, characters of a place in a run
 
 
-def small_files(record: Record) -> dict[str, Path]:
-    """What the runner wrote about a trial, by its place in the run."""
-    return {name: record.folder / name for name in NAMES if (record.folder / name).is_file()}
+def files_of(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
+    """(files of the trial by their places in its run, why each other one stays where it is).
+
+    They are what the runner wrote about it, and what the experiment calls its artifacts (a model, say), folders file by
+    file; nothing that lies elsewhere, whatever a name or a link says.
+    """
+    found: dict[str, Path] = {}
+    left: dict[str, str] = {}
+    for name in (*(name for name in NAMES if os.path.lexists(record.folder / name)), *_artifacts(record)):
+        try:
+            path = inside(record.folder, name)
+            size = path.stat().st_size
+        except OSError as error:
+            left[name] = error.strerror or "no file"
+            continue
+        if not path.is_file():
+            left[name] = "no plain file"
+        elif size > LARGEST:
+            left[name] = f"{size / 2**20:.0f} MiB"
+        else:
+            found[place_of(name)] = path
+    return found, left
 
 
-def own_files(record: Record) -> dict[str, Path]:
-    """What the experiment calls its artifacts (a model, say), folders file by file."""
-    found = {}
-    for named in record.result.get("artifacts", {}).values():
-        path = record.folder / str(named)
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                found[file.relative_to(record.folder).as_posix()] = file
-    return found
+def _artifacts(record: Record) -> Iterator[str]:
+    """The paths of the experiment's artifacts in the trial's folder."""
+    for named in map(str, record.result.get("artifacts", {}).values()):
+        try:
+            folder = inside(record.folder, named)
+        except OSError:
+            yield named
+            continue
+        if folder.is_dir():
+            home = record.folder.resolve()
+            for here, _, files in os.walk(folder):
+                yield from (Path(here, file).relative_to(home).as_posix() for file in sorted(files))
+        else:
+            yield named
+
+
+def place_of(name: str) -> str:
+    """A path as the place of a file in a run, of which MLflow makes addresses and paths.
+
+    A mended one keeps its ending and gets a hash, so that two never become one.
+
+    >>> place_of("model/weights.safetensors"), place_of("a#b.csv"), len(place_of("x" * 999))
+    ('model/weights.safetensors', 'a_b-828d33.csv', 167)
+    """
+    parts = []
+    for part in _UNSAFE.sub("_", name[:_PLACE]).split("/"):
+        short = part.encode()[:_PART].decode(errors="ignore").strip()
+        parts.append(short.lstrip(". ") if short.startswith("..") else short)
+    place = "/".join(part for part in parts if part not in ("", "."))
+    if place == name:
+        return name
+    ending = next(iter(re.findall(r"\.[A-Za-z0-9]{1,10}$", name)), "")
+    return f"{place.removesuffix(ending).rstrip('/')}-{short_hash(name)}{ending}"
 
 
 def drawn(record: Record) -> dict[str, str]:
@@ -48,10 +98,10 @@ def drawn(record: Record) -> dict[str, str]:
     texts = {}
     for name in result.get("figures") or {}:
         for chart in figure(name, {record.trial: [record]}):
-            texts[f"figures/{_plain(name)}.svg"] = picture(chart)
+            texts[place_of(f"figures/{name}.svg")] = picture(chart)
     for name, rows in (result.get("tables") or {}).items():
-        texts[f"tables/{_plain(name)}.csv"] = as_csv(rows)
-    return texts
+        texts[place_of(f"tables/{name}.csv")] = as_csv(rows)
+    return {place: clean(text) for place, text in texts.items()}
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
@@ -73,29 +123,33 @@ def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:
     from benchmarks.report.page import page
     from benchmarks.report.write import find
 
-    plan = (out / "sweeps" / sweep.name / "plan.json").read_text(encoding="utf-8")
-    return {"report.html": page(find(out, sweep.name)), "plan.json": plan, "suite.toml": sweep.suite}
+    with open_inside(sweep_dir(out, sweep.name), "plan.json") as file:
+        plan = file.read().decode("utf-8")
+    return {"report.html": clean(page(find(out, sweep.name))), "plan.json": plan, "suite.toml": clean(sweep.suite)}
 
 
 def send(client: MlflowClient, run: Run, found: Mapping[str, Path], told: dict[str, str]) -> Iterator[None]:
     """Hand files over, those that ``told`` does not know as they are now; yields after each, to be written down."""
+    store = _local(run)
     for place, file in found.items():
         about = file.stat()
         stamp = f"{about.st_size}:{about.st_mtime_ns}"
-        if told.get(place) == stamp or about.st_size > LARGEST:
+        if told.get(place) == stamp:
             continue
-        store = _local(run)
-        if store is None or not _link(file, store / place):
-            parent = PurePosixPath(place).parent.as_posix()
-            client.log_artifact(run.info.run_id, str(file), None if parent == "." else parent)
+        if store is None or not _link(file, store, place):
+            _upload(client, run.info.run_id, file, PurePosixPath(place))
         told[place] = stamp
         yield
 
 
-def left_out(found: Mapping[str, Path]) -> str:
-    """The files that are too large, with their sizes; "" when there is none."""
-    sizes = {place: file.stat().st_size for place, file in found.items()}
-    return ", ".join(f"{place} ({size / 2**20:.0f} MiB)" for place, size in sizes.items() if size > LARGEST)
+def _upload(client: MlflowClient, run: str, file: Path, place: PurePosixPath) -> None:
+    parent = None if place.parent == PurePosixPath() else place.parent.as_posix()
+    if file.name == place.name:
+        client.log_artifact(run, str(file), parent)
+        return
+    with tempfile.TemporaryDirectory() as scratch:  # MLflow takes the name from the file
+        (Path(scratch) / place.name).symlink_to(file)
+        client.log_artifact(run, str(Path(scratch) / place.name), parent)
 
 
 def _local(run: Run) -> Path | None:
@@ -104,9 +158,12 @@ def _local(run: Run) -> Path | None:
     return Path(url2pathname(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
 
-def _link(file: Path, place: Path) -> bool:
+def _link(file: Path, store: Path, name: str) -> bool:
     """Let the file stand at a second place: a model of many MB then takes no room twice, and no time."""
+    place = store / name
     fresh = place.with_name(f".{place.name}.{os.getpid()}")
+    if not place.parent.resolve().is_relative_to(store.resolve()):
+        return False  # a link leads out of the store: MLflow refuses that
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(file, fresh)
@@ -116,12 +173,3 @@ def _link(file: Path, place: Path) -> bool:
     finally:
         fresh.unlink(missing_ok=True)  # still there where both were one file already
     return True
-
-
-def _plain(name: str) -> str:
-    """A name as part of a path.
-
-    >>> _plain("accuracy against steps"), _plain("../x")
-    ('accuracy-against-steps', 'x')
-    """
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "unnamed"

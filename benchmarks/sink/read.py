@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.outcomes import Outcome
 from benchmarks.records import Status
-from benchmarks.sink.state import metric_key
+from benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
 from benchmarks.spelling import by_flag, spell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_NO_RESULT = "it has no result in this store"
+_ASKED = 100  # runs that a question names
 _STATUS: dict[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING": "running", "KILLED": "unfinished"}
 
 
@@ -49,9 +51,18 @@ def runs_where(client: MlflowClient, experiment: str, text: str) -> Iterator[Run
             return
 
 
+def active_runs(client: MlflowClient, experiment: str, runs: Sequence[str]) -> set[str]:
+    """Those of ``runs`` that the experiment still holds."""
+    found: set[str] = set()
+    for first in range(0, len(runs), _ASKED):
+        named = ", ".join(f"'{run}'" for run in runs[first : first + _ASKED])
+        found |= {run.info.run_id for run in runs_where(client, experiment, f"attributes.run_id IN ({named})")}
+    return found
+
+
 def _outcome(trial: str, run: Run) -> Outcome:
     tags, status = run.data.tags, _STATUS.get(run.info.status, "unfinished")
-    options = by_flag(_json(tags.get("engram.config", "")) or run.data.params)
+    options = by_flag(_config(tags) or run.data.params)
     metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("final/")}
     # a final number whose name the ledger had taken
     metrics |= {key[6:]: value for key, value in run.data.metrics.items() if key.startswith("final/")}
@@ -63,8 +74,18 @@ def _outcome(trial: str, run: Run) -> Outcome:
         metrics=metrics if status == "done" else {},
         status=status,
         seconds=float(seconds) if seconds else None,
-        why=tags.get("engram.error", "" if status == "done" else "it has no result in this store"),
+        why=tags.get("engram.error") or tags.get(ASIDE_TAG) or ("" if status == "done" else _NO_RESULT),
     )
+
+
+def _config(tags: Mapping[str, str]) -> dict[str, Any]:
+    """The trial's options, which may go on in further tags."""
+    text = tags.get(CONFIG_TAG, "")
+    for number in range(1, len(tags)):
+        if _json(text):
+            break
+        text += tags.get(f"{CONFIG_TAG}.{number}", "")
+    return _json(text)
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+from benchmarks.inside import open_inside
 from benchmarks.layout import write_json
 from benchmarks.outcomes import bounds_of, declared
 from benchmarks.records import Line, Record, Sweep, parse_lines, read_json
 
 BATCH = 1000  # metrics a request may carry
 TELLING = 2  # raised when what stands in stores has to be told anew
+CONFIG_TAG = "engram.config"  # a trial's options as JSON; what one tag does not hold goes on in .1 and further
+ASIDE_TAG = "engram.aside"  # why a run is not complete and will not be
 _TAIL = 256  # bytes before the offset that show whether the ledger is still the one that was read
 _REFUSED = re.compile(r"[^/\w.\- ]")
 
@@ -27,7 +29,7 @@ class Mark:
     """How far one trial has been told to one store.
 
     ``store`` names the store's incarnation, for a deleted one comes back new; ``adopted`` the sweeps it was put under;
-    ``files`` which it has, each with its size and time.
+    ``files`` which it has, each with its size and time; ``aside`` why the store does not take the trial.
     """
 
     store: str = ""
@@ -37,6 +39,7 @@ class Mark:
     told: str = ""
     adopted: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    aside: str = ""
 
 
 class Memory:
@@ -65,26 +68,19 @@ def metric_key(name: str) -> str:
     mended = _REFUSED.sub("_", name)[:200].strip("/") or "_"
     mended = posixpath.normpath(mended.replace("..", "_"))
     if mended == "." or mended != name:
-        return f"{mended.strip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        return f"{mended.strip('.')}-{short_hash(name)}"
     return name
 
 
-def address_of(tracking_uri: str | None) -> str:
-    """The name of a store in ``sink.json``; never with the password an address may carry.
-
-    >>> address_of("https://me:secret@host:5000/x")
-    'https://host:5000/x'
-    """
-    if tracking_uri is None:
-        return "default"  # not its path: the whole folder may be moved
-    parts = urlsplit(tracking_uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else tracking_uri
+def short_hash(text: str) -> str:
+    """Enough of a hash to tell two texts apart; a text may hold halves of a pair of surrogates, which no file does."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
 
 
 def execution(folder: Path) -> str:
     """Names this very execution of a trial by the first line of its ledger: another machine's has another clock."""
     try:
-        with (folder / "metrics.jsonl").open("rb") as ledger:
+        with open_inside(folder, "metrics.jsonl") as ledger:
             first = ledger.readline()
     except OSError:
         return ""
@@ -99,9 +95,10 @@ def told_state(record: Record) -> str:
     if record.status in endings:
         state, name = endings[record.status]
         try:
-            return f"{state}:{hashlib.sha256((record.folder / name).read_bytes()).hexdigest()[:16]}"
+            with open_inside(record.folder, name) as file:
+                return f"{state}:{hashlib.sha256(file.read()).hexdigest()[:16]}"
         except OSError:
-            return ""
+            return f"{state}:-"  # a link out of the folder: the trial is told without it
     if not execution(record.folder):
         return ""
     return "RUNNING" if record.status == "running" else "KILLED"
@@ -114,7 +111,7 @@ def rewound(folder: Path, mark: Mark) -> bool:
 
 def tail_digest(folder: Path, offset: int) -> str:
     try:
-        with (folder / "metrics.jsonl").open("rb") as ledger:
+        with open_inside(folder, "metrics.jsonl") as ledger:
             ledger.seek(max(0, offset - _TAIL))
             tail = ledger.read(min(offset, _TAIL))
     except OSError:
@@ -125,7 +122,7 @@ def tail_digest(folder: Path, offset: int) -> str:
 def pending(folder: Path, offset: int) -> Iterator[tuple[list[Line], int]]:
     """Batches of the measurements after byte ``offset``, each with the offset behind it; a torn last line waits."""
     try:
-        ledger = (folder / "metrics.jsonl").open("rb")
+        ledger = open_inside(folder, "metrics.jsonl")
     except OSError:
         return
     with ledger:

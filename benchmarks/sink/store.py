@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from backbone.contract import Scalar
 from benchmarks.layout import sweep_dir
 from benchmarks.naming import record_words
 from benchmarks.records import Line, Record, Sweep
-from benchmarks.sink.files import NAMES, drawn, left_out, own_files, send, small_files, sweep_texts
-from benchmarks.sink.params import params_of
+from benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
+from benchmarks.sink.params import clean, params_of, within
 from benchmarks.sink.read import runs_where
 from benchmarks.sink.state import (
+    ASIDE_TAG,
     BATCH,
+    CONFIG_TAG,
     Mark,
     Memory,
     adoption,
@@ -31,15 +32,20 @@ from benchmarks.sink.state import (
     tail_digest,
     told_state,
 )
+from benchmarks.sink.trouble import refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Param, Run, RunTag
+
+Entity = TypeVar("Entity", "Metric", "Param", "RunTag")
 
 _ENTITIES = 100  # params or tags a request may carry
 _TAG_SIZE = 8000
 _NAME_SIZE = 250
-_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse.sshfs"}
+_DATASET_SIZE = 500
+_TOO_LARGE = 2**63  # for a step
+_REQUEST_SIZE, _AROUND = 900_000, 150  # bytes of a request, and what it has around an entity's name and value
 
 
 class Teller:
@@ -60,7 +66,7 @@ class Teller:
             return
         run, found = self._run_of(record, mark)
         if run.info.lifecycle_stage != "active":
-            mark.told = state  # its owner deleted it on purpose
+            mark.told, mark.aside = state, ""  # its owner deleted it on purpose
             memory.save(mark)
             return
         known: set[tuple[str, int]] = set()
@@ -76,10 +82,21 @@ class Teller:
             memory.save(mark)
         if state != mark.told:
             self._end(record, run, state)
-            for _ in send(self.client, run, {**small_files(record), **own_files(record)}, mark.files):
+            for _ in send(self.client, run, files_of(record)[0], mark.files):
                 memory.save(mark)
             mark.told = state
+        if ASIDE_TAG in run.data.tags:
+            self.client.delete_tag(mark.run, ASIDE_TAG)
+        mark.aside = ""
         memory.save(mark)
+
+    def put_aside(self, memory: Memory, mark: Mark, why: str) -> None:
+        """Say of a trial that the store does not take, on what there is of its run, that this is all and why."""
+        mark.aside = why
+        memory.save(mark)
+        if mark.run:
+            self.client.set_tag(mark.run, ASIDE_TAG, clean(why)[:_TAG_SIZE])
+            self.client.set_terminated(mark.run, "KILLED")
 
     def _run_of(self, record: Record, mark: Mark) -> tuple[Run, bool]:
         """The trial's run, and whether it was found by its tag: then nothing is known of what was told to it."""
@@ -108,8 +125,8 @@ class Teller:
         # params cannot be changed: those that are there stay
         named = {metric_key(name): value for name, value in params_of(record).items()}
         fresh = [Param(name, value) for name, value in named.items() if name not in run.data.params]
-        for first in range(0, len(fresh), _ENTITIES):
-            self.client.log_batch(run.info.run_id, params=fresh[first : first + _ENTITIES])
+        for part in in_requests(fresh, _ENTITIES):
+            self.client.log_batch(run.info.run_id, params=part)
 
     def _known(self, run: Run) -> set[tuple[str, int]]:
         history = self.client.get_metric_history
@@ -118,8 +135,13 @@ class Teller:
     def _log(self, run: str, lines: list[Line]) -> None:
         from mlflow.entities import Metric
 
-        if lines:
-            self.client.log_batch(run, [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines])
+        for line in lines:
+            if not (0 <= line.t < _TOO_LARGE and -_TOO_LARGE <= line.step < _TOO_LARGE):
+                got = f"step {line.step} at {line.t} of {line.name}"
+                raise refuse("a step in metrics.jsonl", "a number of at most 64 bits", got, "Count otherwise there.")
+        metrics = [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines]
+        for part in in_requests(metrics, BATCH):
+            self.client.log_batch(run, part)
 
     def _adopt(self, run: Run, record: Record, sweep: str, parent: str) -> None:
         """A trial shared by several sweeps stays below the first, and says it belongs to all."""
@@ -142,8 +164,8 @@ class Teller:
         from mlflow.entities import RunTag
 
         fresh = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
-        for first in range(0, len(fresh), _ENTITIES):
-            self.client.log_batch(run.info.run_id, tags=fresh[first : first + _ENTITIES])
+        for part in in_requests(fresh, _ENTITIES):
+            self.client.log_batch(run.info.run_id, tags=part)
 
     def _end(self, record: Record, run: Run, state: str) -> None:
         """Final numbers, figures, tables and the state. Resumed trials come here again, with more to say."""
@@ -160,9 +182,7 @@ class Teller:
             told, history = self.client.get_run(run_id).data.metrics, {line.name for line in ledger}
             step = max((line.step for line in ledger), default=0)
             final = [Line(end, step, final_key(name, history), value) for name, value in record.metrics.items()]
-            missing = [line for line in final if metric_key(line.name) not in told]
-            for first in range(0, len(missing), BATCH):
-                self._log(run_id, missing[first : first + BATCH])
+            self._log(run_id, [line for line in final if metric_key(line.name) not in told])
             for place, text in drawn(record).items():
                 self.client.log_text(run_id, text, place)
         self.client.set_terminated(run_id, status, end_time=end)
@@ -175,7 +195,7 @@ class Teller:
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.entities import DatasetInput
 
-        name = str(record.config.get("dataset") or "data")
+        name = within(clean(str(record.config.get("dataset") or "data")), _DATASET_SIZE)
         source = CodeDatasetSource(tags={"dataset": name, "sha256": str(digest)})
         # the column for the digest holds 36 characters
         dataset = MetaDataset(source, name=name, digest=str(digest)[:32])
@@ -196,7 +216,10 @@ class Teller:
         keep = next((run for run in mine if run.data.tags.get("engram.table", "") in (stamp, "")), None)
         if keep is None:
             keep = self._create_parent(sweep)
-        self._tag(keep, {"engram.axes": json.dumps(dict(sweep.axes))[:_TAG_SIZE]})
+        axes = json.dumps(dict(sweep.axes))
+        if len(axes) > _TAG_SIZE:  # compare reads it back, the names alone
+            axes = json.dumps({axis: [] for axis in sweep.axes})
+        self._tag(keep, {"engram.axes": axes})
         if values is not None:
             self._tag(keep, {"engram.table": digest})  # first: a half-told table must not be taken for another one's
             self._tell_table(keep, sweep, values)
@@ -206,7 +229,11 @@ class Teller:
         return keep.info.run_id
 
     def _create_parent(self, sweep: Sweep) -> Run:
-        tags = {"engram.sweep": sweep.name, "engram.home": self.home, "mlflow.note.content": sweep.suite[:_TAG_SIZE]}
+        tags = {
+            "engram.sweep": sweep.name,
+            "engram.home": self.home,
+            "mlflow.note.content": clean(sweep.suite)[:_TAG_SIZE],
+        }
         starts = [ledger[0].t for record in sweep.records if (ledger := record.ledger())]
         start = min(starts) if starts else int((sweep_dir(self.out, sweep.name) / "plan.json").stat().st_mtime * 1000)
         return self.client.create_run(
@@ -216,9 +243,7 @@ class Teller:
     def _tell_table(self, parent: Run, sweep: Sweep, values: Mapping[str, float]) -> None:
         ends = [ledger[-1].t for record in sweep.records if (ledger := record.ledger())]
         end = max(ends) if ends else parent.info.start_time
-        lines = [Line(end, 0, name, value) for name, value in values.items()]
-        for first in range(0, len(lines), BATCH):
-            self._log(parent.info.run_id, lines[first : first + BATCH])
+        self._log(parent.info.run_id, [Line(end, 0, name, value) for name, value in values.items()])
         failed = any(record.status == "failed" for record in sweep.records)
         for place, text in sweep_texts(sweep, self.out).items():
             self.client.log_text(parent.info.run_id, text, place)
@@ -269,6 +294,21 @@ class Teller:
         return list(runs_where(self.client, self.experiment, text))
 
 
+def in_requests(entities: Sequence[Entity], most: int) -> Iterator[list[Entity]]:
+    """Metrics, params or tags in as many requests as MLflow asks for, by their number and by their bytes."""
+    part: list[Entity] = []
+    size = 0
+    for entity in entities:
+        needed = _AROUND + len(json.dumps([entity.key, str(entity.value)]))
+        if part and (len(part) == most or size + needed > _REQUEST_SIZE):
+            yield part
+            part, size = [], 0
+        part.append(entity)
+        size += needed
+    if part:
+        yield part
+
+
 # --- what is said about a trial ---------------------------------------------------------------------------------------
 
 
@@ -288,7 +328,7 @@ def run_name(record: Record) -> str:
     >>> run_name(Record(Path("trials/0123456789abcdef")))
     '? 01234567'
     """
-    text = " ".join(record_words(record))
+    text = clean(" ".join(record_words(record)))
     return f"{text if len(text) < _NAME_SIZE - 10 else text[: _NAME_SIZE - 13] + '...'} {record.trial[:8]}"
 
 
@@ -305,12 +345,19 @@ def tags_of(record: Record) -> dict[str, str]:
         "env.sha256": environment_digest(facts),
         "engram.error": record.error.get("message") if record.status == "failed" else None,
         "engram.seconds": record.seconds,
-        "engram.left_out": left_out(own_files(record)),
+        "engram.left_out": ", ".join(f"{name} ({why})" for name, why in files_of(record)[1].items()),
     }
-    config = json.dumps(record.config)
-    if len(config) <= _TAG_SIZE:  # never half of it: compare reads it back
-        tags["engram.config"] = config
-    return _source_tags() | {key: str(value)[:_TAG_SIZE] for key, value in tags.items() if value not in (None, "")}
+    tags |= config_tags(record.config)
+    return _source_tags() | {
+        key: clean(str(value))[:_TAG_SIZE] for key, value in tags.items() if value not in (None, "")
+    }
+
+
+def config_tags(config: Mapping[str, Scalar]) -> dict[str, str]:
+    """The options in full, in as many tags as they need: compare reads them back."""
+    text = json.dumps(config)
+    parts = [text[first : first + _TAG_SIZE] for first in range(0, len(text), _TAG_SIZE)]
+    return {f"{CONFIG_TAG}.{number}" if number else CONFIG_TAG: part for number, part in enumerate(parts)}
 
 
 def environment_digest(facts: Mapping[str, Scalar]) -> str | None:
@@ -328,61 +375,3 @@ def _source_tags() -> dict[str, str]:
 def newest(folder: Path) -> float:
     """When the trial was last heard of, unix seconds."""
     return max(path.stat().st_mtime for name in NAMES if (path := folder / name).exists())
-
-
-# --- SQLite -----------------------------------------------------------------------------------------------------------
-
-
-def probe(uri: str, patience: float, *, write: bool) -> None:
-    """Fail within ``patience`` seconds when the database is locked, read-only or none; mlflow waits 20 s per call.
-
-    Raises:
-        sqlite3.Error: it cannot be written (or, without ``write``, read) now.
-    """
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not path.exists():
-        return
-    connection = sqlite3.connect(path, timeout=patience)
-    try:
-        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        connection.rollback()
-    finally:
-        connection.close()
-
-
-def use_wal(uri: str) -> None:
-    """Let readers (the UI) and the writer work at once; lasts. Never over a network, where it breaks."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if file_system(path) in _NETWORK_FILE_SYSTEMS:
-        return
-    connection = sqlite3.connect(path)
-    try:
-        # Asked through SQLite: whoever opens and closes the file itself gives up all of this process's locks on it.
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
-
-
-def file_system(path: Path) -> str:
-    """The type of the file system below ``path`` where the system says so, else empty."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
-    holding = [mount for mount in mounts if path.resolve().is_relative_to(mount[1].replace("\\040", " "))]
-    return max(holding, key=lambda mount: len(mount[1]), default=["", "", ""])[2]
-
-
-def forget_deleted(uri: str) -> None:
-    """Make mlflow let go of a database that was deleted: it would go on writing to the file that is no more."""
-    if Path(uri.removeprefix("sqlite:///")).exists():
-        return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
-
-    engine = SqlAlchemyStore._engine_map.pop(uri, None)
-    if engine is not None:
-        engine.dispose()
-    _tracking_store_registry._get_store_with_resolved_uri.cache_clear()

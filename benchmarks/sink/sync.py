@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sqlite3
+import shlex
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,16 @@ from backbone.errors import UserError, must, nearest
 from benchmarks.layout import lock, write_json
 from benchmarks.outcomes import Outcomes
 from benchmarks.records import Record, Sweep, read_json, read_sweep, trial_names
-from benchmarks.sink.read import stored_sweep
-from benchmarks.sink.state import Mark, Memory, address_of, adoption, behind, sweep_digest
-from benchmarks.sink.store import Teller, forget_deleted, probe, use_wal
+from benchmarks.sink.address import address_of, without_secrets
+from benchmarks.sink.database import artifacts_of, database_of, hold_engine, move_artifacts, probe, uri_of, use_wal
+from benchmarks.sink.read import active_runs, stored_sweep
+from benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
+from benchmarks.sink.store import Teller
+from benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 EXPERIMENT = "engram"
 LOCK_SECONDS = 5.0
@@ -35,31 +40,42 @@ _LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What came of telling the store. ``trials``: how many are now told in full; ``message``: why not, in one line."""
+    """What came of telling the store. ``trials``: how many are now told in full.
+
+    ``ok`` is whether the store could be told; else ``message`` says why not, in one line, and ``lasting`` whether
+    another try would end the same.
+    """
 
     ok: bool
     message: str
     trials: int
+    lasting: bool = False
 
 
 class Sink:
-    """Tells one tracking store about the trials of one output folder."""
+    """Tells one tracking store about the trials of one output folder.
+
+    ``refused`` is what the store did not take (trial or sweep -> why): set aside, so that the others go on. It is tried
+    again by the next command.
+    """
 
     def __init__(self, out: Path, tracking_uri: str | None) -> None:
         self.out = out.resolve()
-        self.uri = tracking_uri or f"sqlite:///{self.out / 'mlflow.db'}"
+        self.uri = uri_of(self.out / "mlflow.db") if tracking_uri is None else tracking_uri
+        self.database = database_of(self.uri)
         self.address = address_of(tracking_uri)
+        self.refused: dict[str, str] = {}
         self._failures = 0
         self._not_before = 0.0
         self._one_at_a_time = threading.Lock()
 
     def needs_sync(self, trials: list[str], sweep: str | None) -> bool:
         """Whether the store lacks anything about these trials; reads small files only and imports no mlflow."""
-        records = [Record(self.out / "trials" / trial) for trial in trials]
+        records = [Record(self.out / "trials" / trial) for trial in trials if f"trial {trial}" not in self.refused]
         store = self._known_store()
         if any(behind(record, Memory(record.folder / "sink.json", self.address).load(store)) for record in records):
             return True
-        if sweep is None:
+        if sweep is None or f"sweep {sweep}" in self.refused:
             return False
         mark = Memory(self._sweep_folder(sweep) / "sink.json", self.address).load(store)
         return mark.told != sweep_digest(read_sweep(self.out, sweep))
@@ -81,36 +97,78 @@ class Sink:
             except Exception as error:  # whatever ails the store, the sweep goes on and the ledgers keep everything
                 self._failures += 1
                 self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0**self._failures)
-                return SyncReport(False, f"{self.address}: {_one_line(error)}", 0)
+                said = str(error) if isinstance(error, Refused) else f"{self.address}: {one_line(error)}"
+                return SyncReport(False, said, 0, lasting(error))
         self._failures = 0
         self._not_before = 0.0
         return SyncReport(True, "", told)
+
+    def count(self, trials: list[str]) -> SyncReport:
+        """How many of these trials the store holds, asked of the store itself: runs may have been deleted there."""
+        try:
+            with lock(self.out / ".sink.lock", patience=LOCK_SECONDS, what="the tracking store"):
+                client = connect(self.uri)
+                experiment, store = self._experiment(client)
+            marks = [Memory(self.out / "trials" / trial / "sink.json", self.address).load(store) for trial in trials]
+            held = active_runs(client, experiment, [mark.run for mark in marks if mark.run and not mark.aside])
+        except Exception as error:
+            return SyncReport(False, str(error) if isinstance(error, Refused) else one_line(error), 0, lasting(error))
+        return SyncReport(True, "", len(held))
 
     def _sync(self, trials: list[str], sweep: str | None) -> int:
         client = connect(self.uri)
         experiment, store = self._experiment(client)
         teller = Teller(client, experiment, self.out)
-        parent, parent_memory, digest, plan = "", None, "", None
         records = {trial: Record(self.out / "trials" / trial) for trial in trials}
+        parent, digest, plan = "", "", None
         if sweep is not None:
             plan = read_sweep(self.out, sweep)
             digest = sweep_digest(plan)
-            parent_memory = Memory(self._sweep_folder(sweep) / "sink.json", self.address)
-            mark = parent_memory.load(store)
-            if mark.told != digest or not mark.run:
-                parent_memory.save(Mark(store=store, run=teller.tell_sweep(plan, mark.run, digest)))
-            parent = parent_memory.load(store).run
+            if f"sweep {sweep}" not in self.refused:
+                with self._setting_aside(f"sweep {sweep}", teller):
+                    parent = self._tell_sweep(teller, plan, digest, store)
             records |= {record.trial: record for record in plan.records if record.trial in records}
         for record in records.values():
+            if f"trial {record.trial}" in self.refused:
+                continue
             memory = Memory(record.folder / "sink.json", self.address)
             mark = memory.load(store)
-            if behind(record, mark) or (sweep is not None and adoption(sweep, parent) not in mark.adopted):
-                teller.tell_trial(record, memory, mark, sweep or "", parent)
-        if parent_memory is not None and plan is not None:
+            if behind(record, mark) or (sweep and parent and adoption(sweep, parent) not in mark.adopted):
+                name = f"trial {record.trial}"
+                with self._setting_aside(name, teller):
+                    teller.tell_trial(record, memory, mark, sweep or "", parent)
+                if name in self.refused:
+                    with contextlib.suppress(Exception):  # what ails the trial may ail this too
+                        teller.put_aside(memory, mark, self.refused[name])
+        if plan is not None and parent:
+            parent_memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
             if parent_memory.load(store).told != digest:
                 self._release(teller, plan, store, parent)
             parent_memory.save(Mark(store=store, run=parent, told=digest))
-        return len(trials)
+        return sum(
+            bool(told_state(record)) and f"trial {record.trial}" not in self.refused for record in records.values()
+        )
+
+    def _tell_sweep(self, teller: Teller, plan: Sweep, digest: str, store: str) -> str:
+        """The id of the sweep's run; it counts as told only when its trials are."""
+        memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
+        mark = memory.load(store)
+        if mark.told == digest and mark.run:
+            return mark.run
+        parent = teller.tell_sweep(plan, mark.run, digest)
+        memory.save(Mark(store=store, run=parent))
+        return parent
+
+    @contextlib.contextmanager
+    def _setting_aside(self, name: str, teller: Teller) -> Iterator[None]:
+        """Keep one thing that the store does not take from blocking all after it."""
+        try:
+            yield
+        except Exception as error:
+            if not concerns_one(error, lambda: teller.client.get_experiment(teller.experiment)):
+                raise
+            said = f"{one_line(error).rstrip('.')}. Mend that, or delete its folder."
+            self.refused[name] = str(error) if isinstance(error, Refused) else said
 
     def _release(self, teller: Teller, sweep: Sweep, store: str, parent: str) -> None:
         """Let trials go that the sweep's plan names no more; each mark first, so that a kill leaves no false one."""
@@ -127,35 +185,48 @@ class Sink:
 
     def _experiment(self, client: MlflowClient) -> tuple[str, str]:
         """The experiment's id, and a name for this incarnation of the store: a deleted one comes back with another."""
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            with contextlib.suppress(Exception):  # another machine made it in between: the look-up below tells
-                client.create_experiment(EXPERIMENT, artifact_location=self._artifacts())
-            found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            raise RuntimeError(f"the experiment {EXPERIMENT!r} could not be made")
-        if self.uri.startswith("sqlite:///"):
-            use_wal(self.uri)
+        found = client.get_experiment_by_name(EXPERIMENT) or self._make_experiment(client)
+        see_active(found, self.uri)
+        if self.database:
+            use_wal(self.database)
+            old, new = found.artifact_location, artifacts_of(self.database)
+            if old != new and old.startswith("file:") and old.endswith("/mlartifacts"):
+                move_artifacts(self.database, old, new)
         store = f"{found.experiment_id}@{found.creation_time}"
         if self._known_store() != store:
             path = self.out / "sink.json"
             write_json(path, {**read_json(path), self.address: store})
         return found.experiment_id, store
 
-    def _artifacts(self) -> str | None:
-        """Absolute for a local database, whose default is relative to wherever the user stands; else the server's."""
-        if not self.uri.startswith("sqlite:///"):
-            return None
-        return (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    def _make_experiment(self, client: MlflowClient) -> Experiment:
+        place = artifacts_of(self.database) if self.database else None
+        try:
+            return client.get_experiment(client.create_experiment(EXPERIMENT, artifact_location=place))
+        except Exception:
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+            return found  # another machine made it in between
 
     def _known_store(self) -> str:
-        database = Path(self.uri.removeprefix("sqlite:///"))
-        if self.uri.startswith("sqlite:///") and not database.exists():
+        if self.database and not self.database.exists():
             return ""
         return str(read_json(self.out / "sink.json").get(self.address, ""))
 
     def _sweep_folder(self, sweep: str) -> Path:
         return self.out / "sweeps" / sweep
+
+
+def see_active(experiment: Experiment, uri: str) -> None:
+    """See that the experiment was not deleted, which MLflow keeps and takes nothing for.
+
+    Raises:
+        Refused: it was.
+    """
+    if experiment.lifecycle_stage != "active":
+        command = f"MLFLOW_TRACKING_URI={shlex.quote(without_secrets(uri))} mlflow experiments restore"
+        remedy = f"Restore it ({command} --experiment-id {experiment.experiment_id}), or tell another --tracking-uri."
+        raise refuse(f"the experiment {EXPERIMENT}", "in the store", "one that was deleted in MLflow", remedy)
 
 
 def read_store(tracking_uri: str, sweep: str) -> Outcomes:
@@ -164,16 +235,19 @@ def read_store(tracking_uri: str, sweep: str) -> Outcomes:
     Raises:
         UserError: the store cannot be read, or knows no such sweep.
     """
-    shown = address_of(tracking_uri)
-    path = Path(tracking_uri.removeprefix("sqlite:///"))
-    if tracking_uri.startswith("sqlite:///") and not path.exists():
+    shown, path = address_of(tracking_uri), database_of(tracking_uri)
+    if path and not path.exists():
         raise must("--tracking-uri", "a store that exists", shown, "Fill one with: engram sync --tracking-uri ...")
     try:
         client = connect(tracking_uri, write=False)
         found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            see_active(found, tracking_uri)
         axes, outcomes, known = stored_sweep(client, found.experiment_id if found else None, sweep)
+    except Refused as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # whatever ails a store that somebody named
-        raise must("--tracking-uri", "a store that answers", f"{shown} ({_one_line(error)})", "Check it.") from None
+        raise must("--tracking-uri", "a store that answers", f"{shown} ({one_line(error)})", "Check it.") from None
     if not outcomes:
         hint = nearest(sweep, known) if known else "It holds none yet: engram sync --tracking-uri ..."
         raise must("sweep", "one that the store knows", repr(sweep), hint)
@@ -194,23 +268,15 @@ def connect(uri: str, *, write: bool = True) -> MlflowClient:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where --json speaks
-    if uri.startswith("sqlite:///"):
-        probe(uri, LOCK_SECONDS, write=write)
+    os.environ.setdefault("MLFLOW_ARTIFACT_LOCATION_MAX_LENGTH", "20000")  # 2048, and escapes count
+    database = database_of(uri)
+    if database:
+        probe(database, LOCK_SECONDS, write=write)
     from mlflow import MlflowClient
 
-    if uri.startswith("sqlite:///"):
-        forget_deleted(uri)
+    if database:
+        hold_engine(uri, database)
     # mlflow prints tracebacks of the errors it raises, and alembic a line per migration; the report says what matters
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri)
-
-
-def _one_line(error: Exception) -> str:
-    root: BaseException = error
-    while root.__context__ is not None:
-        root = root.__context__
-    # "Connection refused" and "database is locked" say more than the layers that pass them on
-    told = root if isinstance(root, OSError | sqlite3.Error) else error
-    text = " ".join(str(getattr(told, "strerror", None) or told).split()) or type(told).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console

@@ -101,7 +101,7 @@ def test_a_file_is_handed_over_once_and_again_when_it_changed(store, folders, mo
         upload(self, run, path, place)
 
     monkeypatch.setattr(MlflowClient, "log_artifact", noting)
-    monkeypatch.setattr("benchmarks.sink.files._link", lambda file, place: False)
+    monkeypatch.setattr("benchmarks.sink.files._link", lambda file, store, name: False)
     assert Sink(folders.out, None).sync([trial], None).ok
     assert sorted(sent) == ["config.json", "model.safetensors", "provenance.json", "result.json"]
     assert files(folders.out)["model/model.safetensors"].stat().st_size == 5000

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.compare import compare
 from benchmarks.sink import Sink
+from benchmarks.sink.database import use_wal
 from benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
-from benchmarks.sink.store import use_wal
 
 pytestmark = [
     # raised inside mlflow, SQLAlchemy and alembic
@@ -251,11 +251,11 @@ def test_two_machines_share_a_store(told, store, folders, folders_in, tmp_path):
 
 
 def test_looking_at_the_database_keeps_our_locks_on_it(store):
-    use_wal(f"sqlite:///{store}")
+    use_wal(store)
     ours = sqlite3.connect(store)  # as mlflow's own connection, which stays open between two syncs
     ours.execute("create table kept (x)")
     ours.commit()
-    use_wal(f"sqlite:///{store}")
+    use_wal(store)
     look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('select count(*) from runs').fetchone()"
     subprocess.run([sys.executable, "-c", look, str(store)], check=True)
     assert store.with_name("mlflow.db-wal").exists()  # or the other process thought itself the last one
