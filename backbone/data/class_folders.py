@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from backbone.data.encoded import SUFFIXES, FilePictures
 from backbone.data.files import unfit
-from backbone.data.names import TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
+from backbone.data.names import TEST, TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
 from backbone.errors import UserError, must
 
 _MOST = 10  # files that are named
@@ -109,9 +109,9 @@ def _holds_pictures(where: Path) -> bool:
 def _misread(where: Path, classes: Iterable[str]) -> list[str]:
     """A line for every folder in which folders look like splits, where classes were expected.
 
-    They do when one of them holds classes itself and is called as a split, or is called as one that is not trained on,
-    or when several that hold classes, or all there are, bring different splits to mind. A class ``train`` among others
-    is a class, and so are ``train station`` and ``test tube``.
+    They do when one of them holds classes itself and is called as a split, or holds pictures and is called ``test``,
+    or when several that hold classes, or all there are, bring different splits to mind. Among others ``train`` is a
+    class, and so are ``valid`` beside ``invalid``, and ``train station`` beside ``test tube``.
     """
     above: dict[PurePosixPath, set[str]] = {}
     leaves = set(map(PurePosixPath, classes))
@@ -121,7 +121,7 @@ def _misread(where: Path, classes: Iterable[str]) -> list[str]:
     problems = []
     for folder, names in sorted(above.items()):
         holding = {name for name in names if folder / name in above}
-        wrong = {name for name in names if split_of(name) and (name in holding or split_of(name) != TRAIN)}
+        wrong = {name for name in names if split_of(name) and (name in holding or split_of(name) == TEST)}
         for several in (holding, names):
             hinted = {name for name in several if hints(name)}
             if (several is holding or hinted == names) and len(set().union(*map(hints, hinted))) > 1:

@@ -23,6 +23,9 @@ def files_of(where: Path) -> dict[str, list[Path]]:
     Raises:
         UserError: there is none, a name sounds like a split but is none, a shard is missing, or some are no files.
     """
+    if not where.exists():
+        got = f"nothing at {shown(where.absolute())}"
+        raise must("parquet:PATH", "a parquet file or a folder of them", got, "Check the path.")
     chosen = _splits(where) if where.is_dir() else {TRAIN: [where]}
     problems = [problem for files in chosen.values() for file in files if (problem := _problem(file))]
     if problems:

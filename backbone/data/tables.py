@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backbone.data.names import is_text, shown
+from backbone.data.names import is_text
 from backbone.data.table import Table
 from backbone.data.table_files import files_of
 from backbone.errors import UserError, must
@@ -46,9 +46,6 @@ def find_tables(path: str | None) -> Tables:
         UserError: files are missing, damaged, or hold something else; one line for each.
     """
     where = Path(path or "").expanduser()
-    if not where.exists():
-        got = f"nothing at {shown(where.absolute())}"
-        raise must("parquet:PATH", "a parquet file or a folder of them", got, "Check the path.")
     problems: list[str] = []
 
     def each(work: Callable[[], T]) -> T | None:
