@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backbone.contract import Target
-from backbone.errors import UserError, nearest
+from backbone.errors import MissingData, UserError, nearest
 from backbone.registry import Registry
 from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.config import Checker, experiment_config
-from benchmarks.driver import Outcome, Setting, drive
+from benchmarks.driver import Failure, Outcome, Setting, drive
 from benchmarks.flags import Reproducing
 from benchmarks.layout import prepare
 from benchmarks.outcomes import bounds_of, declared
+from benchmarks.plan import Trial
 from benchmarks.records import Record
 from benchmarks.runs import planner_for, report_troubles, setting
 from benchmarks.spelling import by_flag
@@ -75,11 +76,35 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
     }
     planner.sets.contents.save()
     told = list(dict.fromkeys(key for target in able for key in target.options))
-    outcome = drive(list(planner.trials.values()), how, None, told)
+    lost = _without_data(list(planner.trials.values()), registry, how)
+    outcome = drive([trial for trial in planner.trials.values() if trial.id not in lost], how, None, told)
     report_troubles(outcome, flags)
+    for line in dict.fromkeys(lost.values()):
+        say(f"engram: {line}")
     if outcome.signal is not None:
         raise KeyboardInterrupt
+    outcome.failures += [Failure(trial, "data", line) for trial, line in lost.items()]
     return [_row(target, wanted.get(target.name), outcome, registry, how) for target in targets]
+
+
+def _without_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> dict[str, str]:
+    """Why trials cannot begin, by id: files of their data, or of the data of a trial that they need, are not there."""
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(name for trial in trials for name, found in trial.data.items() if found is None):
+        try:
+            registry.files(name, root=how.data_root)
+        except MissingData as error:
+            missing[name] = str(error)
+        except UserError:  # the trial itself says what is wrong with files that are there
+            continue
+    lost: dict[str, str] = {}
+    for trial in trials:  # each comes after those it needs
+        why = [missing[name] for name in trial.data if name in missing] + [
+            lost[need] for need in trial.needs if need in lost
+        ]
+        if why:
+            lost[trial.id] = why[0]
+    return lost
 
 
 def _without_gpu(targets: Sequence[Target], flags: Reproducing) -> bool:

@@ -222,6 +222,14 @@ def test_reproduce_runs_nothing_where_a_gpu_is_asked_for_and_missing(engram):
     assert engram("status", "--json").json["trials"] == []
 
 
+def test_reproduce_starts_nothing_without_data(engram):
+    done = engram("reproduce", "snn/convert-mnist-lenet5-t8", "--data-root", "nowhere", "--json")
+    (row,) = done.json["targets"]
+    assert (done.code, row["verdict"], row["n"], len(done.complaints)) == (1, "no data", 0, 1)
+    assert "nowhere" in done.complaints[0] and "--download" in done.complaints[0]
+    assert engram("status", "--json").json["trials"] == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion(engram, shell):
     script = engram("completion", shell).out
