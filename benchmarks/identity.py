@@ -76,8 +76,12 @@ class Origins:
     inputs: Mapping[str, Path]
     sets: DataSets
 
-    def require(self, *, loaded: bool) -> None:
-        """Refuse anything else. ``loaded``: the trial has read its data; before that, its reader says what is missing.
+    @property
+    def settled(self) -> bool:
+        return None not in self.data.values()
+
+    def require(self, *, done: bool = False) -> None:
+        """Refuse anything else; what is missing is for its reader to say. ``done``: everything has been read.
 
         Raises:
             UserError: naming it.
@@ -86,8 +90,9 @@ class Origins:
         for where, planned in self.data.items():
             now = self.sets.look(where, {})
             found = None if now is None else now.sha256
-            if loaded if planned is None else found not in (planned, None):
-                got = "files that came later" if planned is None else "other files"
+            came_later = planned is None and (done or found is not None)
+            if came_later or found not in (planned, None):
+                got = "files that came later" if came_later else "other files"
                 raise must(f"dataset {where}", "the one that the trial was planned on", got, again)
         for role, folder in self.inputs.items():
             expected = self.contents.get(role) or read_json(folder / "result.json").get("content")

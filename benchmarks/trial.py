@@ -91,7 +91,7 @@ def work(folder: Path, stop: Stop) -> int:
     inputs = {role: _input(folder, role, trial, launch) for role, trial in about["inputs"].items()}
     sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
     origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
-    origins.require(loaded=False)
+    origins.require()
     with Ledger(folder / "metrics.jsonl") as ledger:
         services = TrialServices(
             trial_dir=folder,
@@ -163,7 +163,8 @@ class Loop:
         state = self.experiment.start()
         if "torch" in sys.modules and not seeded:
             raise RuntimeError("an experiment must import torch at the top of its module, or the seed comes too late")
-        self.origins.require(loaded=True)
+        if not self.origins.settled:  # they may have been downloaded by now
+            self.origins.require()
         self._restore(state)
         begun = saved = time.monotonic()
         before = self.seconds
@@ -181,7 +182,7 @@ class Loop:
         if stopping:
             return None
         result = self.experiment.finish(state)
-        self.origins.require(loaded=True)  # again: sets that are streamed are read all the time
+        self.origins.require(done=True)  # again: sets that are streamed are read all the time
         self.seconds = before + time.monotonic() - begun
         return result
 

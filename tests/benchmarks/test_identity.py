@@ -230,6 +230,15 @@ def test_data_replaced_before_the_trial_runs(pics, plan, tmp_path):
     assert work(trial.folder, Stop()) == 0
 
 
+def test_data_that_come_after_the_plan_are_planned_with_first(plan, tmp_path):
+    trial = plan(f"folder:{tmp_path}/late")
+    begin(trial, tmp_path)
+    write(tmp_path / "late", PICTURES)
+    with pytest.raises(UserError, match="got files that came later"):
+        work(trial.folder, Stop())
+    assert plan(f"folder:{tmp_path}/late").id != trial.id
+
+
 def test_data_replaced_under_a_trial_that_runs_or_waits_to_go_on(pics, plan, tmp_path, monkeypatch):
     monkeypatch.setenv("ENGRAM_CHECKPOINT_SECONDS", "0")
     trial = plan(f"folder:{pics}")
