@@ -8,11 +8,12 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from backbone.errors import must
+from benchmarks.inside import inside
 from benchmarks.layout import write_json
 from benchmarks.records import read_json
 
@@ -74,15 +75,27 @@ def finished_with(folder: Path, about: Mapping[str, Any], result: Mapping[str, A
     said = {key: about.get(key) for key in ("experiment", "version", "config", "inputs", "data", "contents")}
     said |= {key: result.get(key) for key in ("trial", "metrics", "tables", "artifacts")}
     artifacts = result.get("artifacts")
-    named = [(str(name), folder / str(name)) for name in artifacts.values()] if isinstance(artifacts, dict) else []
-    files = {
-        f"{name}/{file.relative_to(path).as_posix()}": file
-        for name, path in named
-        for file in (path.rglob("*") if path.is_dir() else [path])
-        if file.is_file()
-    }
-    held = contents.of(files)
+    names = [str(name) for name in artifacts.values()] if isinstance(artifacts, dict) else []
+    held = contents.of({place: file for name in names for place, file in _artifact(folder, name)})
     return hashlib.sha256(json.dumps([said, held], sort_keys=True).encode()).hexdigest()
+
+
+def _artifact(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """The files of one artifact of the trial in ``folder``, none where it is gone.
+
+    Raises:
+        UserError: its name, or a link in it, leads out of the folder.
+    """
+    path = folder / name
+    try:
+        for file in sorted(path.rglob("*")) if inside(folder, name).is_dir() else [path]:
+            if file.is_file():
+                inside(folder, file.relative_to(folder).as_posix())
+                yield f"{name}/{file.relative_to(path).as_posix()}", file
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise must("an artifact", f"files in {folder}", f"{name} ({error.strerror})", "Put them there.") from None
 
 
 def _stamp(files: Mapping[str, Path]) -> str:

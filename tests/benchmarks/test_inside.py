@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
 from backbone.errors import UserError
 from benchmarks.compare import compare
+from benchmarks.contents import Contents, finished
 from benchmarks.inside import inside, open_inside, refuse_links_out
 from benchmarks.records import Record
 from benchmarks.report import write_report
@@ -81,3 +83,18 @@ def test_a_report_shows_no_file_from_elsewhere(folders, tmp_path):
     error.replace(tmp_path / "elsewhere.json")
     error.symlink_to(tmp_path / "elsewhere.json")
     assert "loss must be finite" not in write_report(folders.out, trial).read_text()
+
+
+def test_what_a_trial_holds_lies_in_it(folders, tmp_path):
+    folder = folders.out / "trials" / folders.trial()
+    whole = finished(folder, Contents())
+    (tmp_path / "secret").write_text("secret")
+    (folder / "model" / "key").symlink_to(tmp_path / "secret")
+    result = json.loads((folder / "result.json").read_text())
+    for named in ("../../../secret", str(tmp_path), "model"):
+        folders.json(folder / "result.json", result | {"artifacts": {"model": named}})
+        with pytest.raises(UserError, match="an artifact must be files in"):
+            finished(folder, Contents())
+    (folder / "model" / "key").unlink()
+    folders.json(folder / "result.json", result)
+    assert finished(folder, Contents()) == whole
