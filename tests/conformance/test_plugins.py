@@ -65,13 +65,14 @@ def test_one_metric_is_primary(experiment):
 
 
 def test_options_import_no_torch():
-    where = [entry.options for kind in KINDS for _, _, entry in REGISTRY.entries(kind) if entry.options]
+    entries = [entry for kind in KINDS for _, _, entry in REGISTRY.entries(kind)]
+    where = [each for entry in entries for each in (entry.options, entry.check, entry.files) if each]
     code = f"""
 import sys
 from backbone.registry import resolve
 for where in {where!r}:
     resolve(where)
-assert not {{"torch", "mlflow"}} & set(sys.modules), "options must import neither torch nor mlflow"
+assert not {{"torch", "mlflow"}} & set(sys.modules), "options and looks at data must import neither torch nor mlflow"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -79,7 +80,7 @@ assert not {{"torch", "mlflow"}} & set(sys.modules), "options must import neithe
 @pytest.mark.parametrize("kind", KINDS)
 def test_entries_lead_somewhere(kind):
     for _, name, entry in REGISTRY.entries(kind):
-        assert callable(resolve(entry.target)), name
+        assert all(callable(resolve(each)) for each in (entry.target, entry.check, entry.files) if each), name
         assert entry.summary
         assert entry.options is None or is_dataclass(resolve(entry.options))
 
