@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from backbone.errors import UserError, must
 LABELS = ("label", "labels", "fine_label", "coarse_label")
 MOST_CLASSES = 2**16
 """Without names classes are numbered, and so many are believed; in a table of more rows as many as there are rows."""
-_UNPACKED, _TIMES = 64 * 2**20, 200  # bytes of a row group's pictures, and how many times those in the file
+_UNPACKED, _TIMES = 64 * 2**20, 200  # a row group's bytes when unpacked: so many, and so many times the file's
 _AT_ONCE = 16  # pictures that are unpacked before somebody looks at how large they are
 
 
@@ -31,8 +32,8 @@ class Table:
     label: str
     sizes: tuple[int, ...]
     """Rows in each row group."""
-    limits: tuple[int, ...]
-    """Bytes that the pictures of each row group may take, whatever the file says."""
+    limit: int
+    """Bytes that the pictures of a row group may take, whatever the file says."""
 
     @classmethod
     def open(cls, path: Path) -> Table:
@@ -49,20 +50,21 @@ class Table:
         if min(sizes, default=0) < 0 or not sum(sizes) == metadata.num_rows <= size:
             got = f"{metadata.num_rows:,} in {size:,} bytes: {path}"
             raise must("the rows of a table", "fewer than its bytes", got, "Restore it.")
-        image, label = _image_column(schema, path), _label_column(schema, path)
-        chunks = _chunks(metadata, image)
-        limits = tuple(_UNPACKED + _TIMES * min(chunk.total_compressed_size, size) for chunk in chunks)
-        for chunk, limit in zip(chunks, limits, strict=True):
-            if chunk.total_uncompressed_size > limit:
-                raise _too_much(chunk.total_uncompressed_size, limit, path)
-        if image.endswith(".bytes") and all(_empty(chunk) for chunk in chunks):
-            raise _paths_alone(f"column {image.removesuffix('.bytes')} of {path}")
-        return cls(path, metadata, image, label, sizes, limits)
+        limit = _UNPACKED + _TIMES * size
+        for group in range(metadata.num_row_groups):
+            if (claimed := metadata.row_group(group).total_byte_size) > limit:
+                raise _too_much(claimed, limit, path)
+        found = cls(path, metadata, _image_column(schema, path), _label_column(schema, path), sizes, limit)
+        if found.image.endswith(".bytes") and all(blob is None for blob in found._first()):
+            raise _paths_alone(f"column {found.image.removesuffix('.bytes')} of {path}")
+        return found
 
     def labels(self, classes: int | None) -> np.ndarray:
         """``[rows] int64``; every one checked, against the number of classes if that is known."""
         with _damaged(self.path), self._open() as file:
             column = file.read(columns=[self.label], use_threads=False).column(0)
+            if len(column) != sum(self.sizes):
+                raise OSError(f"{len(column)} labels in {sum(self.sizes)} rows")
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
             raise must("a label", "given", f"none in {self.path} row {row}", "Fill it in or leave the row out.")
@@ -86,17 +88,26 @@ class Table:
         found: list[bytes | None] = []
         size = 0
         with _damaged(self.path), self._open() as file:
-            for batch in file.iter_batches(_AT_ONCE, [group], [self.image], use_threads=False):
+            for batch in self._batches(file, group):
                 for blob in _blobs(batch.column(0)):
                     if blob is not None and blob not in held:
                         held[blob] = blob
                         size += len(blob)
                     found.append(None if blob is None else held[blob])
-                if size > self.limits[group]:
-                    raise _too_much(size, self.limits[group], self.path)
+                if size > self.limit:
+                    raise _too_much(size, self.limit, self.path)
             if len(found) != self.sizes[group]:
                 raise OSError(f"{len(found)} pictures in {self.sizes[group]} rows")
         return found
+
+    def _first(self) -> list[bytes | None]:
+        """The first few pictures."""
+        group = next(group for group, size in enumerate(self.sizes) if size)
+        with _damaged(self.path), self._open() as file:
+            return [blob for batch in islice(self._batches(file, group), 1) for blob in _blobs(batch.column(0))]
+
+    def _batches(self, file: pq.ParquetFile, group: int) -> Iterator[pa.RecordBatch]:
+        return file.iter_batches(_AT_ONCE, [group], [self.image], use_threads=False)
 
     def _open(self) -> pq.ParquetFile:
         return pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True)
@@ -107,7 +118,7 @@ def _damaged(path: Path) -> Iterator[None]:
     """Whatever pyarrow finds wrong is one line."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # names that are not UTF-8, say
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise must("a table", "a readable parquet file", f"{path} ({reason})", "Restore it.") from error
 
@@ -115,19 +126,6 @@ def _damaged(path: Path) -> Iterator[None]:
 def _blobs(values: pa.Array) -> list[bytes | None]:
     values = values.field(0) if isinstance(values, pa.StructArray) else values
     return (values.dictionary_decode() if isinstance(values, pa.DictionaryArray) else values).to_pylist()
-
-
-def _chunks(metadata: pq.FileMetaData, column: str) -> list[pq.ColumnChunkMetaData]:
-    """A column's part of every row group."""
-    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-    at = next(at for at in range(groups[0].num_columns) if groups[0].column(at).path_in_schema == column)
-    return [group.column(at) for group in groups]
-
-
-def _empty(chunk: pq.ColumnChunkMetaData) -> bool:
-    """Whether the file says that a column has no value in a row group."""
-    known = chunk.statistics
-    return known is not None and known.has_null_count and known.null_count == chunk.num_values
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:

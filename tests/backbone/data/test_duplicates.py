@@ -50,9 +50,7 @@ def test_they_are_dropped_from_what_is_trained_on(overlapping, monkeypatch):
         assert dict(data.facts) == {"test_images_in_train": 0, "train_images_in_test_dropped": 3}
         assert data.cautions == ("3 training images are left out: they stand in the test set, pixel for pixel.",)
         assert len(kept.train) == 20
-        again, _, _ = load_for_scoring(
-            overlapping, {"duplicates": "drop"}, root=NOWHERE, split="train", validation=0, as_trained=True
-        )
+        again, _, _ = load_for_scoring(overlapping, {"duplicates": "drop"}, root=NOWHERE, split="train", validation=0)
         assert len(again) == 17
 
 

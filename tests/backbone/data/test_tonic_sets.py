@@ -1,6 +1,7 @@
 """tonic is an optional extra: what needs it runs where it is installed, on files in the format it downloads."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,30 @@ def test_without_tonic(monkeypatch):
     monkeypatch.setattr(tonic_sets, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"used with the package tonic installed; got none. .*'engram\[tonic\]'"):
         open_source("tonic:shd", {}, root=NOWHERE, download=False)
+
+
+class Claiming:
+    """Recordings of which one's header names a size."""
+
+    sensor_size, classes = (2, 2, 2), ("a", "b")
+
+    def __init__(self, path):
+        self.data = [str(path)]
+
+    def __getitem__(self, position):
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+
+def test_recordings_that_claim_too_much_or_are_no_files(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"x")
+    os.mkfifo(tmp_path / "b.npy")
+    for name, message in (
+        ("a.npy", r"tonic:shd must be undamaged; got .*a\.npy \(Unable to allocate"),
+        ("b.npy", r"tonic:shd must be a regular file; got a named pipe: .*b\.npy"),
+    ):
+        store = tonic_sets.RecordingStore("shd", (Claiming(tmp_path / name),), ([0],), 4, 1)
+        with pytest.raises(UserError, match=message):
+            store.images([0])
 
 
 # --- with tonic ---------------------------------------------------------------------------------------------------

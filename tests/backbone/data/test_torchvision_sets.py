@@ -92,6 +92,15 @@ def test_damaged_idx_files(idx, name, damage, message):
     assert "--download" in str(error.value)
 
 
+def test_an_idx_file_that_nobody_can_hold(idx):
+    root = idx()
+    file = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    with file.open("r+b") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(UserError, match=r"an IDX file must be at most 536,870,912 bytes; got 1,099,511,627,776 in"):
+        opened(sets.open_mnist, root)
+
+
 def test_idx_labels_must_fit(idx):
     root = idx()
     file = root / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
