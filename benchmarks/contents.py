@@ -62,7 +62,7 @@ class Contents:
 
 
 def finished(folder: Path, contents: Contents) -> str:
-    """What a finished trial's folder holds of all that another trial may be made from, in one sha256.
+    """The configuration and the artifacts of a finished trial, in one sha256: what another trial may be made from.
 
     Raises:
         UserError: a file of it cannot be read.
@@ -73,7 +73,7 @@ def finished(folder: Path, contents: Contents) -> str:
 def finished_with(folder: Path, about: Mapping[str, Any], result: Mapping[str, Any], contents: Contents) -> str:
     """As `finished`, for a result.json that is yet to be written."""
     said = {key: about.get(key) for key in ("experiment", "version", "config", "inputs", "data", "contents")}
-    said |= {key: result.get(key) for key in ("trial", "metrics", "tables", "artifacts")}
+    said |= {key: result.get(key) for key in ("trial", "artifacts")}  # metrics hold times, which no seed repeats
     artifacts = result.get("artifacts")
     names = [str(name) for name in artifacts.values()] if isinstance(artifacts, dict) else []
     held = contents.of({place: file for name in names for place, file in _artifact(folder, name)})
