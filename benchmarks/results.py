@@ -73,6 +73,8 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
     held = sink.count(trials)
     if not held.ok:
         return _not_complete(held.message)
+    if held.message:
+        say(f"engram: {held.message}")
     for line in refusals(sink.refused, sync_command(flags.out, flags.tracking_uri)):
         say(f"engram: {line}")
     print(f"{held.trials if held.trials == len(trials) else f'{held.trials} of {len(trials)}'} trials are in MLflow")

@@ -42,7 +42,7 @@ _LONGEST_PAUSE = 60.0
 class SyncReport:
     """What came of telling the store. ``trials``: how many are now told in full.
 
-    ``ok`` is whether the store could be told; else ``message`` says why not, in one line, and ``lasting`` whether
+    ``ok`` is whether the store could be asked; else ``message`` says why not, in one line, and ``lasting`` whether
     another try would end the same.
     """
 
@@ -104,16 +104,21 @@ class Sink:
         return SyncReport(True, "", told)
 
     def count(self, trials: list[str]) -> SyncReport:
-        """How many of these trials the store holds, asked of the store itself: runs may have been deleted there."""
+        """How many of these trials the store holds, asked of the store itself.
+
+        ``message`` says how many were deleted there, which is their owner's wish.
+        """
         try:
             with lock(self.out / ".sink.lock", patience=LOCK_SECONDS, what="the tracking store"):
                 client = connect(self.uri)
                 experiment, store = self._experiment(client)
             marks = [Memory(self.out / "trials" / trial / "sink.json", self.address).load(store) for trial in trials]
-            held = active_runs(client, experiment, [mark.run for mark in marks if mark.run and not mark.aside])
+            told = [mark.run for mark in marks if mark.run and not mark.aside]
+            held = len(active_runs(client, experiment, told))
         except Exception as error:
             return SyncReport(False, str(error) if isinstance(error, Refused) else one_line(error), 0, lasting(error))
-        return SyncReport(True, "", len(held))
+        gone = len(told) - held
+        return SyncReport(True, f"deleted in MLflow, and left so: {gone}" if gone else "", held)
 
     def _sync(self, trials: list[str], sweep: str | None) -> int:
         client = connect(self.uri)

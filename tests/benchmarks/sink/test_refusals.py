@@ -123,7 +123,8 @@ def test_a_deleted_experiment_is_said_at_once(told, store, folders, capsys, hurr
     client.delete_run(told.rows(store, "select run_uuid from tags where value = ?", trials[0])[0][0])
     capsys.readouterr()
     assert main(command) == 0  # its owner's wish
-    assert capsys.readouterr().out == "2 of 3 trials are in MLflow\n"
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("2 of 3 trials are in MLflow\n", "engram: deleted in MLflow, and left so: 1\n")
 
 
 def test_what_is_long_is_shortened(told, store, folders):
