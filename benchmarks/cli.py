@@ -17,6 +17,7 @@ from pathlib import Path
 
 from backbone.errors import TrialError, UserError, nearest
 from benchmarks.catalogue import COMMANDS, Command
+from benchmarks.disk import full, no_room
 from benchmarks.layout import Busy
 
 _PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{INFINITY}": "inf"}  # signs of `benchmarks.numbers`
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except Busy as error:
         return _complain(error, 4)
+    except OSError as error:
+        if (lack := no_room(error)) is None:
+            raise
+        return _complain(TrialError(full(Path(lack.filename or Path.cwd()), lack)), 1)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -14,8 +14,7 @@ from typing import Any
 
 from backbone.errors import must
 from benchmarks.inside import inside
-from benchmarks.layout import write_json
-from benchmarks.records import read_json
+from benchmarks.stored import held, read_json, write_json
 
 MEMORY = "contents.json"
 _SETTLED_NS = 2 * 10**9
@@ -28,7 +27,7 @@ class Contents:
 
     def __init__(self, memory: Path | None = None) -> None:
         self.memory = memory
-        self._known: dict[str, Any] = {} if memory is None else read_json(memory)
+        self._known: dict[str, Any] = {} if memory is None else held(memory)
         self._fresh: dict[str, str] = {}
 
     def of(self, files: Mapping[str, Path]) -> str:
@@ -55,7 +54,7 @@ class Contents:
         """Remember what was read; of two processes that do so at once one may be forgotten, which costs time alone."""
         if self.memory is None or not self._fresh:
             return
-        kept = list({**read_json(self.memory), **self._fresh}.items())[-_MOST:]
+        kept = list({**held(self.memory), **self._fresh}.items())[-_MOST:]
         with contextlib.suppress(OSError):
             write_json(self.memory, dict(kept))
         self._fresh = {}

@@ -20,6 +20,8 @@ from typing import Literal
 
 from backbone.contract import KINDS, Kind
 from backbone.registry import Registry
+from benchmarks.records import Record, read_sweep, sweep_names, trial_names
+from benchmarks.stored import Damaged
 
 FREE_GIB = 1.0
 
@@ -37,7 +39,9 @@ class Check:
 def doctor(out: Path, as_json: bool = False) -> int:
     """Run all checks and print them. Returns 1 when one is bad, else 0."""
     checks = [
-        check for group in (_python, _torch, _compiler, _store, _plugins, _data) for check in _guarded(group, out)
+        check
+        for group in (_python, _torch, _compiler, _store, _trials, _plugins, _data)
+        for check in _guarded(group, out)
     ]
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks]}))
@@ -128,6 +132,20 @@ def _store(out: Path) -> Iterator[Check]:
         runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
     state: Literal["ok", "note"] = "ok" if mode == "wal" else "note"
     yield Check("tracking store", state, f"{database}, {runs} runs, journal mode {mode}")
+
+
+def _trials(out: Path) -> Iterator[Check]:
+    """Whether all files of all trials are what was written."""
+    trials = trial_names(out)
+    damaged = {name: why for name in trials if (why := Record(out / "trials" / name).damage)}
+    for name, why in damaged.items():
+        yield Check(f"trial {name}", "note", why, "Give the command that made it: it is done again.")
+    for name in sweep_names(out):
+        try:
+            read_sweep(out, name)
+        except Damaged as error:
+            yield Check(f"sweep {name}", "note", f"plan.json is damaged ({error.why})", "Sweep again.")
+    yield Check("trials", "ok", f"{len(trials) - len(damaged)} of {len(trials)} in {out} are whole")
 
 
 def _plugins(out: Path) -> Iterator[Check]:

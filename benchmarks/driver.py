@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -10,16 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from benchmarks.command import say
+from benchmarks.disk import FULL, full
 from benchmarks.feeder import PATIENCE_SECONDS, Feeder
 from benchmarks.launch.local import LocalPool
-from benchmarks.layout import write_json
+from benchmarks.layout import LOG
 from benchmarks.naming import labels, short_labels
 from benchmarks.pace import Pace, Progress, kind
 from benchmarks.plan import Trial
 from benchmarks.provenance import redacted
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record
 from benchmarks.spelling import by_flag
 from benchmarks.stopping import STOPPED
+from benchmarks.stored import held, write_json
 from benchmarks.view import Names, View, open_view
 
 POLL_SECONDS = 0.05
@@ -42,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no result. ``kind``: user, data (missing), trial, crash, killed, busy or needs."""
+    """Why a trial has no result. ``kind``: user, data (missing), trial, crash, disk, killed, busy or needs."""
 
     trial: str
     kind: str
@@ -74,6 +79,10 @@ def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None, axes: Se
 
     ``axes`` are the options that the plan varies; their values are said of every trial.
     """
+    for trial in trials:
+        if damage := Record(trial.folder).damage:
+            say(f"engram: trial {trial.id}: {damage}")
+            write_config(trial)  # what it says is known: the trial may be done all the same
     done = [trial for trial in trials if Record(trial.folder).status == "done"]
     outcome = Outcome(skipped=[trial.id for trial in done])
     todo = [trial for trial in trials if trial.id not in outcome.skipped]
@@ -108,9 +117,7 @@ def kind_of(trial: Trial) -> tuple[str, str]:
 def write_trial(trial: Trial, setting: Setting) -> None:
     """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
     trial.folder.mkdir(parents=True, exist_ok=True)
-    before = Record(trial.folder)
-    if not before.about or {*before.data} != {*trial.data}:  # the same data may lie in another place by now
-        write_json(trial.folder / "config.json", trial.stored(), durable=True)
+    write_config(trial)
     launch = {
         "device": setting.device,
         "data_root": str(setting.data_root),
@@ -119,6 +126,13 @@ def write_trial(trial: Trial, setting: Setting) -> None:
         "argv": redacted(list(setting.argv)),
     }
     write_json(trial.folder / "launch.json", launch)
+
+
+def write_config(trial: Trial) -> None:
+    """Write what the trial is, where that does not stand there yet or is damaged."""
+    before = Record(trial.folder)
+    if not before.about or {*before.data} != {*trial.data}:  # the same data may lie in another place by now
+        write_json(trial.folder / "config.json", trial.stored(), durable=True)
 
 
 @contextmanager
@@ -204,26 +218,36 @@ class _Drive:
 
     def _ended(self, trial: Trial, code: int) -> None:
         took = time.monotonic() - self.begun.pop(trial.folder)
-        if (trial.folder / "result.json").exists():
+        if Record(trial.folder).status == "done":
             self.pace.add(kind_of(trial), took)
             self._look()
             self.view.ended(trial, "done")
             return
-        error = read_json(trial.folder / "error.json")
+        error = held(trial.folder / "error.json")
         if code == STOPPED and self.stopping:
             self.view.ended(trial, "stopped")
         elif code < 0 or code == STOPPED:
             self.view.ended(trial, "killed")
-            name = signal.Signals(-code).name if code < 0 else "SIGTERM"
-            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            self._fail(trial, "killed", f"its process was ended by {name}{hint}; the same command resumes it")
+            self._fail(trial, "killed", f"{self._ended_by(trial, code)}; the same command resumes it")
         elif code == 4:
             self.view.ended(trial, "busy")
             self._fail(trial, "busy", "another engram is running it. Wait for it, or stop it.")
         else:
             self.view.ended(trial, "failed")
-            told = str(error.get("message", f"its process ended with {code} (see {trial.folder / 'log.txt'})"))
-            self._fail(trial, str(error.get("kind", "crash")), told)
+            if not error and code == FULL:
+                error = {
+                    "kind": "disk",
+                    "message": full(trial.folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+                }
+            told = f"its process ended with {code}: {self.pool.last_words(trial.folder)}"
+            self._fail(trial, error.get("kind", "crash"), error.get("message", told))
+
+    def _ended_by(self, trial: Trial, code: int) -> str:
+        if trial.folder in self.pool.killed:
+            return "it was asked to stop twice, and killed in the middle of its work"
+        name = signal.Signals(-code).name if code < 0 else "SIGTERM"
+        hint = "out of memory?" if code == -signal.SIGKILL else f"see {trial.folder / LOG}"
+        return f"its process was ended by {name} ({hint})"
 
     def _fail(self, trial: Trial, kind: str, message: str) -> None:
         self.outcome.failures.append(Failure(trial.id, kind, message))

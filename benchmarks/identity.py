@@ -11,7 +11,7 @@ from backbone.contract import DataFiles
 from backbone.errors import MissingData, UserError, must
 from backbone.registry import Registry
 from benchmarks.contents import Contents, finished
-from benchmarks.records import read_json
+from benchmarks.stored import read_json
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
-"""Where things lie below ``--out``; files there are written so that a kill at any moment leaves no half of one."""
+"""Where things lie below ``--out``, and the locks there."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from backbone.errors import must
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record
+
+LOG = "log.txt"
+"""All that a trial's worker printed."""
 
 
 class Busy(Exception):
@@ -43,24 +44,6 @@ def prepare(out: Path) -> Path:
             "--out", "a folder that can be written", f"{out} ({error.strerror})", "Choose another one."
         ) from None
     return out.resolve()
-
-
-def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Replace a file in one step; ``durable`` also survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @contextmanager
@@ -101,7 +84,8 @@ def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
         names = ", ".join(path.name for path in found[:5])
         raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
     trial = next((path for path in found if path.name == text), found[0])
-    now = Record(trial).status
-    if now != "done":
-        raise must(what, "a finished trial", f"{trial.name}, which is {now}", "Run it to its end first.")
-    return str(read_json(trial / "result.json").get("trial", trial.name)), trial
+    record = Record(trial)
+    if record.status != "done":
+        got = f"{trial.name}, which is {record.status}{f' ({record.damage})' if record.damage else ''}"
+        raise must(what, "a finished trial", got, "Run it to its end first.")
+    return record.result["trial"], trial

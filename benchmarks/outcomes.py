@@ -74,15 +74,8 @@ def from_sweep(sweep: Sweep) -> Outcomes:
 
 def outcome(record: Record) -> Outcome:
     """One trial's folder as an outcome."""
-    why = {
-        "failed": str(record.error.get("message", "")),
-        "unfinished": "it was interrupted; run the sweep again to resume it",
-        "running": "it is running now",
-        "planned": "it has not begun",
-        "done": "",
-    }[record.status]
     metrics = record.metrics if record.status == "done" else {}
-    return Outcome(record.trial, record.experiment, record.config, metrics, record.status, record.seconds, why)
+    return Outcome(record.trial, record.experiment, record.config, metrics, record.status, record.seconds, record.why)
 
 
 def declared(experiment: str) -> dict[str, Metric]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.layout import write_json
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record
+from benchmarks.stored import held, write_json
 
 PROGRESS = "progress.json"
 
@@ -34,10 +34,8 @@ class Progress:
     @classmethod
     def read(cls, folder: Path) -> Progress | None:
         """What the trial in ``folder`` said; None when it has said nothing, or is over."""
-        try:
-            return cls(**read_json(folder / PROGRESS))
-        except TypeError:
-            return None
+        said = held(folder / PROGRESS)
+        return cls(**{name: said[name] for name in cls.__dataclass_fields__}) if said else None
 
     def next(self, done: float, total: float, text: str, now: float) -> Progress:
         """What follows it; another ``total`` or a step back begins a stretch of its own."""
@@ -122,6 +120,6 @@ def sweep_left(records: Iterable[Record], now: float | None = None) -> float | N
             pace.add(of, record.seconds)
         elif record.status == "running":
             running.append((of, now - said.begun if said else 0.0, said.left(now) if said else None))
-        elif record.status in ("planned", "unfinished"):
+        elif record.status in ("planned", "unfinished", "damaged"):
             waiting.append(of)
     return pace.left(waiting, running, len(running)) if running else None

@@ -17,7 +17,7 @@ from benchmarks.config import changed, full
 from benchmarks.contents import finished
 from benchmarks.identity import DataSet, DataSets
 from benchmarks.layout import find_trial, trials_dir
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record
 from benchmarks.schema import Option, schema
 from benchmarks.spelling import by_flag
 
@@ -63,8 +63,8 @@ class Trial:
         Raises:
             UserError: a default or a recipe changed although the experiment's version did not.
         """
-        before = by_flag(read_json(self.folder / "config.json").get("config", {}))
-        places = {*Record(self.folder).data, *self.data}
+        record = Record(self.folder)
+        before, places = record.config, {*record.data, *self.data}
         for key, value in by_flag(self.config).items():
             old = before.get(key, value)
             moved = isinstance(old, str) and isinstance(value, str) and {old, value} <= places
@@ -160,7 +160,7 @@ class Planner:
         """What an existing trial holds; says where that is not what it was finished with."""
         if folder not in self._held:
             self._held[folder] = finished(folder, self.sets.contents)
-            result = read_json(folder / "result.json")
+            result = Record(folder).result
             if result.get("content", self._held[folder]) != self._held[folder]:
                 told = f"{folder} is not trial {result.get('trial')} as it was finished: its files were changed since"
                 say(f"engram: {told}. What is made from it counts as made from another trial.")

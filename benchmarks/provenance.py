@@ -14,9 +14,8 @@ from typing import Any
 import backbone
 from backbone.contract import Scalar
 from backbone.errors import must
-from benchmarks.layout import write_json
-from benchmarks.records import read_json
 from benchmarks.spelling import spell
+from benchmarks.stored import held, write_json
 
 PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "mlflow")
 
@@ -69,13 +68,13 @@ def redacted(argv: list[str]) -> list[str]:
 
 def begin(path: Path, argv: list[str]) -> None:
     """Write provenance.json for a new trial, or note one more resume in an old one."""
-    before = read_json(path)
+    before = held(path)
     now = environment(argv)
     if before:
         resumes = [*before.get("resumes", []), {key: now[key] for key in ("git", "platform", "argv")}]
-        write_json(path, {**before, "resumes": resumes})
+        write_json(path, {**before, "resumes": resumes}, durable=True)
     else:
-        write_json(path, {**now, "facts": {}})
+        write_json(path, {**now, "facts": {}}, durable=True)
 
 
 def state_facts(path: Path, facts: Mapping[str, Scalar]) -> None:
@@ -84,13 +83,13 @@ def state_facts(path: Path, facts: Mapping[str, Scalar]) -> None:
     Raises:
         UserError: the trial was begun with other inputs.
     """
-    before = read_json(path)
+    before = held(path)
     known = before.get("facts", {})
     for name, value in facts.items():
         if name in known and known[name] != value:
             step = f"Bring the old data back, or delete {path.parent} to start anew."
             raise must(name, f"what the trial was begun with ({known[name]})", value, step)
-    write_json(path, {**before, "facts": {**known, **facts}})
+    write_json(path, {**before, "facts": {**known, **facts}}, durable=True)
 
 
 def _version(name: str) -> str | None:

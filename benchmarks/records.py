@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,71 +13,65 @@ from typing import Any, Literal
 from backbone.contract import Scalar
 from backbone.errors import must, nearest
 from benchmarks.inside import is_name, open_inside
+from benchmarks.lines import LEDGER, Line, digest, read_ledger
 from benchmarks.spelling import by_flag, flat, spell
+from benchmarks.stored import Damaged, read_json
 
-Status = Literal["done", "failed", "running", "unfinished", "planned"]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in ``path``; empty when the file is missing, being written by a dying process, or a link away."""
-    try:
-        with open_inside(path.parent, path.name) as file:
-            value = json.loads(file.read().decode("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a ledger: ``t`` in unix milliseconds."""
-
-    t: int
-    step: int
-    name: str
-    value: float
-
-
-def parse_lines(raw: bytes) -> Iterator[Line]:
-    """The measurements in ``raw``, whole lines of a ledger; a line a dying process garbled is passed over."""
-    for text in raw.splitlines():
-        try:
-            line = json.loads(text)
-            yield Line(int(line["t"]), int(line["step"]), str(line["name"]), float(line["value"]))
-        except (ValueError, KeyError, TypeError):
-            continue
+Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One trial's folder. Everything is read on first use, from files that are written whole or appended to."""
+    """One trial's folder. Everything is read on first use, from files that are written whole or appended to.
+
+    What is damaged reads as if it were not there, and `damage` says so.
+    """
 
     folder: Path
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """What the sweep set for this trial (axis -> value), beside its seed."""
+    _damaged: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def trial(self) -> str:
         return self.folder.name
 
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return read_json(self.folder / name)
+        except Damaged as error:
+            self._damaged[name] = error.why
+            return {}
+
     @cached_property
     def about(self) -> dict[str, Any]:
-        return read_json(self.folder / "config.json")
+        return self._read("config.json")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return self._read("result.json")
+
+    @cached_property
+    def error(self) -> dict[str, Any]:
+        return self._read("error.json")
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        return self._read("provenance.json")
 
     @cached_property
     def experiment(self) -> str:
-        return str(self.about.get("experiment", "?"))
+        return (self.about or self.result).get("experiment", "?")
 
     @property
     def data(self) -> dict[str, str | None]:
         """sha256 over the files of its data sets, by name; None where they were not there when it was planned."""
-        kept = self.about.get("data")
-        return kept if isinstance(kept, dict) else {}
+        return self.about.get("data", {})
 
     @cached_property
     def config(self) -> dict[str, Scalar]:
         """Every option of the trial by flag name: options of options are ``backbone.width``."""
-        return by_flag({**self.about.get("config", {}), **self.options})
+        return by_flag({**(self.about or self.result).get("config", {}), **self.options})
 
     @cached_property
     def seed(self) -> int | None:
@@ -88,8 +81,14 @@ class Record:
     @property
     def origin(self) -> Record:
         """The trial whose data and network this is about: the one it is from, when it trains nothing itself."""
-        untrained = "backbone" in self.config and self.config.get("epochs") is None
-        return self.inputs[0].origin if self.config.get("from") and untrained and self.inputs else self
+        record, seen = self, set[Path]()
+        while record.folder not in seen:  # a stranger's trials may be made from each other
+            seen.add(record.folder)
+            untrained = "backbone" in record.config and record.config.get("epochs") is None
+            if not record.config.get("from") or not untrained or not (inputs := record.inputs):
+                break
+            record = inputs[0]
+        return record
 
     @property
     def inputs(self) -> list[Record]:
@@ -100,15 +99,7 @@ class Record:
 
     @cached_property
     def provenance(self) -> dict[str, Scalar]:
-        return flat(read_json(self.folder / "provenance.json"))
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        return read_json(self.folder / "result.json")
-
-    @cached_property
-    def error(self) -> dict[str, Any]:
-        return read_json(self.folder / "error.json")
+        return flat(self._stated)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -117,27 +108,56 @@ class Record:
     @property
     def seconds(self) -> float | None:
         seconds = self.result.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        return None if seconds is None else float(seconds)
+
+    @cached_property
+    def damage(self) -> str:
+        """Which of its files are not what was written, in one line; "" when all are."""
+        read = {"config.json": self.about, "provenance.json": self._stated, "result.json": self.result}
+        found = {name: self._damaged[name] for name in read if name in self._damaged}
+        if lost := self._lost():
+            found[LEDGER] = lost
+        return ", ".join(f"{name} is damaged ({why})" for name, why in found.items())
+
+    def _lost(self) -> str:
+        """What the ledger has lost. That of a finished trial is known to its last byte, but for engram 0.2.0."""
+        path, wanted = self.folder / LEDGER, self.result.get("ledger", "")
+        if self.result and wanted in ("", digest(path)):
+            return ""
+        return read_ledger(path).lost or ("its end is missing" if wanted else "")
 
     @cached_property
     def status(self) -> Status:
-        if (self.folder / "result.json").exists():
-            return "done"
-        if not (self.folder / "config.json").exists():
+        finished = (self.folder / "result.json").exists()
+        if not finished and not (self.folder / "config.json").exists():
             return "planned"
+        if finished and not self.damage:
+            return "done"
         if alive(self.folder):
             return "running"
         if (self.folder / "error.json").exists():
             return "failed"
+        if self.damage:
+            return "damaged"
         return "unfinished" if (self.folder / "provenance.json").exists() else "planned"
+
+    @property
+    def why(self) -> str:
+        """Why it has no result, in one line or more; "" when it has one."""
+        if self.status == "failed":
+            said = self.error.get("message")
+            return said or f"error.json is damaged ({self._damaged.get('error.json', 'it says nothing')})"
+        return {
+            "done": "",
+            "running": "it is running now",
+            "unfinished": "it was interrupted; run the sweep again to resume it",
+            "damaged": f"{self.damage}; what made it does it again",
+            "planned": "it has not begun",
+        }[self.status]
 
     def ledger(self) -> list[Line]:
         """All measurements so far, in the order they were made."""
-        try:
-            with open_inside(self.folder, "metrics.jsonl") as file:
-                return list(parse_lines(file.read()))
-        except OSError:
-            return []
+        return read_ledger(self.folder / LEDGER).lines
 
 
 @dataclass(frozen=True)
@@ -176,22 +196,23 @@ def read_sweep(out: Path, name: str) -> Sweep:
 
     Raises:
         UserError: there is no such sweep.
+        Damaged: its plan is damaged.
     """
-    plan = read_json(out / "sweeps" / name / "plan.json") if is_name(name) else {}
+    path = out / "sweeps" / name / "plan.json"
+    plan = read_json(path) if is_name(name) else {}
     if not plan:
         known = sweep_names(out)
         hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
         raise must("sweep", "one that was run here", repr(name), hint)
-    strange = [str(planned["trial"]) for planned in plan.get("trials", []) if not is_name(str(planned["trial"]))]
+    strange = [planned["trial"] for planned in plan["trials"] if not is_name(planned["trial"])]
     if strange:
-        remedy = "Run the sweep again: engram sweep SUITE.toml"
-        raise must(f"plan of sweep {name}", "one of trials in this folder", repr(strange[0]), remedy)
+        raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
     records = [
-        Record(out / "trials" / str(planned["trial"]), options=by_flag(planned.get("options", {})))
-        for planned in plan.get("trials", [])
+        Record(out / "trials" / planned["trial"], options=by_flag(planned.get("options", {})))
+        for planned in plan["trials"]
     ]
-    axes = {spell(axis): list(values) for axis, values in plan.get("axes", {}).items()}
-    return Sweep(name, axes, list(plan.get("seeds", [])), records, suite=str(plan.get("suite", "")))
+    axes = {spell(axis): values for axis, values in plan.get("axes", {}).items()}
+    return Sweep(name, axes, plan.get("seeds", []), records, suite=plan.get("suite", ""))
 
 
 def sweep_names(out: Path) -> list[str]:

@@ -12,7 +12,8 @@ from backbone.errors import must
 from benchmarks.catalogue import Command
 from benchmarks.command import read, say
 from benchmarks.flags import Comparing, Interface, Showing, Tracked, Where
-from benchmarks.records import read_sweep, sweep_names, trial_names
+from benchmarks.records import Record, read_sweep, sweep_names, trial_names
+from benchmarks.stored import Damaged
 
 
 def compare(name: str, command: Command, argv: list[str]) -> int:
@@ -62,9 +63,7 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
 
     sink = Sink(flags.out, flags.tracking_uri)
     trials = trial_names(flags.out)
-    parts = [
-        (name, [record.trial for record in read_sweep(flags.out, name).records]) for name in sweep_names(flags.out)
-    ]
+    parts, damaged = _parts(flags.out, trials)
     for sweep, members in [*parts, (None, trials)]:
         if sink.needs_sync(members, sweep):
             done = sink.sync(members, sweep, now=True)
@@ -78,12 +77,25 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
     for line in refusals(sink.refused, sync_command(flags.out, flags.tracking_uri)):
         say(f"engram: {line}")
     print(f"{held.trials if held.trials == len(trials) else f'{held.trials} of {len(trials)}'} trials are in MLflow")
-    return 1 if sink.refused else 0
+    return 1 if sink.refused or damaged else 0
 
 
 def _not_complete(why: str) -> int:
     say(f"engram: MLflow is not complete: {why}")
     return 1
+
+
+def _parts(out: Path, trials: list[str]) -> tuple[list[tuple[str, list[str]]], bool]:
+    """The sweeps with their trials, and whether anything is damaged, each of which is said in a line."""
+    found, said = [], [f"trial {name}: {why}" for name in trials if (why := Record(out / "trials" / name).damage)]
+    for name in sweep_names(out):
+        try:
+            found.append((name, [record.trial for record in read_sweep(out, name).records]))
+        except Damaged as error:
+            said.append(str(error))
+    for line in said:
+        say(f"engram: {line}")
+    return found, bool(said)
 
 
 def ui(name: str, command: Command, argv: list[str]) -> int:

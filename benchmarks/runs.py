@@ -19,12 +19,13 @@ from benchmarks.data_checks import check_data
 from benchmarks.driver import Outcome, Setting, drive
 from benchmarks.flags import Planning, Running, Sweeping
 from benchmarks.identity import DataSets
-from benchmarks.layout import lock, prepare, sweep_dir, write_json
+from benchmarks.layout import lock, prepare, sweep_dir
 from benchmarks.naming import labels
 from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record, read_json
+from benchmarks.records import Record
 from benchmarks.sink.trouble import refusals, sync_command
 from benchmarks.spelling import by_flag
+from benchmarks.stored import held, write_json
 from benchmarks.suite import Suite, load_suite
 from benchmarks.tables import render, terminal_width
 
@@ -76,17 +77,17 @@ def planner_for(registry: Registry, how: Setting, *, dry: bool = False) -> Plann
 
 def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
     report_troubles(outcome, flags)
-    result = read_json(trial.folder / "result.json")
-    if not result:
+    record = Record(trial.folder)
+    if record.status != "done":
         kinds = {failure.kind for failure in outcome.failures if failure.kind != "needs"}
         by_kind = {"user": 2, "data": 2, "busy": 4}
         return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
     if flags.json:
-        print(json.dumps(public(trial.folder, result)))
+        print(json.dumps(public(trial.folder, record.result)))
         return 0
-    for title, rows in result["tables"].items():
+    for title, rows in record.result["tables"].items():
         print(render(title, rows, terminal_width()))
-    print(render("metrics", [{"metric": metric, "value": value} for metric, value in result["metrics"].items()]))
+    print(render("metrics", [{"metric": metric, "value": value} for metric, value in record.metrics.items()]))
     say(f"{'already done: ' if trial.id in outcome.skipped else ''}{trial.folder}")
     return 0
 
@@ -182,7 +183,7 @@ def check_name(suite: Suite, folder: Path) -> None:
     Raises:
         UserError: the folder of the sweep is another suite's.
     """
-    before = read_json(folder / "plan.json")
+    before = held(folder / "plan.json")
     made_from = before.get("path", suite.path)  # plans of 0.2.0 and before do not say it
     if made_from != suite.path and before.get("suite") != suite.text:
         rule, got = f"that of one suite here, {made_from}", suite.path
@@ -200,7 +201,7 @@ def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], ho
     folder = sweep_dir(how.out, suite.name)
     with lock(folder / "lock", patience=0.0, what=f"sweep {suite.name}"):
         check_name(suite, folder)
-        if read_json(folder / "plan.json") != plan:
+        if held(folder / "plan.json") != plan:
             write_json(folder / "plan.json", plan, durable=True)
         return drive(trials, how, suite.name, list(plan["axes"]))
 

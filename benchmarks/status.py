@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.catalogue import Command
-from benchmarks.command import read
+from benchmarks.command import read, say
 from benchmarks.flags import Showing
 from benchmarks.naming import record_words
 from benchmarks.numbers import about, seconds
 from benchmarks.pace import Progress, sweep_left
 from benchmarks.records import Record, alive, read_sweep, sweep_names, trial_names
+from benchmarks.stored import Damaged
 from benchmarks.tables import render, terminal_width
 
 
@@ -26,7 +27,11 @@ def show(name: str, command: Command, argv: list[str]) -> int:
     records = {trial: Record(out / "trials" / trial) for trial in trial_names(out)}
     sweeps, left = [], {}
     for name in sweep_names(out):
-        planned = read_sweep(out, name)
+        try:
+            planned = read_sweep(out, name)
+        except Damaged as error:
+            say(f"engram: {error}")
+            continue
         records |= {record.trial: record for record in planned.records if record.trial in records}
         counts = Counter(record.status for record in planned.records)
         driver = "running" if alive(out / "sweeps" / name) else "-"
@@ -45,7 +50,7 @@ def show(name: str, command: Command, argv: list[str]) -> int:
 
 
 def _sweep_line(row: Mapping[str, Any], left: float | None) -> dict[str, Any]:
-    others = [f"{row[status]} {status}" for status in ("running", "failed", "unfinished") if row.get(status)]
+    others = [f"{row[status]} {status}" for status in ("running", "failed", "unfinished", "damaged") if row.get(status)]
     said = {"sweep": row["sweep"], "driver": row["driver"], "done": f"{row.get('done', 0)} of {row['trials']}"}
     return {**said, "others": ", ".join(others) or "-", "left": "-" if left is None else about(left)}
 
@@ -75,6 +80,7 @@ def _line(record: Record) -> dict[str, Any]:
 
 
 def _note(record: Record, said: Progress | None) -> str:
-    """Why it failed, or how far it is."""
-    progress = f"{said.done:g}/{said.total:g} {said.text}" if said else ""
-    return str(record.error.get("message", progress)).partition("\n")[0]
+    """Why it failed or what is damaged, or how far it is."""
+    if record.status in ("failed", "damaged"):
+        return record.why.partition("\n")[0]
+    return f"{said.done:g}/{said.total:g} {said.text}" if said else ""

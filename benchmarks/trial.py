@@ -5,6 +5,8 @@ The only place where an experiment is imported and run. Knows no tracking and no
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import logging
 import math
@@ -12,37 +14,40 @@ import os
 import random
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from backbone.contract import ExperimentConfig, Result
 from backbone.errors import MissingData, TrialError, UserError, must
 from backbone.registry import Registry
 from benchmarks.config import Checker, experiment_config
 from benchmarks.contents import MEMORY, Contents, finished_with
+from benchmarks.disk import FULL, full, no_room, release, reserve
 from benchmarks.identity import DataSets, Origins
 from benchmarks.inside import refuse_links_out
-from benchmarks.layout import Busy, lock, write_json
+from benchmarks.layout import LOG, Busy, lock
 from benchmarks.ledger import Ledger
+from benchmarks.lines import LEDGER, digest
+from benchmarks.loop import STATES, Loop, drop_states_ahead
 from benchmarks.pace import PROGRESS
 from benchmarks.provenance import begin
-from benchmarks.records import read_json
+from benchmarks.records import Record
 from benchmarks.services import TrialServices
 from benchmarks.stopping import STOPPED, Stop
+from benchmarks.stored import misfit, read_json, write_json
 
 PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
-CHECKPOINT_SECONDS = 20.0
 
 
 def main(folder: Path) -> int:
     """Run the trial in ``folder``; the exit code of the process."""
     stop = Stop.install()
     said = os.dup(2)
+    faulthandler.enable()
     if not (folder / "config.json").is_file():
         return _say(said, f"trial must be a folder with a config.json; got {folder}. See: engram run --help", 2)
     try:
@@ -53,17 +58,25 @@ def main(folder: Path) -> int:
     try:
         with (
             lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
-            _logging_to(folder / "log.txt"),
+            _logging_to(folder / LOG),
+            reserve(folder),
         ):
             return _guarded(folder, stop, said)
     except Busy as error:
         return _say(said, str(error), 4)
+    except OSError as error:
+        if (lack := no_room(error)) is None:
+            raise
+        return _say(said, full(folder, lack), FULL)
 
 
 def _guarded(folder: Path, stop: Stop, said: int) -> int:
     """Run, and turn every way to fail into error.json, a line and an exit code."""
-    if (folder / "result.json").exists():
+    record = Record(folder)
+    if record.status == "done":
         return 0
+    if record.damage:
+        print(f"{record.damage}; doing it again", flush=True)
     for before in ("error.json", PROGRESS):  # of an earlier attempt
         (folder / before).unlink(missing_ok=True)
     try:
@@ -74,9 +87,15 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     except TrialError as error:
         kind, message, code, trace = "trial", str(error), 1, ""
     except BaseException as error:
-        traceback.print_exc()
-        kind, code, trace = "crash", 1, traceback.format_exc()
-        message = f"{type(error).__name__}: {error}".splitlines()[0] + f" (see {folder / 'log.txt'})"
+        release(folder)
+        trace = traceback.format_exc()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(trace)
+        if lack := no_room(error):
+            kind, message, code = "disk", full(folder, lack), FULL
+        else:
+            kind, code = "crash", 1
+            message = f"{type(error).__name__}: {error}".splitlines()[0] + f" (see {folder / LOG})"
     write_json(folder / "error.json", {"kind": kind, "message": message, "traceback": trace}, durable=True)
     return _say(said, message, code)
 
@@ -88,11 +107,12 @@ def work(folder: Path, stop: Stop) -> int:
     config = load_config(registry, about)
     begin(folder / "provenance.json", launch.get("argv", sys.argv))
     root = Path(launch.get("data_root", "data"))
-    inputs = {role: _input(folder, role, trial, launch) for role, trial in about["inputs"].items()}
+    inputs = {role: _input(folder, role, trial, launch) for role, trial in about.get("inputs", {}).items()}
     sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
     origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
     origins.require()
-    with Ledger(folder / "metrics.jsonl") as ledger:
+    drop_states_ahead(folder)
+    with Ledger(folder / LEDGER) as ledger:
         services = TrialServices(
             trial_dir=folder,
             data_root=root,
@@ -121,8 +141,9 @@ def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfi
 
 def _input(folder: Path, role: str, trial: str, launch: Mapping[str, Any]) -> Path:
     path = Path(launch.get("inputs", {}).get(role, folder.parent / trial))
-    if not (path / "result.json").exists():
-        raise UserError(f"input {role} must be a finished trial; got {path}. Run it first.")
+    found = Record(path)
+    if found.status != "done":
+        raise must(f"input {role}", "a finished trial", f"{path} ({found.damage or found.status})", "Run it first.")
     refuse_links_out(f"input {role}", path)
     return path
 
@@ -134,105 +155,6 @@ def _seed(seed: int) -> None:
         from backbone.seeding import seed_everything
 
         seed_everything(seed)
-
-
-def _checkpoint_seconds() -> float:
-    text = os.environ.get("ENGRAM_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:
-        remedy = f"Unset it: the default is {CHECKPOINT_SECONDS:g}."
-        raise must("ENGRAM_CHECKPOINT_SECONDS", "a number of seconds, 0 or more", text, remedy)
-    return seconds
-
-
-class Loop:
-    """Steps an experiment, with checkpoints, until it is done or told to stop."""
-
-    def __init__(self, experiment: Any, services: TrialServices, stop: Stop, origins: Origins) -> None:
-        self.experiment, self.services, self.stop, self.origins = experiment, services, stop, origins
-        self.folder = services.trial_dir / "ckpt"
-        self.every = _checkpoint_seconds()
-        self.steps, self.seconds = 0, 0.0
-
-    def run(self) -> Result | None:
-        """The result, or None when it was stopped (its state is then in the checkpoint)."""
-        seeded = "torch" in sys.modules
-        state = self.experiment.start()
-        if "torch" in sys.modules and not seeded:
-            raise RuntimeError("an experiment must import torch at the top of its module, or the seed comes too late")
-        if not self.origins.settled:  # they may have been downloaded by now
-            self.origins.require()
-        self._restore(state)
-        begun = saved = time.monotonic()
-        before = self.seconds
-        stopping = self.stop.asked
-        while not stopping:
-            more = self.experiment.step(state)
-            self.steps += 1
-            self.seconds = before + time.monotonic() - begun
-            if not more:
-                break
-            stopping = self.stop.asked  # looked at once: a signal after this line gets its checkpoint a step later
-            if stopping or time.monotonic() - saved >= self.every:
-                self._save(state)
-                saved = time.monotonic()
-        if stopping:
-            return None
-        result = self.experiment.finish(state)
-        self.origins.require(done=True)  # again: sets that are streamed are read all the time
-        self.seconds = before + time.monotonic() - begun
-        return result
-
-    def _save(self, state: Any) -> None:
-        from backbone.checkpoint import save_state
-
-        saved = {"experiment": self.experiment.state_dict(state), "seconds": self.seconds, "random": random_state()}
-        save_state(self.folder, self.steps, saved)
-
-    def _restore(self, state: Any) -> None:
-        if not self.folder.is_dir():
-            return
-        from backbone.checkpoint import load_latest
-
-        found = load_latest(self.folder)
-        if found is not None:
-            self.steps, saved = found
-            try:
-                self.experiment.load_state_dict(state, saved["experiment"])
-                self.seconds = saved["seconds"]
-                set_random_state(saved["random"])
-            except (LookupError, TypeError, ValueError, RuntimeError) as error:
-                got = f"{type(error).__name__}: {error}".splitlines()[0]
-                remedy = "Use that version, or remove the folder to begin the trial anew."
-                raise must(f"the checkpoint in {self.folder}", "of this version of engram", got, remedy) from error
-            print(f"resumed at step {self.steps}", flush=True)
-
-
-def random_state() -> dict[str, Any]:
-    """State of the global generators, as containers that ``weights_only=True`` accepts."""
-    import numpy as np
-    import torch
-
-    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
-    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    import numpy as np
-    import torch
-
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def check_metrics(config: ExperimentConfig, result: Result) -> None:
@@ -265,11 +187,14 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
         "figures": {name: asdict(figure) for name, figure in result.figures.items()},
         "artifacts": dict(result.artifacts),
         "seconds": round(seconds, 3),
+        "ledger": digest(folder / LEDGER),
     }
     content = json_safe(plain)
     content["content"] = finished_with(folder, about, content, Contents())
+    if why := misfit("result.json", json.dumps(content)):  # nobody could read it back
+        raise TrialError(f"a result must be of plain numbers, texts and lists; got {why}. Mend the experiment.")
     write_json(folder / "result.json", content, durable=True)
-    shutil.rmtree(folder / "ckpt", ignore_errors=True)
+    shutil.rmtree(folder / STATES, ignore_errors=True)
     (folder / PROGRESS).unlink(missing_ok=True)
 
 
@@ -301,13 +226,27 @@ def _logging_to(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for number, old in enumerate(before, start=1):
             os.dup2(old, number)
             os.close(old)
 
 
+def _flush() -> None:
+    """Write what is left; nowhere, where the log has no room for it, or the exit code would be Python's own."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
 def _say(said: int, line: str, code: int) -> int:
-    os.write(said, f"{line}\n".encode())
+    with contextlib.suppress(OSError):  # no room there either: the code says it
+        os.write(said, f"{line}\n".encode())
     return code

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,27 @@ class Engram:
         process = self.start(*words, **more)
         out, err = process.communicate(timeout=300)
         return Done(process.returncode, out, err)
+
+
+class Here(Engram):
+    """As `Engram`, in this process, where everything is imported already; workers are processes as ever."""
+
+    capture: Callable[[], tuple[str, str]]
+
+    def __call__(self, *words: object, **more: str) -> Done:
+        from benchmarks.cli import main
+
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mlflow's, which no process of its own would end with either
+            for key in {*os.environ} - {*(wanted := self.environment() | more)}:
+                patch.delenv(key)
+            for key, value in wanted.items():
+                patch.setenv(key, value)
+            patch.chdir(self.cwd)
+            patch.syspath_prepend(str(self.site))
+            self.capture()
+            code = main([str(word) for word in words])
+        return Done(code, *self.capture())
 
 
 def install(site: Path, package: Path) -> None:
@@ -163,6 +185,14 @@ def stranger(flattening: str) -> Stranger:
 @pytest.fixture
 def engram(tmp_path: Path, site: Path) -> Engram:
     return Engram(tmp_path, site)
+
+
+@pytest.fixture
+def here(tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]) -> Engram:
+    """As ``engram``, without a new process for each command: for all that imports do not matter to."""
+    made = Here(tmp_path, site)
+    made.capture = capsys.readouterr
+    return made
 
 
 @pytest.fixture

@@ -47,10 +47,18 @@ def merge(name: str, runs: Sequence[Mapping[float, float]]) -> Series:
     high: list[float] = []
     for x in places:
         values = [run[x] for run in runs if x in run and math.isfinite(run[x])]
-        points.append((x, math.fsum(values) / len(values) if values else math.nan))
+        points.append((x, mean(values)))
         low.append(min(values, default=math.nan))
         high.append(max(values, default=math.nan))
     return Series(name, points, low, high) if len(runs) > 1 else Series(name, points)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Not a number where there is none, or where their sum is beyond all numbers."""
+    try:
+        return math.fsum(values) / len(values)
+    except (ArithmeticError, ValueError):
+        return math.nan
 
 
 def thin(places: list[float]) -> list[float]:
@@ -77,7 +85,8 @@ def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[Grid]:
     found = []
     for group, records in groups.items():
         drawn = [_figures(record)[name] for record in records if "values" in _figures(record).get(name, ())]
-        if not drawn or any(each["columns"] != drawn[0]["columns"] for each in drawn):
+        sizes = {(len(each["rows"]), len(each["columns"])) for each in drawn}
+        if len(sizes) != 1 or any(each["columns"] != drawn[0]["columns"] for each in drawn):
             continue
         about, stacked = drawn[0], zip(*(each["values"] for each in drawn), strict=True)
         values = [[_mean(cells) for cells in zip(*rows, strict=True)] for rows in stacked]
@@ -87,8 +96,7 @@ def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[Grid]:
 
 
 def _mean(cells: Sequence[float | None]) -> float:
-    values = [number(cell) for cell in cells]
-    return math.fsum(values) / len(values)
+    return mean([number(cell) for cell in cells])
 
 
 def _figures(record: Record) -> Mapping[str, Any]:
@@ -113,7 +121,7 @@ def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
             series.append(merge_lines(said, runs))
         for label in dict.fromkeys(label for figure in drawn for label in figure.get("lines") or {}):
             values = [number(figure["lines"][label]) for figure in drawn if label in (figure.get("lines") or {})]
-            lines.append((f"{label} ({group})" if several else label, math.fsum(values) / len(values), first))
+            lines.append((f"{label} ({group})" if several else label, mean(values), first))
     if not series:
         return None
     scale = "log2" if about.get("x_scale") == "log2" else "linear"
@@ -131,7 +139,7 @@ def merge_lines(name: str, runs: Sequence[Sequence[Point]]) -> Series:
     if not measured:
         return merge(name, [dict(run) for run in runs])
     ranks = [list(zip(*points, strict=True)) for points in zip(*runs, strict=True)]
-    points = [(math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)) for xs, ys in ranks]
+    points = [(mean(xs), mean(ys)) for xs, ys in ranks]
     return Series(name, points, [min(ys) for _, ys in ranks], [max(ys) for _, ys in ranks])
 
 

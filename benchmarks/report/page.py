@@ -170,7 +170,7 @@ def one_table(caption: str, rows: Sequence[dict[str, object]]) -> str:
 def absent(subject: Subject) -> str:
     """Trials that are not counted: never dropped silently."""
     rows = [
-        [record.trial, record.config.get("backbone"), record.seed, record.status, record.error.get("message", "")]
+        [record.trial, record.config.get("backbone"), record.seed, record.status, record.why]
         for record in subject.records
         if record.status != "done"
     ]

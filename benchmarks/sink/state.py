@@ -10,11 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.inside import open_inside
-from benchmarks.layout import write_json
+from benchmarks.lines import Line, parse_lines
 from benchmarks.outcomes import bounds_of, declared
-from benchmarks.records import Line, Record, Sweep, parse_lines, read_json
+from benchmarks.records import Record, Sweep
+from benchmarks.stored import held, write_json
 
 BATCH = 1000  # metrics a request may carry
 TELLING = 2  # raised when what stands in stores has to be told anew
@@ -34,12 +39,15 @@ class Mark:
 
     store: str = ""
     run: str = ""
-    offset: int = 0
+    offset: Annotated[int, Ge(0), Lt(2**63)] = 0
     tail: str = ""
     told: str = ""
     adopted: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     aside: str = ""
+
+
+_MARK = TypeAdapter(Mark)
 
 
 class Memory:
@@ -50,13 +58,16 @@ class Memory:
         self.address = address
 
     def load(self, store: str) -> Mark:
-        kept = read_json(self.path).get(self.address)
+        kept = held(self.path).get(self.address)
         if not isinstance(kept, dict) or kept.get("store") != store:
             return Mark(store=store)
-        return Mark(**{key: value for key, value in kept.items() if key in Mark.__dataclass_fields__})
+        try:
+            return _MARK.validate_python(kept)
+        except ValidationError:  # told again, which changes nothing
+            return Mark(store=store)
 
     def save(self, mark: Mark) -> None:
-        write_json(self.path, {**read_json(self.path), self.address: asdict(mark)})
+        write_json(self.path, {**held(self.path), self.address: asdict(mark)})
 
 
 def metric_key(name: str) -> str:
@@ -99,8 +110,8 @@ def told_state(record: Record) -> str:
                 return f"{state}:{hashlib.sha256(file.read()).hexdigest()[:16]}"
         except OSError:
             return f"{state}:-"  # a link out of the folder: the trial is told without it
-    if not execution(record.folder):
-        return ""
+    if record.status == "damaged" or not execution(record.folder):
+        return ""  # what was told of it before it was damaged stays
     return "RUNNING" if record.status == "running" else "KILLED"
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from backbone.contract import Scalar
 from benchmarks.layout import sweep_dir
+from benchmarks.lines import Line
 from benchmarks.naming import record_words
-from benchmarks.records import Line, Record, Sweep
+from benchmarks.records import Record, Sweep
 from benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
 from benchmarks.sink.params import clean, params_of, within
 from benchmarks.sink.read import runs_where

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbone.errors import UserError, must, nearest
-from benchmarks.layout import lock, write_json
+from benchmarks.layout import lock
 from benchmarks.outcomes import Outcomes
-from benchmarks.records import Record, Sweep, read_json, read_sweep, trial_names
+from benchmarks.records import Record, Sweep, read_sweep, trial_names
 from benchmarks.sink.address import address_of, without_secrets
 from benchmarks.sink.database import artifacts_of, database_of, hold_engine, move_artifacts, probe, uri_of, use_wal
 from benchmarks.sink.read import active_runs, stored_sweep
 from benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
 from benchmarks.sink.store import Teller
 from benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
+from benchmarks.stored import held, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -200,7 +201,7 @@ class Sink:
         store = f"{found.experiment_id}@{found.creation_time}"
         if self._known_store() != store:
             path = self.out / "sink.json"
-            write_json(path, {**read_json(path), self.address: store})
+            write_json(path, {**held(path), self.address: store})
         return found.experiment_id, store
 
     def _make_experiment(self, client: MlflowClient) -> Experiment:
@@ -216,7 +217,7 @@ class Sink:
     def _known_store(self) -> str:
         if self.database and not self.database.exists():
             return ""
-        return str(read_json(self.out / "sink.json").get(self.address, ""))
+        return str(held(self.out / "sink.json").get(self.address, ""))
 
     def _sweep_folder(self, sweep: str) -> Path:
         return self.out / "sweeps" / sweep

@@ -5,11 +5,12 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
 
-from backbone.checkpoint import load_latest, load_model, save_model, save_state, write_atomically
+from backbone.checkpoint import drop_states, load_latest, load_model, save_model, save_state, write_atomically
 from backbone.errors import UserError
 from backbone.nets.classifier import build
 
@@ -226,6 +227,98 @@ def test_weights_of_another_network(saved):
     (folder / "model.json").write_text(json.dumps({**about, "backbone": "vgg-tiny"}))
     with pytest.raises(UserError, match=r"got RuntimeError: Error\(s\) in loading state_dict"):
         load_model(folder)
+
+
+HUGE = [
+    {"in_shape": [2, 60_000, 60_000]},
+    {"in_shape": [2, 8000, 8000]},
+    {"backbone_options": {"width": 64, "depth": 64}},
+]
+
+
+@pytest.mark.parametrize("asked", HUGE, ids=str)
+def test_a_manifest_cannot_ask_for_more_than_its_weights(saved, monkeypatch, asked):
+    """Nothing of that size is made: a tensor of the largest here would be refused by the system itself."""
+    folder, _ = saved
+    about = json.loads((folder / "model.json").read_text())
+    small = {"backbone": "mlp", "backbone_options": {}, "classes": ["a"]}
+    (folder / "model.json").write_text(json.dumps({**about, **small, **asked}))
+    with pytest.raises(UserError, match=r"got ValueError: a network of \d+ values or more, for weights"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *([], 3, None, "text", {"in_shape": [2, 9]}, {"in_shape": [2, -9, 12]}, {"in_shape": [2, 10**400, 12]}),
+        *({"in_shape": [3, 9, 12]}, {"classes": "abc"}, {"classes": 10**9}, {"backbone_options": [1]}, {"backbone": 1}),
+        *({"adapters": {"name": "snn.qcfs"}}, {"adapters": [{"name": "snn.qcfs"}]}, {"sha256": 7}, {"view": "all"}),
+    ],
+    ids=lambda about: str(about)[:30],
+)
+def test_a_manifest_of_another_shape_is_one_clear_error(saved, about):
+    folder, _ = saved
+    whole = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**whole, **about} if isinstance(about, dict) else about))
+    with pytest.raises(UserError, match=r"a whole trained model must be in .*; got (Value|Type)Error") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_endless_nesting_in_a_manifest(saved):
+    folder, _ = saved
+    (folder / "model.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="a whole trained model must be in"):
+        load_model(folder)
+
+
+def signed(folder, step, write):
+    """A state that a stranger wrote, with a right checksum."""
+    path = folder / f"state-{step:09d}.pt"
+    write(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"step": step, "sha256": digest}))
+
+
+def packed(path):
+    torch.save({"x": torch.zeros(2**20)}, path)
+    with zipfile.ZipFile(path) as whole:
+        members = {member.filename: whole.read(member) for member in whole.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        for name, data in members.items():
+            small.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        packed,
+        lambda path: torch.save({"x": torch.zeros(1).expand(2**40)}, path),
+        lambda path: torch.save({"x": [torch.zeros(1).expand(2**25) for _ in range(8)]}, path),
+        lambda path: path.write_bytes(b"no archive"),
+    ],
+    ids=["packed", "one value for all", "in a list", "no archive"],
+)
+def test_a_state_that_would_take_far_more_memory_than_its_size(two, write):
+    signed(two, 30, write)
+    assert newest(two) == 20
+
+
+def test_values_that_share_their_bytes_are_a_state_like_any_other(tmp_path):
+    save_state(tmp_path, 1, {"mean": torch.tensor([0.5]).expand(3), "set": {1, 2}})
+    assert torch.equal(load_latest(tmp_path)[1]["mean"], torch.full((3,), 0.5))
+
+
+def test_states_that_know_of_more_than_was_kept_go(tmp_path):
+    for step, logged in ((1, 4), (2, 8)):
+        save_state(tmp_path, step, state(step), logged=logged)
+    drop_states(tmp_path, beyond=8)
+    assert newest(tmp_path) == 2
+    drop_states(tmp_path, beyond=7)
+    assert newest(tmp_path) == 1 and len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "state-000000001.json").write_text("[" * 100_000)
+    drop_states(tmp_path, beyond=0)
+    assert load_latest(tmp_path) is None
 
 
 def test_a_network_comes_back_with_its_adapters(tmp_path):

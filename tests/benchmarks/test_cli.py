@@ -49,10 +49,10 @@ sys.exit(code)
     assert done.stdout
 
 
-def test_list_names_everything(engram):
-    listed = engram("list", "--json").json
+def test_list_names_everything(here):
+    listed = here("list", "--json").json
     assert "counting.count" in [row["name"] for row in listed["experiments"]]
-    assert "lenet5" in engram("list", "backbones").out
+    assert "lenet5" in here("list", "backbones").out
 
 
 def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
@@ -103,9 +103,9 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_one_line_and_exit_code_2(engram, words, said):
-    (engram.cwd / "bad.toml").write_text("experiment = = 3\n")
-    done = engram(*words)
+def test_one_line_and_exit_code_2(here, words, said):
+    (here.cwd / "bad.toml").write_text("experiment = = 3\n")
+    done = here(*words)
     assert done.code == 2, done.err
     assert done.out == ""
     assert len(done.complaints) == 1
@@ -113,7 +113,7 @@ def test_one_line_and_exit_code_2(engram, words, said):
     assert said in done.err
 
 
-def test_every_mistake_is_said_at_once(engram):
+def test_every_mistake_is_said_at_once(here):
     words = [
         "--lr",
         "-1",
@@ -130,36 +130,36 @@ def test_every_mistake_is_said_at_once(engram):
         "--foo",
         "1",
     ]
-    done = engram("run", "backbone.train", *words)
+    done = here("run", "backbone.train", *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == done.complaints
     for flag in ("--lr", "--epochs", "--batch-size", "--optimizer", "dataset", "--backbone.width", "option"):
         assert sum(line.startswith(f"engram: {flag} must be") for line in done.complaints) == 1, flag
     assert len(done.complaints) == 7
-    assert not (engram.cwd / "runs").exists()
+    assert not (here.cwd / "runs").exists()
 
 
-def test_bad_data_are_one_line_each(engram):
-    done = engram("run", "backbone.train", "--dataset", "mnist", "--data-root", "nowhere")
+def test_bad_data_are_one_line_each(here):
+    done = here("run", "backbone.train", "--dataset", "mnist", "--data-root", "nowhere")
     assert (done.code, done.out) == (2, "")
     (complaint,) = done.complaints
-    assert str(engram.cwd / "nowhere" / "MNIST") in complaint
+    assert str(here.cwd / "nowhere" / "MNIST") in complaint
     assert "--data-root" in complaint
     assert "--download" in complaint
     for name in ("a", "b"):
-        (engram.cwd / "pictures" / name).mkdir(parents=True)
-        (engram.cwd / "pictures" / name / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    (engram.cwd / "short.parquet").write_bytes(b"PAR1")
+        (here.cwd / "pictures" / name).mkdir(parents=True)
+        (here.cwd / "pictures" / name / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    (here.cwd / "short.parquet").write_bytes(b"PAR1")
     names = '["folder:pictures", "folder:home", "parquet:short.parquet"]'
-    (engram.cwd / "bad.toml").write_text(f'experiment = "backbone.train"\n[grid]\ndataset = {names}\n')
-    done = engram("sweep", "bad.toml", "--workers", "3")
+    (here.cwd / "bad.toml").write_text(f'experiment = "backbone.train"\n[grid]\ndataset = {names}\n')
+    done = here("sweep", "bad.toml", "--workers", "3")
     assert (done.code, done.out) == (2, "")
     # all of them, in one go, before any trial starts
     assert [line for line in done.err.splitlines() if not line.startswith("engram: ")] == []
     assert len(done.complaints) == 4
-    assert len([line for line in done.complaints if f"damaged one: {engram.cwd}/pictures/" in line]) == 2
+    assert len([line for line in done.complaints if f"damaged one: {here.cwd}/pictures/" in line]) == 2
     assert any("short.parquet" in line for line in done.complaints)
-    assert not (engram.cwd / "runs" / "sweeps").exists()
+    assert not (here.cwd / "runs" / "sweeps").exists()
 
 
 def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
@@ -177,49 +177,49 @@ def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
     assert [row["status"] for row in status["trials"]] == ["done"]
 
 
-def test_failures_of_a_run(engram):
-    done = engram("run", "counting.count", "--fail", "user", "--json")
+def test_failures_of_a_run(here):
+    done = here("run", "counting.count", "--fail", "user", "--json")
     assert (done.code, done.out) == (2, "")
     assert len(done.complaints) == 1
-    done = engram("run", "counting.count", "--fail", "crash")
+    done = here("run", "counting.count", "--fail", "crash")
     assert done.code == 1
     assert "log.txt" in done.complaints[0]
     assert "Traceback" not in done.err
 
 
-def test_dry_run_writes_nothing(engram):
-    plan = engram("run", "counting.twice", "--dry-run", "--json", "--out", "here").json
+def test_dry_run_writes_nothing(here):
+    plan = here("run", "counting.twice", "--dry-run", "--json", "--out", "here").json
     assert [trial["experiment"] for trial in plan["trials"]] == ["counting.count", "counting.twice"]
-    assert not (engram.cwd / "here").exists()
+    assert not (here.cwd / "here").exists()
 
 
-def test_requirements_are_run_first_and_from_takes_them(engram):
-    first = engram("run", "counting.twice", "--steps", "4", "--json").json
+def test_requirements_are_run_first_and_from_takes_them(here):
+    first = here("run", "counting.twice", "--steps", "4", "--json").json
     assert first["metrics"]["double"] == 8.0
     count = next(
-        row["trial"] for row in engram("status", "--json").json["trials"] if row["experiment"] == "counting.count"
+        row["trial"] for row in here("status", "--json").json["trials"] if row["experiment"] == "counting.count"
     )
-    assert engram("run", "counting.twice", "--from", count[:5], "--json").json["metrics"]["double"] == 8.0
-    assert len(engram("status", "--json").json["trials"]) == 3
+    assert here("run", "counting.twice", "--from", count[:5], "--json").json["metrics"]["double"] == 8.0
+    assert len(here("status", "--json").json["trials"]) == 3
 
 
-def test_reproduce(engram):
-    done = engram("reproduce", "counting-tens", "--json")
+def test_reproduce(here):
+    done = here("reproduce", "counting-tens", "--json")
     (row,) = done.json["targets"]
     assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
 
 
-def test_reproduce_judges_some_of_the_seeds_so_far(engram):
-    (row,) = engram("reproduce", "counting-tens", "--seeds", "1", "--json").json["targets"]
+def test_reproduce_judges_some_of_the_seeds_so_far(here):
+    (row,) = here("reproduce", "counting-tens", "--seeds", "1", "--json").json["targets"]
     assert (row["verdict"], row["n"], row["low"]) == ("reproduced so far", 1, None)
-    assert engram("reproduce", "counting-tens", "--json").json["targets"][0]["n"] == 2
+    assert here("reproduce", "counting-tens", "--json").json["targets"][0]["n"] == 2
 
 
-def test_reproduce_runs_nothing_where_a_gpu_is_asked_for_and_missing(engram):
-    done = engram("reproduce", "continual/split-cifar10", "--device", "cpu", "--json")
+def test_reproduce_runs_nothing_where_a_gpu_is_asked_for_and_missing(here):
+    done = here("reproduce", "continual/split-cifar10", "--device", "cpu", "--json")
     rows = done.json["targets"]
     assert (done.code, {row["verdict"] for row in rows}, {row["n"] for row in rows}) == (1, {"no GPU"}, {0})
-    assert engram("status", "--json").json["trials"] == []
+    assert here("status", "--json").json["trials"] == []
 
 
 def test_reproduce_starts_nothing_without_data(engram):
@@ -231,23 +231,23 @@ def test_reproduce_starts_nothing_without_data(engram):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
-def test_completion(engram, shell):
-    script = engram("completion", shell).out
+def test_completion(here, shell):
+    script = here("completion", shell).out
     assert "quickstart" in script
     if shell == "bash":
         assert "--backbone.width" in script
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
-def test_help_shows_the_options_of_the_chosen_network(engram):
-    assert "--backbone.dropout" in engram("run", "backbone.train", "--backbone", "mlp", "--help").out
-    assert "--backbone.dropout" not in engram("run", "backbone.train", "--help").out
+def test_help_shows_the_options_of_the_chosen_network(here):
+    assert "--backbone.dropout" in here("run", "backbone.train", "--backbone", "mlp", "--help").out
+    assert "--backbone.dropout" not in here("run", "backbone.train", "--help").out
 
 
-def test_help_shows_the_options_of_several_chosen_strategies(engram):
-    shown = engram("run", "continual.stream", "--strategies", "si,er", "--help").out
+def test_help_shows_the_options_of_several_chosen_strategies(here):
+    shown = here("run", "continual.stream", "--strategies", "si,er", "--help").out
     assert "--strategies.si.c" in shown and "--strategies.er.replay-batch" in shown
-    assert "--strategies.si" not in engram("run", "continual.stream", "--help").out
+    assert "--strategies.si" not in here("run", "continual.stream", "--help").out
 
 
 def test_version(engram):

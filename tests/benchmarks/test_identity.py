@@ -18,10 +18,9 @@ from benchmarks import contents as contents_module
 from benchmarks.contents import MEMORY, Contents
 from benchmarks.driver import Setting, write_trial
 from benchmarks.identity import DataSets
-from benchmarks.layout import write_json
 from benchmarks.plan import Planner
-from benchmarks.records import read_json
 from benchmarks.stopping import STOPPED, Stop
+from benchmarks.stored import read_json, write_json
 from benchmarks.trial import publish, work
 from snn.configs import ConvertConfig
 

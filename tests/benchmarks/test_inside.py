@@ -73,7 +73,7 @@ def test_names_of_sweeps_and_trials_stay_below_the_output_folder(folders, tmp_pa
     trial = folders.trial()
     plan.write_text(plan.read_text().replace(trial, f"../trials/{trial}"))
     for read in (compare, write_report):
-        with pytest.raises(UserError, match="plan of sweep nets must be one of trials in this folder"):
+        with pytest.raises(UserError, match=r"plan\.json must be whole; got a trial that is none of this folder"):
             read(folders.out, "nets")
 
 

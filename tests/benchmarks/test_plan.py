@@ -54,7 +54,8 @@ def planner(tmp_path: Path) -> Planner:
 def finish(planner: Planner, trial) -> None:
     """Make a planned trial look done."""
     write_trial(trial, Setting(out=planner.out, data_root=planner.out, argv=[]))
-    (trial.folder / "result.json").write_text(json.dumps({"trial": trial.id}))
+    said = {"experiment": trial.experiment, "trial": trial.id, "config": dict(trial.config)}
+    (trial.folder / "result.json").write_text(json.dumps({**said, "metrics": {}, "tables": {}, "artifacts": {}}))
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)))

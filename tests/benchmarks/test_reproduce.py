@@ -84,6 +84,7 @@ def test_our_interval_stays_within_what_the_metric_can_be(tmp_path):
     for trial, value in (("trial0", 0.97), ("trial1", 0.99)):
         folder = tmp_path / "trials" / trial
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"metrics": {"average_accuracy": value}}))
+        said = {"experiment": "e", "trial": trial, "config": {}, "tables": {}, "artifacts": {}}
+        (folder / "result.json").write_text(json.dumps({**said, "metrics": {"average_accuracy": value}}))
     row = _row(target(), ["trial0", "trial1"], SimpleNamespace(failures=[]), REGISTRY, SimpleNamespace(out=tmp_path))
     assert (row["n"], row["ours"]) == (2, 0.98) and 0 < row["low"] < 0.98 < row["high"] < 1

@@ -11,8 +11,8 @@ from backbone.registry import Registry
 from benchmarks.driver import Outcome, Setting
 from benchmarks.identity import DataSets
 from benchmarks.plan import Planner
-from benchmarks.records import read_json
 from benchmarks.runs import plan_suite, run_suite
+from benchmarks.stored import read_json
 from benchmarks.suite import load_suite
 
 REGISTRY = Registry.discover()

@@ -7,37 +7,47 @@ import json
 
 import pytest
 
+from backbone.registry import Registry
+from benchmarks.driver import Setting, write_trial
+from benchmarks.identity import DataSets
+from benchmarks.plan import Planner
+from benchmarks.records import Record
+from benchmarks.stopping import Stop
+from benchmarks.trial import work
+from continual.configs import StreamConfig
+
+REGISTRY = Registry.discover()
 TIMED = ("seconds_per_iteration", "train_seconds", "choosing_seconds")
-WORDS = ("run", "continual.stream", "--strategies", "si,er", "--scenario", "class", "--tasks", "2", "--json")
-LONG = ("--buffer", "50", "--lr", "0.003", "--iterations")
+WORDS = {"strategies": ("continual.si", "continual.er"), "scenario": "class", "tasks": 2, "buffer": 50, "lr": 0.003}
 
 
-def figures(done) -> dict:
-    assert done.code == 0, done.err
-    found = done.json
-    return {"tables": found["tables"], **{name: x for name, x in found["metrics"].items() if name not in TIMED}}
+def figures(folder) -> dict:
+    found = Record(folder)
+    metrics = {name: x for name, x in found.metrics.items() if name not in TIMED}
+    lines = [(line.name, line.step, line.value) for line in found.ledger() if line.name not in TIMED]
+    return {"tables": found.result["tables"], "ledger": lines, **metrics}
 
 
-@pytest.mark.parametrize(
-    ("strength", "iterations", "shares"), [("0.1", 1000, (0.3, 1.3)), ("auto", 200, (0.4, 2.5, 8.3))]
-)
-def test_a_killed_stream(engram, wait_for, workers_in, kill_hard, strength, iterations, shares):
-    words = (*WORDS, "--strategies.si.c", strength, *LONG, str(iterations))
-    whole = figures(engram(*words, "--out", "whole"))
-    out = engram.cwd / "broken"
+@pytest.mark.parametrize(("strength", "iterations", "shares"), [(0.1, 400, (0.3, 1.3)), ("auto", 60, (0.4, 2.5, 8.3))])
+def test_a_killed_stream(engram, wait_for, tmp_path, strength, iterations, shares):
+    config = StreamConfig(**WORDS, strategies_options={"si.c": strength}, iterations=iterations)
+    folders = []
+    for out in (tmp_path / "whole", tmp_path / "broken"):
+        trial = Planner(REGISTRY, out, DataSets(REGISTRY, out)).add("continual.stream", config)
+        write_trial(trial, Setting(out=out, data_root=out, argv=[], device="cpu"))
+        folders.append(trial.folder)
+    whole, broken = folders
     for share in shares:
-        driver = engram.start(*words, "--out", "broken", ENGRAM_CHECKPOINT_SECONDS="0.3")
 
         def beyond(share=share) -> bool:
-            for path in out.glob("trials/*/progress.json"):
-                return json.loads(path.read_text())["done"] > share
-            return False
+            path = broken / "progress.json"
+            return path.exists() and json.loads(path.read_text())["done"] > share
 
-        wait_for(lambda: beyond() and workers_in(out), seconds=120)
-        for victim in workers_in(out):
-            kill_hard(victim)
-        kill_hard(driver.pid)
-        driver.communicate(timeout=60)
-        wait_for(lambda: not workers_in(out), seconds=60)
-        assert not list(out.glob("trials/*/result.json"))
-    assert figures(engram(*words, "--out", "broken")) == whole
+        worker = engram.start("exec", broken, ENGRAM_CHECKPOINT_SECONDS="0.1")
+        wait_for(beyond, seconds=120)
+        worker.kill()
+        worker.communicate()
+        assert not (broken / "result.json").exists()
+    for folder in folders:
+        assert work(folder, Stop()) == 0
+    assert figures(broken) == figures(whole)

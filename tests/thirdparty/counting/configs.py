@@ -39,7 +39,7 @@ class CountConfig(ExperimentConfig):
     """By how much; by default 1."""
     marks: tuple[int, ...] = (1, 2)
     """Numbers to remember."""
-    fail: Literal["never", "user", "trial", "crash", "nan", "missing"] = "never"
+    fail: Literal["never", "user", "trial", "crash", "nan", "missing", "disk"] = "never"
     """How to fail."""
     loud: bool = False
     """Show a table."""

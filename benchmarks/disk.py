@@ -1,0 +1,47 @@
+"""What a worker does on a full disk: its last words need room, and so does the reason it gives."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backbone.errors import must
+
+FULL = 74  # exit code, the shell's EX_IOERR: on a full disk no error.json may say it
+RESERVE = ".reserve"
+_RESERVED = 2**16
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_room(error: BaseException | None) -> OSError | None:
+    """The error behind ``error`` that says a file could not grow, if that was its cause."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def full(path: Path, error: OSError) -> str:
+    """What to say and do about it."""
+    remedy = "Free some, or raise the limit on its files: then the same command goes on."
+    return str(must(f"the disk of {path}", "one with room for what is written there", error.strerror, remedy))
+
+
+@contextmanager
+def reserve(folder: Path) -> Iterator[None]:
+    """Hold room for the last words of whoever works in the folder: `release` gives it to them."""
+    (folder / RESERVE).write_bytes(os.urandom(_RESERVED))
+    try:
+        yield
+    finally:
+        release(folder)
+
+
+def release(folder: Path) -> None:
+    (folder / RESERVE).unlink(missing_ok=True)

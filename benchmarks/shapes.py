@@ -1,0 +1,136 @@
+"""What the JSON files of trials and sweeps hold, by their names; a stranger's file may say anything.
+
+Entries that are not listed may be there; those without a default must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
+
+Leaf = str | int | FiniteFloat | bool | None
+Low = Leaf | list[Leaf] | dict[str, Leaf]
+Middle = Leaf | list[Low] | dict[str, Low]
+Tree = Leaf | list[Middle] | dict[str, Middle]
+"""Values as options, facts and cells have them, nested as deep as any of them is."""
+Number = Annotated[float, Ge(-1e150), Le(1e150)] | None
+"""Of a metric, a figure: null where it was not finite, and of a size whose square is."""
+Seconds = Annotated[float, Ge(0), Lt(1e11)]
+
+
+@dataclass
+class ConfigFile:
+    experiment: str
+    config: dict[str, Tree]
+    version: int = 1
+    inputs: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str | None] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class LaunchFile:
+    device: str = "auto"
+    data_root: str = "data"
+    download: bool = False
+    inputs: dict[str, str] = field(default_factory=dict)
+    argv: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LinesShape:
+    title: str
+    x_label: str
+    y_label: str
+    series: dict[str, list[tuple[Number, Number]]]
+    lines: dict[str, Number] = field(default_factory=dict)
+    x_scale: Literal["linear", "log2"] = "linear"
+
+
+@dataclass
+class GridShape:
+    title: str
+    x_label: str
+    y_label: str
+    columns: list[str]
+    rows: list[str]
+    values: list[list[Number]]
+
+    def __post_init__(self) -> None:
+        if [len(row) for row in self.values] != [len(self.columns)] * len(self.rows):
+            raise ValueError("a row for every name in rows, with a value for every name in columns, is wanted")
+
+
+@dataclass
+class ResultFile:
+    experiment: str
+    trial: str
+    config: dict[str, Tree]
+    metrics: dict[str, Number]
+    tables: dict[str, list[dict[str, Tree]]]
+    artifacts: dict[str, str]
+    figures: dict[str, LinesShape | GridShape] = field(default_factory=dict)
+    seconds: Seconds = 0.0
+    ledger: str = ""
+    content: str = ""
+
+
+@dataclass
+class ErrorFile:
+    kind: str
+    message: str
+    traceback: str = ""
+
+
+class ProvenanceFile(BaseModel, extra="allow"):
+    __pydantic_extra__: dict[str, Tree] = Field(init=False)  # type: ignore[assignment]
+    facts: dict[str, Tree] = {}
+    resumes: list[dict[str, Tree]] = []
+
+
+@dataclass
+class ProgressFile:
+    done: FiniteFloat
+    total: FiniteFloat
+    text: str
+    at: Seconds
+    begun: Seconds
+    before: FiniteFloat
+
+
+@dataclass
+class CellShape:
+    trial: str
+    options: dict[str, Tree] = field(default_factory=dict)
+
+
+@dataclass
+class PlanFile:
+    trials: list[CellShape]
+    axes: dict[str, list[Tree]] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
+    suite: str = ""
+
+
+_FILES: Mapping[str, Any] = {
+    "config.json": ConfigFile,
+    "launch.json": LaunchFile,
+    "result.json": ResultFile,
+    "error.json": ErrorFile,
+    "provenance.json": ProvenanceFile,
+    "progress.json": ProgressFile,
+    "plan.json": PlanFile,
+    "sink.json": dict[str, Tree],
+    "contents.json": dict[str, Tree],
+}
+
+
+@cache
+def shape_of(name: str) -> TypeAdapter[Any]:
+    """The shape of the files of a name."""
+    return TypeAdapter(_FILES[name])

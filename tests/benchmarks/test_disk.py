@@ -1,0 +1,164 @@
+"""A full disk, and workers that die with something to say."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from backbone.atomic import write_atomically
+from backbone.checkpoint import save_state
+from backbone.errors import TrialError
+from backbone.registry import Registry
+from benchmarks import ledger, trial
+from benchmarks.disk import FULL, no_room, reserve
+from benchmarks.driver import Outcome, Setting, _Drive, write_trial
+from benchmarks.identity import DataSets
+from benchmarks.launch.local import LocalPool
+from benchmarks.plan import Planner
+from benchmarks.stopping import Stop
+
+ROOM = "must be one with room for what is written there; got "
+REMEDY = "Free some, or raise the limit on its files: then the same command goes on."
+
+
+@pytest.fixture
+def counted(tmp_path, with_plugins):
+    """The planned trial of a count."""
+    from counting.configs import CountConfig
+
+    registry = Registry.discover()
+    planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
+    planned = planner.add("counting.count", CountConfig(steps=2))
+    write_trial(planned, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=[]))
+    return planned
+
+
+def no_space(*args, **named):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_that_may_not_grow(engram):
+    """A checkpoint that meets a limit leaves nothing behind; who waits for it hears why, and the log has more."""
+    words = [sys.executable, "-m", "benchmarks", "run", "counting.count", "--fail", "disk", "--out", "runs"]
+    limited = f"ulimit -f {8 * 1024}; exec {shlex.join(words)}"
+    env = engram.environment() | {"ENGRAM_CHECKPOINT_SECONDS": "0"}
+    done = subprocess.run(["bash", "-c", limited], cwd=engram.cwd, env=env, capture_output=True, text=True, check=False)
+    (folder,) = (engram.cwd / "runs" / "trials").iterdir()
+    said = f"the disk of {folder} {ROOM}File too large. {REMEDY}"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"engram: trial {folder.name} failed: {said}" in done.stderr.splitlines()
+    error = json.loads((folder / "error.json").read_text())
+    assert (error["kind"], error["message"]) == ("disk", said)
+    log = (folder / "log.txt").read_text()
+    assert "Traceback" in log and "save_state" in log and "File too large" in log
+    kept = {"config.json", "launch.json", "provenance.json", "error.json", "log.txt", "metrics.jsonl", "lock"}
+    assert {path.name for path in folder.iterdir()} - {"sink.json", "progress.json"} == {*kept, "ckpt"}
+    assert list((folder / "ckpt").iterdir()) == []
+
+
+@pytest.mark.parametrize("for_its_reason", [True, False])
+def test_a_disk_without_room_for_a_line(counted, monkeypatch, capfd, for_its_reason):
+    monkeypatch.setattr(ledger, "os", SimpleNamespace(**{**vars(os), "write": no_space}))
+    if not for_its_reason:
+        monkeypatch.setattr(trial, "write_json", no_space)
+        with pytest.raises(OSError, match="No space left"):  # `main` ends with the code that says it
+            trial._guarded(counted.folder, Stop(), 2)
+        return
+    assert trial._guarded(counted.folder, Stop(), 2) == FULL
+    error = json.loads((counted.folder / "error.json").read_text())
+    assert error["kind"] == "disk" and f"{ROOM}No space left on device" in error["message"]
+    assert "in log" in capfd.readouterr().err
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "kept", b"new")
+    assert caught.value.filename == str(tmp_path / "kept")
+    with pytest.raises(OSError, match="No space left"):
+        save_state(tmp_path / "ckpt", 3, {"a": 1})
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"old" and list((tmp_path / "ckpt").iterdir()) == []
+
+
+def test_the_room_for_last_words_is_there_until_it_is_needed(tmp_path):
+    with reserve(tmp_path):
+        (held,) = tmp_path.iterdir()
+        assert held.stat().st_size >= 2**16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_found_behind_other_errors():
+    lack = OSError(errno.EDQUOT, "Disk quota exceeded")
+    try:
+        try:
+            raise lack
+        except OSError as error:
+            raise TrialError("could not save") from error
+    except TrialError as error:
+        assert no_room(error) is lack
+    assert no_room(OSError(errno.ENOENT, "none")) is None
+    assert no_room(ValueError()) is None
+
+
+def ended(pool, planned, code):
+    """What a driver says of a worker that ended so."""
+    outcome = Outcome()
+    view = SimpleNamespace(ended=lambda *args: None)
+    drive = _Drive([], pool, view, outcome)
+    drive.begun[planned.folder] = 0.0
+    drive._ended(planned, code)
+    (failure,) = outcome.failures
+    return failure.kind, failure.message
+
+
+def test_a_worker_that_dies_at_an_import_says_why(counted, tmp_path, monkeypatch, wait_for):
+    (tmp_path / "benchmarks.py").write_text("raise ImportError('broken on purpose')\n")
+    monkeypatch.chdir(tmp_path)
+    (counted.folder / "log.txt").write_text("RuntimeError: an earlier attempt\n")
+    pool = LocalPool(1)
+    pool.start(counted.folder)
+    found = {}
+    wait_for(lambda: found.update(pool.finished()) or found)
+    log = counted.folder / "log.txt"
+    told = f"its process ended with 1: ImportError: broken on purpose (see {log})"
+    assert ended(pool, counted, found[counted.folder]) == ("crash", told)
+    assert "Traceback" in log.read_text()
+
+
+def test_what_ended_a_worker_is_said(counted):
+    pool = LocalPool(1)
+    kind, said = ended(pool, counted, FULL)  # and there was not even room for its reason
+    assert (kind, said.startswith(f"the disk of {counted.folder} {ROOM}No space left on device")) == ("disk", True)
+    assert ended(pool, counted, 3) == ("crash", "its process ended with 3: it said nothing")
+    assert ended(pool, counted, -9)[1] == (
+        "its process was ended by SIGKILL (out of memory?); the same command resumes it"
+    )
+    log = counted.folder / "log.txt"
+    assert ended(pool, counted, -11)[1] == f"its process was ended by SIGSEGV (see {log}); the same command resumes it"
+    pool.killed.add(counted.folder)
+    said = "it was asked to stop twice, and killed in the middle of its work; the same command resumes it"
+    assert ended(pool, counted, -9) == ("killed", said)
+
+
+def test_only_those_that_are_killed_count_as_killed(counted, tmp_path, monkeypatch, wait_for):
+    (tmp_path / "benchmarks.py").write_text("import sys, time\nif 'sleeper' in sys.argv[-1]: time.sleep(600)\n")
+    monkeypatch.chdir(tmp_path)
+    sleeper = tmp_path / "sleeper"
+    sleeper.mkdir()
+    pool = LocalPool(2)
+    pool.start(counted.folder)
+    pool.start(sleeper)
+    wait_for(lambda: pool._running[counted.folder].poll() is not None)
+    pool.kill()
+    found = {}
+    wait_for(lambda: found.update(pool.finished()) or len(found) == 2)
+    assert (found, pool.killed) == ({counted.folder: 0, sleeper: -9}, {sleeper})
