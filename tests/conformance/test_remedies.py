@@ -76,6 +76,7 @@ PROSE = [
 FOREIGN = [
     "no-deps",
     "error-unmatch",
+    "experiment-id",
     "porcelain",
     "version",
     "host",

@@ -14,15 +14,6 @@ from snn.neurons import per_neuron
 from snn.quantised import qcfs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def two_threads():
-    """Another number of them trains another network, and its accuracy is a matter of single images of 359."""
-    kept = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(kept)
-
-
 @pytest.fixture(scope="module")
 def batches(digits):
     return [images for images, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
