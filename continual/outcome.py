@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,6 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
         "dataset_options": dict(config.dataset_options),
         "validation": config.validation,
         "data_sha256": data.fingerprint,
-        "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     gated = [said(name) for name in config.strategies if facts(name).needs_task]
     if gated:

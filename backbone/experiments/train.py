@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -143,7 +142,6 @@ class Train:
             "data_sha256": data.fingerprint,
             "test_accuracy": accuracy,
             "precision": self.precision,
-            "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
     def state_dict(self, state: State) -> dict[str, Any]:
