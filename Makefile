@@ -14,7 +14,7 @@ demo: .venv/.core
 	$(BIN)/engram quickstart
 
 test: .venv/.all lint
-	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile  # a file's fixtures are made once
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
 
 test-slow: .venv/.all
 	$(BIN)/python -m pytest -m slow
