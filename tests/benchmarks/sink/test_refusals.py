@@ -20,15 +20,6 @@ from benchmarks.sink.params import clean
 from benchmarks.sink.state import metric_key
 from benchmarks.sink.store import in_requests
 
-pytestmark = [
-    # raised inside mlflow, SQLAlchemy and alembic
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 HUGE = 99999999999999999999  # no 64 bits hold it
 
 

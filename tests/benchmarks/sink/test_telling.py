@@ -14,15 +14,6 @@ from backbone.errors import UserError
 from benchmarks.compare import compare
 from benchmarks.sink import Sink
 
-pytestmark = [
-    # raised inside mlflow, SQLAlchemy and alembic
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 
 def test_a_sweep_is_told_in_full_and_once(told, store, folders):
     trials = folders.sweep()

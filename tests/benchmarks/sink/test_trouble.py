@@ -10,21 +10,10 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
-
 from benchmarks.compare import compare
 from benchmarks.sink import Sink
 from benchmarks.sink.database import use_wal
 from benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
-
-pytestmark = [
-    # raised inside mlflow, SQLAlchemy and alembic
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 
 
 def test_a_kill_at_every_call(told, store, folders, monkeypatch):
