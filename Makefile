@@ -26,7 +26,7 @@ lint: .venv/.all
 	$(BIN)/lint-imports
 
 perf: .venv/.perf
-	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks.perf $(ONLY)  # as workers have it
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m engram.benchmarks.perf $(ONLY)  # as workers have it
 
 reproduce: .venv/.core
 	$(BIN)/engram reproduce $(TARGET)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.contract import Row
-from backbone.data.sets import Split
-from backbone.errors import must
-from backbone.nets.classifier import Classifier
+from engram.backbone.contract import Row
+from engram.backbone.data.sets import Split
+from engram.backbone.errors import must
+from engram.backbone.nets.classifier import Classifier
 
 
 def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "last"], delay: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.errors import must
+from engram.backbone.errors import must
 
 
 def flip(x: Tensor, which: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from backbone.atomic import write_atomically
-from backbone.errors import UserError, must
-from backbone.manifest import LEAST, MANIFOLD, bounded, read_manifest
-from backbone.nets.classifier import Classifier, build
+from engram.backbone.atomic import write_atomically
+from engram.backbone.errors import UserError, must
+from engram.backbone.manifest import LEAST, MANIFOLD, bounded, read_manifest
+from engram.backbone.nets.classifier import Classifier, build
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -137,7 +137,7 @@ def save_model(folder: Path, model: Classifier, about: Mapping[str, Any]) -> Non
     """Save a trained classifier as ``model.safetensors`` and ``model.json``.
 
     Args:
-        about: what `backbone.nets.classifier.build` needs (``backbone``, ``backbone_options``, ``adapters``,
+        about: what `engram.backbone.nets.classifier.build` needs (``backbone``, ``backbone_options``, ``adapters``,
             ``in_shape``, ``classes``: names) and where the training data came from (``dataset``, ...).
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -328,7 +328,7 @@ class Backbone(Protocol):
     ``[B, C, H, W]`` or, for event frames, ``[B, T, C, H, W]``. State is passed explicitly; there is no ``reset()``.
     ``stages(x)`` is the output of every stage, ``[B, C_i, H_i, W_i]`` each, the mean over steps where there are more.
 
-    One that sets the memory layout of its images itself says so with ``any_layout = True`` (`backbone.layout`).
+    One that sets the memory layout of its images itself says so with ``any_layout = True`` (`engram.backbone.layout`).
 
     What an adapter made may have ``verdicts``, rows of ``layer``, ``kind`` and ``verdict``: what became of every layer.
     Experiments that apply adapters show them.
@@ -349,16 +349,17 @@ class Backbone(Protocol):
 class Strategy(Protocol):
     """Hooks around the one training loop. A strategy never knows which backbone it trains.
 
-    ``learner`` is the `backbone.training.Trainer` that runs the loop and ``batch`` its `backbone.training.Batch`.
-    In a step the hooks run in this order, each for all strategies in turn: ``before_forward`` (may append rows),
-    forward pass, ``loss``, backward pass, ``after_backward`` (gradients are there), optimizer step, ``after_step``
-    (gradients are gone; in reverse, so that whoever saw the gradients first sees the weights last). ``enter_task``
-    precedes every forward pass of a task's images, in training and in tests, wherever the task is known.
+    ``learner`` is the `engram.backbone.training.Trainer` that runs the loop and ``batch`` its
+    `engram.backbone.training.Batch`. In a step the hooks run in this order, each for all strategies in turn:
+    ``before_forward`` (may append rows), forward pass, ``loss``, backward pass, ``after_backward`` (gradients are
+    there), optimizer step, ``after_step`` (gradients are gone; in reverse, so that whoever saw the gradients first
+    sees the weights last). ``enter_task`` precedes every forward pass of a task's images, in training and in tests,
+    wherever the task is known.
 
     One with an attribute ``recordable = True`` promises, for its subclasses too, that a training pass stays the same
     function of images and weights: it adds no hooks, changes no mode of a module and no ``requires_grad``, puts no
     other tensor in a weight's place and goes backward through a pass once. On a GPU such passes are recorded
-    (`backbone.graphs`).
+    (`engram.backbone.graphs`).
     """
 
     def before_task(self, learner: Any, task: Any) -> None: ...

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.layout import arranged
-from backbone.nets.classifier import Classifier, Normalise
+from engram.backbone.layout import arranged
+from engram.backbone.nets.classifier import Classifier, Normalise
 
 
 class Distillation:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from backbone.contract import Figure, Row
-from backbone.errors import must
+from engram.backbone.contract import Figure, Row
+from engram.backbone.errors import must
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,8 @@ def figure(rows: Sequence[Row], fixed: Sequence[Row] = ()) -> Figure:
 
     Args:
         rows: from `ExitScores.rows`, or of that form.
-        fixed: rows of ``steps`` and ``accuracy`` (`backbone.anytime.StepScores.rows`), to compare with stopping every
+        fixed: rows of ``steps`` and ``accuracy`` (`engram.backbone.anytime.StepScores.rows`), to compare with stopping
+        every
             image at the same step.
     """
     series = {"stops when confident": _points(rows, "mean_steps")}

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.stateless import _reparametrize_module
 
-from backbone.hardware import Precision, autocast
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import Classifier
-from backbone.optim import lists
+from engram.backbone.hardware import Precision, autocast
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.optim import lists
 
 RECORD_AFTER = 10
 """Passes of one shape before it is recorded: the first steps of a stream may be of many shapes."""
@@ -63,7 +63,7 @@ def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 class _Pass(nn.Module):
-    """Images, normalised -> logits in fp32, as `backbone.training.Trainer.forward` computes them.
+    """Images, normalised -> logits in fp32, as `engram.backbone.training.Trainer.forward` computes them.
 
     In bf16 the weights of plain convolutions and linear layers are cast all at once, where autocast would launch a
     kernel for each, a third of those of a residual network. The numbers are the same.

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from backbone.errors import must
+from engram.backbone.errors import must
 
 Precision = Literal["fp32", "bf16"]
 SMALL_BATCH = 2**15  # values: a third of an MNIST batch of 128

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbone.nets.plain import copied
+from engram.backbone.nets.plain import copied
 
 _KEY = "_memory_layout"
-_TRUSTED = ("torch", "backbone")
+_TRUSTED = ("torch", "engram")
 DIFFERENCE = 0.1
 """Relative difference between the two layouts' features that rounding cannot make, quantised activations included."""
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.hardware import autocast
-from backbone.layout import arranged
+from engram.backbone.hardware import autocast
+from engram.backbone.layout import arranged
 
 if TYPE_CHECKING:
-    from backbone.data.sets import Split
-    from backbone.nets.classifier import Classifier
+    from engram.backbone.data.sets import Split
+    from engram.backbone.nets.classifier import Classifier
 
 SCORING_BATCH = 512  # images, or frames of them
 

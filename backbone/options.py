@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from backbone.contract import Kind
-from backbone.errors import UserError, must, nearest
-from backbone.registry import SINGULAR, Registry
+from engram.backbone.contract import Kind
+from engram.backbone.errors import UserError, must, nearest
+from engram.backbone.registry import SINGULAR, Registry
 
 
 def options_of(registry: Registry, kind: Kind, name: str, given: Mapping[str, Any]) -> Any:

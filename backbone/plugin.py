@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from backbone.contract import Entry, Plugin, Target
+from engram.backbone.contract import Entry, Plugin, Target
 
-_TORCHVISION = "backbone.data.torchvision_sets"
-_CHECKING = "backbone.data.checking"
-_MADE_OF = "backbone.data.made_of"
-_CONV = "backbone.nets.options:ConvOptions"
-_CONFIGS = "backbone.experiments.configs"
-_PICTURES = "backbone.data.options:PictureOptions"
-_EVENTS = "backbone.data.event_options"
+_TORCHVISION = "engram.backbone.data.torchvision_sets"
+_CHECKING = "engram.backbone.data.checking"
+_MADE_OF = "engram.backbone.data.made_of"
+_CONV = "engram.backbone.nets.options:ConvOptions"
+_CONFIGS = "engram.backbone.experiments.configs"
+_PICTURES = "engram.backbone.data.options:PictureOptions"
+_EVENTS = "engram.backbone.data.event_options"
 _OURS = "engram's own acceptance figure"
 
 
@@ -39,41 +39,47 @@ PLUGIN = Plugin(
     ),
     experiments={
         "backbone.train": Entry(
-            target="backbone.experiments.train:Train", options=f"{_CONFIGS}:TrainConfig", summary="Train a network"
+            target="engram.backbone.experiments.train:Train",
+            options=f"{_CONFIGS}:TrainConfig",
+            summary="Train a network",
         ),
         "backbone.evaluate": Entry(
-            target="backbone.experiments.evaluate:Evaluate",
+            target="engram.backbone.experiments.evaluate:Evaluate",
             options=f"{_CONFIGS}:EvaluateConfig",
             summary="Score a trained network on any data",
         ),
     },
     backbones={
         "mlp": Entry(
-            target="backbone.nets.mlp:mlp",
-            options="backbone.nets.options:MLPOptions",
+            target="engram.backbone.nets.mlp:mlp",
+            options="engram.backbone.nets.options:MLPOptions",
             summary="Fully connected, 256-256",
         ),
-        "lenet5": Entry(target="backbone.nets.lenet5:lenet5", options=_CONV, summary="LeNet-5, LeCun et al. 1998"),
-        "vgg-tiny": Entry(target="backbone.nets.vgg:vgg_tiny", options=_CONV, summary="VGG, 16-32-64 channels"),
+        "lenet5": Entry(
+            target="engram.backbone.nets.lenet5:lenet5", options=_CONV, summary="LeNet-5, LeCun et al. 1998"
+        ),
+        "vgg-tiny": Entry(target="engram.backbone.nets.vgg:vgg_tiny", options=_CONV, summary="VGG, 16-32-64 channels"),
         "vgg-small": Entry(
-            target="backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"
+            target="engram.backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"
         ),
         "resnet-tiny": Entry(
-            target="backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"
+            target="engram.backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"
         ),
         "resnet18": Entry(
-            target="backbone.nets.resnet:resnet18", options=_CONV, summary="ResNet-18 with a stem for small pictures"
+            target="engram.backbone.nets.resnet:resnet18",
+            options=_CONV,
+            summary="ResNet-18 with a stem for small pictures",
         ),
         "airnet": Entry(
-            target="backbone.nets.airnet:airnet",
+            target="engram.backbone.nets.airnet:airnet",
             options=_CONV,
             summary="The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",
         ),
     },
-    heads={"linear": Entry(target="backbone.nets.heads:linear", summary="One linear layer")},
+    heads={"linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer")},
     datasets={
         "digits": Entry(
-            target="backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
+            target="engram.backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
         ),
         "mnist": Entry(
             target=f"{_TORCHVISION}:open_mnist",
@@ -113,7 +119,7 @@ PLUGIN = Plugin(
             summary="32,460 drawings of 105x105, 1,623 characters",
         ),
         "parquet": Entry(
-            target="backbone.data.parquet:open_parquet",
+            target="engram.backbone.data.parquet:open_parquet",
             options=_PICTURES,
             check=f"{_CHECKING}:check_parquet",
             files=f"{_MADE_OF}:parquet_files",
@@ -121,7 +127,7 @@ PLUGIN = Plugin(
             summary="Image table as the Hugging Face hub stores it: parquet:PATH",
         ),
         "folder": Entry(
-            target="backbone.data.folders:open_folder",
+            target="engram.backbone.data.folders:open_folder",
             options=_PICTURES,
             check=f"{_CHECKING}:check_folder",
             files=f"{_MADE_OF}:folder_files",
@@ -129,12 +135,12 @@ PLUGIN = Plugin(
             summary="One folder of pictures per class: folder:PATH",
         ),
         "moving-shapes": Entry(
-            target="backbone.data.moving_shapes:open_moving_shapes",
+            target="engram.backbone.data.moving_shapes:open_moving_shapes",
             options=f"{_EVENTS}:MovingShapesOptions",
             summary="Events of shapes made here; six classes that only the order of frames tells apart",
         ),
         "saccades": Entry(
-            target="backbone.data.saccades:open_saccades",
+            target="engram.backbone.data.saccades:open_saccades",
             check=f"{_CHECKING}:check_saccades",
             files=f"{_MADE_OF}:saccades_files",
             options=f"{_EVENTS}:SaccadesOptions",
@@ -142,7 +148,7 @@ PLUGIN = Plugin(
             summary="Any set of stills before a simulated event camera: saccades:mnist",
         ),
         "tonic": Entry(
-            target="backbone.data.tonic_sets:open_tonic",
+            target="engram.backbone.data.tonic_sets:open_tonic",
             options=f"{_EVENTS}:TonicOptions",
             files=f"{_MADE_OF}:tonic_files",
             takes_path=True,

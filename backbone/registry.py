@@ -13,8 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
-from backbone.contract import KINDS, DataFiles, Entry, Kind, Plugin, Target
-from backbone.errors import UserError, nearest
+from engram.backbone.contract import KINDS, DataFiles, Entry, Kind, Plugin, Target
+from engram.backbone.errors import UserError, nearest
 
 GROUP = "engram.plugins"
 SINGULAR = {kind: "strategy" if kind == "strategies" else kind[:-1] for kind in KINDS}
@@ -36,7 +36,9 @@ class Registry:
             try:
                 plugin = point.load()
                 if not isinstance(plugin, Plugin):
-                    raise TypeError(f"{point.value} is a {type(plugin).__name__}, not a backbone.contract.Plugin")
+                    raise TypeError(
+                        f"{point.value} is a {type(plugin).__name__}, not a engram.backbone.contract.Plugin"
+                    )
                 if point.name in plugins:
                     raise ValueError(f"another installed package has a plugin called {point.name!r}")
                 cls._claim(plugin, plugins)

@@ -19,17 +19,17 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from backbone import augment
-from backbone.contract import Strategy
-from backbone.data.sets import Split
-from backbone.distillation import Distillation
-from backbone.errors import TrialError, must
-from backbone.graphs import Passes, can_record
-from backbone.hardware import Precision, autocast
-from backbone.layout import arranged, layout
-from backbone.nets.classifier import Classifier
-from backbone.optim import Optimizers, relative_rate
-from backbone.seeding import derive, generator
+from engram.backbone import augment
+from engram.backbone.contract import Strategy
+from engram.backbone.data.sets import Split
+from engram.backbone.distillation import Distillation
+from engram.backbone.errors import TrialError, must
+from engram.backbone.graphs import Passes, can_record
+from engram.backbone.hardware import Precision, autocast
+from engram.backbone.layout import arranged, layout
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.optim import Optimizers, relative_rate
+from engram.backbone.seeding import derive, generator
 
 UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
 PREPARE_IMAGES = 5000
@@ -108,7 +108,8 @@ class Trainer:
         model: on the CPU.
         train: the training images.
         precision: "fp32", or "bf16" for autocast around the forward pass.
-        strategies: hooks that change the batch, the loss or the step (`backbone.contract.Strategy`); those about tasks
+        strategies: hooks that change the batch, the loss or the step (`engram.backbone.contract.Strategy`); those
+        about tasks
             are the caller's, who knows what a task is.
         prepare: the backbone's method, where it has it, that sees normalised training images first: ``prepare``
             initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.

@@ -1,8 +1,8 @@
-"""``python -m benchmarks`` is ``engram``."""
+"""``python -m engram.benchmarks`` is ``engram``."""
 
 import sys
 
-from benchmarks.cli import main
+from engram.benchmarks.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

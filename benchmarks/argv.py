@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backbone.errors import nearest
-from backbone.registry import Registry
-from benchmarks.config import is_known, named_schema, things
-from benchmarks.schema import Option, schema
-from benchmarks.spelling import spell
+from engram.backbone.errors import nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import is_known, named_schema, things
+from engram.benchmarks.schema import Option, schema
+from engram.benchmarks.spelling import spell
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its words, what it does, its flags (a class of benchmarks.flags) and its handler."""
+    """A command: its words, what it does, its flags (a class of engram.benchmarks.flags) and its handler."""
 
     words: str
     summary: str

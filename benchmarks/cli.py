@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from backbone.errors import TrialError, UserError, nearest
-from benchmarks.catalogue import COMMANDS, Command
-from benchmarks.disk import full, no_room
-from benchmarks.layout import Busy
+from engram.backbone.errors import TrialError, UserError, nearest
+from engram.benchmarks.catalogue import COMMANDS, Command
+from engram.benchmarks.disk import full, no_room
+from engram.benchmarks.layout import Busy
 
-_PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{INFINITY}": "inf"}  # signs of `benchmarks.numbers`
+_PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{INFINITY}": "inf"}  # signs of `engram.benchmarks.numbers`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"engram {version('engram')}")
         return 0
     if name == "exec":
-        from benchmarks.trial import main as work
+        from engram.benchmarks.trial import main as work
 
         if len(rest) != 1:
             raise UserError(f"exec must be given one trial folder; got {len(rest)}. It is what engram run starts.")
@@ -68,7 +68,7 @@ def _dispatch(words: list[str]) -> int:
             f"command must be one of those offered; got {name}. {nearest(name, COMMANDS)} See: engram --help"
         )
     module, _, handler = command.handler.partition(":")
-    run: Callable[[str, Command, list[str]], int] = getattr(import_module(f"benchmarks.{module}"), handler)
+    run: Callable[[str, Command, list[str]], int] = getattr(import_module(f"engram.benchmarks.{module}"), handler)
     return run(name, command, rest)
 
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from backbone.contract import ExperimentConfig
-from backbone.errors import UserError
-from backbone.registry import Registry
-from benchmarks.argv import Place, parse, places, unregistered
-from benchmarks.catalogue import Command
-from benchmarks.config import Checker, experiment_config
-from benchmarks.flags import Nothing
+from engram.backbone.contract import ExperimentConfig
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.argv import Place, parse, places, unregistered
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.config import Checker, experiment_config
+from engram.benchmarks.flags import Nothing
 
 F = TypeVar("F", bound=Nothing)
 
@@ -26,7 +26,7 @@ def read(
         UserError: one line per problem.
     """
     if asks_help(argv):
-        from benchmarks.help import show_command
+        from engram.benchmarks.help import show_command
 
         show_command(name, command, flags)
         return None

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbone.contract import Bounds, Scalar
-from backbone.errors import must, nearest
-from benchmarks.gate import Condition, Gate, parse
-from benchmarks.outcomes import (
+from engram.backbone.contract import Bounds, Scalar
+from engram.backbone.errors import must, nearest
+from engram.benchmarks.gate import Condition, Gate, parse
+from engram.benchmarks.outcomes import (
     Direction,
     Outcome,
     Outcomes,
@@ -23,8 +23,8 @@ from benchmarks.outcomes import (
     from_folders,
     one_for_each_seed,
 )
-from benchmarks.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
-from benchmarks.tables import word
+from engram.benchmarks.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
+from engram.benchmarks.tables import word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +125,7 @@ class Comparison:
 
     def render(self, console: Console) -> None:
         """Print the tables."""
-        from benchmarks.compare_view import render
+        from engram.benchmarks.compare_view import render
 
         render(self, console)
 
@@ -145,7 +145,7 @@ def compare(
         sweep: Its name.
         by: The option, or several with commas, whose values make the groups; by default what the sweep varies.
         metric: What to compare; by default the experiment's primary metric.
-        fail_if: A gate, see `benchmarks.gate`.
+        fail_if: A gate, see `engram.benchmarks.gate`.
         tracking_uri: Read the trials from this MLflow store, where those of many machines may be.
 
     Raises:
@@ -155,7 +155,7 @@ def compare(
     if tracking_uri is None:
         outcomes = from_folders(out, sweep)
     else:
-        from benchmarks.sink import read_store
+        from engram.benchmarks.sink import read_store
 
         outcomes = read_store(tracking_uri, sweep)
     return compare_outcomes(outcomes, by, metric, condition)

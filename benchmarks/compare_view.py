@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.numbers import number, p_value, seconds, signed, span
-from benchmarks.tables import fold
-from benchmarks.tables import render as table
+from engram.benchmarks.numbers import number, p_value, seconds, signed, span
+from engram.benchmarks.tables import fold
+from engram.benchmarks.tables import render as table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from benchmarks.compare import Comparison
+    from engram.benchmarks.compare import Comparison
 
 _GROUPS = ("mean", "95 % interval", "n", "min", "max", "seconds")
 _PAIRS = ("difference", "95 % interval", "seeds", "p", "p (Holm)")

@@ -6,11 +6,11 @@ import functools
 import operator
 from typing import Annotated, Any
 
-from backbone.errors import UserError, nearest
-from backbone.registry import Registry
-from benchmarks.catalogue import Command
-from benchmarks.command import read
-from benchmarks.flags import Nothing, Planning
+from engram.backbone.errors import UserError, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read
+from engram.benchmarks.flags import Nothing, Planning
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
@@ -36,9 +36,9 @@ def _commands() -> Any:
     """The whole command line as a union of dataclasses, as tyro understands it."""
     import tyro
 
-    from benchmarks import flags
-    from benchmarks.catalogue import COMMANDS
-    from benchmarks.help import with_runner_flags
+    from engram.benchmarks import flags
+    from engram.benchmarks.catalogue import COMMANDS
+    from engram.benchmarks.help import with_runner_flags
 
     registry = Registry.discover()
     branches = []

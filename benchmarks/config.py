@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from backbone.contract import ExperimentConfig, Flag
-from backbone.errors import UserError, nearest
-from backbone.registry import Registry
-from benchmarks.schema import Option, from_text, schema
-from benchmarks.spelling import by_flag, twice
+from engram.backbone.contract import ExperimentConfig, Flag
+from engram.backbone.errors import UserError, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.schema import Option, from_text, schema
+from engram.benchmarks.spelling import by_flag, twice
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backbone.errors import must
-from benchmarks.inside import inside
-from benchmarks.stored import held, read_json, write_json
+from engram.backbone.errors import must
+from engram.benchmarks.inside import inside
+from engram.benchmarks.stored import held, read_json, write_json
 
 MEMORY = "contents.json"
 _SETTLED_NS = 2 * 10**9

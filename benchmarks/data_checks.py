@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backbone.contract import Registered
-from backbone.errors import UserError
-from backbone.registry import Registry
-from benchmarks.config import experiment_config, named_schema
-from benchmarks.driver import Setting
-from benchmarks.plan import Trial
-from benchmarks.records import Record
-from benchmarks.schema import schema
+from engram.backbone.contract import Registered
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import experiment_config, named_schema
+from engram.benchmarks.driver import Setting
+from engram.benchmarks.plan import Trial
+from engram.benchmarks.records import Record
+from engram.benchmarks.schema import schema
 
 
 def check_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backbone.errors import must
+from engram.backbone.errors import must
 
 FULL = 74  # exit code, the shell's EX_IOERR: on a full disk no error.json may say it
 RESERVE = ".reserve"

@@ -18,10 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from backbone.contract import KINDS, Kind
-from backbone.registry import Registry
-from benchmarks.records import Record, read_sweep, sweep_names, trial_names
-from benchmarks.stored import Damaged
+from engram.backbone.contract import KINDS, Kind
+from engram.backbone.registry import Registry
+from engram.benchmarks.records import Record, read_sweep, sweep_names, trial_names
+from engram.benchmarks.stored import Damaged
 
 FREE_GIB = 1.0
 
@@ -79,7 +79,8 @@ def _python(out: Path) -> Iterator[Check]:
 def _torch(out: Path) -> Iterator[Check]:
     """In a process of its own: a broken pair of torch and torchvision must not take the doctor down."""
     probe = (
-        "import json, torch, torchvision; from backbone.hardware import has_bf16; cuda = torch.cuda.is_available();"
+        "import json, torch, torchvision; from engram.backbone.hardware import has_bf16;"
+        "cuda = torch.cuda.is_available();"
         "print(json.dumps([torch.__version__, torchvision.__version__, torch.get_num_threads(), has_bf16('cpu'),"
         "torch.cuda.get_device_name(0) if cuda else None]))"
     )

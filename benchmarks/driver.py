@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.command import say
-from benchmarks.disk import FULL, full
-from benchmarks.feeder import PATIENCE_SECONDS, Feeder
-from benchmarks.launch.local import LocalPool
-from benchmarks.layout import LOG
-from benchmarks.naming import labels, short_labels
-from benchmarks.pace import Pace, Progress, kind
-from benchmarks.plan import Trial
-from benchmarks.provenance import redacted
-from benchmarks.records import Record
-from benchmarks.spelling import by_flag
-from benchmarks.stopping import STOPPED
-from benchmarks.stored import held, write_json
-from benchmarks.view import Names, View, open_view
+from engram.benchmarks.command import say
+from engram.benchmarks.disk import FULL, full
+from engram.benchmarks.feeder import PATIENCE_SECONDS, Feeder
+from engram.benchmarks.launch.local import LocalPool
+from engram.benchmarks.layout import LOG
+from engram.benchmarks.naming import labels, short_labels
+from engram.benchmarks.pace import Pace, Progress, kind
+from engram.benchmarks.plan import Trial
+from engram.benchmarks.provenance import redacted
+from engram.benchmarks.records import Record
+from engram.benchmarks.spelling import by_flag
+from engram.benchmarks.stopping import STOPPED
+from engram.benchmarks.stored import held, write_json
+from engram.benchmarks.view import Names, View, open_view
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.5  # between two looks at what trials have written

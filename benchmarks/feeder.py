@@ -6,9 +6,9 @@ import threading
 import time
 from pathlib import Path
 
-from backbone.errors import UserError
-from benchmarks.command import say
-from benchmarks.sink import Sink
+from engram.backbone.errors import UserError
+from engram.benchmarks.command import say
+from engram.benchmarks.sink import Sink
 
 PAUSE_SECONDS = 2.0
 PATIENCE_SECONDS = 45.0  # a locked database comes free

@@ -43,7 +43,7 @@ class Tracked(Where):
     """MLflow server; by default the file mlflow.db below --out."""
 
     def problems(self) -> list[str]:
-        from benchmarks.sink.address import problem_of
+        from engram.benchmarks.sink.address import problem_of
 
         problem = "" if self.tracking_uri is None else problem_of(self.tracking_uri)
         return [problem] if problem else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
-from backbone.contract import Grid
-from benchmarks.numbers import number
+from engram.backbone.contract import Grid
+from engram.benchmarks.numbers import number
 
 WIDTH = 460
 LEFT, TOP, RIGHT, BOTTOM = 66, 12, 14, 46

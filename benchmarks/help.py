@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from backbone.contract import ExperimentConfig
-from backbone.registry import Registry
-from benchmarks.argv import last_given
-from benchmarks.catalogue import Command
-from benchmarks.config import experiment_config, named_options
-from benchmarks.schema import schema
+from engram.backbone.contract import ExperimentConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks.argv import last_given
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.config import experiment_config, named_options
+from engram.benchmarks.schema import schema
 
 
 def show_command(name: str, command: Command, flags: type) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbone.contract import DataFiles
-from backbone.errors import MissingData, UserError, must
-from backbone.registry import Registry
-from benchmarks.contents import Contents, finished
-from benchmarks.stored import read_json
+from engram.backbone.contract import DataFiles
+from engram.backbone.errors import MissingData, UserError, must
+from engram.backbone.registry import Registry
+from engram.benchmarks.contents import Contents, finished
+from engram.benchmarks.stored import read_json
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class DataSets:
         except MissingData:
             if not self.fetch:
                 raise
-        from backbone.options import options_of  # with the reader, and most likely torch, which planning needs not
+        from engram.backbone.options import (
+            options_of,  # with the reader, and most likely torch, which planning needs not
+        )
 
         path, chosen = name.partition(":")[2] or None, options_of(self.registry, "datasets", name, options)
         self.registry.load("datasets", name)(path, chosen, root=self.root, download=True, budget_bytes=0)

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from backbone.errors import must
+from engram.backbone.errors import must
 
 
 def is_name(text: str) -> bool:

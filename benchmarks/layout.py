@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backbone.errors import must
-from benchmarks.records import Record
+from engram.backbone.errors import must
+from engram.benchmarks.records import Record
 
 LOG = "log.txt"
 """All that a trial's worker printed."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from backbone.atomic import write_atomically
-from benchmarks.lines import Line, encoded, read_ledger
+from engram.backbone.atomic import write_atomically
+from engram.benchmarks.lines import Line, encoded, read_ledger
 
 
 class Ledger:

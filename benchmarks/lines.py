@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from benchmarks.stored import decoded, read_bytes
+from engram.benchmarks.stored import decoded, read_bytes
 
 LEDGER = "metrics.jsonl"
 _MARK = b', "crc": "'

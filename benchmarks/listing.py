@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
-from backbone.contract import KINDS, Kind
-from backbone.errors import UserError, nearest
-from backbone.registry import Registry
-from benchmarks.catalogue import Command
-from benchmarks.command import read
-from benchmarks.flags import Showing
-from benchmarks.tables import fold, terminal_width
+from engram.backbone.contract import KINDS, Kind
+from engram.backbone.errors import UserError, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read
+from engram.benchmarks.flags import Showing
+from engram.benchmarks.tables import fold, terminal_width
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from backbone.contract import Result
-from backbone.errors import must
-from benchmarks.identity import Origins
-from benchmarks.lines import LEDGER, read_ledger
-from benchmarks.services import TrialServices
-from benchmarks.stopping import Stop
+from engram.backbone.contract import Result
+from engram.backbone.errors import must
+from engram.benchmarks.identity import Origins
+from engram.benchmarks.lines import LEDGER, read_ledger
+from engram.benchmarks.services import TrialServices
+from engram.benchmarks.stopping import Stop
 
 CHECKPOINT_SECONDS = 20.0
 STATES = "ckpt"
@@ -72,7 +72,7 @@ class Loop:
         return result
 
     def _save(self, state: Any) -> None:
-        from backbone.checkpoint import save_state
+        from engram.backbone.checkpoint import save_state
 
         saved = {"experiment": self.experiment.state_dict(state), "seconds": self.seconds, "random": random_state()}
         self.services.ledger.keep()
@@ -81,7 +81,7 @@ class Loop:
     def _restore(self, state: Any) -> None:
         if not self.folder.is_dir():
             return
-        from backbone.checkpoint import load_latest
+        from engram.backbone.checkpoint import load_latest
 
         found = load_latest(self.folder)
         if found is not None:
@@ -128,6 +128,6 @@ def drop_states_ahead(folder: Path) -> None:
     """
     if not (folder / STATES).is_dir():
         return
-    from backbone.checkpoint import drop_states
+    from engram.backbone.checkpoint import drop_states
 
     drop_states(folder / STATES, beyond=read_ledger(folder / LEDGER).whole)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backbone.contract import Scalar
-from backbone.errors import UserError
-from backbone.registry import Registry
-from benchmarks.config import full
-from benchmarks.records import Record
-from benchmarks.schema import schema
-from benchmarks.spelling import by_flag, spell
-from benchmarks.tables import word
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import full
+from engram.benchmarks.records import Record
+from engram.benchmarks.schema import schema
+from engram.benchmarks.spelling import by_flag, spell
+from engram.benchmarks.tables import word
 
 if TYPE_CHECKING:
-    from benchmarks.plan import Trial
+    from engram.benchmarks.plan import Trial
 
 
 def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) -> list[str]:

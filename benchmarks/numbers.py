@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.stats import Interval
+    from engram.benchmarks.stats import Interval
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
@@ -44,7 +44,7 @@ def signed(value: float | None) -> str:
 def span(found: Interval) -> str:
     """An interval, or a word on why there is none.
 
-    >>> from benchmarks.stats import Interval
+    >>> from engram.benchmarks.stats import Interval
     >>> span(Interval(0.5, 0.4, 0.6, 3)), span(Interval(0.5, None, None, 1))
     ('0.4000 to 0.6000', 'none (n = 1)')
     """

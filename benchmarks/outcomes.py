@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from backbone.contract import Bounds, Metric, Scalar
-from backbone.errors import UserError, must, nearest
-from backbone.registry import Registry
-from benchmarks.records import Record, Status, Sweep, read_sweep
-from benchmarks.spelling import spell
-from benchmarks.tables import word
+from engram.backbone.contract import Bounds, Metric, Scalar
+from engram.backbone.errors import UserError, must, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.records import Record, Status, Sweep, read_sweep
+from engram.benchmarks.spelling import spell
+from engram.benchmarks.tables import word
 
 Direction = Literal["max", "min"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.records import Record
-from benchmarks.stored import held, write_json
+from engram.benchmarks.records import Record
+from engram.benchmarks.stored import held, write_json
 
 PROGRESS = "progress.json"
 

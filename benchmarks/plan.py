@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backbone.contract import ExperimentConfig, Requirement
-from backbone.errors import UserError, must
-from backbone.registry import Registry
-from benchmarks.command import say
-from benchmarks.config import changed, full
-from benchmarks.contents import finished
-from benchmarks.identity import DataSet, DataSets
-from benchmarks.layout import find_trial, trials_dir
-from benchmarks.records import Record
-from benchmarks.schema import Option, schema
-from benchmarks.spelling import by_flag
+from engram.backbone.contract import ExperimentConfig, Requirement
+from engram.backbone.errors import UserError, must
+from engram.backbone.registry import Registry
+from engram.benchmarks.command import say
+from engram.benchmarks.config import changed, full
+from engram.benchmarks.contents import finished
+from engram.benchmarks.identity import DataSet, DataSets
+from engram.benchmarks.layout import find_trial, trials_dir
+from engram.benchmarks.records import Record
+from engram.benchmarks.schema import Option, schema
+from engram.benchmarks.spelling import by_flag
 
 
 @dataclass(frozen=True, kw_only=True)

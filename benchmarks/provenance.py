@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import backbone
-from backbone.contract import Scalar
-from backbone.errors import must
-from benchmarks.spelling import spell
-from benchmarks.stored import held, write_json
+import engram
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import must
+from engram.benchmarks.spelling import spell
+from engram.benchmarks.stored import held, write_json
 
 PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "mlflow")
 
@@ -23,7 +23,7 @@ PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", 
 def environment(argv: list[str]) -> dict[str, Any]:
     """Everything about this process that may matter to a result."""
     return {
-        "git": git(Path(backbone.__file__).parent),
+        "git": git(Path(engram.__file__).parent),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -7,14 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from backbone.registry import Registry
-from benchmarks.catalogue import Command
-from benchmarks.command import read, say
-from benchmarks.flags import Quick
-from benchmarks.launch.local import available_cores
-from benchmarks.layout import prepare
-from benchmarks.runs import finish_sweep, plan_suite, planner_for, run_suite, setting
-from benchmarks.suite import load_suite
+from engram.backbone.registry import Registry
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read, say
+from engram.benchmarks.flags import Quick
+from engram.benchmarks.launch.local import available_cores
+from engram.benchmarks.layout import prepare
+from engram.benchmarks.runs import finish_sweep, plan_suite, planner_for, run_suite, setting
+from engram.benchmarks.suite import load_suite
 
 INTRODUCTION = (
     "Two networks learn 1,797 real handwritten digits, three times each with other seeds; every trained network is",
@@ -47,8 +47,8 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     code = finish_sweep(out, plan, outcome, flags)
     if code:
         return code
-    from benchmarks.compare import compare
-    from benchmarks.report import write_report
+    from engram.benchmarks.compare import compare
+    from engram.benchmarks.report import write_report
 
     if not flags.json:
         from rich.console import Console

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from backbone.contract import Scalar
-from backbone.errors import must, nearest
-from benchmarks.inside import is_name, open_inside
-from benchmarks.lines import LEDGER, Line, digest, read_ledger
-from benchmarks.spelling import by_flag, flat, spell
-from benchmarks.stored import Damaged, read_json
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import must, nearest
+from engram.benchmarks.inside import is_name, open_inside
+from engram.benchmarks.lines import LEDGER, Line, digest, read_ledger
+from engram.benchmarks.spelling import by_flag, flat, spell
+from engram.benchmarks.stored import Damaged, read_json
 
 Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
 

@@ -8,24 +8,24 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from backbone.contract import Target
-from backbone.errors import MissingData, UserError, nearest
-from backbone.registry import Registry
-from benchmarks.catalogue import Command
-from benchmarks.command import read, say
-from benchmarks.config import Checker, experiment_config
-from benchmarks.driver import Failure, Outcome, Setting, drive
-from benchmarks.flags import Reproducing
-from benchmarks.layout import prepare
-from benchmarks.outcomes import bounds_of, declared
-from benchmarks.plan import Trial
-from benchmarks.records import Record
-from benchmarks.runs import planner_for, report_troubles, setting
-from benchmarks.spelling import by_flag
-from benchmarks.tables import render, terminal_width, typed
+from engram.backbone.contract import Target
+from engram.backbone.errors import MissingData, UserError, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read, say
+from engram.benchmarks.config import Checker, experiment_config
+from engram.benchmarks.driver import Failure, Outcome, Setting, drive
+from engram.benchmarks.flags import Reproducing
+from engram.benchmarks.layout import prepare
+from engram.benchmarks.outcomes import bounds_of, declared
+from engram.benchmarks.plan import Trial
+from engram.benchmarks.records import Record
+from engram.benchmarks.runs import planner_for, report_troubles, setting
+from engram.benchmarks.spelling import by_flag
+from engram.benchmarks.tables import render, terminal_width, typed
 
 if TYPE_CHECKING:
-    from benchmarks.stats import Interval
+    from engram.benchmarks.stats import Interval
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:
@@ -110,7 +110,7 @@ def _without_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> 
 def _without_gpu(targets: Sequence[Target], flags: Reproducing) -> bool:
     if not any(target.needs_gpu for target in targets):
         return False
-    from backbone.hardware import choose_device  # torch takes seconds that other targets need not wait for
+    from engram.backbone.hardware import choose_device  # torch takes seconds that other targets need not wait for
 
     return choose_device(flags.device) == "cpu"
 
@@ -135,7 +135,7 @@ def _row(
         kinds = {failure.kind for failure in mine}
         no_data = target.needs_data and bool(kinds) and kinds <= {"data", "needs"}
         return {**nothing, "verdict": "no data" if no_data else "failed"}
-    from benchmarks.stats import interval  # SciPy takes a second that help should not
+    from engram.benchmarks.stats import interval  # SciPy takes a second that help should not
 
     ours = interval(values, bounds=bounds_of(declared(target.experiment), target.metric))
     verdict, settled = judged(target, ours, registry)

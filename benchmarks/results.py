@@ -8,12 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from backbone.errors import must
-from benchmarks.catalogue import Command
-from benchmarks.command import read, say
-from benchmarks.flags import Comparing, Interface, Showing, Tracked, Where
-from benchmarks.records import Record, read_sweep, sweep_names, trial_names
-from benchmarks.stored import Damaged
+from engram.backbone.errors import must
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read, say
+from engram.benchmarks.flags import Comparing, Interface, Showing, Tracked, Where
+from engram.benchmarks.records import Record, read_sweep, sweep_names, trial_names
+from engram.benchmarks.stored import Damaged
 
 
 def compare(name: str, command: Command, argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def compare(name: str, command: Command, argv: list[str]) -> int:
     if found is None:
         return 0
     (sweep,), flags = found
-    from benchmarks.compare import compare as work_out
+    from engram.benchmarks.compare import compare as work_out
 
     comparison = work_out(flags.out, sweep, flags.by, flags.metric, flags.fail_if, flags.tracking_uri)
     if flags.json:
@@ -40,7 +40,7 @@ def report(name: str, command: Command, argv: list[str]) -> int:
     if found is None:
         return 0
     (what,), flags = found
-    from benchmarks.report import write_report
+    from engram.benchmarks.report import write_report
 
     try:
         print(write_report(flags.out, what))
@@ -58,8 +58,8 @@ def sync(name: str, command: Command, argv: list[str]) -> int:
     flags = found[1]
     if not flags.out.is_dir():
         raise must("--out", "a folder with trials", flags.out, "Run something first: engram quickstart")
-    from benchmarks.sink import Sink
-    from benchmarks.sink.trouble import refusals, sync_command
+    from engram.benchmarks.sink import Sink
+    from engram.benchmarks.sink.trouble import refusals, sync_command
 
     sink = Sink(flags.out, flags.tracking_uri)
     trials = trial_names(flags.out)
@@ -104,8 +104,8 @@ def ui(name: str, command: Command, argv: list[str]) -> int:
     if found is None:
         return 0
     flags = found[1]
-    from benchmarks.sink.database import uri_of
-    from benchmarks.sink.trouble import sync_command
+    from engram.benchmarks.sink.database import uri_of
+    from engram.benchmarks.sink.trouble import sync_command
 
     out = flags.out.resolve()
     if not (out / "mlflow.db").exists():
@@ -129,6 +129,6 @@ def doctor(name: str, command: Command, argv: list[str]) -> int:
     found = read(name, command, argv, Showing)
     if found is None:
         return 0
-    from benchmarks.doctor import doctor as check
+    from engram.benchmarks.doctor import doctor as check
 
     return check(found[1].out, as_json=found[1].json)

@@ -9,25 +9,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbone.errors import must
-from backbone.registry import Registry
-from benchmarks.catalogue import Command
-from benchmarks.command import asks_help, read, read_experiment, say
-from benchmarks.config import changed, experiment_config
-from benchmarks.contents import MEMORY, Contents
-from benchmarks.data_checks import check_data
-from benchmarks.driver import Outcome, Setting, drive
-from benchmarks.flags import Planning, Running, Sweeping
-from benchmarks.identity import DataSets
-from benchmarks.layout import lock, prepare, sweep_dir
-from benchmarks.naming import labels
-from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record
-from benchmarks.sink.trouble import refusals, sync_command
-from benchmarks.spelling import by_flag
-from benchmarks.stored import held, write_json
-from benchmarks.suite import Suite, load_suite
-from benchmarks.tables import render, terminal_width
+from engram.backbone.errors import must
+from engram.backbone.registry import Registry
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import asks_help, read, read_experiment, say
+from engram.benchmarks.config import changed, experiment_config
+from engram.benchmarks.contents import MEMORY, Contents
+from engram.benchmarks.data_checks import check_data
+from engram.benchmarks.driver import Outcome, Setting, drive
+from engram.benchmarks.flags import Planning, Running, Sweeping
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.layout import lock, prepare, sweep_dir
+from engram.benchmarks.naming import labels
+from engram.benchmarks.plan import Planner, Trial
+from engram.benchmarks.records import Record
+from engram.benchmarks.sink.trouble import refusals, sync_command
+from engram.benchmarks.spelling import by_flag
+from engram.benchmarks.stored import held, write_json
+from engram.benchmarks.suite import Suite, load_suite
+from engram.benchmarks.tables import render, terminal_width
 
 
 def run(name: str, command: Command, argv: list[str]) -> int:
@@ -39,7 +39,7 @@ def run(name: str, command: Command, argv: list[str]) -> int:
     experiment, *rest = argv
     experiment_config(registry, experiment)
     if asks_help(rest):
-        from benchmarks.help import show_experiment
+        from engram.benchmarks.help import show_experiment
 
         show_experiment(experiment, rest, registry, Planning)
         return 0

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from backbone.contract import Flag, Kind, OptionsOf, Registered
-from benchmarks.spelling import spell
+from engram.backbone.contract import Flag, Kind, OptionsOf, Registered
+from engram.benchmarks.spelling import spell
 
 _LISTS: tuple[Any, ...] = (tuple, list, Sequence)  # what holds one kind of value
 
@@ -64,7 +64,7 @@ class Option:
     def range(self) -> str:
         """The allowed interval in words, or "".
 
-        >>> from backbone.experiments.configs import TrainConfig
+        >>> from engram.backbone.experiments.configs import TrainConfig
         >>> by_key(TrainConfig)["validation"].range()
         'at least 0 and less than 1'
         """
@@ -80,7 +80,7 @@ class Option:
     def rule(self) -> str:
         """What a value must be, in words.
 
-        >>> from backbone.experiments.configs import TrainConfig
+        >>> from engram.backbone.experiments.configs import TrainConfig
         >>> by_key(TrainConfig)["lr"].rule()
         'a number greater than 0'
         """
@@ -142,7 +142,7 @@ def _option(field: Any, hint: Any) -> Option:
     kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
     options_of = next((mark.field for mark in marks if isinstance(mark, OptionsOf)), None)
     if options_of is not None and flag != f"{options_of}_options":
-        # names are spelled without looking at a class: `benchmarks.spelling`
+        # names are spelled without looking at a class: `engram.benchmarks.spelling`
         raise TypeError(f"the options of {options_of!r} must be called {options_of}_options; got {flag}")
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return Option(field.name, flag, annotation, optional, default, kind, options_of, words)

@@ -1,4 +1,4 @@
-"""What the worker lends to an experiment: `backbone.contract.Services`."""
+"""What the worker lends to an experiment: `engram.backbone.contract.Services`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from backbone.contract import Row, Scalar
-from benchmarks.ledger import Ledger
-from benchmarks.pace import Progress
-from benchmarks.provenance import state_facts
-from benchmarks.tables import render
+from engram.backbone.contract import Row, Scalar
+from engram.benchmarks.ledger import Ledger
+from engram.benchmarks.pace import Progress
+from engram.benchmarks.provenance import state_facts
+from engram.benchmarks.tables import render
 
 PROGRESS_SECONDS = 0.2
 
@@ -38,7 +38,7 @@ class TrialServices:
         Raises:
             UserError: cuda was asked for and is not there.
         """
-        from backbone.hardware import choose_device
+        from engram.backbone.hardware import choose_device
 
         return choose_device(self.wanted_device)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from backbone.contract import Bounds
+from engram.backbone.contract import Bounds
 
 LEVEL = 0.05
 UNBOUNDED: Bounds = (None, None)

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.catalogue import Command
-from benchmarks.command import read, say
-from benchmarks.flags import Showing
-from benchmarks.naming import record_words
-from benchmarks.numbers import about, seconds
-from benchmarks.pace import Progress, sweep_left
-from benchmarks.records import Record, alive, read_sweep, sweep_names, trial_names
-from benchmarks.stored import Damaged
-from benchmarks.tables import render, terminal_width
+from engram.benchmarks.catalogue import Command
+from engram.benchmarks.command import read, say
+from engram.benchmarks.flags import Showing
+from engram.benchmarks.naming import record_words
+from engram.benchmarks.numbers import about, seconds
+from engram.benchmarks.pace import Progress, sweep_left
+from engram.benchmarks.records import Record, alive, read_sweep, sweep_names, trial_names
+from engram.benchmarks.stored import Damaged
+from engram.benchmarks.tables import render, terminal_width
 
 
 def show(name: str, command: Command, argv: list[str]) -> int:

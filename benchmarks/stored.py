@@ -17,10 +17,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from backbone.atomic import write_atomically
-from backbone.errors import UserError
-from benchmarks.inside import open_inside
-from benchmarks.shapes import shape_of
+from engram.backbone.atomic import write_atomically
+from engram.backbone.errors import UserError
+from engram.benchmarks.inside import open_inside
+from engram.benchmarks.shapes import shape_of
 
 _SEAL = re.compile(rb' "(.{6})": "([0-9a-f]{64})"\n\}\n', re.DOTALL)
 _SEAL_SIZE = 80

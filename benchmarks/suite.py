@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbone.contract import ExperimentConfig
-from backbone.errors import UserError, must, nearest
-from backbone.registry import Registry
-from benchmarks.config import Checker, experiment_config
-from benchmarks.spelling import by_flag, twice
+from engram.backbone.contract import ExperimentConfig
+from engram.backbone.errors import UserError, must, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import Checker, experiment_config
+from engram.benchmarks.spelling import by_flag, twice
 
 KEYS = ("experiment", "name", "seeds", "options", "grid")
 MOST_TRIALS = 10_000

@@ -1,4 +1,4 @@
-"""The worker: ``python -m benchmarks exec TRIAL_DIR`` runs one trial to its end or to its next checkpoint.
+"""The worker: ``python -m engram.benchmarks exec TRIAL_DIR`` runs one trial to its end or to its next checkpoint.
 
 The only place where an experiment is imported and run. Knows no tracking and no sweep.
 """
@@ -21,24 +21,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backbone.contract import ExperimentConfig, Result
-from backbone.errors import MissingData, TrialError, UserError, must
-from backbone.registry import Registry
-from benchmarks.config import Checker, experiment_config
-from benchmarks.contents import MEMORY, Contents, finished_with
-from benchmarks.disk import FULL, full, no_room, release, reserve
-from benchmarks.identity import DataSets, Origins
-from benchmarks.inside import refuse_links_out
-from benchmarks.layout import LOG, Busy, lock
-from benchmarks.ledger import Ledger
-from benchmarks.lines import LEDGER, digest
-from benchmarks.loop import STATES, Loop, drop_states_ahead
-from benchmarks.pace import PROGRESS
-from benchmarks.provenance import begin
-from benchmarks.records import Record
-from benchmarks.services import TrialServices
-from benchmarks.stopping import STOPPED, Stop
-from benchmarks.stored import misfit, read_json, write_json
+from engram.backbone.contract import ExperimentConfig, Result
+from engram.backbone.errors import MissingData, TrialError, UserError, must
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import Checker, experiment_config
+from engram.benchmarks.contents import MEMORY, Contents, finished_with
+from engram.benchmarks.disk import FULL, full, no_room, release, reserve
+from engram.benchmarks.identity import DataSets, Origins
+from engram.benchmarks.inside import refuse_links_out
+from engram.benchmarks.layout import LOG, Busy, lock
+from engram.benchmarks.ledger import Ledger
+from engram.benchmarks.lines import LEDGER, digest
+from engram.benchmarks.loop import STATES, Loop, drop_states_ahead
+from engram.benchmarks.pace import PROGRESS
+from engram.benchmarks.provenance import begin
+from engram.benchmarks.records import Record
+from engram.benchmarks.services import TrialServices
+from engram.benchmarks.stopping import STOPPED, Stop
+from engram.benchmarks.stored import misfit, read_json, write_json
 
 PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
 
@@ -152,7 +152,7 @@ def _seed(seed: int) -> None:
     """Seed what is loaded: an experiment that never imports torch shall not wait for it."""
     random.seed(seed)
     if "torch" in sys.modules:
-        from backbone.seeding import seed_everything
+        from engram.backbone.seeding import seed_everything
 
         seed_everything(seed)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from benchmarks.inside import open_inside
-from benchmarks.numbers import about
-from benchmarks.pace import Progress
-from benchmarks.plan import Trial
-from benchmarks.tables import render, terminal_width
+from engram.benchmarks.inside import open_inside
+from engram.benchmarks.numbers import about
+from engram.benchmarks.pace import Progress
+from engram.benchmarks.plan import Trial
+from engram.benchmarks.tables import render, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from backbone.data.sets import Split
-from continual.strategy import Strategy
-from continual.streams import Stream, Task
+from engram.backbone.data.sets import Split
+from engram.continual.strategy import Strategy
+from engram.continual.streams import Stream, Task
 
 
 class Finetune(Strategy):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.seeding import derive, generator
+from engram.backbone.seeding import derive, generator
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from continual.regularisation.penalty import LEAST_EFFECT
+from engram.continual.regularisation.penalty import LEAST_EFFECT
 
 FURTHER = 5
 """How many decades may be tried beside those to begin with."""

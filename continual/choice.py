@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from backbone.contract import Row, Services
-from backbone.data.sets import Data, Split
-from backbone.data.splits import stratified
-from backbone.errors import TrialError, must
-from backbone.hardware import Precision
-from backbone.nets.classifier import Classifier
-from continual.candidates import Tried, best, upcoming
-from continual.catalogue import facts, in_turn, said
-from continual.configs import StreamConfig
-from continual.learning import Learning, State, Within
-from continual.regularisation.penalty import PULL
-from continual.streams import Stream
+from engram.backbone.contract import Row, Services
+from engram.backbone.data.sets import Data, Split
+from engram.backbone.data.splits import stratified
+from engram.backbone.errors import TrialError, must
+from engram.backbone.hardware import Precision
+from engram.backbone.nets.classifier import Classifier
+from engram.continual.candidates import Tried, best, upcoming
+from engram.continual.catalogue import facts, in_turn, said
+from engram.continual.configs import StreamConfig
+from engram.continual.learning import Learning, State, Within
+from engram.continual.regularisation.penalty import PULL
+from engram.continual.streams import Stream
 
 HELD_OUT = 0.2
 """Share of the training images that strengths are chosen by, where the run holds none out itself."""

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 
-from backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
-from continual.avalanche import guard
-from continual.catalogue import facts, in_turn, said, short
+from engram.backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
+from engram.continual.avalanche import guard
+from engram.continual.catalogue import facts, in_turn, said, short
 
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"

@@ -11,10 +11,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from backbone.contract import Figure, Row, Scalar
-from continual.learner import Learner
-from continual.streams import Stream
-from continual.testing import test
+from engram.backbone.contract import Figure, Row, Scalar
+from engram.continual.learner import Learner
+from engram.continual.streams import Stream
+from engram.continual.testing import test
 
 Weights = Mapping[str, Tensor]
 

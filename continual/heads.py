@@ -24,7 +24,7 @@ class Head:
     - ``single``: all outputs, always.
     - ``multi``: the outputs of the image's task, which must be known.
     - ``growing``: the outputs of the classes met so far.
-    - ``prototype``: as ``growing`` while training; tests go to the nearest class mean (`continual.prototypes`).
+    - ``prototype``: as ``growing`` while training; tests go to the nearest class mean (`engram.continual.prototypes`).
 
     Args:
         kind: which of them.

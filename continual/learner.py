@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.data.sets import Split
-from backbone.hardware import Precision
-from backbone.nets.classifier import Classifier
-from backbone.optim import Optimizers
-from backbone.seeding import derive
-from backbone.training import Batch, Recipe, Trainer
-from continual.heads import Head, Reach
-from continual.strategy import Strategy
-from continual.views import redrawn
+from engram.backbone.data.sets import Split
+from engram.backbone.hardware import Precision
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.optim import Optimizers
+from engram.backbone.seeding import derive
+from engram.backbone.training import Batch, Recipe, Trainer
+from engram.continual.heads import Head, Reach
+from engram.continual.strategy import Strategy
+from engram.continual.views import redrawn
 
 MASKED = -1e30
 """Logit of an output that must not be chosen: finite, so that zero times it stays zero."""

@@ -10,21 +10,21 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from backbone.hardware import Precision, wait
-from backbone.nets.classifier import Classifier
-from backbone.optim import Optimizers
-from backbone.options import options_of
-from backbone.registry import Registry
-from backbone.training import UNIT_SECONDS, Recipe
-from continual.buffers import quota
-from continual.catalogue import facts, in_turn
-from continual.configs import StreamConfig
-from continual.connectivity import snapshot
-from continual.learner import Learner, optimizers_for
-from continual.prototypes import Prototypes
-from continual.strategy import Setting, Strategy
-from continual.streams import Part, Stream
-from continual.testing import Scores, test
+from engram.backbone.hardware import Precision, wait
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.optim import Optimizers
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry
+from engram.backbone.training import UNIT_SECONDS, Recipe
+from engram.continual.buffers import quota
+from engram.continual.catalogue import facts, in_turn
+from engram.continual.configs import StreamConfig
+from engram.continual.connectivity import snapshot
+from engram.continual.learner import Learner, optimizers_for
+from engram.continual.prototypes import Prototypes
+from engram.continual.strategy import Setting, Strategy
+from engram.continual.streams import Part, Stream
+from engram.continual.testing import Scores, test
 
 NAN = math.nan
 
@@ -56,7 +56,7 @@ class State:
 
 
 class Audience(Protocol):
-    """Who hears of it; `backbone.contract.Services` is one."""
+    """Who hears of it; `engram.backbone.contract.Services` is one."""
 
     @property
     def device(self) -> str: ...

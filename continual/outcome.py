@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from backbone.checkpoint import save_model
-from backbone.contract import Figure, Grid, Result, Row, Services
-from continual.catalogue import facts, in_turn, said, short
-from continual.configs import StreamConfig
-from continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
-from continual.saved import meaning
+from engram.backbone.checkpoint import save_model
+from engram.backbone.contract import Figure, Grid, Result, Row, Services
+from engram.continual.catalogue import facts, in_turn, said, short
+from engram.continual.configs import StreamConfig
+from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
+from engram.continual.saved import meaning
 
 if TYPE_CHECKING:
-    from continual.learning import State
+    from engram.continual.learning import State
 
 
 def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:
@@ -98,6 +98,6 @@ def _figures(state: State) -> dict[str, Figure | Grid]:
 
 
 def _forgotten(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Forgetting as `continual.metrics.summary` has it, from a task's accuracies since it was learned."""
+    """Forgetting as `engram.continual.metrics.summary` has it, from a task's accuracies since it was learned."""
     values = [y for _, y in points]
     return [(x, max(values[:i]) - y if i else 0.0) for i, (x, y) in enumerate(points)]

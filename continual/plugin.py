@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from backbone.contract import Entry, Plugin
-from continual.targets import TARGETS
+from engram.backbone.contract import Entry, Plugin
+from engram.continual.targets import TARGETS
 
 
 def _entry(module: str, name: str, summary: str, *, options: bool = True) -> Entry:
     package = module.partition(".")[0]
     return Entry(
-        target=f"continual.{module}:{name}",
+        target=f"engram.continual.{module}:{name}",
         summary=summary,
-        options=f"continual.{package}.options:{name}Options" if options else None,
+        options=f"engram.continual.{package}.options:{name}Options" if options else None,
     )
 
 
 PLUGIN = Plugin(
     name="continual",
     targets=TARGETS,
-    views={"continual.stream": "continual.saved:view"},
+    views={"continual.stream": "engram.continual.saved:view"},
     experiments={
         "continual.stream": Entry(
             target="continual.stream:StreamExperiment",
-            options="continual.configs:StreamConfig",
+            options="engram.continual.configs:StreamConfig",
             summary="Learn one task after another and measure what is forgotten",
         )
     },
     strategies={
         "avalanche": Entry(
-            target="continual.avalanche.course:Avalanche",
-            options="continual.avalanche.options:AvalancheOptions",
+            target="engram.continual.avalanche.course:Avalanche",
+            options="engram.continual.avalanche.options:AvalancheOptions",
             summary="One of Avalanche's strategies, as a reference: avalanche:Replay",
             takes_path=True,
         ),

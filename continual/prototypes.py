@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from backbone.data.sets import MemorySplit, Split
-from backbone.metrics import SCORING_BATCH
-from backbone.nets.prototypes import nearest_mean
-from continual.learner import MASKED, Learner
-from continual.strategy import Strategy
-from continual.streams import Task
+from engram.backbone.data.sets import MemorySplit, Split
+from engram.backbone.metrics import SCORING_BATCH
+from engram.backbone.nets.prototypes import nearest_mean
+from engram.continual.learner import MASKED, Learner
+from engram.continual.strategy import Strategy
+from engram.continual.streams import Task
 
 
 class Prototypes(Strategy):

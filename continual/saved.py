@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from backbone.contract import Scalar
-from backbone.data.load import Data
-from backbone.data.sets import Split
-from continual.configs import BY_MEANS, StreamConfig
-from continual.streams import Part, Stream
-from continual.views import Joined
+from engram.backbone.contract import Scalar
+from engram.backbone.data.load import Data
+from engram.backbone.data.sets import Split
+from engram.continual.configs import BY_MEANS, StreamConfig
+from engram.continual.streams import Part, Stream
+from engram.continual.views import Joined
 
 VIEW = "continual.stream"
 _OPTIONS = ("scenario", "tasks", "class_order", "head", "seed")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
-from backbone.contract import Row
-from backbone.hardware import Precision
-from backbone.nets.plain import copied
-from continual.heads import Reach
+from engram.backbone.contract import Row
+from engram.backbone.hardware import Precision
+from engram.backbone.nets.plain import copied
+from engram.continual.heads import Reach
 
 if TYPE_CHECKING:
-    from backbone.data.sets import Split
-    from backbone.training import Batch
-    from continual.learner import Learner
-    from continual.streams import Stream, Task
+    from engram.backbone.data.sets import Split
+    from engram.backbone.training import Batch
+    from engram.continual.learner import Learner
+    from engram.continual.streams import Stream, Task
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -58,10 +58,11 @@ class Strategy:
     by_rows: bool = False
     """Whether ``loss`` looks at ``batch.losses``."""
     recordable: ClassVar[bool] = False
-    """Whether it leaves a training pass the same function of images and weights (`backbone.contract.Strategy`)."""
+    """Whether it leaves a training pass the same function of images and weights
+    (`engram.backbone.contract.Strategy`)."""
     reach: ClassVar[Reach] = "all"
     """Whose outputs have gradients because of it, where those of every task are a layer: outputs out of all strategies'
-    reach do not move (`continual.heads.Head.layers`)."""
+    reach do not move (`engram.continual.heads.Head.layers`)."""
     course: ClassVar[type[Learner] | None] = None
     """The learner to train with, where it is not ours."""
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-from backbone.contract import Result, Services
-from backbone.data.load import load
-from backbone.experiments.beginning import show_verdicts
-from backbone.hardware import Precision, choose_precision, suit_threads
-from backbone.nets.classifier import Classifier, adapt, build
-from backbone.training import UNIT_SECONDS
-from continual.catalogue import said
-from continual.choice import Choice
-from continual.configs import StreamConfig
-from continual.connectivity import barrier, figure, path
-from continual.learning import Learning, State, Within
-from continual.metrics import summary
-from continual.outcome import outcome
-from continual.streams import Stream
-from continual.testing import test
+from engram.backbone.contract import Result, Services
+from engram.backbone.data.load import load
+from engram.backbone.experiments.beginning import show_verdicts
+from engram.backbone.hardware import Precision, choose_precision, suit_threads
+from engram.backbone.nets.classifier import Classifier, adapt, build
+from engram.backbone.training import UNIT_SECONDS
+from engram.continual.catalogue import said
+from engram.continual.choice import Choice
+from engram.continual.configs import StreamConfig
+from engram.continual.connectivity import barrier, figure, path
+from engram.continual.learning import Learning, State, Within
+from engram.continual.metrics import summary
+from engram.continual.outcome import outcome
+from engram.continual.streams import Stream
+from engram.continual.testing import test
 
 CHOICE = "choice of strength"
 

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backbone.data.load import Data
-from backbone.data.sets import Split
-from backbone.errors import must
-from backbone.seeding import generator
-from continual.configs import BY_CLASS, MIXED, StreamConfig
-from continual.heads import Head
-from continual.transforms import Transform, coloured, noisy, permuted, rotated
-from continual.views import View, seen
+from engram.backbone.data.load import Data
+from engram.backbone.data.sets import Split
+from engram.backbone.errors import must
+from engram.backbone.seeding import generator
+from engram.continual.configs import BY_CLASS, MIXED, StreamConfig
+from engram.continual.heads import Head
+from engram.continual.transforms import Transform, coloured, noisy, permuted, rotated
+from engram.continual.views import View, seen
 
 Part = Literal["train", "validation", "test"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backbone.contract import Present, Scalar, Target
+from engram.backbone.contract import Present, Scalar, Target
 
 SEEDS = (0, 1, 2, 3, 4)
 _VAN_DE_VEN = "van de Ven and Tolias 2018 (arXiv 1809.10635), table 3"

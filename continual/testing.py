@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backbone.data.sets import Split
-from backbone.layout import arranged
-from backbone.metrics import SCORING_BATCH
-from continual.learner import MASKED, Learner
+from engram.backbone.data.sets import Split
+from engram.backbone.layout import arranged
+from engram.backbone.metrics import SCORING_BATCH
+from engram.continual.learner import MASKED, Learner
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backbone.seeding import generator
+from engram.backbone.seeding import generator
 
 COLOURS = ((1.0, 0.2, 0.2), (0.2, 1.0, 0.2), (0.2, 0.4, 1.0), (1.0, 1.0, 0.2), (1.0, 0.2, 1.0), (0.2, 1.0, 1.0))
 """Red, green, blue, yellow, magenta, cyan; then they begin again, darker."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbone.data.sets import MemorySplit, Split
-from continual.transforms import Noise, Transform
+from engram.backbone.data.sets import MemorySplit, Split
+from engram.continual.transforms import Noise, Transform
 
 CHUNK = 10_000  # images changed at once
 
@@ -40,7 +40,7 @@ def redrawn(split: Split, draw: int) -> Split:
 
 
 class View:
-    """A split under other labels; the images are changed as they come. See `backbone.data.sets.Split`.
+    """A split under other labels; the images are changed as they come. See `engram.backbone.data.sets.Split`.
 
     Args:
         split: what is seen.
@@ -76,7 +76,7 @@ class View:
 
 
 class Joined:
-    """Several splits, one after another. See `backbone.data.sets.Split`."""
+    """Several splits, one after another. See `engram.backbone.data.sets.Split`."""
 
     def __init__(self, parts: list[Split]) -> None:
         self.parts = parts

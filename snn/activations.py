@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from snn.qcfs import QCFS
+from engram.snn.qcfs import QCFS
 
 RELU, QUANTISED = "relu", "qcfs"
 

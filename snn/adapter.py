@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from backbone.errors import must
-from backbone.nets.folding import trace
-from backbone.nets.shapes import value_shapes
-from backbone.nets.traced import prepare_as
-from snn.activations import QUANTISED, RELU, activation, is_gate
-from snn.adapter_options import SpikingOptions
-from snn.levels import LevelSearch
-from snn.network import SpikingActivation, SpikingNetwork
-from snn.operations import Modules
-from snn.preflight import SPIKING, adapted, traced
-from snn.qcfs import QCFS
-from snn.quantised import CALIBRATION_BATCH, CALIBRATION_IMAGES
-from snn.retraining import ConvertedNetwork
-from snn.rewriting import stop_overwriting
-from snn.spiking import SpikingBackbone
+from engram.backbone.errors import must
+from engram.backbone.nets.folding import trace
+from engram.backbone.nets.shapes import value_shapes
+from engram.backbone.nets.traced import prepare_as
+from engram.snn.activations import QUANTISED, RELU, activation, is_gate
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.levels import LevelSearch
+from engram.snn.network import SpikingActivation, SpikingNetwork
+from engram.snn.operations import Modules
+from engram.snn.preflight import SPIKING, adapted, traced
+from engram.snn.qcfs import QCFS
+from engram.snn.quantised import CALIBRATION_BATCH, CALIBRATION_IMAGES
+from engram.snn.retraining import ConvertedNetwork
+from engram.snn.rewriting import stop_overwriting
+from engram.snn.spiking import SpikingBackbone
 
 
 class AdaptedNetwork(SpikingNetwork):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from snn.cells.options import NeuronOptions
+from engram.snn.cells.options import NeuronOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.errors import must
-from snn.distributions import OCTAVES, Histogram, RunningMaximum, RunningPercentile, bin_shares
+from engram.backbone.errors import must
+from engram.snn.distributions import OCTAVES, Histogram, RunningMaximum, RunningPercentile, bin_shares
 
 Method = Literal["max", "percentile", "mse", "ltb"]
 Per = Literal["channel", "layer"]

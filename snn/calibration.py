@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, fx
 
-from snn.fitting import fit_weights
-from snn.methods import Correction
-from snn.neurons import per_neuron
-from snn.segments import layer_nodes, prefix
-from snn.spiking import SpikingBackbone, rates
-from snn.timed import TimeFolded
+from engram.snn.fitting import fit_weights
+from engram.snn.methods import Correction
+from engram.snn.neurons import per_neuron
+from engram.snn.segments import layer_nodes, prefix
+from engram.snn.spiking import SpikingBackbone, rates
+from engram.snn.timed import TimeFolded
 
 
 def calibrate(

@@ -55,7 +55,8 @@ def arguments(node: fx.Node) -> dict[str, Any]:
 def call_problem(node: fx.Node) -> str | None:
     """Why a call is not linear in the activations, or does not keep images apart: "" if it is, None if nobody knows.
 
-    Where shapes were noted (`backbone.nets.shapes.note_shapes`) dimensions are counted in them; else in [B, C, H, W].
+    Where shapes were noted (`engram.backbone.nets.shapes.note_shapes`) dimensions are counted in them; else in [B, C,
+    H, W].
     """
     target, given = node.target, arguments(node)
     if target not in _NAMES and target not in RESHAPES:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from backbone.errors import must, nearest
+from engram.backbone.errors import must, nearest
 
 DELTA = 1 / 16
 """Step of the delta code, in units of the pixel range."""

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from backbone.contract import Flag, Metric, Requirement
-from backbone.experiments.configs import TrainConfig
-from snn.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
+from engram.backbone.contract import Flag, Metric, Requirement
+from engram.backbone.experiments.configs import TrainConfig
+from engram.snn.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
 
 CONVERT_METRICS = (
     Metric(name="snn/accuracy", unit="fraction", direction="max", primary=True),

@@ -10,21 +10,21 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.errors import TrialError, must
-from backbone.layout import arranged
-from backbone.nets.classifier import Classifier
-from backbone.nets.folding import stage_names, trace
-from backbone.nets.plain import copied
-from backbone.nets.shapes import note_shapes
-from snn.balancing import Thresholds, thresholds
-from snn.calibration import calibrate
-from snn.methods import Conversion, Correction
-from snn.neurons import HALF, IntegrateFire, per_neuron
-from snn.operations import is_activation, place
-from snn.qcfs import QCFS
-from snn.rewriting import Rises, analog_front, has_positive_factors, normal_form
-from snn.scaling import absorb
-from snn.spiking import SpikingBackbone
+from engram.backbone.errors import TrialError, must
+from engram.backbone.layout import arranged
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.folding import stage_names, trace
+from engram.backbone.nets.plain import copied
+from engram.backbone.nets.shapes import note_shapes
+from engram.snn.balancing import Thresholds, thresholds
+from engram.snn.calibration import calibrate
+from engram.snn.methods import Conversion, Correction
+from engram.snn.neurons import HALF, IntegrateFire, per_neuron
+from engram.snn.operations import is_activation, place
+from engram.snn.qcfs import QCFS
+from engram.snn.rewriting import Rises, analog_front, has_positive_factors, normal_form
+from engram.snn.scaling import absorb
+from engram.snn.spiking import SpikingBackbone
 
 N = TypeVar("N", bound=nn.Module)
 FOLD_TOLERANCE = 1e-4
@@ -187,7 +187,7 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
         batches: training images as the model takes them, [b, C, H, W] uint8 or float in [0, 1]; gone through again and
             again, so no iterator.
         images: how many there are in all batches.
-        options: fields of `snn.methods.Conversion`; ``steps`` is needed.
+        options: fields of `engram.snn.methods.Conversion`; ``steps`` is needed.
 
     Raises:
         UserError: an option cannot be, activations are not finite, or no neuron of a layer is ever active.

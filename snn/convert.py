@@ -9,30 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.anytime import StepScores, logits_at
-from backbone.checkpoint import load_model
-from backbone.contract import Figure, Result, Row, Services
-from backbone.data.load import Data
-from backbone.data.sets import Split
-from backbone.data.trained import cautions, load_as_trained
-from backbone.early_exit import ExitScores, figure
-from backbone.errors import must
-from backbone.layout import layout
-from backbone.nets.classifier import Classifier
-from backbone.seeding import generator
-from snn.calibration import activations
-from snn.coding import encode
-from snn.configs import ConvertConfig, curve_steps
-from snn.conversion import convert, full_float32, lower
-from snn.costs import CAPTION, InputLayer, analog, costs, operations, spikes_sent, spiking_memory
-from snn.counting import Synapses, Tally, synapses
-from snn.layer_report import LayerReport
-from snn.methods import RIGHT_ON_AVERAGE, biased
-from snn.network import SpikingNetwork
-from snn.neurobench import Workload
-from snn.preflight import ANALOG, inspect
-from snn.spiking import SpikingBackbone
-from snn.storage import save_converted
+from engram.backbone.anytime import StepScores, logits_at
+from engram.backbone.checkpoint import load_model
+from engram.backbone.contract import Figure, Result, Row, Services
+from engram.backbone.data.load import Data
+from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import cautions, load_as_trained
+from engram.backbone.early_exit import ExitScores, figure
+from engram.backbone.errors import must
+from engram.backbone.layout import layout
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.seeding import generator
+from engram.snn.calibration import activations
+from engram.snn.coding import encode
+from engram.snn.configs import ConvertConfig, curve_steps
+from engram.snn.conversion import convert, full_float32, lower
+from engram.snn.costs import CAPTION, InputLayer, analog, costs, operations, spikes_sent, spiking_memory
+from engram.snn.counting import Synapses, Tally, synapses
+from engram.snn.layer_report import LayerReport
+from engram.snn.methods import RIGHT_ON_AVERAGE, biased
+from engram.snn.network import SpikingNetwork
+from engram.snn.neurobench import Workload
+from engram.snn.preflight import ANALOG, inspect
+from engram.snn.spiking import SpikingBackbone
+from engram.snn.storage import save_converted
 
 LARGEST_CHUNK = 512
 CALIBRATION_BATCH = 100

@@ -13,10 +13,10 @@ from typing import Literal
 
 from torch import Tensor, fx, nn
 
-from backbone.contract import Row
-from backbone.errors import must
-from snn.counting import Synapses, Tally, macs
-from snn.spiking import peak_bytes
+from engram.backbone.contract import Row
+from engram.backbone.errors import must
+from engram.snn.counting import Synapses, Tally, macs
+from engram.snn.spiking import peak_bytes
 
 CAPTION = (
     "Per image. Energy is arithmetic only, under the cost model named beside it: MACs, ACs, and one AC (leaky neurons:"
@@ -110,10 +110,10 @@ def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int
     """Operations and memory of an analog network on one image, zero weights and padding left out.
 
     Args:
-        graph: traced, BatchNorm folded (`snn.conversion.lower`).
+        graph: traced, BatchNorm folded (`engram.snn.conversion.lower`).
         head: its read-out.
         in_shape: (C, H, W) of one image.
-        effective_macs: as in `Analog` (`snn.neurobench.Workload.effective`).
+        effective_macs: as in `Analog` (`engram.snn.neurobench.Workload.effective`).
     """
     parameters, buffers = _stored(graph, head)
     peak = peak_bytes(graph, in_shape)

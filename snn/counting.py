@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.errors import must
-from snn.paths import Kind, Paths
+from engram.backbone.errors import must
+from engram.snn.paths import Kind, Paths
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from snn import events
-from snn.events import Driven, Spikes
+from engram.snn import events
+from engram.snn.events import Driven, Spikes
 
 UNMEASURED = 0.1
 """The limit where nothing can be kept from one process to the next: dense layers are never far behind there."""

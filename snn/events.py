@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn import native
-from snn.cells.pooling import window
+from engram.snn import native
+from engram.snn.cells.pooling import window
 
 _VECTORS = 8  # of filters that are added up at a time; WIDEST in events.c
 _MOST_NUMBERS = 2**24  # of the inputs in a row of pixels, or in a window
@@ -55,7 +55,7 @@ class _Averages(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where nothing compiles."""
-    kernel = native.compiled("snn", "events.c")
+    kernel = native.compiled("engram.snn", "events.c")
     if kernel is not None:
         for function, structure in ((kernel.convolve, _Convolution), (kernel.fire, _Neurons)):
             function.argtypes, function.restype = [ctypes.POINTER(structure)], ctypes.c_int64

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from snn.cells.surrogates import spike
-from snn.neurons import IntegrateFire, per_neuron
-from snn.segments import ending, layer_nodes, output_nodes, prefix, segment
-from snn.spiking import MEMORY, Simulation, peak_bytes
-from snn.timed import TimeFolded, over_time
+from engram.snn.cells.surrogates import spike
+from engram.snn.neurons import IntegrateFire, per_neuron
+from engram.snn.segments import ending, layer_nodes, output_nodes, prefix, segment
+from engram.snn.spiking import MEMORY, Simulation, peak_bytes
+from engram.snn.timed import TimeFolded, over_time
 
 EPOCHS = 4
 BATCH = 32

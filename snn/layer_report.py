@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbone.contract import Row
-from snn.neurons import IntegrateFire, per_neuron
+from engram.backbone.contract import Row
+from engram.snn.neurons import IntegrateFire, per_neuron
 
 
 class LayerReport:

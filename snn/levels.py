@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snn.balancing import columns, nearest_quantised
-from snn.distributions import Histogram
+from engram.snn.balancing import columns, nearest_quantised
+from engram.snn.distributions import Histogram
 
 SMALLEST = 1e-4
 

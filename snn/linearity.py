@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from snn.operations import BATCHNORMS, IDLE, function_name, is_idle
+from engram.snn.operations import BATCHNORMS, IDLE, function_name, is_idle
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 Load = Callable[[fx.Node], Any]
@@ -44,7 +44,7 @@ def reached(layer: Layer, x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """The layer that a composed one is (`backbone.nets.folding.bake`), or the module itself."""
+    """The layer that a composed one is (`engram.backbone.nets.folding.bake`), or the module itself."""
     return module.baked() if hasattr(module, "baked") else module  # type: ignore[operator]
 
 

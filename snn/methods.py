@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from backbone.errors import UserError, must
+from engram.backbone.errors import UserError, must
 
 Threshold = Literal["max", "percentile", "mse", "ltb"]
 Per = Literal["channel", "layer"]

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbone.contract import Row
-from backbone.nets.shapes import value_shapes
-from backbone.recompute import unchanged_statistics
-from snn.adapter_options import SpikingOptions
-from snn.cells.firing import State, start
-from snn.cells.layer import SpikingLayer
-from snn.counting import relay
-from snn.sizes import is_size
-from snn.timed import TimedNeurons, TimeFolded, neuron_layers
+from engram.backbone.contract import Row
+from engram.backbone.nets.shapes import value_shapes
+from engram.backbone.recompute import unchanged_statistics
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.cells.firing import State, start
+from engram.snn.cells.layer import SpikingLayer
+from engram.snn.counting import relay
+from engram.snn.sizes import is_size
+from engram.snn.timed import TimedNeurons, TimeFolded, neuron_layers
 
 MEMORY = 2**28
 """Bytes the largest values of one part of a batch may take when no gradient is wanted."""
@@ -89,7 +89,7 @@ class Unrolled(TimeFolded):
         states: after the steps before; empty at first.
         watch: sees all spikes.
         keep: names of nodes whose means over time are wanted in ``kept``.
-        relays: names of values that ``watch`` sees as well (`snn.counting.Synapses.relays`).
+        relays: names of values that ``watch`` sees as well (`engram.snn.counting.Synapses.relays`).
 
     Attributes:
         states: after the last step.
@@ -129,7 +129,8 @@ class Unrolled(TimeFolded):
 
 
 class SpikingNetwork(nn.Module):
-    """A network of spiking neurons under the `backbone.contract.Backbone` contract; one step is one step of spikes.
+    """A network of spiking neurons under the `engram.backbone.contract.Backbone` contract; one step is one step of
+    spikes.
 
     Everything between neurons runs once, with time folded into the batch, batch normalisation included: its statistics
     are over time and batch together, with threshold 1 the threshold-dependent ones of the source. What a still image

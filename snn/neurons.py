@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snn.timed import TimedNeurons
+from engram.snn.timed import TimedNeurons
 
 HALF = 0.5
 """Start of the potential, in thresholds, at which the spike count of a constant drive rounds to nearest."""
@@ -71,7 +71,8 @@ def if_scan(drive: Tensor, v: Tensor, out: Tensor, current: Tensor | None = None
 class IntegrateFire(TimedNeurons):
     """Stands where an activation stood: integrate-and-fire neurons with threshold 1 that send 1.
 
-    The weights around them carry the thresholds (`snn.scaling`). The potential is no attribute; it lives inside a call.
+    The weights around them carry the thresholds (`engram.snn.scaling`). The potential is no attribute; it lives inside
+    a call.
 
     Args:
         threshold: [C] or [1], what one spike stands for, in the units of the activation that was replaced. The

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from backbone.nets.shapes import SEVERAL
-from snn.activations import QUANTISED, RELU, activation
-from snn.calls import MIXES, call_problem, dimensions
-from snn.sizes import is_size
+from engram.backbone.nets.shapes import SEVERAL
+from engram.snn.activations import QUANTISED, RELU, activation
+from engram.snn.calls import MIXES, call_problem, dimensions
+from engram.snn.sizes import is_size
 
 Modules = Mapping[str, nn.Module]
 
@@ -103,7 +103,7 @@ def _pool_of_call(node: fx.Node) -> nn.Module | None:
 def problem(node: fx.Node, modules: Modules) -> str:
     """Why a node cannot be part of a spiking network, with the remedy; empty where it can.
 
-    Where shapes were noted (`backbone.nets.shapes.note_shapes`), that takes them into account.
+    Where shapes were noted (`engram.backbone.nets.shapes.note_shapes`), that takes them into account.
     """
     reason = MIXES if _mixes_images(node) else _problem(node, modules)
     if "error" in node.meta:

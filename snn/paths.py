@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.nets.shapes import value_shapes
-from snn.linearity import added, is_addition, moved, reached, weights_of
-from snn.sizes import is_size
-from snn.timed import TimedNeurons
+from engram.backbone.nets.shapes import value_shapes
+from engram.snn.linearity import added, is_addition, moved, reached, weights_of
+from engram.snn.sizes import is_size
+from engram.snn.timed import TimedNeurons
 
 
 class Kind(Enum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.contract import Entry, Plugin, Scalar, Target
+from engram.backbone.contract import Entry, Plugin, Scalar, Target
 
 _OURS = "engram's own acceptance figure"
 _CONVERSION = "least-squares thresholds per channel, calibrated potentials, half-threshold start, constant input"
@@ -58,26 +58,26 @@ PLUGIN = Plugin(
     experiments={
         "snn.convert": Entry(
             target="snn.convert:Convert",
-            options="snn.configs:ConvertConfig",
+            options="engram.snn.configs:ConvertConfig",
             summary="Turn a trained network into a spiking one and measure it against simulation length",
         ),
         "snn.train": Entry(
             target="snn.train:SpikingTrain",
-            options="snn.train_configs:SpikingTrainConfig",
+            options="engram.snn.train_configs:SpikingTrainConfig",
             summary="Train a spiking network with surrogate gradients",
         ),
     },
     adapters={
         "snn.qcfs": Entry(
-            target="snn.quantised:qcfs",
-            options="snn.adapter_options:QCFSOptions",
+            target="engram.snn.quantised:qcfs",
+            options="engram.snn.adapter_options:QCFSOptions",
             summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
         ),
         "snn.spiking": Entry(
-            target="snn.adapter:spiking",
-            options="snn.adapter_options:SpikingOptions",
+            target="engram.snn.adapter:spiking",
+            options="engram.snn.adapter_options:SpikingOptions",
             summary="Spiking neurons for activations, trained with surrogate gradients",
         ),
     },
-    restorers={"snn.convert": "snn.storage:restore"},
+    restorers={"snn.convert": "engram.snn.storage:restore"},
 )

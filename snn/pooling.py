@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from snn.timed import AlongTime, empty_over_time, over_time
+from engram.snn.timed import AlongTime, empty_over_time, over_time
 
 
 class RunningMaxPool(AlongTime):

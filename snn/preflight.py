@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from backbone.contract import Row
-from backbone.errors import UserError
-from backbone.nets.folding import Untraceable, traced_with_stages
-from backbone.nets.shapes import note_shapes
-from snn.calls import MIXES
-from snn.operations import (
+from engram.backbone.contract import Row
+from engram.backbone.errors import UserError
+from engram.backbone.nets.folding import Untraceable, traced_with_stages
+from engram.backbone.nets.shapes import note_shapes
+from engram.snn.calls import MIXES
+from engram.snn.operations import (
     BATCHNORMS,
     DROPS_BATCH,
     OVERWRITES,
@@ -25,8 +25,8 @@ from snn.operations import (
     place,
     problem,
 )
-from snn.rewriting import analog_nodes, normal_form
-from snn.sizes import is_size
+from engram.snn.rewriting import analog_nodes, normal_form
+from engram.snn.sizes import is_size
 
 SPIKING, LINEAR, REMOVED = "spiking neuron", "kept (linear)", "removed (does nothing in evaluation)"
 ANALOG, AFFINE = "kept analog (hybrid)", "kept as an affine layer"
@@ -152,7 +152,7 @@ def judge(graph: fx.GraphModule, hybrid: str | int = "none") -> list[Verdict]:
 
 
 def adapted(graph: fx.GraphModule, becomes: Callable[[fx.Node, Modules], str]) -> tuple[Row, ...]:
-    """What an adapter makes of every layer, for its ``verdicts`` (`backbone.contract.Backbone`).
+    """What an adapter makes of every layer, for its ``verdicts`` (`engram.backbone.contract.Backbone`).
 
     Args:
         graph: the traced network as it was.

@@ -9,26 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from backbone.contract import Row
-from backbone.errors import must
-from backbone.nets.folding import features_of
-from backbone.nets.plain import copied
-from backbone.nets.shapes import value_shapes
-from backbone.nets.traced import TracedBackbone
-from snn.activations import RELU, activation
-from snn.adapter_options import QCFSOptions
-from snn.levels import LevelSearch
-from snn.operations import Modules, max_pool, module_of, place
-from snn.preflight import adapted, traced
-from snn.qcfs import QCFS
-from snn.rewriting import overwritten, stop_overwriting
+from engram.backbone.contract import Row
+from engram.backbone.errors import must
+from engram.backbone.nets.folding import features_of
+from engram.backbone.nets.plain import copied
+from engram.backbone.nets.shapes import value_shapes
+from engram.backbone.nets.traced import TracedBackbone
+from engram.snn.activations import RELU, activation
+from engram.snn.adapter_options import QCFSOptions
+from engram.snn.levels import LevelSearch
+from engram.snn.operations import Modules, max_pool, module_of, place
+from engram.snn.preflight import adapted, traced
+from engram.snn.qcfs import QCFS
+from engram.snn.rewriting import overwritten, stop_overwriting
 
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 128
 
 
 class QCFSBackbone(nn.Module):
-    """A backbone whose ReLUs have become `QCFS`, under the `backbone.contract.Backbone` contract.
+    """A backbone whose ReLUs have become `QCFS`, under the `engram.backbone.contract.Backbone` contract.
 
     Args:
         net: the adapted network; its shapes and methods are this one's.

@@ -7,12 +7,12 @@ import copy
 import torch
 from torch import Tensor
 
-from backbone.errors import must
-from snn.adapter_options import SpikingOptions
-from snn.network import SpikingActivation, SpikingNetwork
-from snn.neurons import IntegrateFire, per_neuron
-from snn.spiking import SpikingBackbone
-from snn.timed import AlongTime
+from engram.backbone.errors import must
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.network import SpikingActivation, SpikingNetwork
+from engram.snn.neurons import IntegrateFire, per_neuron
+from engram.snn.spiking import SpikingBackbone
+from engram.snn.timed import AlongTime
 
 
 class ConvertedActivation(SpikingActivation):

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable
 import torch
 from torch import fx, nn
 
-from backbone.errors import must
-from backbone.nets.folding import fold_batchnorm
-from snn.activations import RELU, activation
-from snn.operations import (
+from engram.backbone.errors import must
+from engram.backbone.nets.folding import fold_batchnorm
+from engram.snn.activations import RELU, activation
+from engram.snn.operations import (
     BATCHNORMS,
     function_name,
     in_place,
@@ -26,7 +26,7 @@ from snn.operations import (
     place,
     problem,
 )
-from snn.pooling import RunningMaxPool, running
+from engram.snn.pooling import RunningMaxPool, running
 
 Rises = Callable[[str, nn.BatchNorm2d], bool]
 """Whether a BatchNorm, given with its name, keeps the order of values, so that a maximum may be taken behind it."""
@@ -51,7 +51,7 @@ def normal_form(
     ReLU's in front of its max pool) is there only if it is kept or used twice.
 
     Args:
-        graph: of `backbone.nets.folding.trace`.
+        graph: of `engram.backbone.nets.folding.trace`.
         keep: names of nodes whose values are wanted elsewhere (stages); one that is taken out stands for its input.
         rises: decides which BatchNorms behind max pools fold into the layer before; the one thing in a normal form that
             follows from weights.

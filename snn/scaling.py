@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from backbone.nets.shapes import value_shapes
-from snn.calls import CATS, FLATTENINGS, MEANS, POOLS, RESHAPES, SCALINGS, SQUEEZES, SUMS, arguments
-from snn.timed import TimedNeurons
+from engram.backbone.nets.shapes import value_shapes
+from engram.snn.calls import CATS, FLATTENINGS, MEANS, POOLS, RESHAPES, SCALINGS, SQUEEZES, SUMS, arguments
+from engram.snn.timed import TimedNeurons
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 # Positively homogeneous and channel by channel: a factor may pass through. Maxima are, too.

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from snn.timed import TimedNeurons
+from engram.snn.timed import TimedNeurons
 
 
 def layer_nodes(graph: fx.GraphModule) -> dict[str, str]:

@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.anytime import read_out
-from backbone.errors import must
-from snn import events
-from snn.counting import Tally, relay
-from snn.crossover import pays
-from snn.events import Driven, Spikes
-from snn.neurons import IntegrateFire, per_neuron
-from snn.segments import layer_nodes
-from snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers, over_time
+from engram.backbone.anytime import read_out
+from engram.backbone.errors import must
+from engram.snn import events
+from engram.snn.counting import Tally, relay
+from engram.snn.crossover import pays
+from engram.snn.events import Driven, Spikes
+from engram.snn.neurons import IntegrateFire, per_neuron
+from engram.snn.segments import layer_nodes
+from engram.snn.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers, over_time
 
 MEMORY = 2**28
 """Bytes one chunk of images may take in a simulation: within what large caches and small machines forgive."""
@@ -30,7 +30,7 @@ _FRESH_CALLS = ("add", "mul")
 class Simulation(TimeFolded):
     """One run of a converted graph, in place where memory may be overwritten, counting spikes and operations.
 
-    Where it can, spikes stay what `snn.events` takes, and layers follow them; whoever needs a tensor gets one.
+    Where it can, spikes stay what `engram.snn.events` takes, and layers follow them; whoever needs a tensor gets one.
 
     Args:
         tally: counts spikes and operations.
@@ -140,10 +140,11 @@ def _dense(value: Any) -> Any:
 
 
 class SpikingBackbone(nn.Module):
-    """A converted network under the `backbone.contract.Backbone` contract: one step of it is one step of spikes.
+    """A converted network under the `engram.backbone.contract.Backbone` contract: one step of it is one step of spikes.
 
     Args:
-        graph: a lowered network in units of its thresholds (`snn.scaling.absorb`), `IntegrateFire` in place of its
+        graph: a lowered network in units of its thresholds (`engram.snn.scaling.absorb`), `IntegrateFire` in place of
+        its
             activations; features leave it in analog units.
         in_shape: (C, H, W) of one image.
         feature_dim, stage_channels: as in the analog network.

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbone.checkpoint import save_model
-from backbone.errors import must
-from backbone.nets.classifier import Classifier
-from snn.balancing import Thresholds
-from snn.conversion import left_out, lower, spiking
-from snn.methods import Conversion
-from snn.spiking import SpikingBackbone
+from engram.backbone.checkpoint import save_model
+from engram.backbone.errors import must
+from engram.backbone.nets.classifier import Classifier
+from engram.snn.balancing import Thresholds
+from engram.snn.conversion import left_out, lower, spiking
+from engram.snn.methods import Conversion
+from engram.snn.spiking import SpikingBackbone
 
 STEP = "snn.convert"
 """What the conversion is called among a saved model's adapters."""
@@ -23,7 +23,7 @@ _PREFIX, _SUFFIX = "graph.", ".threshold"
 
 
 def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], how: Conversion) -> None:
-    """Save a spiking classifier, for `backbone.checkpoint.load_model`.
+    """Save a spiking classifier, for `engram.backbone.checkpoint.load_model`.
 
     Args:
         folder: made if absent.

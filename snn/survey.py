@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backbone.anytime import StepScores, logits_at
-from backbone.contract import Figure, Row
-from backbone.nets.classifier import Classifier
-from snn.costs import operations, spikes_sent
-from snn.counting import Tally, synapses
-from snn.network import SpikingNetwork
+from engram.backbone.anytime import StepScores, logits_at
+from engram.backbone.contract import Figure, Row
+from engram.backbone.nets.classifier import Classifier
+from engram.snn.costs import operations, spikes_sent
+from engram.snn.counting import Tally, synapses
+from engram.snn.network import SpikingNetwork
 
 
 class Survey:

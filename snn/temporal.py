@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.hardware import autocast
-from backbone.training import Batch, Trainer
+from engram.backbone.hardware import autocast
+from engram.backbone.training import Batch, Trainer
 
 TARGET = 1.0
 """phi: what the outputs of every step are drawn to, a threshold."""

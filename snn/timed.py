@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from snn.sizes import is_size
+from engram.snn.sizes import is_size
 
 N = TypeVar("N", bound="TimedNeurons")
 

@@ -6,25 +6,25 @@ from typing import Any
 
 import torch
 
-from backbone.contract import Result, Services
-from backbone.data.load import Data
-from backbone.errors import must
-from backbone.experiments.beginning import Beginning
-from backbone.experiments.train import Train
-from backbone.nets.classifier import Classifier
-from backbone.training import Trainer
-from snn.configs import curve_steps
-from snn.network import SpikingNetwork
-from snn.survey import Survey
-from snn.temporal import TemporalTrainer
-from snn.train_configs import SpikingTrainConfig
+from engram.backbone.contract import Result, Services
+from engram.backbone.data.load import Data
+from engram.backbone.errors import must
+from engram.backbone.experiments.beginning import Beginning
+from engram.backbone.experiments.train import Train
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.training import Trainer
+from engram.snn.configs import curve_steps
+from engram.snn.network import SpikingNetwork
+from engram.snn.survey import Survey
+from engram.snn.temporal import TemporalTrainer
+from engram.snn.train_configs import SpikingTrainConfig
 
 SCORING_FRAMES = 512
 """Images, or frames of them, at once."""
 
 
 class SpikingTrain(Train):
-    """`backbone.experiments.train.Train` of a network with spiking neurons."""
+    """`engram.backbone.experiments.train.Train` of a network with spiking neurons."""
 
     def __init__(self, config: SpikingTrainConfig, services: Services) -> None:
         super().__init__(config, services)

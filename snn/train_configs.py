@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar, Self, cast
 
 from annotated_types import Ge, Lt
 
-from backbone.contract import Metric, Scalar
-from backbone.experiments.configs import TRAIN_METRICS, TrainConfig
-from snn.adapter_options import SpikingOptions
-from snn.cells.options import Neuron
+from engram.backbone.contract import Metric, Scalar
+from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.cells.options import Neuron
 
 SPIKING_METRICS = (
     *TRAIN_METRICS,

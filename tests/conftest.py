@@ -83,7 +83,7 @@ class Here(Engram):
     capture: Callable[[], tuple[str, str]]
 
     def __call__(self, *words: object, **more: str) -> Done:
-        from benchmarks.cli import main
+        from engram.benchmarks.cli import main
 
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mlflow's, which no process of its own would end with either

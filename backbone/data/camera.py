@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.event_options import SaccadesOptions
-from backbone.data.fingerprint import Fingerprint
-from backbone.errors import must
+from engram.backbone.data.event_options import SaccadesOptions
+from engram.backbone.data.fingerprint import Fingerprint
+from engram.backbone.errors import must
 
 _UNIT = 2**16
 """Logarithms are counted in 1 / _UNIT."""

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from backbone.data.class_folders import find_parts, pictures_of
-from backbone.data.decoding import Decoder, bombs_are_errors
-from backbone.data.encoded import Pictures
-from backbone.data.keys import keys_of, refused
-from backbone.data.options import PictureOptions
-from backbone.data.places import missing_cifar, missing_idx, missing_omniglot
-from backbone.data.survey import survey
-from backbone.errors import MissingData, UserError, must
-from backbone.registry import Registry
+from engram.backbone.data.class_folders import find_parts, pictures_of
+from engram.backbone.data.decoding import Decoder, bombs_are_errors
+from engram.backbone.data.encoded import Pictures
+from engram.backbone.data.keys import keys_of, refused
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.places import missing_cifar, missing_idx, missing_omniglot
+from engram.backbone.data.survey import survey
+from engram.backbone.errors import MissingData, UserError, must
+from engram.backbone.registry import Registry
 
 _MOST = 10  # classes that are named
 
@@ -37,7 +37,7 @@ def check_parquet(
     path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
 ) -> list[str]:
     """Problems of ``parquet:PATH``: its tables, and then its pictures."""
-    from backbone.data.tables import find_tables  # pyarrow takes a moment that folders need not wait for
+    from engram.backbone.data.tables import find_tables  # pyarrow takes a moment that folders need not wait for
 
     try:
         found = find_tables(path)

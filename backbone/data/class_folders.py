@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from backbone.data.encoded import SUFFIXES, FilePictures
-from backbone.data.files import unfit
-from backbone.data.names import TEST, TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
-from backbone.errors import UserError, must
+from engram.backbone.data.encoded import SUFFIXES, FilePictures
+from engram.backbone.data.files import unfit
+from engram.backbone.data.names import TEST, TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
+from engram.backbone.errors import UserError, must
 
 _MOST = 10  # files that are named
 Parts = Mapping[str, Mapping[str, list[Path]]]
@@ -21,8 +21,8 @@ def find_parts(path: str | None) -> Parts:
     """What ``folder:PATH`` holds.
 
     Every folder that holds pictures is a class, called by its path below PATH: ``cat`` or ``Greek/character01``. When
-    all folders in PATH are called as splits (`backbone.data.names.split_of`), they are the splits. Hidden files, and
-    those without one of `SUFFIXES`, are passed over, which is said; links are followed.
+    all folders in PATH are called as splits (`engram.backbone.data.names.split_of`), they are the splits. Hidden
+    files, and those without one of `SUFFIXES`, are passed over, which is said; links are followed.
 
     Raises:
         UserError: one line for each thing that is wrong; folders called as splits where classes lie are.

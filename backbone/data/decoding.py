@@ -13,10 +13,10 @@ from functools import cache
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from backbone.data import png
-from backbone.data.encoded import FORMATS
-from backbone.data.options import PictureOptions
-from backbone.errors import UserError, must
+from engram.backbone.data import png
+from engram.backbone.data.encoded import FORMATS
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.errors import UserError, must
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backbone.data.fingerprint import of_tensors
-from backbone.data.sets import MemorySplit, Source
-from backbone.data.splits import stratified
+from engram.backbone.data.fingerprint import of_tensors
+from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.splits import stratified
 
 TEST_SHARE = 0.2
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backbone.data.keys import refused
-from backbone.data.options import Duplicates
-from backbone.data.sets import Split
+from engram.backbone.data.keys import refused
+from engram.backbone.data.options import Duplicates
+from engram.backbone.data.sets import Split
 
 
 @dataclass(frozen=True)

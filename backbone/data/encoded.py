@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from backbone.data import files
-from backbone.data.names import shown
+from engram.backbone.data import files
+from engram.backbone.data.names import shown
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),

@@ -6,8 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from backbone.data.names import shown
-from backbone.errors import UserError, must
+from engram.backbone.data.names import shown
+from engram.backbone.errors import UserError, must
 
 MOST_BYTES = 2**29
 """Of one picture or one table of pixels: an uncompressed picture of as many pixels as Pillow decodes takes less."""

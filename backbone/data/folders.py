@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from backbone.data.class_folders import Parts, find_parts, pictures_of
-from backbone.data.options import PictureOptions
-from backbone.data.pictures import open_pictures
-from backbone.data.sets import Source
+from engram.backbone.data.class_folders import Parts, find_parts, pictures_of
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.pictures import open_pictures
+from engram.backbone.data.sets import Source
 
 
 def open_folder(
     path: str | None, options: PictureOptions | None, *, root: Path, download: bool, budget_bytes: int
 ) -> Source:
-    """The pictures in the folders of PATH, see `backbone.data.class_folders.find_parts`.
+    """The pictures in the folders of PATH, see `engram.backbone.data.class_folders.find_parts`.
 
     Raises:
         UserError: nothing is there, a class has no picture, or pictures are damaged or differ in size or colour.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.files import read
-from backbone.errors import must
+from engram.backbone.data.files import read
+from engram.backbone.errors import must
 
 _UBYTE = 8
 

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from backbone.errors import UserError, must
+from engram.backbone.errors import UserError, must
 
 
 def keys_of(images: np.ndarray) -> np.ndarray:

@@ -10,14 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backbone.contract import Scalar
-from backbone.data.checking import untrainable
-from backbone.data.duplicates import Keyed, Repeated, apart
-from backbone.data.sets import Data, Source, Split
-from backbone.data.splits import stratified
-from backbone.errors import UserError, must
-from backbone.options import options_of
-from backbone.registry import Registry
+from engram.backbone.contract import Scalar
+from engram.backbone.data.checking import untrainable
+from engram.backbone.data.duplicates import Keyed, Repeated, apart
+from engram.backbone.data.sets import Data, Source, Split
+from engram.backbone.data.splits import stratified
+from engram.backbone.errors import UserError, must
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry
 
 BUDGET_BYTES = 4 * 2**30
 """Sets whose pixels take more than this are streamed from their files."""

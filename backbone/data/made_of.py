@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from backbone.contract import DataFiles
-from backbone.data.class_folders import find_parts
-from backbone.data.places import (
+from engram.backbone.contract import DataFiles
+from engram.backbone.data.class_folders import find_parts
+from engram.backbone.data.places import (
     IDX_FILES,
     TONIC_FOLDERS,
     cifar_folder,
@@ -19,8 +19,8 @@ from backbone.data.places import (
     omniglot_drawings,
     tonic_recordings,
 )
-from backbone.data.table_files import files_of
-from backbone.registry import Registry
+from engram.backbone.data.table_files import files_of
+from engram.backbone.registry import Registry
 
 
 def folder_files(path: str | None, *, root: Path) -> DataFiles:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.event_options import MovingShapesOptions
-from backbone.data.fingerprint import of_tensors
-from backbone.data.sets import MemorySplit, Source
-from backbone.errors import must
+from engram.backbone.data.event_options import MovingShapesOptions
+from engram.backbone.data.fingerprint import of_tensors
+from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.errors import must
 
 DIRECTIONS = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """Up, right, down, left: (y, x) of a step."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from backbone.errors import must
+from engram.backbone.errors import must
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 USUAL = "train, test, validation, or usual variants of these"

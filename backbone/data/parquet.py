@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from backbone.data.options import PictureOptions
-from backbone.data.pictures import open_pictures
-from backbone.data.sets import Source
-from backbone.data.tables import find_tables
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.pictures import open_pictures
+from engram.backbone.data.sets import Source
+from engram.backbone.data.tables import find_tables
 
 
 def open_parquet(
     path: str | None, options: PictureOptions | None, *, root: Path, download: bool, budget_bytes: int
 ) -> Source:
-    """The pictures in the tables of PATH, see `backbone.data.tables.find_tables`.
+    """The pictures in the tables of PATH, see `engram.backbone.data.tables.find_tables`.
 
     Raises:
         UserError: a file is missing, damaged, or holds something else.

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.decoding import Decoder, bombs_are_errors
-from backbone.data.encoded import Pictures, pieces
-from backbone.data.fingerprint import Fingerprint
-from backbone.data.keys import keys_of
-from backbone.data.options import PictureOptions
-from backbone.data.png import decode_alike
-from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
-from backbone.data.streaming import StreamedSplit
-from backbone.data.survey import survey
-from backbone.errors import UserError, must
+from engram.backbone.data.decoding import Decoder, bombs_are_errors
+from engram.backbone.data.encoded import Pictures, pieces
+from engram.backbone.data.fingerprint import Fingerprint
+from engram.backbone.data.keys import keys_of
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.png import decode_alike
+from engram.backbone.data.sets import MemorySplit, Source, Split, pixel_sums
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.data.survey import survey
+from engram.backbone.errors import UserError, must
 
 _CHUNK_BYTES = 4 * 2**20  # of decoded pixels per piece of work
 _CHUNK_PICTURES = 256

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.data.class_folders import picture_folders
-from backbone.errors import MissingData
+from engram.backbone.data.class_folders import picture_folders
+from engram.backbone.errors import MissingData
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 

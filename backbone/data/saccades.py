@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbone.data.camera import Camera
-from backbone.data.event_options import SaccadesOptions
-from backbone.data.fingerprint import Fingerprint
-from backbone.data.load import open_source
-from backbone.data.sets import Source, Split, pixel_sums
-from backbone.errors import must
+from engram.backbone.data.camera import Camera
+from engram.backbone.data.event_options import SaccadesOptions
+from engram.backbone.data.fingerprint import Fingerprint
+from engram.backbone.data.load import open_source
+from engram.backbone.data.sets import Source, Split, pixel_sums
+from engram.backbone.errors import must
 
 _MEASURED = 2048  # pictures whose events give mean and deviation
 _BATCH = 128

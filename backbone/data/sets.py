@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.options import Duplicates
+from engram.backbone.data.options import Duplicates
 
 _CHUNK_VALUES = 2**24  # summed at once
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from backbone.errors import UserError
+from engram.backbone.errors import UserError
 
 WORKERS = 2
 """Processes that decode a streamed set while the trial computes; fewer where there are fewer processors."""

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backbone.data import png
-from backbone.data.decoding import bombs_are_errors, channels_of, load, looks_whole, opened, oversize, upright_size
-from backbone.data.encoded import Pictures
-from backbone.data.options import PictureOptions
-from backbone.errors import UserError, must
+from engram.backbone.data import png
+from engram.backbone.data.decoding import (
+    bombs_are_errors,
+    channels_of,
+    load,
+    looks_whole,
+    opened,
+    oversize,
+    upright_size,
+)
+from engram.backbone.data.encoded import Pictures
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.errors import UserError, must
 
 _MOST = 10  # damaged pictures that are named
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backbone.errors import UserError, must
+from engram.backbone.errors import UserError, must
 
 LABELS = ("label", "labels", "fine_label", "coarse_label")
 MOST_CLASSES = 2**16

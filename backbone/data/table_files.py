@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbone.data.files import unfit
-from backbone.data.names import TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test
-from backbone.errors import UserError, must
+from engram.backbone.data.files import unfit
+from engram.backbone.data.names import TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test
+from engram.backbone.errors import UserError, must
 
 _ENDING = re.compile(r"(\.(snappy|gz|gzip|zstd|lz4|brotli))?\.parquet$", re.IGNORECASE)
 _SHARD = re.compile(r"(.*)[-_](\d+)[-_]of[-_](\d+)(?:-[0-9a-f]+)?", re.IGNORECASE)
@@ -18,7 +18,7 @@ def files_of(where: Path) -> dict[str, list[Path]]:
     """The files to train on and, where there are some, to test on.
 
     A file is one split. In a folder, or in ``data`` in it, files and folders of files may be called as splits
-    (`backbone.data.names.split_of`); when no name sounds like one, all files are one split.
+    (`engram.backbone.data.names.split_of`); when no name sounds like one, all files are one split.
 
     Raises:
         UserError: there is none, a name sounds like a split but is none, a shard is missing, or some are no files.

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from backbone.data.names import is_text
-from backbone.data.table import Table
-from backbone.data.table_files import files_of
-from backbone.errors import UserError, must
+from engram.backbone.data.names import is_text
+from engram.backbone.data.table import Table
+from engram.backbone.data.table_files import files_of
+from engram.backbone.errors import UserError, must
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Tables:
 
 
 def find_tables(path: str | None) -> Tables:
-    """The tables of `backbone.data.table_files.files_of`.
+    """The tables of `engram.backbone.data.table_files.files_of`.
 
     The image column holds encoded pictures, or structs with a field ``bytes`` of them; the label column holds whole
     numbers and is called as one of `LABELS`. Class names come from the schema's ``huggingface`` metadata, or are

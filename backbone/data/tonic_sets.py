@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbone.data.event_options import TonicOptions
-from backbone.data.files import unfit
-from backbone.data.fingerprint import Fingerprint
-from backbone.data.locking import one_at_a_time
-from backbone.data.places import TONIC_FOLDERS, incomplete_tonic
-from backbone.data.sets import MemorySplit, Source, Split, pixel_sums
-from backbone.data.streaming import StreamedSplit
-from backbone.errors import UserError, must, nearest
+from engram.backbone.data.event_options import TonicOptions
+from engram.backbone.data.files import unfit
+from engram.backbone.data.fingerprint import Fingerprint
+from engram.backbone.data.locking import one_at_a_time
+from engram.backbone.data.places import TONIC_FOLDERS, incomplete_tonic
+from engram.backbone.data.sets import MemorySplit, Source, Split, pixel_sums
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.errors import UserError, must, nearest
 
 _AT_ONCE = 256
 _MOST = 2**20  # recordings: fifteen times those of the largest set

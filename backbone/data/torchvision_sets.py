@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from backbone.data.fingerprint import of_tensors
-from backbone.data.folders import open_classes
-from backbone.data.idx import read_labelled
-from backbone.data.locking import one_at_a_time
-from backbone.data.options import PictureOptions
-from backbone.data.parquet import open_parquet
-from backbone.data.places import (
+from engram.backbone.data.fingerprint import of_tensors
+from engram.backbone.data.folders import open_classes
+from engram.backbone.data.idx import read_labelled
+from engram.backbone.data.locking import one_at_a_time
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.parquet import open_parquet
+from engram.backbone.data.places import (
     cifar_folder,
     idx_folder,
     missing,
@@ -22,9 +22,9 @@ from backbone.data.places import (
     missing_omniglot,
     omniglot_drawings,
 )
-from backbone.data.sets import MemorySplit, Source
-from backbone.data.splits import stratified
-from backbone.errors import MissingData, UserError, must
+from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.splits import stratified
+from engram.backbone.errors import MissingData, UserError, must
 
 _DIGITS = tuple("0123456789")
 _GARMENTS = (

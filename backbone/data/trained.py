@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbone.contract import Row
-from backbone.data.load import Data, load
-from backbone.errors import must
-from backbone.registry import Registry, resolve
+from engram.backbone.contract import Row
+from engram.backbone.data.load import Data, load
+from engram.backbone.errors import must
+from engram.backbone.registry import Registry, resolve
 
 
 def load_as_trained(about: Mapping[str, Any], *, root: Path, download: bool) -> tuple[Data, Tensor]:
@@ -49,7 +49,9 @@ def require_trained_on(about: Mapping[str, Any], fingerprint: str) -> None:
 
 
 def as_seen(about: Mapping[str, Any], data: Data) -> Data:
-    """The data as the network saw them: changed where its manifest names a view (`backbone.contract.Plugin.views`)."""
+    """The data as the network saw them: changed where its manifest names a view
+    (`engram.backbone.contract.Plugin.views`).
+    """
     view = about.get("view")
     if view is None:
         return data

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
-from backbone.experiments.recipes import recipe
+from engram.backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
+from engram.backbone.experiments.recipes import recipe
 
 TRAIN_METRICS = (
     Metric(name="test/accuracy", unit="fraction", direction="max", primary=True),

@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from backbone.checkpoint import load_model
-from backbone.contract import Result, Services
-from backbone.data.load import load_for_scoring
-from backbone.data.options import PictureOptions
-from backbone.data.sets import Split
-from backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
-from backbone.errors import must
-from backbone.experiments.configs import EvaluateConfig
-from backbone.metrics import score
-from backbone.registry import Registry
+from engram.backbone.checkpoint import load_model
+from engram.backbone.contract import Result, Services
+from engram.backbone.data.load import load_for_scoring
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
+from engram.backbone.errors import must
+from engram.backbone.experiments.configs import EvaluateConfig
+from engram.backbone.metrics import score
+from engram.backbone.registry import Registry
 
 
 class Evaluate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backbone.contract import Scalar
+from engram.backbone.contract import Scalar
 
 _PLAIN: dict[str, Scalar] = {
     "epochs": 30,

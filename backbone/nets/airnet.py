@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from backbone.nets.blocks import (
+from engram.backbone.nets.blocks import (
     StaticBackbone,
     activation,
     conv_unit,
@@ -17,7 +17,7 @@ from backbone.nets.blocks import (
     need_size,
     scaled,
 )
-from backbone.nets.options import ConvOptions
+from engram.backbone.nets.options import ConvOptions
 
 EIGENVALUE_FLOOR = 5e-4
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.errors import must
-from backbone.nets.options import Activation, ConvOptions, Normalisation, Pooling
-from backbone.recompute import recomputed
+from engram.backbone.errors import must
+from engram.backbone.nets.options import Activation, ConvOptions, Normalisation, Pooling
+from engram.backbone.recompute import recomputed
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -57,7 +57,7 @@ class FeedForward(nn.Module):
 
 
 class StaticBackbone(FeedForward):
-    """A feed-forward network in stages, under the `backbone.contract.Backbone` contract with one step.
+    """A feed-forward network in stages, under the `engram.backbone.contract.Backbone` contract with one step.
 
     Args:
         in_shape: (C, H, W) of one image.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbone.contract import Scalar
-from backbone.options import options_of
-from backbone.registry import Registry, resolve
+from engram.backbone.contract import Scalar
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry, resolve
 
 AdapterSpec = Mapping[str, Any]
 """A registered adapter and its options by field name, as a saved model records it: ``{"name", "options"}``."""
@@ -75,7 +75,7 @@ def build(
         mean: [C], std: [C] of the training images in [0, 1].
         adapters: applied to the backbone in turn, each ``{"name": ..., "options": {...}}``.
         saved: of a saved model, the tensors it will get: some steps in its making follow from them
-            (`backbone.contract.Plugin.restorers`).
+            (`engram.backbone.contract.Plugin.restorers`).
 
     Raises:
         UserError: a name is not registered, or an option is unknown or cannot have its value.

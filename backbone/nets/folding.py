@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
-from backbone.nets.plain import copied, make_plain
+from engram.backbone.nets.plain import copied, make_plain
 
 _FOLDABLE = (nn.Conv2d, nn.Linear)
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -72,7 +72,7 @@ def features_of(net: Any) -> Callable[[Tensor], Tensor]:
 
 def bake(module: nn.Module) -> nn.Module:
     """A copy with plain layers alone: of those that know their plain form (``baked()``), and of those with weights that
-    are computed from others (`backbone.nets.plain`).
+    are computed from others (`engram.backbone.nets.plain`).
     """
     module = copied(module)
     make_plain(module)
@@ -140,7 +140,7 @@ def _explained() -> Iterator[None]:
 
 
 def _what_happened(error: Exception) -> str:
-    inner = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2] / "backbone"))
+    inner = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(inner)]
     where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     text = (str(error).strip().splitlines() or [""])[0]

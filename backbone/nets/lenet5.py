@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from backbone.errors import must
-from backbone.nets.blocks import StaticBackbone, activation, convertibility, need_size, normalisation, scaled
-from backbone.nets.options import ConvOptions, Normalisation
+from engram.backbone.errors import must
+from engram.backbone.nets.blocks import StaticBackbone, activation, convertibility, need_size, normalisation, scaled
+from engram.backbone.nets.options import ConvOptions, Normalisation
 
 
 def lenet5(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbone:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from backbone.nets.blocks import StaticBackbone, activation, scaled
-from backbone.nets.options import MLPOptions
+from engram.backbone.nets.blocks import StaticBackbone, activation, scaled
+from engram.backbone.nets.options import MLPOptions
 
 
 def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from backbone.nets.blocks import (
+from engram.backbone.nets.blocks import (
     Add,
     StaticBackbone,
     activation,
@@ -15,7 +15,7 @@ from backbone.nets.blocks import (
     normalisation,
     scaled,
 )
-from backbone.nets.options import ConvOptions, Normalisation
+from engram.backbone.nets.options import ConvOptions, Normalisation
 
 
 class ResidualBlock(nn.Module):

@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from backbone.nets.blocks import FeedForward
+from engram.backbone.nets.blocks import FeedForward
 
 
 class TracedBackbone(FeedForward):
-    """A traced network under the `backbone.contract.Backbone` contract with one step.
+    """A traced network under the `engram.backbone.contract.Backbone` contract with one step.
 
     Args:
-        graph: of `backbone.nets.folding.trace`, perhaps changed since; its parameters keep the names they had.
+        graph: of `engram.backbone.nets.folding.trace`, perhaps changed since; its parameters keep the names they had.
         source: the network that was traced; it gives the shapes.
-        stage_nodes: of `backbone.nets.folding.stage_names`.
+        stage_nodes: of `engram.backbone.nets.folding.stage_names`.
     """
 
     def __init__(self, graph: fx.GraphModule, source: Any, stage_nodes: Sequence[str]) -> None:

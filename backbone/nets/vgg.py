@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from backbone.nets.blocks import StaticBackbone, conv_unit, convertibility, need_size, scaled
-from backbone.nets.options import ConvOptions
+from engram.backbone.nets.blocks import StaticBackbone, conv_unit, convertibility, need_size, scaled
+from engram.backbone.nets.options import ConvOptions
 
 
 def vgg_tiny(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbone:

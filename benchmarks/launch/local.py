@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from benchmarks.layout import LOG
-from benchmarks.stopping import DRIVEN
+from engram.benchmarks.layout import LOG
+from engram.benchmarks.stopping import DRIVEN
 
 _TAIL = 4096  # bytes of a log that hold its last line
 

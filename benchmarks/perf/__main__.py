@@ -1,4 +1,4 @@
-"""``python -m benchmarks.perf [NAME]``: run the scripts of this folder, print a table, write ``perf.json``."""
+"""``python -m engram.benchmarks.perf [NAME]``: run the scripts of this folder, print a table, write ``perf.json``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pkgutil import iter_modules
 
 from rich.console import Console
 
-from backbone.errors import UserError, nearest
-from benchmarks.perf.curves import page
-from benchmarks.perf.harness import Row, machine
-from benchmarks.tables import render, terminal_width
+from engram.backbone.errors import UserError, nearest
+from engram.benchmarks.perf.curves import page
+from engram.benchmarks.perf.harness import Row, machine
+from engram.benchmarks.tables import render, terminal_width
 
 OUTPUT = Path("perf.json")
 NOT_SCRIPTS = ("harness", "snn_peers", "curves", "__main__")
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     for name in argv or scripts:
         with console.status(f"measuring {name}"):
             try:
-                rows += import_module(f"benchmarks.perf.{name}").measure()
+                rows += import_module(f"engram.benchmarks.perf.{name}").measure()
             except UserError as error:
                 print(f"perf: {error}", file=sys.stderr)
                 return 2

@@ -7,7 +7,7 @@ batch is an index select, fused Adam. Avalanche gets its fastest sensible settin
 metrics, no logger, fused Adam; only its inner loop is timed, neither loaders nor what follows a task.
 
 On a GPU, where there is one: ResNet-18 on random pictures of CIFAR-10's shape, batches of 32 and as many rows replayed,
-with recorded passes and without (`backbone.graphs`).
+with recorded passes and without (`engram.backbone.graphs`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.contract import Scalar
-from backbone.data.load import Data, load
-from backbone.data.sets import MemorySplit
-from backbone.errors import UserError
-from backbone.hardware import Precision, has_bf16, suit_threads
-from benchmarks.perf.harness import Row, interleaved
-from continual.avalanche import guard
-from continual.avalanche.benchmark import to_benchmark
-from continual.configs import StreamConfig
-from continual.learner import Learner
-from continual.stream import StreamExperiment
-from continual.streams import Stream
+from engram.backbone.contract import Scalar
+from engram.backbone.data.load import Data, load
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.errors import UserError
+from engram.backbone.hardware import Precision, has_bf16, suit_threads
+from engram.benchmarks.perf.harness import Row, interleaved
+from engram.continual.avalanche import guard
+from engram.continual.avalanche.benchmark import to_benchmark
+from engram.continual.configs import StreamConfig
+from engram.continual.learner import Learner
+from engram.continual.stream import StreamExperiment
+from engram.continual.streams import Stream
 
 ROUNDS = 15
 BUILDS = 5

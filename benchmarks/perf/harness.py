@@ -58,7 +58,7 @@ def machine() -> dict[str, str]:
     """The hardware and versions a ratio belongs to."""
     import torch
 
-    from backbone.hardware import has_bf16
+    from engram.backbone.hardware import has_bf16
 
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

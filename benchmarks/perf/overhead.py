@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.perf.harness import Row, seconds
+from engram.benchmarks.perf.harness import Row, seconds
 
 ROUNDS = 3
 SHORT, LONG = 1, 241
@@ -23,13 +23,13 @@ DIRECT = """
 import sys
 from pathlib import Path
 import torch
-from backbone.data.load import load
-from backbone.experiments.configs import TrainConfig
-from backbone.hardware import choose_precision, suit_threads
-from backbone.metrics import score
-from backbone.nets.classifier import build
-from backbone.seeding import seed_everything
-from backbone.training import Recipe, Trainer
+from engram.backbone.data.load import load
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.hardware import choose_precision, suit_threads
+from engram.backbone.metrics import score
+from engram.backbone.nets.classifier import build
+from engram.backbone.seeding import seed_everything
+from engram.backbone.training import Recipe, Trainer
 from dataclasses import fields
 config = TrainConfig(epochs=int(sys.argv[1]), backbone="vgg-tiny", backbone_options={"width": 2.0}).resolved()
 seed_everything(0)

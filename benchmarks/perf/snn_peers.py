@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from backbone.errors import must
-from snn.cells.firing import State
-from snn.cells.layer import SpikingLayer
-from snn.cells.options import NeuronOptions
+from engram.backbone.errors import must
+from engram.snn.cells.firing import State
+from engram.snn.cells.layer import SpikingLayer
+from engram.snn.cells.options import NeuronOptions
 
 DECAY = 0.9
 POOL = 2

@@ -20,16 +20,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from backbone.contract import Scalar
-from backbone.data.load import Data, load
-from backbone.errors import UserError
-from backbone.experiments.recipes import recipe
-from backbone.hardware import choose_precision, suit_threads
-from backbone.metrics import score
-from backbone.nets.classifier import Classifier, build
-from backbone.optim import relative_rate
-from backbone.training import Recipe, Trainer
-from benchmarks.perf.harness import Row, interleaved
+from engram.backbone.contract import Scalar
+from engram.backbone.data.load import Data, load
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.recipes import recipe
+from engram.backbone.hardware import choose_precision, suit_threads
+from engram.backbone.metrics import score
+from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.optim import relative_rate
+from engram.backbone.training import Recipe, Trainer
+from engram.benchmarks.perf.harness import Row, interleaved
 
 ROUNDS = 5
 BATCH = 128

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backbone.contract import Grid
-from benchmarks.records import Record, number
-from benchmarks.svg import Chart, Point, Series
+from engram.backbone.contract import Grid
+from engram.benchmarks.records import Record, number
+from engram.benchmarks.svg import Chart, Point, Series
 
 MOST_POINTS = 300  # per line; more cannot be told apart
 

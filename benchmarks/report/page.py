@@ -6,25 +6,25 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from backbone.contract import Grid, Scalar
-from backbone.errors import UserError
-from backbone.registry import Registry
-from benchmarks.compare import Comparison
-from benchmarks.config import Checker, changed, experiment_config
-from benchmarks.heatmap import heat_map
-from benchmarks.numbers import p_value, seconds, span
-from benchmarks.outcomes import declared
-from benchmarks.records import Record
-from benchmarks.report.curves import figures, learning_curves
-from benchmarks.report.forest import forest
-from benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
-from benchmarks.report.style import STYLE
-from benchmarks.report.words import amount, headline, pair_words, unit_of, what
-from benchmarks.report.write import Subject
-from benchmarks.spelling import by_flag
-from benchmarks.stats import interval
-from benchmarks.svg import Chart, legend, line_chart
-from benchmarks.tables import typed
+from engram.backbone.contract import Grid, Scalar
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.compare import Comparison
+from engram.benchmarks.config import Checker, changed, experiment_config
+from engram.benchmarks.heatmap import heat_map
+from engram.benchmarks.numbers import p_value, seconds, span
+from engram.benchmarks.outcomes import declared
+from engram.benchmarks.records import Record
+from engram.benchmarks.report.curves import figures, learning_curves
+from engram.benchmarks.report.forest import forest
+from engram.benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
+from engram.benchmarks.report.style import STYLE
+from engram.benchmarks.report.words import amount, headline, pair_words, unit_of, what
+from engram.benchmarks.report.write import Subject
+from engram.benchmarks.spelling import by_flag
+from engram.benchmarks.stats import interval
+from engram.benchmarks.svg import Chart, legend, line_chart
+from engram.benchmarks.tables import typed
 
 _MOST_ROWS = 200
 

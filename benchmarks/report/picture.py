@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from html import escape
 
-from backbone.contract import Grid
-from benchmarks.heatmap import heat_map
-from benchmarks.report.style import STYLE
-from benchmarks.svg import Chart, keys, line_chart
+from engram.backbone.contract import Grid
+from engram.benchmarks.heatmap import heat_map
+from engram.benchmarks.report.style import STYLE
+from engram.benchmarks.svg import Chart, keys, line_chart
 
 WIDTH, TITLE, LINE = 460, 30, 19
 _HEIGHT = re.compile(r'viewBox="0 0 \d+ (\d+)"')

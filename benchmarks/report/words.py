@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.compare import Comparison, Group, Pair
-from benchmarks.numbers import number, p_value, signed
-from benchmarks.outcomes import declared
-from benchmarks.report.write import Subject
-from benchmarks.stats import Interval, seeds_needed
+from engram.benchmarks.compare import Comparison, Group, Pair
+from engram.benchmarks.numbers import number, p_value, signed
+from engram.benchmarks.outcomes import declared
+from engram.benchmarks.report.write import Subject
+from engram.benchmarks.stats import Interval, seeds_needed
 
 
 def amount(value: float | None, unit: str) -> str:

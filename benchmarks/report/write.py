@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from backbone.errors import UserError, must, nearest
-from benchmarks.compare import Comparison, compare_outcomes, label
-from benchmarks.outcomes import from_sweep
-from benchmarks.records import Record, Sweep, read_sweep, sweep_names, trial_names
+from engram.backbone.errors import UserError, must, nearest
+from engram.benchmarks.compare import Comparison, compare_outcomes, label
+from engram.benchmarks.outcomes import from_sweep
+from engram.benchmarks.records import Record, Sweep, read_sweep, sweep_names, trial_names
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def write_report(out: Path, name: str) -> Path:
     Raises:
         UserError: nothing is called so.
     """
-    from benchmarks.report.page import page
+    from engram.benchmarks.report.page import page
 
     subject = find(out, name)
     path = out / "reports" / f"{subject.name}.html"

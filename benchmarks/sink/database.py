@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
-from benchmarks.sink.trouble import refuse
+from engram.benchmarks.sink.trouble import refuse
 
 _SCHEME = "sqlite:///"
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse.sshfs"}

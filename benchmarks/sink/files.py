@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from benchmarks.inside import inside, open_inside
-from benchmarks.layout import sweep_dir
-from benchmarks.records import Record, Sweep
-from benchmarks.sink.params import clean
-from benchmarks.sink.state import short_hash
+from engram.benchmarks.inside import inside, open_inside
+from engram.benchmarks.layout import sweep_dir
+from engram.benchmarks.records import Record, Sweep
+from engram.benchmarks.sink.params import clean
+from engram.benchmarks.sink.state import short_hash
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,8 +91,10 @@ def place_of(name: str) -> str:
 
 def drawn(record: Record) -> dict[str, str]:
     """The trial's figures as SVG and its tables as CSV, by their places in the run."""
-    from benchmarks.report.curves import figure  # with statistics, which asking whether there is news does not need
-    from benchmarks.report.picture import picture
+    from engram.benchmarks.report.curves import (
+        figure,  # with statistics, which asking whether there is news does not need
+    )
+    from engram.benchmarks.report.picture import picture
 
     result: Mapping[str, Any] = record.result
     texts = {}
@@ -120,8 +122,8 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:
     """A sweep's plan, its suite and its report, by their places in the run."""
-    from benchmarks.report.page import page
-    from benchmarks.report.write import find
+    from engram.benchmarks.report.page import page
+    from engram.benchmarks.report.write import find
 
     with open_inside(sweep_dir(out, sweep.name), "plan.json") as file:
         plan = file.read().decode("utf-8")

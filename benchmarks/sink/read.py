@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.outcomes import Outcome
-from benchmarks.records import Status
-from benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
-from benchmarks.spelling import by_flag, spell
+from engram.benchmarks.outcomes import Outcome
+from engram.benchmarks.records import Status
+from engram.benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
+from engram.benchmarks.spelling import by_flag, spell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

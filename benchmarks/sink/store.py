@@ -10,15 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from backbone.contract import Scalar
-from benchmarks.layout import sweep_dir
-from benchmarks.lines import Line
-from benchmarks.naming import record_words
-from benchmarks.records import Record, Sweep
-from benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
-from benchmarks.sink.params import clean, params_of, within
-from benchmarks.sink.read import runs_where
-from benchmarks.sink.state import (
+from engram.backbone.contract import Scalar
+from engram.benchmarks.layout import sweep_dir
+from engram.benchmarks.lines import Line
+from engram.benchmarks.naming import record_words
+from engram.benchmarks.records import Record, Sweep
+from engram.benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
+from engram.benchmarks.sink.params import clean, params_of, within
+from engram.benchmarks.sink.read import runs_where
+from engram.benchmarks.sink.state import (
     ASIDE_TAG,
     BATCH,
     CONFIG_TAG,
@@ -33,7 +33,7 @@ from benchmarks.sink.state import (
     tail_digest,
     told_state,
 )
-from benchmarks.sink.trouble import refuse
+from engram.benchmarks.sink.trouble import refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

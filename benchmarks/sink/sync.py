@@ -18,17 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbone.errors import UserError, must, nearest
-from benchmarks.layout import lock
-from benchmarks.outcomes import Outcomes
-from benchmarks.records import Record, Sweep, read_sweep, trial_names
-from benchmarks.sink.address import address_of, without_secrets
-from benchmarks.sink.database import artifacts_of, database_of, hold_engine, move_artifacts, probe, uri_of, use_wal
-from benchmarks.sink.read import active_runs, stored_sweep
-from benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
-from benchmarks.sink.store import Teller
-from benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
-from benchmarks.stored import held, write_json
+from engram.backbone.errors import UserError, must, nearest
+from engram.benchmarks.layout import lock
+from engram.benchmarks.outcomes import Outcomes
+from engram.benchmarks.records import Record, Sweep, read_sweep, trial_names
+from engram.benchmarks.sink.address import address_of, without_secrets
+from engram.benchmarks.sink.database import (
+    artifacts_of,
+    database_of,
+    hold_engine,
+    move_artifacts,
+    probe,
+    uri_of,
+    use_wal,
+)
+from engram.benchmarks.sink.read import active_runs, stored_sweep
+from engram.benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
+from engram.benchmarks.sink.store import Teller
+from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
+from engram.benchmarks.stored import held, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

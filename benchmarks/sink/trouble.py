@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from backbone.errors import must
-from benchmarks.sink.address import without_secrets
+from engram.backbone.errors import must
+from engram.benchmarks.sink.address import without_secrets
 
 _LASTING = {
     *("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"),
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 def refuse(what: str, rule: str, got: object, next_step: str) -> Refused:
-    """As `backbone.errors.must`, for one trial or one store rather than for all of a command."""
+    """As `engram.backbone.errors.must`, for one trial or one store rather than for all of a command."""
     return Refused(str(must(what, rule, got, next_step)))
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from continual.avalanche.guard import module, quiet
-from continual.streams import Stream
+from engram.continual.avalanche.guard import module, quiet
+from engram.continual.streams import Stream
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-    from backbone.data.sets import Split
+    from engram.backbone.data.sets import Split
 
 
 def unit(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from backbone.errors import UserError, must, nearest
+from engram.backbone.errors import UserError, must, nearest
 
 INSTALL = "Install it: pip install --no-deps avalanche-lib==0.6.0, then the rest: pip install 'engram[avalanche]'."
 OURS = frozenset(

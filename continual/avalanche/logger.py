@@ -3,7 +3,7 @@
 ::
 
     import mlflow
-    from continual.avalanche.logger import MLflowLogger
+    from engram.continual.avalanche.logger import MLflowLogger
     evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[MLflowLogger(mlflow)])
 
 The class is made when it is asked for, because Avalanche is imported then; MLflow is handed over, never imported.
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from continual.avalanche.guard import module
+from engram.continual.avalanche.guard import module
 
 FORBIDDEN = re.compile(r"[^\w\-. /:]")
 """What an MLflow key must not have."""

@@ -2,7 +2,7 @@
 
 ::
 
-    from continual.avalanche.plugins import SIPlugin
+    from engram.continual.avalanche.plugins import SIPlugin
     strategy = Naive(model=model, optimizer=optimizer, plugins=[SIPlugin(c=0.1, xi=0.1)], ...)
 
 They are the very strategies of our experiment, seen through an adapter: ``Hooked`` turns Avalanche's callbacks into
@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.errors import must
-from backbone.options import options_of
-from backbone.registry import Registry
-from backbone.training import Batch
-from continual.avalanche.guard import module
-from continual.avalanche.networks import OFF
-from continual.catalogue import facts
-from continual.configs import AUTO
-from continual.strategy import Setting, Strategy
+from engram.backbone.errors import must
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry
+from engram.backbone.training import Batch
+from engram.continual.avalanche.guard import module
+from engram.continual.avalanche.networks import OFF
+from engram.continual.catalogue import facts
+from engram.continual.configs import AUTO
+from engram.continual.strategy import Setting, Strategy
 
 NAMES = {"SIPlugin": "continual.si", "DERppPlugin": "continual.derpp", "HATPlugin": "continual.hat"}
 

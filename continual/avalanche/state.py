@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from continual.avalanche.guard import module, quiet
+from engram.continual.avalanche.guard import module, quiet
 
 PASSING = frozenset(("model", "optimizer", "optimized_param_id", "plugins", "evaluator", "_criterion", "device")) | {
     *("experience", "adapted_dataset", "dataloader", "mbatch", "mb_output", "loss", "_eval_streams"),
@@ -58,7 +58,9 @@ def restore(strategy: Any, saved: Mapping[str, Any]) -> None:
 
 
 def stored(strategy: Any) -> dict[str, Tensor] | None:
-    """The images a strategy keeps, as `continual.strategy.Strategy.stored` gives them; None when there are none."""
+    """The images a strategy keeps, as `engram.continual.strategy.Strategy.stored` gives them; None when there are
+    none.
+    """
     writer = _Writer(strategy)
     for plugin in [strategy, *_plugins(strategy)]:
         for name, value in vars(plugin).items():

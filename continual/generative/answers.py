@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from continual.distilling import Scale, factor
-from continual.heads import Head
-from continual.learner import MASKED
+from engram.continual.distilling import Scale, factor
+from engram.continual.heads import Head
+from engram.continual.learner import MASKED
 
 TEMPERATURE = 2.0
 """Of soft targets."""
@@ -42,7 +42,7 @@ def answers(logits: Tensor, allowed: Tensor | None, kind: Targets) -> Tensor:
 def mismatch(logits: Tensor, targets: Tensor, allowed: Tensor | None, kind: Targets, scale: Scale = "none") -> Tensor:
     """Cross-entropy of every row, [R], with the answers of the earlier network: the mean over the questions.
 
-    Soft targets are multiplied as ``scale`` says, see `continual.distilling`.
+    Soft targets are multiplied as ``scale`` says, see `engram.continual.distilling`.
 
     Source: van de Ven and Tolias 2018 (arXiv 1809.10635), replay with hard and with soft targets.
     """

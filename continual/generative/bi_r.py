@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.hardware import autocast
-from backbone.training import Batch
-from continual.generative.dreams import Dreaming
-from continual.generative.options import BIROptions
-from continual.generative.vae import Architecture, Decoder, Scale, Seeded, finished, reconstruction, sampled
-from continual.learner import Learner
+from engram.backbone.hardware import autocast
+from engram.backbone.training import Batch
+from engram.continual.generative.dreams import Dreaming
+from engram.continual.generative.options import BIROptions
+from engram.continual.generative.vae import Architecture, Decoder, Scale, Seeded, finished, reconstruction, sampled
+from engram.continual.learner import Learner
 
 
 class ClassPrior(Seeded):

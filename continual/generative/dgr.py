@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from backbone.hardware import autocast
-from backbone.training import Batch
-from continual.generative.dreams import Dreaming
-from continual.generative.options import DGROptions
-from continual.generative.vae import VAE
-from continual.learner import Learner
+from engram.backbone.hardware import autocast
+from engram.backbone.training import Batch
+from engram.continual.generative.dreams import Dreaming
+from engram.continual.generative.options import DGROptions
+from engram.continual.generative.vae import VAE
+from engram.continual.learner import Learner
 
 
 class DGR(Dreaming[VAE]):

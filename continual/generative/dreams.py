@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from backbone.errors import must
-from backbone.hardware import autocast
-from backbone.seeding import generator
-from backbone.training import Batch
-from continual.generative.answers import answers, masks, mismatch
-from continual.generative.options import BIROptions, DGROptions
-from continual.generative.vae import fresh
-from continual.learner import Learner
-from continual.strategy import Setting, Strategy, frozen
-from continual.streams import Task
+from engram.backbone.errors import must
+from engram.backbone.hardware import autocast
+from engram.backbone.seeding import generator
+from engram.backbone.training import Batch
+from engram.continual.generative.answers import answers, masks, mismatch
+from engram.continual.generative.options import BIROptions, DGROptions
+from engram.continual.generative.vae import fresh
+from engram.continual.learner import Learner
+from engram.continual.strategy import Setting, Strategy, frozen
+from engram.continual.streams import Task
 
 G = TypeVar("G", bound=nn.Module)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from continual.distilling import Scale
+from engram.continual.distilling import Scale
 
 
 @dataclass(frozen=True, kw_only=True)

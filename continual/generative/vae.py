@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.seeding import generator
+from engram.backbone.seeding import generator
 
 Architecture = Literal["dense", "conv"]
 CHANNELS = (32, 64)

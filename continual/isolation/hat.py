@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbone.contract import Row
-from backbone.seeding import generator
-from backbone.training import Batch
-from continual.isolation.gates import gates_of
-from continual.isolation.holding import Hold
-from continual.isolation.options import HATOptions
-from continual.isolation.reach import reaches
-from continual.learner import Learner
-from continual.strategy import Setting, Strategy
-from continual.streams import Task
+from engram.backbone.contract import Row
+from engram.backbone.seeding import generator
+from engram.backbone.training import Batch
+from engram.continual.isolation.gates import gates_of
+from engram.continual.isolation.holding import Hold
+from engram.continual.isolation.options import HATOptions
+from engram.continual.isolation.reach import reaches
+from engram.continual.learner import Learner
+from engram.continual.strategy import Setting, Strategy
+from engram.continual.streams import Task
 
 LARGEST = 6.0
 """Embeddings stay within this, where a sigmoid still has a slope."""
@@ -39,8 +39,8 @@ class HAT(Strategy):
     fades beyond |s e| = 50, where the source clamps its cosh. It is followed by plain descent with a rate of its own.
     A head's outputs belong to the task that uses them. Running statistics are those of the first task.
 
-    Which units a weight connects is read off the network's graph (`continual.isolation.reach`). Where there is none,
-    only the gate behind a layer counts, if it has one; weights without any stay from the second task on.
+    Which units a weight connects is read off the network's graph (`engram.continual.isolation.reach`). Where there is
+    none, only the gate behind a layer counts, if it has one; weights without any stay from the second task on.
 
     Source: Serra, Suris, Miron and Karatzoglou 2018 (arXiv 1801.01423), equations 1 to 7.
     """

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from backbone.optim import lists
-from continual.strategy import total_bytes
+from engram.backbone.optim import lists
+from engram.continual.strategy import total_bytes
 
 
 class Hold:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbone.contract import Row
-from backbone.optim import lists
-from backbone.training import Batch
-from continual.isolation.options import PackNetOptions
-from continual.learner import Learner
-from continual.strategy import Setting, Strategy, total_bytes
-from continual.streams import Task
+from engram.backbone.contract import Row
+from engram.backbone.optim import lists
+from engram.backbone.training import Batch
+from engram.continual.isolation.options import PackNetOptions
+from engram.continual.learner import Learner
+from engram.continual.strategy import Setting, Strategy, total_bytes
+from engram.continual.streams import Task
 
 FREE = 2**15 - 1
 """Owner of a weight no task has kept."""

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbone.nets.folding import Untraceable, trace
-from backbone.seeding import generator
-from continual.isolation.gates import Gate
+from engram.backbone.nets.folding import Untraceable, trace
+from engram.backbone.seeding import generator
+from engram.continual.isolation.gates import Gate
 
 Open = frozenset[str] | None
 """Gates of which one must be open for a unit to act, by name; None for a unit that always may."""

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbone.seeding import generator
-from backbone.training import Batch
-from continual.isolation.gates import gates_of
-from continual.isolation.holding import Hold
-from continual.isolation.options import XdGOptions
-from continual.isolation.reach import reaches
-from continual.learner import Learner
-from continual.strategy import Setting, Strategy, total_bytes
-from continual.streams import Task
+from engram.backbone.seeding import generator
+from engram.backbone.training import Batch
+from engram.continual.isolation.gates import gates_of
+from engram.continual.isolation.holding import Hold
+from engram.continual.isolation.options import XdGOptions
+from engram.continual.isolation.reach import reaches
+from engram.continual.learner import Learner
+from engram.continual.strategy import Setting, Strategy, total_bytes
+from engram.continual.streams import Task
 
 
 class XdG(Strategy):

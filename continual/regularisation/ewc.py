@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from backbone.seeding import generator
-from continual.regularisation.importance import BATCH, importance
-from continual.regularisation.options import EWCOptions
-from continual.regularisation.penalty import Anchored
+from engram.backbone.seeding import generator
+from engram.continual.regularisation.importance import BATCH, importance
+from engram.continual.regularisation.options import EWCOptions
+from engram.continual.regularisation.penalty import Anchored
 
 if TYPE_CHECKING:
-    from continual.learner import Learner
-    from continual.streams import Task
+    from engram.continual.learner import Learner
+    from engram.continual.streams import Task
 
 
 class EWC(Anchored):

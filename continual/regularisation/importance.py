@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from backbone.nets.classifier import Classifier
-from backbone.optim import lists
-from continual.regularisation.layers import Calls, Watch, gradients, positions, terms
-from continual.strategy import trainable
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.optim import lists
+from engram.continual.regularisation.layers import Calls, Watch, gradients, positions, terms
+from engram.continual.strategy import trainable
 
 BATCH = 256
 CHECKED = 4  # images on which a way is compared with the plain loop

@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.hardware import autocast
-from backbone.nets.classifier import Classifier
-from continual.distilling import factor
-from continual.learner import MASKED
-from continual.regularisation.options import LwFOptions
-from continual.strategy import Setting, Strategy, frozen
+from engram.backbone.hardware import autocast
+from engram.backbone.nets.classifier import Classifier
+from engram.continual.distilling import factor
+from engram.continual.learner import MASKED
+from engram.continual.regularisation.options import LwFOptions
+from engram.continual.strategy import Setting, Strategy, frozen
 
 if TYPE_CHECKING:
-    from backbone.training import Batch
-    from continual.learner import Learner
-    from continual.streams import Task
+    from engram.backbone.training import Batch
+    from engram.continual.learner import Learner
+    from engram.continual.streams import Task
 
 
 class LwF(Strategy):

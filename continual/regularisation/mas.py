@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from continual.regularisation.ewc import images_of
-from continual.regularisation.importance import importance
-from continual.regularisation.options import MASOptions
-from continual.regularisation.penalty import Anchored
+from engram.continual.regularisation.ewc import images_of
+from engram.continual.regularisation.importance import importance
+from engram.continual.regularisation.options import MASOptions
+from engram.continual.regularisation.penalty import Anchored
 
 if TYPE_CHECKING:
-    from continual.learner import Learner
-    from continual.streams import Task
+    from engram.continual.learner import Learner
+    from engram.continual.streams import Task
 
 
 class MAS(Anchored):

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from continual.distilling import Scale
+from engram.continual.distilling import Scale
 
 Strength = Annotated[float, Ge(0)] | Literal["auto"]
-"""Of a penalty. auto: chosen on the first tasks (`continual.choice`), as it depends on data and length of training."""
+"""Of a penalty. auto: chosen on the first tasks (`engram.continual.choice`), as it depends on data and length of
+training."""
 
 
 @dataclass(frozen=True, kw_only=True)

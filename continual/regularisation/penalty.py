@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from backbone.optim import lists
-from continual.strategy import Setting, Strategy, trainable
+from engram.backbone.optim import lists
+from engram.continual.strategy import Setting, Strategy, trainable
 
 if TYPE_CHECKING:
-    from backbone.training import Batch
-    from continual.learner import Learner
+    from engram.backbone.training import Batch
+    from engram.continual.learner import Learner
 
 
 STRIDE = 10

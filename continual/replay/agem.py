@@ -7,15 +7,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from backbone.errors import must
-from backbone.optim import lists
-from backbone.seeding import generator
-from backbone.training import Batch
-from continual.learner import Learner
-from continual.replay.options import AGEMOptions
-from continual.replay.rehearsal import Rehearsal
-from continual.strategy import Setting
-from continual.streams import Task
+from engram.backbone.errors import must
+from engram.backbone.optim import lists
+from engram.backbone.seeding import generator
+from engram.backbone.training import Batch
+from engram.continual.learner import Learner
+from engram.continual.replay.options import AGEMOptions
+from engram.continual.replay.rehearsal import Rehearsal
+from engram.continual.strategy import Setting
+from engram.continual.streams import Task
 
 
 class AGEM(Rehearsal):

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbone.training import Batch
-from continual.learner import Learner
-from continual.replay.rehearsal import Rehearsal
+from engram.backbone.training import Batch
+from engram.continual.learner import Learner
+from engram.continual.replay.rehearsal import Rehearsal
 
 
 class DER(Rehearsal):

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.training import Batch
-from continual.learner import MASKED, Learner
-from continual.replay.options import ERACEOptions
-from continual.replay.rehearsal import Rehearsal
-from continual.strategy import Setting
+from engram.backbone.training import Batch
+from engram.continual.learner import MASKED, Learner
+from engram.continual.replay.options import ERACEOptions
+from engram.continual.replay.rehearsal import Rehearsal
+from engram.continual.strategy import Setting
 
 
 class ERACE(Rehearsal):

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.data.sets import MemorySplit, Split
-from backbone.hardware import autocast
-from backbone.nets.prototypes import nearest_mean
-from backbone.training import Batch
-from continual.learner import MASKED, Learner
-from continual.replay.options import ICaRLOptions
-from continual.replay.rehearsal import Rehearsal, features, keep_herded
-from continual.strategy import Setting, frozen
-from continual.streams import Stream, Task
+from engram.backbone.data.sets import MemorySplit, Split
+from engram.backbone.hardware import autocast
+from engram.backbone.nets.prototypes import nearest_mean
+from engram.backbone.training import Batch
+from engram.continual.learner import MASKED, Learner
+from engram.continual.replay.options import ICaRLOptions
+from engram.continual.replay.rehearsal import Rehearsal, features, keep_herded
+from engram.continual.strategy import Setting, frozen
+from engram.continual.streams import Stream, Task
 
 
 class ICaRL(Rehearsal):

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from backbone.data.sets import Split
-from backbone.errors import must
-from backbone.metrics import SCORING_BATCH
-from backbone.seeding import generator
-from backbone.training import Batch
-from continual.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
-from continual.learner import Learner
-from continual.strategy import Setting, Strategy
+from engram.backbone.data.sets import Split
+from engram.backbone.errors import must
+from engram.backbone.metrics import SCORING_BATCH
+from engram.backbone.seeding import generator
+from engram.backbone.training import Batch
+from engram.continual.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
+from engram.continual.learner import Learner
+from engram.continual.strategy import Setting, Strategy
 
 
 class Rehearsal(Strategy):

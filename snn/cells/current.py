@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from snn.cells.firing import Params, State, fire
+from engram.snn.cells.firing import Params, State, fire
 
 
 def cuba_lif_step(drive: Tensor, state: State, p: Params) -> tuple[Tensor, State]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snn.cells.options import Neuron, Reset, Surrogate
-from snn.cells.surrogates import spike
+from engram.snn.cells.options import Neuron, Reset, Surrogate
+from engram.snn.cells.surrogates import spike
 
 
 class Params(NamedTuple):

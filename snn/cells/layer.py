@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from backbone.errors import UserError, must
-from snn.cells.firing import Params, State
-from snn.cells.options import NeuronOptions
-from snn.engines import engine
-from snn.timed import TimedNeurons
+from engram.backbone.errors import UserError, must
+from engram.snn.cells.firing import Params, State
+from engram.snn.cells.options import NeuronOptions
+from engram.snn.engines import engine
+from engram.snn.timed import TimedNeurons
 
 
 class SpikingLayer(TimedNeurons):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
-from snn.cells.layer import SpikingLayer
+from engram.snn.cells.layer import SpikingLayer
 
 
 def itself(module: nn.Module) -> SpikingLayer | None:
@@ -25,7 +25,7 @@ def fold_pooling(
     are square and do not overlap.
 
     Args:
-        graph: a traced network of spiking neurons, run over time by `snn.timed.TimeFolded`.
+        graph: a traced network of spiking neurons, run over time by `engram.snn.timed.TimeFolded`.
         keep: names of nodes that are wanted as they are, the neurons' or the pooling's.
         layer_of: the layer within a module that stands for neurons, None for every other module.
 

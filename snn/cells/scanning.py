@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn.cells.adaptive import adaptive_lif_step
-from snn.cells.current import cuba_lif_step
-from snn.cells.firing import Params, State, Step, start
-from snn.cells.integrate_fire import if_step
-from snn.cells.lif import lif_step
-from snn.cells.options import Neuron
+from engram.snn.cells.adaptive import adaptive_lif_step
+from engram.snn.cells.current import cuba_lif_step
+from engram.snn.cells.firing import Params, State, Step, start
+from engram.snn.cells.integrate_fire import if_step
+from engram.snn.cells.lif import lif_step
+from engram.snn.cells.options import Neuron
 
 STEPS: Mapping[Neuron, Step] = {
     "if": if_step,

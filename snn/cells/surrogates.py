@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snn.cells.options import Surrogate
+from engram.snn.cells.options import Surrogate
 
 Derivative = Callable[[Tensor, float], Tensor]
 

@@ -8,17 +8,17 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-from backbone.errors import must
-from snn.cells.firing import Params, State
-from snn.cells.options import Engine
+from engram.backbone.errors import must
+from engram.snn.cells.firing import Params, State
+from engram.snn.cells.options import Engine
 
 Scan = Callable[[Tensor, State | None, Params], tuple[Tensor, State]]
 """``scan(drive [T, B, C, ...], state or None, params) -> (spikes [T, B, C, ...], state)``."""
 
 _MODULES: Mapping[Engine, str] = {
-    "fused": "snn.engines.fused",
-    "snntorch": "snn.engines.snntorch_engine",
-    "norse": "snn.engines.norse_engine",
+    "fused": "engram.snn.engines.fused",
+    "snntorch": "engram.snn.engines.snntorch_engine",
+    "norse": "engram.snn.engines.norse_engine",
 }
 
 

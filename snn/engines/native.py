@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 from typing import NamedTuple
 
-from snn.native import compiled
+from engram.snn.native import compiled
 
 KINDS = {"if": 0, "lif": 0, "plif": 0, "cuba-lif": 1, "adaptive-lif": 2}
 SURROGATES = {"arctan": 0, "fast-sigmoid": 1, "triangle": 2, "sigmoid": 3, "superspike": 4, "gaussian": 5}
@@ -47,7 +47,7 @@ class Layer(ctypes.Structure):
 def library(variant: Variant) -> ctypes.CDLL | None:
     """The compiled kernel, from the cache where it is there; None where nothing compiles."""
     chosen = (f"-D{name.upper()}={int(value)}" for name, value in variant._asdict().items())
-    kernel = compiled("snn.engines", "scan.c", (_EXACT, *chosen))
+    kernel = compiled("engram.snn.engines", "scan.c", (_EXACT, *chosen))
     return None if kernel is None else _typed(kernel)
 
 

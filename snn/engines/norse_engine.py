@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snn.cells.firing import Params, State, reset, start
-from snn.cells.scanning import pooled, stack_like
+from engram.snn.cells.firing import Params, State, reset, start
+from engram.snn.cells.scanning import pooled, stack_like
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it still calls torch.jit.script

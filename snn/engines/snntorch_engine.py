@@ -22,9 +22,9 @@ from collections.abc import Callable
 from snntorch import Leaky, Synaptic
 from torch import Tensor
 
-from snn.cells.firing import Params, State, reset, start
-from snn.cells.scanning import pooled, stack_like
-from snn.cells.surrogates import spike
+from engram.snn.cells.firing import Params, State, reset, start
+from engram.snn.cells.scanning import pooled, stack_like
+from engram.snn.cells.surrogates import spike
 
 
 def scan(drive: Tensor, state: State | None, p: Params) -> tuple[Tensor, State]:

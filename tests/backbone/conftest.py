@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.data.sets import MemorySplit
-from backbone.nets.classifier import build
-from backbone.registry import Registry
-from backbone.training import Recipe, Trainer
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.nets.classifier import build
+from engram.backbone.registry import Registry
+from engram.backbone.training import Recipe, Trainer
 
 
 @pytest.fixture(autouse=True)

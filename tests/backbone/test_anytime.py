@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
-from backbone.data.sets import MemorySplit
-from backbone.errors import UserError
-from backbone.nets.classifier import Classifier, build
+from engram.backbone.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.errors import UserError
+from engram.backbone.nets.classifier import Classifier, build
 
 
 class Ramp(nn.Module):

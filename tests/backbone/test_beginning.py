@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbone.checkpoint import load_model
-from backbone.data.load import load
-from backbone.errors import UserError
-from backbone.experiments.beginning import begin, load_teacher
-from backbone.experiments.configs import TrainConfig
-from backbone.experiments.train import Train
-from backbone.seeding import seed_everything
+from engram.backbone.checkpoint import load_model
+from engram.backbone.data.load import load
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.beginning import begin, load_teacher
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.experiments.train import Train
+from engram.backbone.seeding import seed_everything
 
 TINY = TrainConfig(
     backbone="vgg-tiny", backbone_options={"width": 0.25}, epochs=4, batch_size=32, lr=0.01, precision="fp32"

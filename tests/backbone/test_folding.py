@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.blocks import PooledConv2d, StaticBackbone
-from backbone.nets.folding import Untraceable, fold_batchnorm, stage_names, trace, traced_with_stages
+from engram.backbone.nets.blocks import PooledConv2d, StaticBackbone
+from engram.backbone.nets.folding import Untraceable, fold_batchnorm, stage_names, trace, traced_with_stages
 
 NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet"]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)

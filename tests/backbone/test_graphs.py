@@ -5,10 +5,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from backbone import graphs
-from backbone.graphs import Passes, can_record
-from backbone.hardware import autocast
-from backbone.nets.classifier import build
+from engram.backbone import graphs
+from engram.backbone.graphs import Passes, can_record
+from engram.backbone.hardware import autocast
+from engram.backbone.nets.classifier import build
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.data.sets import MemorySplit
-from backbone.distillation import Distillation
-from backbone.layout import arranged, layout
-from backbone.metrics import score
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import Classifier, build
-from backbone.registry import Registry
-from backbone.seeding import generator
-from backbone.training import Trainer
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.distillation import Distillation
+from engram.backbone.layout import arranged, layout
+from engram.backbone.metrics import score
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.registry import Registry
+from engram.backbone.seeding import generator
+from engram.backbone.training import Trainer
 
 
 def classifier(net):
@@ -68,7 +68,7 @@ def test_a_teacher_is_shown_images_in_its_own_layout(stranger):
 
 @pytest.mark.parametrize("name", Registry.discover().names("backbones"))
 def test_our_networks_are_channels_last_and_not_tried(name, monkeypatch):
-    monkeypatch.setattr("backbone.layout._works", None)
+    monkeypatch.setattr("engram.backbone.layout._works", None)
     net = build(name, {}, (3, 32, 32), 2, torch.zeros(3), torch.ones(3)).backbone
     assert layout(net) is torch.channels_last
 

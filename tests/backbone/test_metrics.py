@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbone import metrics
-from backbone.data.sets import MemorySplit
-from backbone.hardware import choose_precision, has_bf16
-from backbone.metrics import score
-from backbone.nets.classifier import build
+from engram.backbone import metrics
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.hardware import choose_precision, has_bf16
+from engram.backbone.metrics import score
+from engram.backbone.nets.classifier import build
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.contract import Backbone
-from backbone.errors import UserError
-from backbone.nets.blocks import Add, PooledConv2d, scaled
-from backbone.nets.classifier import Normalise, build
-from backbone.nets.folding import bake
-from backbone.registry import Registry
+from engram.backbone.contract import Backbone
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import Add, PooledConv2d, scaled
+from engram.backbone.nets.classifier import Normalise, build
+from engram.backbone.nets.folding import bake
+from engram.backbone.registry import Registry
 
 NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet"]
 CONVOLUTIONAL = NAMES[1:]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.classifier import adapt, build
-from backbone.options import options_of
-from backbone.registry import Registry
+from engram.backbone.errors import UserError
+from engram.backbone.nets.classifier import adapt, build
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry
 
 REGISTRY = Registry.discover()
 

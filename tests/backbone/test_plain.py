@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import bake
-from backbone.nets.plain import copied
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.folding import bake
+from engram.backbone.nets.plain import copied
 
 
 def deprecated(name):

@@ -2,9 +2,9 @@ from dataclasses import fields
 
 import pytest
 
-from backbone.experiments.configs import TrainConfig
-from backbone.experiments.recipes import recipe
-from backbone.plugin import PLUGIN
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.experiments.recipes import recipe
+from engram.backbone.plugin import PLUGIN
 
 RECIPE_FIELDS = {field.name for field in fields(TrainConfig)} - {
     *("seed", "dataset", "dataset_options", "backbone", "backbone_options", "validation"),

@@ -1,9 +1,9 @@
 import pytest
 
-from backbone.contract import Entry, Plugin, Target
-from backbone.errors import UserError, nearest
-from backbone.plugin import PLUGIN
-from backbone.registry import Registry
+from engram.backbone.contract import Entry, Plugin, Target
+from engram.backbone.errors import UserError, nearest
+from engram.backbone.plugin import PLUGIN
+from engram.backbone.registry import Registry
 
 
 def entry(**more):
@@ -17,7 +17,7 @@ def installed(tmp_path, monkeypatch):
 
     def install(name, code, distribution=None):
         module = f"{distribution or name}_plugin_{abs(hash(tmp_path))}"  # imported modules stay for the session
-        (tmp_path / f"{module}.py").write_text("from backbone.contract import Entry, Plugin\n" + code)
+        (tmp_path / f"{module}.py").write_text("from engram.backbone.contract import Entry, Plugin\n" + code)
         info = tmp_path / f"{distribution or name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.0\n")
@@ -42,7 +42,7 @@ def test_a_plugin_is_found_by_its_entry_point(installed):
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit('needs a licence')", "SystemExit: needs a licence"),
-        ("PLUGIN = 3", "is a int, not a backbone.contract.Plugin"),
+        ("PLUGIN = 3", "is a int, not a engram.backbone.contract.Plugin"),
         ("", "AttributeError"),
         (
             "PLUGIN = Plugin(name='x', backbones={'lenet5': Entry(target='a:b', summary='')})",

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from backbone.seeding import derive, generator, seed_everything
+from engram.backbone.seeding import derive, generator, seed_everything
 
 
 def test_seeds_are_the_same_ones_for_ever():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.folding import trace
-from backbone.nets.shapes import value_shapes
+from engram.backbone.nets.folding import trace
+from engram.backbone.nets.shapes import value_shapes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

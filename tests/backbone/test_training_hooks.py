@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.data.sets import MemorySplit
-from backbone.distillation import Distillation
-from backbone.errors import TrialError, UserError
-from backbone.nets.classifier import Classifier, build
-from backbone.seeding import derive
-from backbone.training import Trainer
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.distillation import Distillation
+from engram.backbone.errors import TrialError, UserError
+from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.seeding import derive
+from engram.backbone.training import Trainer
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ def test_prepare_gets_normalised_training_images(blobs, plain_recipe):
 
 
 def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_recipe):
-    monkeypatch.setattr("backbone.training.PREPARE_VALUES", 64 * 12)
+    monkeypatch.setattr("engram.backbone.training.PREPARE_VALUES", 64 * 12)
     seen = []
 
     class Asks(nn.Linear):

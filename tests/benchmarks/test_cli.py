@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.catalogue import COMMANDS
+from engram.benchmarks.catalogue import COMMANDS
 
 HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
 
@@ -32,7 +32,7 @@ HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
 def test_nothing_heavy_is_imported(engram, words):
     code = f"""
 import sys
-from benchmarks.cli import main
+from engram.benchmarks.cli import main
 code = main({words!r})
 print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 sys.exit(code)

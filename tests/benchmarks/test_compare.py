@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from backbone.errors import UserError
-from benchmarks.cli import main
-from benchmarks.compare import compare, compare_outcomes
-from benchmarks.gate import parse
-from benchmarks.outcomes import Outcome, Outcomes
+from engram.backbone.errors import UserError
+from engram.benchmarks.cli import main
+from engram.benchmarks.compare import compare, compare_outcomes
+from engram.benchmarks.gate import parse
+from engram.benchmarks.outcomes import Outcome, Outcomes
 
 
 def outcomes(scores, axes=("net",), **extra):

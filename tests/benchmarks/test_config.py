@@ -11,13 +11,13 @@ from annotated_types import Gt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbone.contract import ExperimentConfig
-from backbone.errors import UserError
-from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.registry import Registry
-from benchmarks.command import read_experiment
-from benchmarks.config import Checker, changed, full, to_toml
-from benchmarks.flags import Planning
+from engram.backbone.contract import ExperimentConfig
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks.command import read_experiment
+from engram.benchmarks.config import Checker, changed, full, to_toml
+from engram.benchmarks.flags import Planning
 
 REGISTRY = Registry.discover()
 

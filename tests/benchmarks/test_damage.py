@@ -9,19 +9,19 @@ from hashlib import sha256
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks import provenance, records
-from benchmarks.cli import main
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.layout import find_trial
-from benchmarks.lines import LEDGER, read_ledger
-from benchmarks.plan import Planner
-from benchmarks.records import Record
-from benchmarks.sink.sync import SyncReport
-from benchmarks.stopping import STOPPED, Stop
-from benchmarks.stored import Damaged, read_json, write_json
-from benchmarks.trial import work
+from engram.backbone.registry import Registry
+from engram.benchmarks import provenance, records
+from engram.benchmarks.cli import main
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.layout import find_trial
+from engram.benchmarks.lines import LEDGER, read_ledger
+from engram.benchmarks.plan import Planner
+from engram.benchmarks.records import Record
+from engram.benchmarks.sink.sync import SyncReport
+from engram.benchmarks.stopping import STOPPED, Stop
+from engram.benchmarks.stored import Damaged, read_json, write_json
+from engram.benchmarks.trial import work
 
 FILES = ("config.json", "provenance.json", "result.json", LEDGER)
 OTHERS = [
@@ -263,8 +263,8 @@ def test_links_and_pipes_are_not_read(done, tmp_path):
 @pytest.fixture
 def no_store(monkeypatch):
     """A tracking store that has everything."""
-    monkeypatch.setattr("benchmarks.sink.Sink.needs_sync", lambda *args: False)
-    monkeypatch.setattr("benchmarks.sink.Sink.count", lambda self, trials: SyncReport(True, "", len(trials)))
+    monkeypatch.setattr("engram.benchmarks.sink.Sink.needs_sync", lambda *args: False)
+    monkeypatch.setattr("engram.benchmarks.sink.Sink.count", lambda self, trials: SyncReport(True, "", len(trials)))
 
 
 def said_by(capsys, *words):

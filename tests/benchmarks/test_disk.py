@@ -12,17 +12,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from backbone.atomic import write_atomically
-from backbone.checkpoint import save_state
-from backbone.errors import TrialError
-from backbone.registry import Registry
-from benchmarks import ledger, trial
-from benchmarks.disk import FULL, no_room, reserve
-from benchmarks.driver import Outcome, Setting, _Drive, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.launch.local import LocalPool
-from benchmarks.plan import Planner
-from benchmarks.stopping import Stop
+from engram.backbone.atomic import write_atomically
+from engram.backbone.checkpoint import save_state
+from engram.backbone.errors import TrialError
+from engram.backbone.registry import Registry
+from engram.benchmarks import ledger, trial
+from engram.benchmarks.disk import FULL, no_room, reserve
+from engram.benchmarks.driver import Outcome, Setting, _Drive, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.launch.local import LocalPool
+from engram.benchmarks.plan import Planner
+from engram.benchmarks.stopping import Stop
 
 ROOM = "must be one with room for what is written there; got "
 REMEDY = "Free some, or raise the limit on its files: then the same command goes on."

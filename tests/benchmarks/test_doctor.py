@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks import doctor
+from engram.backbone.registry import Registry
+from engram.benchmarks import doctor
 
 
 def check_of(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import math
 import xml.etree.ElementTree as ET
 
-from backbone.contract import Grid
-from benchmarks.heatmap import heat_map
+from engram.backbone.contract import Grid
+from engram.benchmarks.heatmap import heat_map
 
 
 def drawn(columns, rows, values):

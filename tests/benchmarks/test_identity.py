@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from backbone.contract import DataFiles, Result
-from backbone.errors import MissingData, UserError
-from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.registry import Registry
-from benchmarks import contents as contents_module
-from benchmarks.contents import MEMORY, Contents
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner
-from benchmarks.stopping import STOPPED, Stop
-from benchmarks.stored import read_json, write_json
-from benchmarks.trial import publish, work
-from snn.configs import ConvertConfig
+from engram.backbone.contract import DataFiles, Result
+from engram.backbone.errors import MissingData, UserError
+from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks import contents as contents_module
+from engram.benchmarks.contents import MEMORY, Contents
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner
+from engram.benchmarks.stopping import STOPPED, Stop
+from engram.benchmarks.stored import read_json, write_json
+from engram.benchmarks.trial import publish, work
+from engram.snn.configs import ConvertConfig
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 
@@ -334,7 +334,7 @@ def test_data_taken_over_from_a_trial_are_those_it_had(plan, pics, tmp_path, exp
 
 
 def test_a_dry_run_shows_what_it_can(pics, tmp_path, capsys, monkeypatch):
-    from benchmarks.cli import main
+    from engram.benchmarks.cli import main
 
     monkeypatch.chdir(tmp_path)
     words = ["run", "backbone.train", "--dry-run", "--json", "--out", "here", "--dataset"]

@@ -7,13 +7,13 @@ import os
 
 import pytest
 
-from backbone.errors import UserError
-from benchmarks.compare import compare
-from benchmarks.contents import Contents, finished
-from benchmarks.inside import inside, open_inside, refuse_links_out
-from benchmarks.records import Record
-from benchmarks.report import write_report
-from benchmarks.trial import main as work
+from engram.backbone.errors import UserError
+from engram.benchmarks.compare import compare
+from engram.benchmarks.contents import Contents, finished
+from engram.benchmarks.inside import inside, open_inside, refuse_links_out
+from engram.benchmarks.records import Record
+from engram.benchmarks.report import write_report
+from engram.benchmarks.trial import main as work
 
 
 @pytest.fixture

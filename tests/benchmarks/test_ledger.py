@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.ledger import Ledger
-from benchmarks.records import Record
+from engram.benchmarks.ledger import Ledger
+from engram.benchmarks.records import Record
 
 
 def lines(folder):

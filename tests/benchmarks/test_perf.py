@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbone.data.load import load
-from backbone.errors import UserError
-from benchmarks.perf import __main__ as command
-from benchmarks.perf import conversion, harness, training
-from benchmarks.perf.curves import charts, page
+from engram.backbone.data.load import load
+from engram.backbone.errors import UserError
+from engram.benchmarks.perf import __main__ as command
+from engram.benchmarks.perf import conversion, harness, training
+from engram.benchmarks.perf.curves import charts, page
 
 KEYS = ["name", "ours", "peer", "peer_name", "ratio", "unit", "higher_is_better", "n"]
 SMALL = replace(conversion.WITHOUT_MNIST, epochs=5, timed=8, scored=40)

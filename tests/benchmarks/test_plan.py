@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.errors import UserError
-from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.registry import Registry
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner, trial_id
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner, trial_id
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 BASE = TrainConfig()

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from backbone.errors import UserError
-from benchmarks.cli import main
-from benchmarks.report import write_report
-from benchmarks.report.curves import merge_lines
+from engram.backbone.errors import UserError
+from engram.benchmarks.cli import main
+from engram.benchmarks.report import write_report
+from engram.benchmarks.report.curves import merge_lines
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

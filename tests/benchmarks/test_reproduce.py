@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from backbone.contract import Present, Target
-from backbone.registry import Registry
-from benchmarks.driver import Failure
-from benchmarks.reproduce import _row, _sources, judged
-from benchmarks.stats import Interval
+from engram.backbone.contract import Present, Target
+from engram.backbone.registry import Registry
+from engram.benchmarks.driver import Failure
+from engram.benchmarks.reproduce import _row, _sources, judged
+from engram.benchmarks.stats import Interval
 
 REGISTRY = Registry.discover()
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from backbone.errors import UserError
-from backbone.registry import Registry
-from benchmarks.driver import Outcome, Setting
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner
-from benchmarks.runs import plan_suite, run_suite
-from benchmarks.stored import read_json
-from benchmarks.suite import load_suite
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.driver import Outcome, Setting
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner
+from engram.benchmarks.runs import plan_suite, run_suite
+from engram.benchmarks.stored import read_json
+from engram.benchmarks.suite import load_suite
 
 REGISTRY = Registry.discover()
 GOOD = """
@@ -140,7 +140,7 @@ def test_every_mistake_is_reported_at_once(tmp_path):
 
 
 def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.runs.drive", lambda *_: Outcome())
+    monkeypatch.setattr("engram.benchmarks.runs.drive", lambda *_: Outcome())
     out, here, there = tmp_path / "runs", tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()

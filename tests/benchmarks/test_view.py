@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from benchmarks.naming import labels, short_labels, words
-from benchmarks.pace import Pace, Progress, kind, sweep_left
-from benchmarks.records import read_sweep
-from benchmarks.tables import render
-from benchmarks.view import Bars, Names, View
+from engram.benchmarks.naming import labels, short_labels, words
+from engram.benchmarks.pace import Pace, Progress, kind, sweep_left
+from engram.benchmarks.records import read_sweep
+from engram.benchmarks.tables import render
+from engram.benchmarks.view import Bars, Names, View
 
 
 def screen(written):

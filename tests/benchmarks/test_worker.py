@@ -1,4 +1,4 @@
-"""``python -m benchmarks exec TRIAL_DIR``: every way a trial can end."""
+"""``python -m engram.benchmarks exec TRIAL_DIR``: every way a trial can end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import pytest
 
-from backbone.checkpoint import save_state
-from backbone.registry import Registry
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record
+from engram.backbone.checkpoint import save_state
+from engram.backbone.registry import Registry
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner, Trial
+from engram.benchmarks.records import Record
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 
@@ -137,8 +137,9 @@ def driven(engram) -> Callable[[str], subprocess.Popen]:
 def test_an_orphan_that_gets_no_processor_still_saves_its_work(driven, plan, wait_for):
     """A sleeping step is what one looks like on a busy machine: the clock runs, and no work is done."""
     trial = plan(steps=500, pause=2.0)
-    code = f"import pathlib, sys, backbone.checkpoint, benchmarks.trial\nfolder = pathlib.Path({str(trial.folder)!r})\n"
-    worker = driven(code + "sys.exit(benchmarks.trial.main(folder))")
+    code = "import pathlib, sys, engram.backbone.checkpoint, engram.benchmarks.trial\n"
+    code += f"folder = pathlib.Path({str(trial.folder)!r})\n"
+    worker = driven(code + "sys.exit(engram.benchmarks.trial.main(folder))")
     wait_for(lambda: ledger(trial))
     worker.stdin.close()
     assert worker.wait(timeout=300) == 143
@@ -153,7 +154,7 @@ def test_an_orphan_that_hangs_leaves(driven, hung):
 
 
 def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
-    from benchmarks.layout import Busy, lock
+    from engram.benchmarks.layout import Busy, lock
 
     trial = plan(steps=500, pause=0.1)
     first = engram.start("exec", trial.folder)

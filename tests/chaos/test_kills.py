@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks.records import Record, trial_names
+from engram.benchmarks.records import Record, trial_names
 
 SUITE = """
 experiment = "counting.count"
@@ -52,8 +52,8 @@ def undisturbed(tmp_path_factory, site):
     """Options, seed and metrics of every cell, stepped in this process without any runner."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
-        from backbone.registry import Registry
-        from benchmarks.suite import load_suite
+        from engram.backbone.registry import Registry
+        from engram.benchmarks.suite import load_suite
 
         path = tmp_path_factory.mktemp("undisturbed") / "small.toml"
         path.write_text(SUITE.replace("0.05", "0.0"))

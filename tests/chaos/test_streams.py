@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner
-from benchmarks.records import Record
-from benchmarks.stopping import Stop
-from benchmarks.trial import work
-from continual.configs import StreamConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner
+from engram.benchmarks.records import Record
+from engram.benchmarks.stopping import Stop
+from engram.benchmarks.trial import work
+from engram.continual.configs import StreamConfig
 
 REGISTRY = Registry.discover()
 TIMED = ("seconds_per_iteration", "train_seconds", "choosing_seconds")

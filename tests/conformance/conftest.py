@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks.config import experiment_config
-from benchmarks.driver import Setting, write_trial
-from benchmarks.identity import DataSets
-from benchmarks.plan import Planner, Trial
-from benchmarks.records import Record
-from benchmarks.schema import by_key
-from benchmarks.stopping import Stop
-from benchmarks.trial import work
+from engram.backbone.registry import Registry
+from engram.benchmarks.config import experiment_config
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.identity import DataSets
+from engram.benchmarks.plan import Planner, Trial
+from engram.benchmarks.records import Record
+from engram.benchmarks.schema import by_key
+from engram.benchmarks.stopping import Stop
+from engram.benchmarks.trial import work
 
 REGISTRY = Registry.discover()
 # an option by this name is set to this value wherever an experiment has it

@@ -11,11 +11,11 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from backbone.contract import KINDS
-from backbone.registry import Registry, resolve
-from benchmarks.config import Checker, experiment_config, full, to_toml
-from benchmarks.driver import Setting, write_trial
-from benchmarks.flags import Planning
+from engram.backbone.contract import KINDS
+from engram.backbone.registry import Registry, resolve
+from engram.benchmarks.config import Checker, experiment_config, full, to_toml
+from engram.benchmarks.driver import Setting, write_trial
+from engram.benchmarks.flags import Planning
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
@@ -69,7 +69,7 @@ def test_options_import_no_torch():
     where = [each for entry in entries for each in (entry.options, entry.check, entry.files) if each]
     code = f"""
 import sys
-from backbone.registry import resolve
+from engram.backbone.registry import resolve
 for where in {where!r}:
     resolve(where)
 assert not {{"torch", "mlflow"}} & set(sys.modules), "options and looks at data must import neither torch nor mlflow"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from backbone.contract import KINDS
-from backbone.registry import Registry
-from benchmarks import flags as commands_flags
-from benchmarks.argv import Place, places
-from benchmarks.catalogue import COMMANDS
-from benchmarks.config import experiment_config
-from benchmarks.reproduce import is_in
-from benchmarks.schema import schema
-from benchmarks.spelling import spell
+from engram.backbone.contract import KINDS
+from engram.backbone.registry import Registry
+from engram.benchmarks import flags as commands_flags
+from engram.benchmarks.argv import Place, places
+from engram.benchmarks.catalogue import COMMANDS
+from engram.benchmarks.config import experiment_config
+from engram.benchmarks.reproduce import is_in
+from engram.benchmarks.schema import schema
+from engram.benchmarks.spelling import spell
 
 TREE = Path(__file__).parents[2]
 REGISTRY = Registry.discover()

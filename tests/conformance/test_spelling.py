@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks.argv import parse, places
-from benchmarks.command import flag
-from benchmarks.config import Checker, convert, experiment_config, full, named_schema, plain
-from benchmarks.flags import Planning
-from benchmarks.help import show_experiment
-from benchmarks.outcomes import Outcome, Outcomes, choose_axes
-from benchmarks.schema import Option, schema
-from benchmarks.sink.state import metric_key
-from benchmarks.spelling import by_flag
-from benchmarks.tables import word
+from engram.backbone.registry import Registry
+from engram.benchmarks.argv import parse, places
+from engram.benchmarks.command import flag
+from engram.benchmarks.config import Checker, convert, experiment_config, full, named_schema, plain
+from engram.benchmarks.flags import Planning
+from engram.benchmarks.help import show_experiment
+from engram.benchmarks.outcomes import Outcome, Outcomes, choose_axes
+from engram.benchmarks.schema import Option, schema
+from engram.benchmarks.sink.state import metric_key
+from engram.benchmarks.spelling import by_flag
+from engram.benchmarks.tables import word
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.registry import GROUP
+from engram.backbone.registry import GROUP
 
 TREE = Path(__file__).parents[2]
 POINTS = {point.name: point.value for point in entry_points(group=GROUP) if (TREE / point.name / "plugin.py").exists()}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from continual.configs import StreamConfig
-from continual.stream import StreamExperiment
+from engram.continual.configs import StreamConfig
+from engram.continual.stream import StreamExperiment
 
 
 class Services:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from continual.replay.agem import project
+from engram.continual.replay.agem import project
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 

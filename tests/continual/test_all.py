@@ -5,10 +5,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from backbone.errors import UserError
-from backbone.registry import Registry
-from continual.catalogue import FACTS, facts
-from continual.configs import StreamConfig
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.continual.catalogue import FACTS, facts
+from engram.continual.configs import StreamConfig
 
 STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
 

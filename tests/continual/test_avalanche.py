@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data.load import load
-from backbone.data.sets import MemorySplit
-from backbone.errors import UserError
-from backbone.nets.classifier import build
-from continual.avalanche import guard
-from continual.avalanche.benchmark import to_benchmark
-from continual.configs import StreamConfig
-from continual.streams import Stream
+from engram.backbone.data.load import load
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.errors import UserError
+from engram.backbone.nets.classifier import build
+from engram.continual.avalanche import guard
+from engram.continual.avalanche.benchmark import to_benchmark
+from engram.continual.configs import StreamConfig
+from engram.continual.streams import Stream
 
 pytestmark = pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
 
@@ -171,7 +171,7 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
         return MemorySplit(images[:300], split.labels[:300])
 
     large = replace(data, train=enlarged(data.train), test=enlarged(data.test), validation=None, in_shape=(1, 28, 28))
-    monkeypatch.setattr("continual.stream.load", lambda *args, **more: large)
+    monkeypatch.setattr("engram.continual.stream.load", lambda *args, **more: large)
     run = learn("avalanche:GenerativeReplay", tasks=2, epochs=1)
     assert 0 < run.metrics["average_accuracy"] < 1
     assert run.strategies[0].made.model.entrance.generated
@@ -275,7 +275,7 @@ def weights(model) -> torch.Tensor:
 
 
 def test_si_in_avalanche_is_the_papers():
-    from continual.avalanche.plugins import SIPlugin
+    from engram.continual.avalanche.plugins import SIPlugin
 
     plugin = SIPlugin(c=0.0, xi=0.1)
     model, (sums,), _ = train([plugin], tasks=1, watch=Sums)
@@ -291,7 +291,7 @@ def test_si_in_avalanche_is_the_papers():
 
 
 def test_si_in_avalanche_changes_the_weights_and_only_with_a_strength():
-    from continual.avalanche.plugins import SIPlugin
+    from engram.continual.avalanche.plugins import SIPlugin
 
     naive, _, plain = train([])
     off, _, _ = train([SIPlugin(c=0.0)])
@@ -302,7 +302,7 @@ def test_si_in_avalanche_changes_the_weights_and_only_with_a_strength():
 
 
 def test_derpp_in_avalanche_remembers():
-    from continual.avalanche.plugins import DERppPlugin
+    from engram.continual.avalanche.plugins import DERppPlugin
 
     plugin = DERppPlugin(alpha=0.3, beta=1.0, buffer=100)
     _, _, plain = train([], scenario="class")
@@ -315,7 +315,7 @@ def test_derpp_in_avalanche_remembers():
 
 
 def test_hat_in_avalanche_keeps_tasks_apart():
-    from continual.avalanche.plugins import HATPlugin
+    from engram.continual.avalanche.plugins import HATPlugin
 
     _, _, plain = train([], scenario="task", epochs=6)
     _, _, held = train([HATPlugin()], scenario="task", epochs=6)
@@ -327,7 +327,7 @@ def test_hat_in_avalanche_keeps_tasks_apart():
     [("SIPlugin", "domain", {"c": 0.1}), ("DERppPlugin", "class", {}), ("HATPlugin", "task", {})],
 )
 def test_a_plugins_state_goes_into_a_new_one_of_a_new_strategy(name, scenario, options):
-    from continual.avalanche import plugins
+    from engram.continual.avalanche import plugins
 
     made = getattr(plugins, name)
 
@@ -345,7 +345,7 @@ def test_a_plugins_state_goes_into_a_new_one_of_a_new_strategy(name, scenario, o
 
 
 def test_a_plugin_does_not_choose_its_strength():
-    from continual.avalanche.plugins import SIPlugin
+    from engram.continual.avalanche.plugins import SIPlugin
 
     with pytest.raises(UserError, match=r"c of SIPlugin must be a number; got auto. Give it one: SIPlugin\(c=1.0\)."):
         SIPlugin()
@@ -357,7 +357,7 @@ def test_a_plugin_does_not_choose_its_strength():
 def test_metrics_reach_a_store_of_mlflow(tmp_path):
     import mlflow
 
-    from continual.avalanche.logger import MLflowLogger
+    from engram.continual.avalanche.logger import MLflowLogger
 
     with guard.quiet():
         mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from backbone.seeding import generator
-from continual.buffers import Balanced, Buffer, Reservoir, Rows, Turns, herd, quota
+from engram.backbone.seeding import generator
+from engram.continual.buffers import Balanced, Buffer, Reservoir, Rows, Turns, herd, quota
 
 
 def streamed(rule, labels, batch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from continual.distilling import Scale
+from engram.continual.distilling import Scale
 
 QUICK = {"dgr.lr": 5e-3, "dgr.hidden": 128, "dgr.latent": 16}
 DIGITS = {"scenario": "class", "lr": 5e-3, "epochs": 8}

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbone.errors import UserError
-from continual.generative.bi_r import BIR
-from continual.generative.dgr import DGR
-from continual.generative.options import BIROptions, DGROptions
+from engram.backbone.errors import UserError
+from engram.continual.generative.bi_r import BIR
+from engram.continual.generative.dgr import DGR
+from engram.continual.generative.options import BIROptions, DGROptions
 
 OWN = {"dgr": (DGR, DGROptions, {"targets": "soft"}), "bi-r": (BIR, BIROptions, {"targets": "hard", "gated": 0.0})}
 QUICK = {"lr": 5e-3, "hidden": 128, "latent": 16}

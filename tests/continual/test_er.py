@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbone.errors import UserError
-from continual.configs import StreamConfig
+from engram.backbone.errors import UserError
+from engram.continual.configs import StreamConfig
 
 OPTIONS = [
     {},

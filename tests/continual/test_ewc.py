@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.classifier import adapt, build
-from continual.regularisation import importance as module
-from continual.regularisation.ewc import images_of
-from continual.regularisation.importance import by_layer, importance, one_by_one
-from continual.strategy import total_bytes
+from engram.backbone.nets.classifier import adapt, build
+from engram.continual.regularisation import importance as module
+from engram.continual.regularisation.ewc import images_of
+from engram.continual.regularisation.importance import by_layer, importance, one_by_one
+from engram.continual.strategy import total_bytes
 
 
 def classifier(backbone, options=None, adapter=None, adapter_options=None, in_shape=(1, 8, 8)):
@@ -141,7 +141,7 @@ def test_the_size_of_batches_does_not_matter(experiment, monkeypatch, kind, scen
     task = state.stream.task(0)
     found = []
     for size in (1, 7, 256):
-        monkeypatch.setattr("continual.regularisation.ewc.BATCH", size)
+        monkeypatch.setattr("engram.continual.regularisation.ewc.BATCH", size)
         found.append(state.strategies[0].fisher(state.learner, task))
     agree(found[0], found[2])
     agree(found[1], found[2])

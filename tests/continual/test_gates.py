@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.classifier import adapt, build
-from backbone.nets.folding import trace
-from continual.isolation.gates import gates_of
+from engram.backbone.errors import UserError
+from engram.backbone.nets.classifier import adapt, build
+from engram.backbone.nets.folding import trace
+from engram.continual.isolation.gates import gates_of
 
 SHAPE = (1, 8, 8)
 NETS = [

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.nets.classifier import adapt, build
-from continual.isolation.gates import gates_of
-from continual.isolation.hat import HAT, annealed, compensated
-from continual.isolation.options import HATOptions
-from continual.isolation.reach import Reach, reaches, tried
+from engram.backbone.nets.classifier import adapt, build
+from engram.continual.isolation.gates import gates_of
+from engram.continual.isolation.hat import HAT, annealed, compensated
+from engram.continual.isolation.options import HATOptions
+from engram.continual.isolation.reach import Reach, reaches, tried
 
 DIGITS = {"scenario": "task", "lr": 5e-3, "epochs": 4, "backbone_options": {"width": 0.5}}
 OPTIMIZERS = {

@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from continual.connectivity import between
-from continual.heads import Head
-from continual.prototypes import class_sums
-from continual.strategy import Strategy
+from engram.continual.connectivity import between
+from engram.continual.heads import Head
+from engram.continual.prototypes import class_sums
+from engram.continual.strategy import Strategy
 
 
 def test_masks():

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbone.errors import UserError
-from backbone.training import Batch
+from engram.backbone.errors import UserError
+from engram.backbone.training import Batch
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbone.training import Batch
+from engram.backbone.training import Batch
 
 
 def at_task(experiment, task, **options):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from continual.regularisation.ewc import images_of
+from engram.continual.regularisation.ewc import images_of
 
 
 @pytest.mark.parametrize("scenario", ["task", "class"])

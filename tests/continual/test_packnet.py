@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from continual.isolation.packnet import FREE
+from engram.continual.isolation.packnet import FREE
 
 DIGITS = {"scenario": "task", "lr": 5e-3, "epochs": 4}
 HARD = {**DIGITS, "scenario": "permuted", "head": "multi", "epochs": 8}

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from backbone.data.load import load
-from backbone.data.trained import as_seen, load_as_trained, outputs_of
-from backbone.errors import UserError
-from continual.configs import StreamConfig
-from continual.saved import meaning
-from continual.streams import Stream
+from engram.backbone.data.load import load
+from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of
+from engram.backbone.errors import UserError
+from engram.continual.configs import StreamConfig
+from engram.continual.saved import meaning
+from engram.continual.streams import Stream
 
 
 @pytest.fixture(scope="module")

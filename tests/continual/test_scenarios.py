@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backbone.data.load import load
-from backbone.data.sets import MemorySplit
-from backbone.errors import UserError
-from continual.configs import StreamConfig
-from continual.streams import Stream, blurred, faded
-from continual.transforms import noisy
-from continual.views import redrawn
+from engram.backbone.data.load import load
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.errors import UserError
+from engram.continual.configs import StreamConfig
+from engram.continual.streams import Stream, blurred, faded
+from engram.continual.transforms import noisy
+from engram.continual.views import redrawn
 
 FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]

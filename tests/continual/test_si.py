@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from continual.regularisation.options import SIOptions
-from continual.regularisation.si import SI
+from engram.continual.regularisation.options import SIOptions
+from engram.continual.regularisation.si import SI
 
 
 class Rig:

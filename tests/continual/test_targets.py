@@ -4,11 +4,11 @@ import shlex
 
 import pytest
 
-from backbone.registry import Registry
-from benchmarks.command import read_experiment
-from benchmarks.flags import Planning
-from benchmarks.reproduce import _words, config_of
-from continual.targets import TARGETS
+from engram.backbone.registry import Registry
+from engram.benchmarks.command import read_experiment
+from engram.benchmarks.flags import Planning
+from engram.benchmarks.reproduce import _words, config_of
+from engram.continual.targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

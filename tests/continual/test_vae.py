@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from continual.generative.bi_r import ClassPrior
-from continual.generative.vae import VAE, Decoder, Scale, divergence, fresh, reconstruction, sampled
+from engram.continual.generative.bi_r import ClassPrior
+from engram.continual.generative.vae import VAE, Decoder, Scale, divergence, fresh, reconstruction, sampled
 
 
 def made(seed=0, **options):

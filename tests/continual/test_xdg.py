@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backbone.seeding import derive
+from engram.backbone.seeding import derive
 
 DIGITS = {"scenario": "task", "lr": 5e-3, "epochs": 8}
 WIDE = {**DIGITS, "scenario": "permuted", "head": "multi", "backbone_options": {"width": 2.0}}

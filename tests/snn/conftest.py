@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.data.load import load
-from backbone.nets.blocks import Add, StaticBackbone
-from backbone.nets.classifier import Classifier, build
+from engram.backbone.data.load import load
+from engram.backbone.nets.blocks import Add, StaticBackbone
+from engram.backbone.nets.classifier import Classifier, build
 
 
 class Block(nn.Module):

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from backbone.nets.blocks import StaticBackbone
-from snn.activations import CALLS, MODULES, RELU, activation, is_gate
-from snn.adapter import spiking
-from snn.adapter_options import QCFSOptions, SpikingOptions
-from snn.network import SpikingActivation
-from snn.preflight import inspect
-from snn.qcfs import QCFS
-from snn.quantised import qcfs
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.snn.activations import CALLS, MODULES, RELU, activation, is_gate
+from engram.snn.adapter import spiking
+from engram.snn.adapter_options import QCFSOptions, SpikingOptions
+from engram.snn.network import SpikingActivation
+from engram.snn.preflight import inspect
+from engram.snn.qcfs import QCFS
+from engram.snn.quantised import qcfs
 
 
 class Written(nn.Module):

@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import trace
-from snn.balancing import LTB_TOLERANCE, columns, local_balance, nearest_quantised, relu_names, thresholds
-from snn.distributions import Histogram
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.folding import trace
+from engram.snn.balancing import LTB_TOLERANCE, columns, local_balance, nearest_quantised, relu_names, thresholds
+from engram.snn.distributions import Histogram
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import build
-from snn.balancing import Thresholds
-from snn.calibration import activations, analog_means, calibrate
-from snn.conversion import convert, lower, spiking
-from snn.segments import layer_nodes, segment
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import build
+from engram.snn.balancing import Thresholds
+from engram.snn.calibration import activations, analog_means, calibrate
+from engram.snn.conversion import convert, lower, spiking
+from engram.snn.segments import layer_nodes, segment
 
 
 @pytest.fixture(scope="module")

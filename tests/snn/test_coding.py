@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbone.errors import UserError
-from snn.coding import DELTA, delta_events, delta_sums, encode
+from engram.backbone.errors import UserError
+from engram.snn.coding import DELTA, delta_events, delta_sums, encode
 
 CODINGS = ["constant", "poisson", "latency", "delta"]
 

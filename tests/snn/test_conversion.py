@@ -7,19 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbone.anytime import accuracy_vs_steps
-from backbone.checkpoint import load_model, save_model
-from backbone.errors import TrialError, UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import Classifier, adapt, build
-from backbone.nets.folding import trace
-from snn import events, scaling
-from snn.balancing import Thresholds
-from snn.conversion import check_folding, check_units, convert, lower
-from snn.methods import Conversion
-from snn.preflight import inspect
-from snn.qcfs import QCFS
-from snn.storage import save_converted
+from engram.backbone.anytime import accuracy_vs_steps
+from engram.backbone.checkpoint import load_model, save_model
+from engram.backbone.errors import TrialError, UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import Classifier, adapt, build
+from engram.backbone.nets.folding import trace
+from engram.snn import events, scaling
+from engram.snn.balancing import Thresholds
+from engram.snn.conversion import check_folding, check_units, convert, lower
+from engram.snn.methods import Conversion
+from engram.snn.preflight import inspect
+from engram.snn.qcfs import QCFS
+from engram.snn.storage import save_converted
 
 
 @pytest.fixture(scope="module")

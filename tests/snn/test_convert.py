@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.checkpoint import load_model, save_model
-from backbone.errors import UserError
-from snn import convert as experiment
-from snn.configs import ConvertConfig
-from snn.convert import Convert
-from snn.counting import Tally
+from engram.backbone.checkpoint import load_model, save_model
+from engram.backbone.errors import UserError
+from engram.snn import convert as experiment
+from engram.snn.configs import ConvertConfig
+from engram.snn.convert import Convert
+from engram.snn.counting import Tally
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_other_data_than_it_was_trained_on_is_refused(setup):
 
 
 def test_the_table_is_shown_before_the_refusal(setup, digits):
-    from backbone.nets.classifier import build
+    from engram.backbone.nets.classifier import build
 
     model = build("vgg-tiny", {"activation": "gelu"}, digits.in_shape, 10, digits.mean, digits.std)
     services = setup(model=model, backbone_options={"activation": "gelu"}, dataset="nowhere")

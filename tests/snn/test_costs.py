@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from backbone.errors import UserError
-from snn.costs import (
+from engram.backbone.errors import UserError
+from engram.snn.costs import (
     CAPTION,
     COST_MODELS,
     FP32,
@@ -16,7 +16,7 @@ from snn.costs import (
     operations,
     spiking_memory,
 )
-from snn.counting import Synapses, Tally
+from engram.snn.counting import Synapses, Tally
 
 
 def structure_of(**changed):

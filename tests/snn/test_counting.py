@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import fx, nn
 
-from backbone.errors import UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import fold_batchnorm, trace
-from snn.counting import Tally, macs, relay, synapses
-from snn.neurons import IntegrateFire
-from snn.pooling import running
-from snn.timed import TimeFolded
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.folding import fold_batchnorm, trace
+from engram.snn.counting import Tally, macs, relay, synapses
+from engram.snn.neurons import IntegrateFire
+from engram.snn.pooling import running
+from engram.snn.timed import TimeFolded
 
 
 def converted(net):

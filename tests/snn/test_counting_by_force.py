@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.nets.folding import trace
-from snn.adapter import spiking
-from snn.adapter_options import SpikingOptions
-from snn.counting import Tally, macs, relay, synapses
-from snn.neurobench import Workload
-from snn.neurons import IntegrateFire
-from snn.pooling import running
-from snn.rewriting import normal_form
-from snn.survey import Survey
-from snn.timed import TimeFolded
+from engram.backbone.nets.folding import trace
+from engram.snn.adapter import spiking
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.counting import Tally, macs, relay, synapses
+from engram.snn.neurobench import Workload
+from engram.snn.neurons import IntegrateFire
+from engram.snn.pooling import running
+from engram.snn.rewriting import normal_form
+from engram.snn.survey import Survey
+from engram.snn.timed import TimeFolded
 
 SHAPE, STEPS, IMAGES = (2, 6, 6), 3, 4
 PADDING = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.blocks import Add, StaticBackbone
-from snn import crossover, events, native
-from snn.balancing import Thresholds
-from snn.conversion import lower, spiking
-from snn.counting import Tally, synapses
-from snn.crossover import pays
-from snn.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
-from snn.neurons import if_scan
+from engram.backbone.nets.blocks import Add, StaticBackbone
+from engram.snn import crossover, events, native
+from engram.snn.balancing import Thresholds
+from engram.snn.conversion import lower, spiking
+from engram.snn.counting import Tally, synapses
+from engram.snn.crossover import pays
+from engram.snn.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
+from engram.snn.neurons import if_scan
 
 pytestmark = pytest.mark.skipif(events.library() is None, reason="no C compiler")
 

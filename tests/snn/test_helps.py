@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.nets.classifier import build
-from snn.adapter_options import QCFSOptions
-from snn.calibration import activations
-from snn.conversion import convert, lower
-from snn.neurons import per_neuron
-from snn.quantised import qcfs
+from engram.backbone.nets.classifier import build
+from engram.snn.adapter_options import QCFSOptions
+from engram.snn.calibration import activations
+from engram.snn.conversion import convert, lower
+from engram.snn.neurons import per_neuron
+from engram.snn.quantised import qcfs
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import Classifier, build
-from snn.adapter import spiking
-from snn.adapter_options import SpikingOptions
-from snn.cells.layer import SpikingLayer
-from snn.cells.options import NeuronOptions
-from snn.conversion import convert
-from snn.counting import synapses
-from snn.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
-from snn.neurons import IntegrateFire
-from snn.timed import TimedNeurons, TimeFolded
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import Classifier, build
+from engram.snn.adapter import spiking
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.cells.layer import SpikingLayer
+from engram.snn.cells.options import NeuronOptions
+from engram.snn.conversion import convert
+from engram.snn.counting import synapses
+from engram.snn.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
+from engram.snn.neurons import IntegrateFire
+from engram.snn.timed import TimedNeurons, TimeFolded
 
 STEPS, IMAGES, DECAY = 5, 6, 0.5
 

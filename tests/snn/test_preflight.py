@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.registry import Registry
-from snn.preflight import inspect
-from snn.qcfs import QCFS
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.registry import Registry
+from engram.snn.preflight import inspect
+from engram.snn.qcfs import QCFS
 
 
 class Lambda(nn.Module):

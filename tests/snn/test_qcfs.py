@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.classifier import build
-from backbone.nets.folding import stage_names, trace
-from snn.adapter_options import QCFSOptions
-from snn.qcfs import QCFS
-from snn.quantised import qcfs
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.classifier import build
+from engram.backbone.nets.folding import stage_names, trace
+from engram.snn.adapter_options import QCFSOptions
+from engram.snn.qcfs import QCFS
+from engram.snn.quantised import qcfs
 
 
 def spike_count(x, theta, steps):

@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.checkpoint import load_model, save_model
-from backbone.errors import UserError
-from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.experiments.evaluate import Evaluate
-from backbone.experiments.train import Train
-from backbone.nets.blocks import StaticBackbone
-from backbone.seeding import seed_everything
-from snn.adapter import spiking
-from snn.adapter_options import SpikingOptions
-from snn.configs import ConvertConfig
-from snn.conversion import convert
-from snn.convert import Convert
-from snn.costs import operations, spikes_sent
-from snn.counting import Tally, synapses
-from snn.survey import Survey
-from snn.train import SpikingTrain
-from snn.train_configs import SpikingTrainConfig
+from engram.backbone.checkpoint import load_model, save_model
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
+from engram.backbone.experiments.evaluate import Evaluate
+from engram.backbone.experiments.train import Train
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.seeding import seed_everything
+from engram.snn.adapter import spiking
+from engram.snn.adapter_options import SpikingOptions
+from engram.snn.configs import ConvertConfig
+from engram.snn.conversion import convert
+from engram.snn.convert import Convert
+from engram.snn.costs import operations, spikes_sent
+from engram.snn.counting import Tally, synapses
+from engram.snn.survey import Survey
+from engram.snn.train import SpikingTrain
+from engram.snn.train_configs import SpikingTrainConfig
 
 CONVERT = ConvertConfig(from_trial="x", steps=3, calibration_images=200)
 TRAIN = SpikingTrainConfig(backbone="vgg-tiny", from_trial="x", steps=3, epochs=1, batch_size=64, precision="fp32")

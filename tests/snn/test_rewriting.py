@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbone.errors import UserError
-from backbone.nets.blocks import StaticBackbone
-from backbone.nets.folding import stage_names, trace
-from backbone.registry import Registry
-from snn.operations import MAX_POOLS
-from snn.pooling import RunningMaxPool
-from snn.qcfs import QCFS
-from snn.rewriting import analog_front, normal_form
-from snn.timed import TimedNeurons, TimeFolded
+from engram.backbone.errors import UserError
+from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.nets.folding import stage_names, trace
+from engram.backbone.registry import Registry
+from engram.snn.operations import MAX_POOLS
+from engram.snn.pooling import RunningMaxPool
+from engram.snn.qcfs import QCFS
+from engram.snn.rewriting import analog_front, normal_form
+from engram.snn.timed import TimedNeurons, TimeFolded
 
 
 class IntegrateAndFire(TimedNeurons):

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.contract import Backbone
-from backbone.nets.blocks import Add, StaticBackbone
-from snn import spiking as simulator
-from snn.balancing import Thresholds
-from snn.conversion import lower, spiking
-from snn.counting import Tally, synapses
-from snn.neurons import IntegrateFire, if_start, if_step
+from engram.backbone.contract import Backbone
+from engram.backbone.nets.blocks import Add, StaticBackbone
+from engram.snn import spiking as simulator
+from engram.snn.balancing import Thresholds
+from engram.snn.conversion import lower, spiking
+from engram.snn.counting import Tally, synapses
+from engram.snn.neurons import IntegrateFire, if_start, if_step
 
 THETA = [0.5, 1.0, 2.0, 4.0]  # powers of two: dividing by them rounds nothing
 

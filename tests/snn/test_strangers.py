@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 
-from backbone.errors import UserError
-from backbone.nets.classifier import Classifier
-from snn.adapter import spiking
-from snn.adapter_options import QCFSOptions, SpikingOptions
-from snn.conversion import convert
-from snn.methods import Conversion
-from snn.preflight import inspect
-from snn.quantised import qcfs
-from snn.storage import restore
+from engram.backbone.errors import UserError
+from engram.backbone.nets.classifier import Classifier
+from engram.snn.adapter import spiking
+from engram.snn.adapter_options import QCFSOptions, SpikingOptions
+from engram.snn.conversion import convert
+from engram.snn.methods import Conversion
+from engram.snn.preflight import inspect
+from engram.snn.quantised import qcfs
+from engram.snn.storage import restore
 
 
 @pytest.fixture

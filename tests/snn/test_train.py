@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.checkpoint import load_model
-from backbone.data.sets import Data, MemorySplit
-from backbone.errors import UserError
-from backbone.experiments.beginning import begin
-from backbone.experiments.configs import EvaluateConfig, TrainConfig
-from backbone.experiments.evaluate import Evaluate
-from backbone.experiments.train import Train
-from backbone.nets.classifier import build
-from backbone.nets.folding import bake, fold_batchnorm
-from backbone.seeding import seed_everything
-from snn.counting import synapses
-from snn.survey import Survey
-from snn.train import SpikingTrain
-from snn.train_configs import SpikingTrainConfig
+from engram.backbone.checkpoint import load_model
+from engram.backbone.data.sets import Data, MemorySplit
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.beginning import begin
+from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
+from engram.backbone.experiments.evaluate import Evaluate
+from engram.backbone.experiments.train import Train
+from engram.backbone.nets.classifier import build
+from engram.backbone.nets.folding import bake, fold_batchnorm
+from engram.backbone.seeding import seed_everything
+from engram.snn.counting import synapses
+from engram.snn.survey import Survey
+from engram.snn.train import SpikingTrain
+from engram.snn.train_configs import SpikingTrainConfig
 
 NET = {"backbone": "mlp", "backbone_options": {"width": 0.25}}
 CONFIG = SpikingTrainConfig(**NET, steps=3, epochs=6, batch_size=32, precision="fp32")
@@ -227,7 +227,7 @@ def test_recordings_train_one_frame_a_step(services, tmp_path, monkeypatch):
         *("moving", train, None, test, ("right", "left"), (2, 8, 8)),
         *(torch.full((2,), 0.1), torch.full((2,), 0.25), "sha", 6),
     )
-    monkeypatch.setattr("backbone.experiments.train.load", lambda *_, **__: data)
+    monkeypatch.setattr("engram.backbone.experiments.train.load", lambda *_, **__: data)
     vgg = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}}
     config = replace(CONFIG, **vgg, validation=0.0, translate=1, checkpoint_steps=4, epochs=4)
     result = run(SpikingTrain, config, services(tmp_path, {}))

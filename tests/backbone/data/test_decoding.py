@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps, PngImagePlugin, features
 
-from backbone.data import decoding, encoded
-from backbone.data.checking import check_folder
-from backbone.data.decoding import Decoder, bombs_are_errors
-from backbone.data.encoded import FilePictures, pieces
-from backbone.data.folders import open_folder
-from backbone.data.options import PictureOptions
-from backbone.data.parquet import open_parquet
-from backbone.data.png import decode_alike, plain_shape
-from backbone.data.survey import survey
-from backbone.errors import UserError
+from engram.backbone.data import decoding, encoded
+from engram.backbone.data.checking import check_folder
+from engram.backbone.data.decoding import Decoder, bombs_are_errors
+from engram.backbone.data.encoded import FilePictures, pieces
+from engram.backbone.data.folders import open_folder
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.parquet import open_parquet
+from engram.backbone.data.png import decode_alike, plain_shape
+from engram.backbone.data.survey import survey
+from engram.backbone.errors import UserError
 
 
 def decoded(blob):

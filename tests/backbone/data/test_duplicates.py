@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from backbone.data import load as module
-from backbone.data.load import load, load_for_scoring
-from backbone.errors import UserError
-from backbone.experiments.configs import TrainConfig
-from backbone.experiments.train import Train
-from backbone.registry import Registry
+from engram.backbone.data import load as module
+from engram.backbone.data.load import load, load_for_scoring
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.experiments.train import Train
+from engram.backbone.registry import Registry
 
 NOWHERE = Path("nowhere")
 

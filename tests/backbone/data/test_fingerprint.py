@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data.fingerprint import Fingerprint, of_tensors
+from engram.backbone.data.fingerprint import Fingerprint, of_tensors
 
 IMAGES = torch.arange(48, dtype=torch.uint8).reshape(3, 1, 4, 4)
 LABELS = torch.tensor([0, 1, 1])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from backbone.data import pictures
-from backbone.data.checking import check_folder
-from backbone.data.encoded import FORMATS, SUFFIXES
-from backbone.data.folders import open_folder
-from backbone.data.options import PictureOptions
-from backbone.errors import UserError
+from engram.backbone.data import pictures
+from engram.backbone.data.checking import check_folder
+from engram.backbone.data.encoded import FORMATS, SUFFIXES
+from engram.backbone.data.folders import open_folder
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.errors import UserError
 
 
 @pytest.fixture

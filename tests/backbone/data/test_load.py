@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbone.data import load as module
-from backbone.data.load import load, load_for_scoring, open_source
-from backbone.data.sets import MemorySplit, Source
-from backbone.data.streaming import StreamedSplit
-from backbone.errors import UserError
+from engram.backbone.data import load as module
+from engram.backbone.data.load import load, load_for_scoring, open_source
+from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.errors import UserError
 
 NOWHERE = Path("nowhere")
 
@@ -30,7 +30,7 @@ def test_digits():
 
 
 def test_digits_are_scikit_learns_and_its_own_reader_agrees(monkeypatch):
-    from backbone.data import digits
+    from engram.backbone.data import digits
 
     quick = digits._table()
     monkeypatch.setattr(digits, "find_spec", lambda name: None)

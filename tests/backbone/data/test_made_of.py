@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from backbone.errors import MissingData, UserError
-from backbone.registry import Registry
+from engram.backbone.errors import MissingData, UserError
+from engram.backbone.registry import Registry
 
 REGISTRY = Registry.discover()
 

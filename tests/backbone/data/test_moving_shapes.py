@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data.event_options import MovingShapesOptions
-from backbone.data.load import load, open_source
-from backbone.data.moving_shapes import CLASSES, DIRECTIONS, ORDERS, draw, open_moving_shapes, render
-from backbone.errors import UserError
+from engram.backbone.data.event_options import MovingShapesOptions
+from engram.backbone.data.load import load, open_source
+from engram.backbone.data.moving_shapes import CLASSES, DIRECTIONS, ORDERS, draw, open_moving_shapes, render
+from engram.backbone.errors import UserError
 
 NOWHERE = Path("nowhere")
 CHANCE = 1 / len(CLASSES)

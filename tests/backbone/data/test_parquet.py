@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from backbone.data.options import PictureOptions
-from backbone.data.parquet import open_parquet
-from backbone.data.table import Table
-from backbone.data.tables import find_tables
-from backbone.errors import UserError
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.parquet import open_parquet
+from engram.backbone.data.table import Table
+from engram.backbone.data.tables import find_tables
+from engram.backbone.errors import UserError
 
 
 @pytest.fixture

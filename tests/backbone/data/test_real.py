@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from backbone.data.load import load, load_for_scoring
+from engram.backbone.data.load import load, load_for_scoring
 
 pytestmark = pytest.mark.data
 

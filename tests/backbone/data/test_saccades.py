@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data import camera as module
-from backbone.data import load as loading
-from backbone.data.camera import Camera, saccades
-from backbone.data.event_options import SaccadesOptions
-from backbone.data.load import load, load_for_scoring, open_source
-from backbone.data.streaming import StreamedSplit
-from backbone.errors import UserError
+from engram.backbone.data import camera as module
+from engram.backbone.data import load as loading
+from engram.backbone.data.camera import Camera, saccades
+from engram.backbone.data.event_options import SaccadesOptions
+from engram.backbone.data.load import load, load_for_scoring, open_source
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.errors import UserError
 
 NOWHERE = Path("nowhere")
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data import pictures, sets
-from backbone.data.folders import open_folder
-from backbone.data.parquet import open_parquet
-from backbone.data.sets import MemorySplit, Split, pixel_sums
-from backbone.data.streaming import StreamedSplit
-from backbone.errors import UserError
+from engram.backbone.data import pictures, sets
+from engram.backbone.data.folders import open_folder
+from engram.backbone.data.parquet import open_parquet
+from engram.backbone.data.sets import MemorySplit, Split, pixel_sums
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.errors import UserError
 
 LARGE, NOTHING = 2**30, 0
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbone.data.splits import stratified
+from engram.backbone.data.splits import stratified
 
 label_lists = st.lists(st.integers(0, 12), min_size=1, max_size=300)
 fractions = st.floats(0, 0.999)

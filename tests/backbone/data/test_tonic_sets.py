@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.data import tonic_sets
-from backbone.data.event_options import TonicOptions
-from backbone.data.load import load, open_source
-from backbone.data.sets import MemorySplit
-from backbone.data.streaming import StreamedSplit
-from backbone.data.tonic_sets import open_tonic, to_frames
-from backbone.errors import UserError
+from engram.backbone.data import tonic_sets
+from engram.backbone.data.event_options import TonicOptions
+from engram.backbone.data.load import load, open_source
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.data.tonic_sets import open_tonic, to_frames
+from engram.backbone.errors import UserError
 
 installed = importlib.util.find_spec("tonic") is not None
 needs_tonic = pytest.mark.skipif(not installed, reason="tonic is not installed")

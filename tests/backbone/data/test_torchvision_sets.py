@@ -9,10 +9,10 @@ import pytest
 import torch
 from torchvision import datasets
 
-from backbone.data import torchvision_sets as sets
-from backbone.data.options import PictureOptions
-from backbone.errors import MissingData, UserError
-from backbone.registry import Registry
+from engram.backbone.data import torchvision_sets as sets
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.errors import MissingData, UserError
+from engram.backbone.registry import Registry
 
 IDX = {"MNIST": sets.open_mnist, "FashionMNIST": sets.open_fashion_mnist, "KMNIST": sets.open_kmnist}
 
@@ -61,7 +61,7 @@ def test_idx_sets_are_as_torchvision_reads_them(idx, kind):
 
 def test_mnist_needs_no_torchvision(idx):
     code = (
-        "import sys; from pathlib import Path; from backbone.data.load import load;"
+        "import sys; from pathlib import Path; from engram.backbone.data.load import load;"
         f"load('mnist', {{}}, root=Path({str(idx())!r}));"
         "assert not {'torchvision', 'sklearn', 'mlflow'} & set(sys.modules)"
     )

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from benchmarks.sink import Sink
+from engram.benchmarks.sink import Sink
 
 # raised inside mlflow, SQLAlchemy and alembic
 THEIRS = (

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import doctor
-from benchmarks.cli import main
-from benchmarks.compare import compare
-from benchmarks.feeder import Feeder
-from benchmarks.sink import Sink
-from benchmarks.sink.database import uri_of
-from benchmarks.sink.files import place_of
-from benchmarks.sink.params import clean
-from benchmarks.sink.state import metric_key
-from benchmarks.sink.store import in_requests
+from engram.benchmarks import doctor
+from engram.benchmarks.cli import main
+from engram.benchmarks.compare import compare
+from engram.benchmarks.feeder import Feeder
+from engram.benchmarks.sink import Sink
+from engram.benchmarks.sink.database import uri_of
+from engram.benchmarks.sink.files import place_of
+from engram.benchmarks.sink.params import clean
+from engram.benchmarks.sink.state import metric_key
+from engram.benchmarks.sink.store import in_requests
 
 HUGE = 99999999999999999999  # no 64 bits hold it
 
@@ -30,7 +30,7 @@ def hurried(monkeypatch):
     def waited(seconds):
         raise AssertionError(f"waited {seconds} s")
 
-    monkeypatch.setattr("benchmarks.feeder.time.sleep", waited)
+    monkeypatch.setattr("engram.benchmarks.feeder.time.sleep", waited)
 
 
 def with_step(folders, trial, step):

@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from backbone.errors import UserError
-from benchmarks.compare import compare
-from benchmarks.sink import Sink
+from engram.backbone.errors import UserError
+from engram.benchmarks.compare import compare
+from engram.benchmarks.sink import Sink
 
 
 def test_a_sweep_is_told_in_full_and_once(told, store, folders):
@@ -92,7 +92,7 @@ def test_a_file_is_handed_over_once_and_again_when_it_changed(store, folders, mo
         upload(self, run, path, place)
 
     monkeypatch.setattr(MlflowClient, "log_artifact", noting)
-    monkeypatch.setattr("benchmarks.sink.files._link", lambda file, store, name: False)
+    monkeypatch.setattr("engram.benchmarks.sink.files._link", lambda file, store, name: False)
     assert Sink(folders.out, None).sync([trial], None).ok
     assert sorted(sent) == ["config.json", "model.safetensors", "provenance.json", "result.json"]
     assert files(folders.out)["model/model.safetensors"].stat().st_size == 5000
@@ -105,7 +105,7 @@ def test_a_file_is_handed_over_once_and_again_when_it_changed(store, folders, mo
 
 
 def test_files_that_are_too_large_are_named_and_stay(told, store, folders, monkeypatch):
-    monkeypatch.setattr("benchmarks.sink.files.LARGEST", 4000)
+    monkeypatch.setattr("engram.benchmarks.sink.files.LARGEST", 4000)
     trial = folders.trial("lenet5", 0)
     assert Sink(folders.out, None).sync([trial], None).ok
     assert "model/model.safetensors" not in files(folders.out)

@@ -10,10 +10,10 @@ import sys
 import threading
 from pathlib import Path
 
-from benchmarks.compare import compare
-from benchmarks.sink import Sink
-from benchmarks.sink.database import use_wal
-from benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
+from engram.benchmarks.compare import compare
+from engram.benchmarks.sink import Sink
+from engram.benchmarks.sink.database import use_wal
+from engram.benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
 
 
 def test_a_kill_at_every_call(told, store, folders, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_kill_at_every_call(told, store, folders, monkeypatch):
 
 
 def test_a_locked_database_costs_seconds_and_nothing_else(told, store, folders, monkeypatch):
-    monkeypatch.setattr("benchmarks.sink.sync.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("engram.benchmarks.sink.sync.LOCK_SECONDS", 0.2)
     trials = folders.sweep()
     sink = Sink(folders.out, None)
     assert sink.sync([], None).ok
@@ -181,7 +181,7 @@ def test_names_that_mlflow_rejects_and_numbers_that_are_none(told, store, folder
 
 
 def test_a_mark_of_a_store_that_was_replaced_counts_for_nothing(folders):
-    from benchmarks.sink.state import Memory
+    from engram.benchmarks.sink.state import Memory
 
     memory = Memory(folders.out / "trials" / "x" / "sink.json", "default")
     memory.path.parent.mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_a_rewound_ledger_is_noticed(folders):
 def test_asking_whether_there_is_news_imports_no_mlflow(folders):
     trials = folders.sweep()
     code = (
-        "import sys; from pathlib import Path; from benchmarks.sink import Sink; "
+        "import sys; from pathlib import Path; from engram.benchmarks.sink import Sink; "
         f"print(Sink(Path({str(folders.out)!r}), None).needs_sync({trials!r}, 'nets')); "
         "print([name for name in ('mlflow', 'torch', 'scipy', 'numpy') if name in sys.modules])"
     )

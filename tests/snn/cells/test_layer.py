@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from backbone.errors import UserError
-from snn.cells.layer import SpikingLayer
-from snn.cells.options import NeuronOptions
-from snn.cells.pooling import fold_pooling
-from snn.timed import TimedNeurons, TimeFolded
+from engram.backbone.errors import UserError
+from engram.snn.cells.layer import SpikingLayer
+from engram.snn.cells.options import NeuronOptions
+from engram.snn.cells.pooling import fold_pooling
+from engram.snn.timed import TimedNeurons, TimeFolded
 
 
 @pytest.mark.parametrize("neuron", ["lif", "cuba-lif", "adaptive-lif"])
@@ -64,7 +64,7 @@ def test_mistakes_are_named():
 
 
 def test_a_missing_engine_is_named(monkeypatch):
-    monkeypatch.setattr("snn.engines.find_spec", lambda _name: None)
+    monkeypatch.setattr("engram.snn.engines.find_spec", lambda _name: None)
     with pytest.raises(UserError, match="engine norse must be installed"):
         SpikingLayer(NeuronOptions(engine="norse", surrogate="superspike"))
 

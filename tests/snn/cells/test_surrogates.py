@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from snn.cells.surrogates import DERIVATIVES, spike
+from engram.snn.cells.surrogates import DERIVATIVES, spike
 
 # What each derivative integrates to from minus infinity to x.
 STEPS = {

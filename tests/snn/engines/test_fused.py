@@ -7,12 +7,12 @@ import threading
 import pytest
 import torch
 
-from snn import native as compiling
-from snn.cells.firing import State
-from snn.cells.layer import SpikingLayer
-from snn.cells.options import NeuronOptions
-from snn.cells.scanning import eager_scan
-from snn.engines import fused, native
+from engram.snn import native as compiling
+from engram.snn.cells.firing import State
+from engram.snn.cells.layer import SpikingLayer
+from engram.snn.cells.options import NeuronOptions
+from engram.snn.cells.scanning import eager_scan
+from engram.snn.engines import fused, native
 
 BF16, FP32 = torch.bfloat16, torch.float32
 TOLERANCE = {FP32: {"atol": 3e-5, "rtol": 1e-4}, BF16: {"atol": 3e-2, "rtol": 3e-2}}

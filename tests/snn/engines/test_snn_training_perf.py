@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backbone.data.load import load
-from backbone.errors import UserError
-from benchmarks.perf import snn_peers, snn_training
+from engram.backbone.data.load import load
+from engram.backbone.errors import UserError
+from engram.benchmarks.perf import snn_peers, snn_training
 
 
 def frames(steps=6, images=3):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 
-from backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
+from engram.backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ import json
 import random
 import time
 
-from backbone.contract import Figure, Result
-from backbone.errors import TrialError, UserError
+from engram.backbone.contract import Figure, Result
+from engram.backbone.errors import TrialError, UserError
 
 
 class Count:

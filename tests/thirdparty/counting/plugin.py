@@ -1,4 +1,4 @@
-from backbone.contract import Entry, Plugin, Target
+from engram.backbone.contract import Entry, Plugin, Target
 
 PLUGIN = Plugin(
     name="counting",

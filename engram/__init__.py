@@ -1,0 +1,1 @@
+"""An experimentation suite for brain-inspired vision networks: one backbone, plugins beside it, one runner."""
