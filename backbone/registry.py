@@ -20,6 +20,10 @@ GROUP = "engram.plugins"
 SINGULAR = {kind: "strategy" if kind == "strategies" else kind[:-1] for kind in KINDS}
 
 
+_PACKAGES = ("backbone", "benchmarks", "continual", "snn")
+"""Packages of ours that could once be imported by these names alone."""
+
+
 @dataclass(frozen=True)
 class Registry:
     """Everything the installed plugins offer, and why the broken ones could not be loaded."""
@@ -44,7 +48,7 @@ class Registry:
                 cls._claim(plugin, plugins)
                 plugins[point.name] = plugin
             except (Exception, SystemExit) as error:  # a stranger's plugin may fail in any way; the others must live
-                broken[point.name] = f"{type(error).__name__}: {error}"
+                broken[point.name] = _why(error)
         return cls(plugins, broken)
 
     @staticmethod
@@ -138,3 +142,10 @@ def resolve(where: str) -> Any:
     """Import ``"module:object"``; only strings written in a plugin's own code get here, never configuration."""
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _why(error: BaseException) -> str:
+    """Why a plugin could not be loaded, in one line."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _PACKAGES:
+        return f"it imports {error.name}, which is now called engram.{error.name}. Write: import engram.{error.name}"
+    return f"{type(error).__name__}: {error}"

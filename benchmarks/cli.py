@@ -16,11 +16,15 @@ from importlib import import_module
 from pathlib import Path
 
 from engram.backbone.errors import TrialError, UserError, nearest
-from engram.benchmarks.catalogue import COMMANDS, Command
-from engram.benchmarks.disk import full, no_room
-from engram.benchmarks.layout import Busy
+from engram.benchmarks.commands.catalogue import COMMANDS, Command
+from engram.benchmarks.records.layout import Busy
+from engram.benchmarks.worker.disk import full, no_room
 
-_PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{INFINITY}": "inf"}  # signs of `engram.benchmarks.numbers`
+_PLAIN = {
+    "\N{MINUS SIGN}": "-",
+    "\N{EN DASH}": "-",
+    "\N{INFINITY}": "inf",
+}  # signs of `engram.benchmarks.drawing.numbers`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +61,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"engram {version('engram')}")
         return 0
     if name == "exec":
-        from engram.benchmarks.trial import main as work
+        from engram.benchmarks.worker.trial import main as work
 
         if len(rest) != 1:
             raise UserError(f"exec must be given one trial folder; got {len(rest)}. It is what engram run starts.")
@@ -68,8 +72,10 @@ def _dispatch(words: list[str]) -> int:
             f"command must be one of those offered; got {name}. {nearest(name, COMMANDS)} See: engram --help"
         )
     module, _, handler = command.handler.partition(":")
-    run: Callable[[str, Command, list[str]], int] = getattr(import_module(f"engram.benchmarks.{module}"), handler)
-    return run(name, command, rest)
+    handle: Callable[[str, Command, list[str]], int] = getattr(
+        import_module(f"engram.benchmarks.commands.{module}"), handler
+    )
+    return handle(name, command, rest)
 
 
 def usage() -> str:

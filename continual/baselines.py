@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engram.backbone.data.sets import Split
 from engram.continual.strategy import Strategy
-from engram.continual.streams import Stream, Task
+from engram.continual.streams.stream import Stream, Task
 
 
 class Finetune(Strategy):

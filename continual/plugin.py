@@ -18,11 +18,11 @@ def _entry(module: str, name: str, summary: str, *, options: bool = True) -> Ent
 PLUGIN = Plugin(
     name="continual",
     targets=TARGETS,
-    views={"continual.stream": "engram.continual.saved:view"},
+    views={"continual.stream": "engram.continual.experiment.saved:view"},
     experiments={
         "continual.stream": Entry(
-            target="continual.stream:StreamExperiment",
-            options="engram.continual.configs:StreamConfig",
+            target="engram.continual.experiment.experiment:StreamExperiment",
+            options="engram.continual.experiment.configs:StreamConfig",
             summary="Learn one task after another and measure what is forgotten",
         )
     },

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from engram.backbone.data.sets import MemorySplit, Split
-from engram.backbone.metrics import SCORING_BATCH
+from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.prototypes import nearest_mean
-from engram.continual.learner import MASKED, Learner
+from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.strategy import Strategy
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 
 class Prototypes(Strategy):

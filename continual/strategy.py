@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from engram.backbone.contract import Row
 from engram.backbone.hardware import Precision
 from engram.backbone.nets.plain import copied
-from engram.continual.heads import Reach
+from engram.continual.streams.heads import Reach
 
 if TYPE_CHECKING:
     from engram.backbone.data.sets import Split
-    from engram.backbone.training import Batch
-    from engram.continual.learner import Learner
-    from engram.continual.streams import Stream, Task
+    from engram.backbone.training.loop import Batch
+    from engram.continual.experiment.learner import Learner
+    from engram.continual.streams.stream import Stream, Task
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,7 +62,7 @@ class Strategy:
     (`engram.backbone.contract.Strategy`)."""
     reach: ClassVar[Reach] = "all"
     """Whose outputs have gradients because of it, where those of every task are a layer: outputs out of all strategies'
-    reach do not move (`engram.continual.heads.Head.layers`)."""
+    reach do not move (`engram.continual.streams.heads.Head.layers`)."""
     course: ClassVar[type[Learner] | None] = None
     """The learner to train with, where it is not ours."""
 

@@ -57,27 +57,27 @@ PLUGIN = Plugin(
     ),
     experiments={
         "snn.convert": Entry(
-            target="snn.convert:Convert",
-            options="engram.snn.configs:ConvertConfig",
+            target="engram.snn.conversion.experiment:Convert",
+            options="engram.snn.conversion.configs:ConvertConfig",
             summary="Turn a trained network into a spiking one and measure it against simulation length",
         ),
         "snn.train": Entry(
-            target="snn.train:SpikingTrain",
-            options="engram.snn.train_configs:SpikingTrainConfig",
+            target="engram.snn.training.experiment:SpikingTrain",
+            options="engram.snn.training.configs:SpikingTrainConfig",
             summary="Train a spiking network with surrogate gradients",
         ),
     },
     adapters={
         "snn.qcfs": Entry(
-            target="engram.snn.quantised:qcfs",
-            options="engram.snn.adapter_options:QCFSOptions",
+            target="engram.snn.training.qcfs:qcfs",
+            options="engram.snn.training.options:QCFSOptions",
             summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
         ),
         "snn.spiking": Entry(
-            target="engram.snn.adapter:spiking",
-            options="engram.snn.adapter_options:SpikingOptions",
+            target="engram.snn.training.adapter:spiking",
+            options="engram.snn.training.options:SpikingOptions",
             summary="Spiking neurons for activations, trained with surrogate gradients",
         ),
     },
-    restorers={"snn.convert": "engram.snn.storage:restore"},
+    restorers={"snn.convert": "engram.snn.conversion.storage:restore"},
 )

@@ -61,7 +61,7 @@ class Engram:
 
     def start(self, *words: object, **more: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks", *map(str, words)],
+            [sys.executable, "-m", "engram.benchmarks", *map(str, words)],
             cwd=self.cwd,
             env=self.environment() | more,
             stdin=subprocess.DEVNULL,

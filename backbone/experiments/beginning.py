@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.contract import Scalar, Services
 from engram.backbone.data.load import Data
-from engram.backbone.distillation import Distillation
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.nets.classifier import AdapterSpec, Classifier, adapt, build
+from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.registry import Registry
+from engram.backbone.saved.states import load_model
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.contract import Result, Services
 from engram.backbone.data.load import load_for_scoring
 from engram.backbone.data.options import PictureOptions
@@ -16,8 +15,9 @@ from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import EvaluateConfig
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
 from engram.backbone.registry import Registry
+from engram.backbone.saved.states import load_model
 
 
 class Evaluate:

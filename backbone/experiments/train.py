@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engram.backbone.checkpoint import save_model
 from engram.backbone.contract import Figure, Result, Services
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.trained import cautions
@@ -15,9 +14,10 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.saved.states import save_model
+from engram.backbone.training.loop import Recipe, Trainer
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Train:
         )
 
     def _about(self, state: State, accuracy: float) -> dict[str, Any]:
-        """What `engram.backbone.checkpoint.load_model` needs to build the network again, and where it comes from."""
+        """What `engram.backbone.saved.states.load_model` needs to build the network again, and where it comes from."""
         c, data = self.config, state.data
         return {
             "backbone": c.backbone,

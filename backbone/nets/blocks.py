@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engram.backbone.errors import must
 from engram.backbone.nets.options import Activation, ConvOptions, Normalisation, Pooling
-from engram.backbone.recompute import recomputed
+from engram.backbone.nets.recompute import recomputed
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

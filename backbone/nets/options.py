@@ -45,4 +45,4 @@ class ConvOptions:
     normalisation: Normalisation | None = None
     """None: the architecture's own (batch, but none for lenet5)."""
     pooling: Pooling = "avg"
-    """All can be converted into spikes; max then needs a running sum per input (see snn/pooling.py)."""
+    """All can be converted into spikes; max then needs a running sum per input (see snn/graph/pooling.py)."""

@@ -11,9 +11,9 @@ from pkgutil import iter_modules
 from rich.console import Console
 
 from engram.backbone.errors import UserError, nearest
+from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.perf.curves import page
 from engram.benchmarks.perf.harness import Row, machine
-from engram.benchmarks.tables import render, terminal_width
 
 OUTPUT = Path("perf.json")
 NOT_SCRIPTS = ("harness", "snn_peers", "curves", "__main__")

@@ -7,7 +7,7 @@ batch is an index select, fused Adam. Avalanche gets its fastest sensible settin
 metrics, no logger, fused Adam; only its inner loop is timed, neither loaders nor what follows a task.
 
 On a GPU, where there is one: ResNet-18 on random pictures of CIFAR-10's shape, batches of 32 and as many rows replayed,
-with recorded passes and without (`engram.backbone.graphs`).
+with recorded passes and without (`engram.backbone.training.recorded`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from engram.backbone.hardware import Precision, has_bf16, suit_threads
 from engram.benchmarks.perf.harness import Row, interleaved
 from engram.continual.avalanche import guard
 from engram.continual.avalanche.benchmark import to_benchmark
-from engram.continual.configs import StreamConfig
-from engram.continual.learner import Learner
-from engram.continual.stream import StreamExperiment
-from engram.continual.streams import Stream
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.experiment import StreamExperiment
+from engram.continual.experiment.learner import Learner
+from engram.continual.streams.stream import Stream
 
 ROUNDS = 15
 BUILDS = 5

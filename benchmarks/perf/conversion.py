@@ -24,18 +24,18 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from engram.backbone.anytime import accuracy_vs_steps
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import choose_precision
-from engram.backbone.metrics import score
+from engram.backbone.measures.anytime import accuracy_vs_steps
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.nets.folding import trace
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.training.loop import Recipe, Trainer
 from engram.benchmarks.perf.harness import Row, interleaved
-from engram.snn.conversion import convert, lower
+from engram.snn.conversion.convert import convert, lower
 
 STEPS = 32
 POINTS = (4, 8, 16, 32)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from engram.benchmarks.drawing.svg import Chart, Series, legend, line_chart
 from engram.benchmarks.perf.harness import Row
 from engram.benchmarks.report.style import STYLE
-from engram.benchmarks.svg import Chart, Series, legend, line_chart
 
 _PLACE = re.compile(r"^(?P<before>.*)/T(?P<steps>\d+)/(?P<what>.*)$")
 

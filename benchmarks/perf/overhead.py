@@ -26,10 +26,10 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import choose_precision, suit_threads
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import build
 from engram.backbone.seeding import seed_everything
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.training.loop import Recipe, Trainer
 from dataclasses import fields
 config = TrainConfig(epochs=int(sys.argv[1]), backbone="vgg-tiny", backbone_options={"width": 2.0}).resolved()
 seed_everything(0)
@@ -53,7 +53,7 @@ def _direct(epochs: int) -> None:
 
 def _engram(epochs: int) -> None:
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "benchmarks", "run", "backbone.train", *NET, "--epochs", str(epochs)]
+        command = [sys.executable, "-m", "engram.benchmarks", "run", "backbone.train", *NET, "--epochs", str(epochs)]
         subprocess.run([*command, "--out", str(Path(out))], check=True, capture_output=True)
 
 

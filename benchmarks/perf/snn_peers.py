@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from engram.backbone.errors import must
-from engram.snn.cells.firing import State
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
+from engram.snn.neurons.firing import State
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
 
 DECAY = 0.9
 POOL = 2

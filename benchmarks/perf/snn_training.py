@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Precision, autocast, has_bf16
+from engram.benchmarks.compare.stats import interval
 from engram.benchmarks.perf.harness import Row, interleaved, seconds
 from engram.benchmarks.perf.snn_peers import PEERS, Ours, build
-from engram.benchmarks.stats import interval
 
 STEPS, BATCH, SIDE = 16, 32, 28
 ROUNDS = 9

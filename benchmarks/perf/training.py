@@ -25,10 +25,10 @@ from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.recipes import recipe
 from engram.backbone.hardware import choose_precision, suit_threads
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
-from engram.backbone.optim import relative_rate
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.optim import relative_rate
 from engram.benchmarks.perf.harness import Row, interleaved
 
 ROUNDS = 5

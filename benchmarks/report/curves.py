@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engram.backbone.contract import Grid
-from engram.benchmarks.records import Record, number
-from engram.benchmarks.svg import Chart, Point, Series
+from engram.benchmarks.drawing.svg import Chart, Point, Series
+from engram.benchmarks.records.trials import Record, number
 
 MOST_POINTS = 300  # per line; more cannot be told apart
 

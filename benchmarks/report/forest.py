@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from html import escape
 
-from engram.benchmarks.compare import Comparison
-from engram.benchmarks.numbers import number, span
-from engram.benchmarks.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
+from engram.benchmarks.compare.groups import Comparison
+from engram.benchmarks.drawing.numbers import number, span
+from engram.benchmarks.drawing.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
 
 _LEFT, _RIGHT, _ROW, _FOOT = 14, 22, 40, 44
 

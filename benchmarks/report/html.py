@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from engram.benchmarks.numbers import number
-from engram.benchmarks.tables import word
+from engram.benchmarks.drawing.numbers import number
+from engram.benchmarks.drawing.tables import word
 
 
 def cell_text(value: object) -> str:

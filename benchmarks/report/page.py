@@ -9,12 +9,15 @@ from html import escape
 from engram.backbone.contract import Grid, Scalar
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
-from engram.benchmarks.compare import Comparison
-from engram.benchmarks.config import Checker, changed, experiment_config
-from engram.benchmarks.heatmap import heat_map
-from engram.benchmarks.numbers import p_value, seconds, span
-from engram.benchmarks.outcomes import declared
-from engram.benchmarks.records import Record
+from engram.benchmarks.compare.groups import Comparison
+from engram.benchmarks.compare.stats import interval
+from engram.benchmarks.drawing.heatmap import heat_map
+from engram.benchmarks.drawing.numbers import p_value, seconds, span
+from engram.benchmarks.drawing.svg import Chart, legend, line_chart
+from engram.benchmarks.drawing.tables import typed
+from engram.benchmarks.planning.config import Checker, changed, experiment_config
+from engram.benchmarks.records.outcomes import declared
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.curves import figures, learning_curves
 from engram.benchmarks.report.forest import forest
 from engram.benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
@@ -22,9 +25,6 @@ from engram.benchmarks.report.style import STYLE
 from engram.benchmarks.report.words import amount, headline, pair_words, unit_of, what
 from engram.benchmarks.report.write import Subject
 from engram.benchmarks.spelling import by_flag
-from engram.benchmarks.stats import interval
-from engram.benchmarks.svg import Chart, legend, line_chart
-from engram.benchmarks.tables import typed
 
 _MOST_ROWS = 200
 

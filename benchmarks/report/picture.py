@@ -6,9 +6,9 @@ import re
 from html import escape
 
 from engram.backbone.contract import Grid
-from engram.benchmarks.heatmap import heat_map
+from engram.benchmarks.drawing.heatmap import heat_map
+from engram.benchmarks.drawing.svg import Chart, keys, line_chart
 from engram.benchmarks.report.style import STYLE
-from engram.benchmarks.svg import Chart, keys, line_chart
 
 WIDTH, TITLE, LINE = 460, 30, 19
 _HEIGHT = re.compile(r'viewBox="0 0 \d+ (\d+)"')

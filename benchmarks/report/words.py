@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from engram.benchmarks.compare import Comparison, Group, Pair
-from engram.benchmarks.numbers import number, p_value, signed
-from engram.benchmarks.outcomes import declared
+from engram.benchmarks.compare.groups import Comparison, Group, Pair
+from engram.benchmarks.compare.stats import Interval, seeds_needed
+from engram.benchmarks.drawing.numbers import number, p_value, signed
+from engram.benchmarks.records.outcomes import declared
 from engram.benchmarks.report.write import Subject
-from engram.benchmarks.stats import Interval, seeds_needed
 
 
 def amount(value: float | None, unit: str) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from engram.benchmarks.inside import inside, open_inside
-from engram.benchmarks.layout import sweep_dir
-from engram.benchmarks.records import Record, Sweep
+from engram.benchmarks.records.inside import inside, open_inside
+from engram.benchmarks.records.layout import sweep_dir
+from engram.benchmarks.records.trials import Record, Sweep
 from engram.benchmarks.sink.params import clean
 from engram.benchmarks.sink.state import short_hash
 

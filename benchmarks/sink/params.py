@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from engram.benchmarks.naming import spelled
-from engram.benchmarks.records import Record
+from engram.benchmarks.planning.naming import spelled
+from engram.benchmarks.records.trials import Record
 
 LONGEST = 6000  # characters of a value that MLflow takes
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engram.benchmarks.outcomes import Outcome
-from engram.benchmarks.records import Status
+from engram.benchmarks.records.outcomes import Outcome
+from engram.benchmarks.records.trials import Status
 from engram.benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
 from engram.benchmarks.spelling import by_flag, spell
 

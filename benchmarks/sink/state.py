@@ -15,11 +15,11 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from pydantic import TypeAdapter, ValidationError
 
-from engram.benchmarks.inside import open_inside
-from engram.benchmarks.lines import Line, parse_lines
-from engram.benchmarks.outcomes import bounds_of, declared
-from engram.benchmarks.records import Record, Sweep
-from engram.benchmarks.stored import held, write_json
+from engram.benchmarks.records.inside import open_inside
+from engram.benchmarks.records.lines import Line, parse_lines
+from engram.benchmarks.records.outcomes import bounds_of, declared
+from engram.benchmarks.records.stored import held, write_json
+from engram.benchmarks.records.trials import Record, Sweep
 
 BATCH = 1000  # metrics a request may carry
 TELLING = 2  # raised when what stands in stores has to be told anew
@@ -168,7 +168,9 @@ def group_label(options: Mapping[str, object]) -> str:
 
 def aggregates(sweep: Sweep) -> dict[str, float] | None:
     """Mean, interval and n of every metric per group; None as long as a trial may still change them."""
-    from engram.benchmarks.stats import interval  # numpy and scipy, which asking whether there is news does not need
+    from engram.benchmarks.compare.stats import (
+        interval,
+    )  # numpy and scipy, which asking whether there is news does not need
 
     groups: dict[str, list[Record]] = {}
     for record in sweep.records:

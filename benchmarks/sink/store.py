@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from engram.backbone.contract import Scalar
-from engram.benchmarks.layout import sweep_dir
-from engram.benchmarks.lines import Line
-from engram.benchmarks.naming import record_words
-from engram.benchmarks.records import Record, Sweep
+from engram.benchmarks.planning.naming import record_words
+from engram.benchmarks.records.layout import sweep_dir
+from engram.benchmarks.records.lines import Line
+from engram.benchmarks.records.trials import Record, Sweep
 from engram.benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
 from engram.benchmarks.sink.params import clean, params_of, within
 from engram.benchmarks.sink.read import runs_where

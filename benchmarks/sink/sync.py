@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.backbone.errors import UserError, must, nearest
-from engram.benchmarks.layout import lock
-from engram.benchmarks.outcomes import Outcomes
-from engram.benchmarks.records import Record, Sweep, read_sweep, trial_names
+from engram.benchmarks.records.layout import lock
+from engram.benchmarks.records.outcomes import Outcomes
+from engram.benchmarks.records.stored import held, write_json
+from engram.benchmarks.records.trials import Record, Sweep, read_sweep, trial_names
 from engram.benchmarks.sink.address import address_of, without_secrets
 from engram.benchmarks.sink.database import (
     artifacts_of,
@@ -36,7 +37,6 @@ from engram.benchmarks.sink.read import active_runs, stored_sweep
 from engram.benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
 from engram.benchmarks.sink.store import Teller
 from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
-from engram.benchmarks.stored import held, write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -22,13 +22,13 @@ from engram.backbone.data.sets import Split
 from engram.backbone.errors import TrialError, UserError, must
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.seeding import derive, seed_everything
-from engram.backbone.training import UNIT_SECONDS
+from engram.backbone.training.loop import UNIT_SECONDS
 from engram.continual.avalanche import guard, networks, state
 from engram.continual.avalanche.benchmark import to_benchmark, unit
 from engram.continual.avalanche.options import AvalancheOptions
-from engram.continual.learner import MASKED, Learner
+from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams import Stream, Task
+from engram.continual.streams.stream import Stream, Task
 
 LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
 """What images become for strategies that cannot work on bytes."""

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from engram.backbone.hardware import Precision, autocast
-from engram.backbone.layout import arranged
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.layout import arranged
 from engram.continual.avalanche.guard import module
-from engram.continual.heads import Head
+from engram.continual.streams.heads import Head
 
 OFF = -1e4
 """Logit of an output that is switched off: small enough for any softmax, and its square is finite."""

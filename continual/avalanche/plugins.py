@@ -24,11 +24,11 @@ from torch import Tensor
 from engram.backbone.errors import must
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
 from engram.continual.avalanche.guard import module
 from engram.continual.avalanche.networks import OFF
 from engram.continual.catalogue import facts
-from engram.continual.configs import AUTO
+from engram.continual.experiment.configs import AUTO
 from engram.continual.strategy import Setting, Strategy
 
 NAMES = {"SIPlugin": "continual.si", "DERppPlugin": "continual.derpp", "HATPlugin": "continual.hat"}

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.continual.distilling import Scale, factor
-from engram.continual.heads import Head
-from engram.continual.learner import MASKED
+from engram.continual.experiment.learner import MASKED
+from engram.continual.streams.heads import Head
 
 TEMPERATURE = 2.0
 """Of soft targets."""

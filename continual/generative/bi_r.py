@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.hardware import autocast
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
 from engram.continual.generative.dreams import Dreaming
 from engram.continual.generative.options import BIROptions
 from engram.continual.generative.vae import Architecture, Decoder, Scale, Seeded, finished, reconstruction, sampled
-from engram.continual.learner import Learner
 
 
 class ClassPrior(Seeded):

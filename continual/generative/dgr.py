@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from engram.backbone.hardware import autocast
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
 from engram.continual.generative.dreams import Dreaming
 from engram.continual.generative.options import DGROptions
 from engram.continual.generative.vae import VAE
-from engram.continual.learner import Learner
 
 
 class DGR(Dreaming[VAE]):

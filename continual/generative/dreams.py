@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from engram.backbone.errors import must
 from engram.backbone.hardware import autocast
 from engram.backbone.seeding import generator
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
 from engram.continual.generative.answers import answers, masks, mismatch
 from engram.continual.generative.options import BIROptions, DGROptions
 from engram.continual.generative.vae import fresh
-from engram.continual.learner import Learner
 from engram.continual.strategy import Setting, Strategy, frozen
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 G = TypeVar("G", bound=nn.Module)
 

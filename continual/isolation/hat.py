@@ -11,14 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from engram.backbone.contract import Row
 from engram.backbone.seeding import generator
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import HATOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.learner import Learner
 from engram.continual.strategy import Setting, Strategy
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 LARGEST = 6.0
 """Embeddings stay within this, where a sigmoid still has a slope."""

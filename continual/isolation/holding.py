@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from engram.backbone.optim import lists
+from engram.backbone.training.optim import lists
 from engram.continual.strategy import total_bytes
 
 

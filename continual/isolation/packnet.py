@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engram.backbone.contract import Row
-from engram.backbone.optim import lists
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.backbone.training.optim import lists
+from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.options import PackNetOptions
-from engram.continual.learner import Learner
 from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 FREE = 2**15 - 1
 """Owner of a weight no task has kept."""

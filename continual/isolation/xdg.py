@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from engram.backbone.seeding import generator
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import XdGOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.learner import Learner
 from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 
 class XdG(Strategy):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.optim import lists
+from engram.backbone.training.optim import lists
 from engram.continual.regularisation.layers import Calls, Watch, gradients, positions, terms
 from engram.continual.strategy import trainable
 

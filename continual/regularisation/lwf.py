@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.classifier import Classifier
 from engram.continual.distilling import factor
-from engram.continual.learner import MASKED
+from engram.continual.experiment.learner import MASKED
 from engram.continual.regularisation.options import LwFOptions
 from engram.continual.strategy import Setting, Strategy, frozen
 
 if TYPE_CHECKING:
-    from engram.backbone.training import Batch
-    from engram.continual.learner import Learner
-    from engram.continual.streams import Task
+    from engram.backbone.training.loop import Batch
+    from engram.continual.experiment.learner import Learner
+    from engram.continual.streams.stream import Task
 
 
 class LwF(Strategy):

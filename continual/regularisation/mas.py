@@ -13,8 +13,8 @@ from engram.continual.regularisation.options import MASOptions
 from engram.continual.regularisation.penalty import Anchored
 
 if TYPE_CHECKING:
-    from engram.continual.learner import Learner
-    from engram.continual.streams import Task
+    from engram.continual.experiment.learner import Learner
+    from engram.continual.streams.stream import Task
 
 
 class MAS(Anchored):

@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Le
 from engram.continual.distilling import Scale
 
 Strength = Annotated[float, Ge(0)] | Literal["auto"]
-"""Of a penalty. auto: chosen on the first tasks (`engram.continual.choice`), as it depends on data and length of
-training."""
+"""Of a penalty. auto: chosen on the first tasks (`engram.continual.experiment.choice`), as it depends on data and
+length of training."""
 
 
 @dataclass(frozen=True, kw_only=True)

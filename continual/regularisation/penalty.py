@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.optim import lists
+from engram.backbone.training.optim import lists
 from engram.continual.strategy import Setting, Strategy, trainable
 
 if TYPE_CHECKING:
-    from engram.backbone.training import Batch
-    from engram.continual.learner import Learner
+    from engram.backbone.training.loop import Batch
+    from engram.continual.experiment.learner import Learner
 
 
 STRIDE = 10

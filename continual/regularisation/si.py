@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.optim import lists
+from engram.backbone.training.optim import lists
 from engram.continual.regularisation.options import SIOptions
 from engram.continual.regularisation.penalty import Penalty
 from engram.continual.strategy import Setting, total_bytes
 
 if TYPE_CHECKING:
-    from engram.backbone.training import Batch
-    from engram.continual.learner import Learner
-    from engram.continual.streams import Task
+    from engram.backbone.training.loop import Batch
+    from engram.continual.experiment.learner import Learner
+    from engram.continual.streams.stream import Task
 
 
 class SI(Penalty):

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from engram.backbone.errors import must
-from engram.backbone.optim import lists
 from engram.backbone.seeding import generator
-from engram.backbone.training import Batch
-from engram.continual.learner import Learner
+from engram.backbone.training.loop import Batch
+from engram.backbone.training.optim import lists
+from engram.continual.experiment.learner import Learner
 from engram.continual.replay.options import AGEMOptions
 from engram.continual.replay.rehearsal import Rehearsal
 from engram.continual.strategy import Setting
-from engram.continual.streams import Task
+from engram.continual.streams.stream import Task
 
 
 class AGEM(Rehearsal):

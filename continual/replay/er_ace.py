@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engram.backbone.training import Batch
-from engram.continual.learner import MASKED, Learner
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.replay.options import ERACEOptions
 from engram.continual.replay.rehearsal import Rehearsal
 from engram.continual.strategy import Setting

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from engram.backbone.data.sets import MemorySplit, Split
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.prototypes import nearest_mean
-from engram.backbone.training import Batch
-from engram.continual.learner import MASKED, Learner
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.replay.options import ICaRLOptions
 from engram.continual.replay.rehearsal import Rehearsal, features, keep_herded
 from engram.continual.strategy import Setting, frozen
-from engram.continual.streams import Stream, Task
+from engram.continual.streams.stream import Stream, Task
 
 
 class ICaRL(Rehearsal):

@@ -11,11 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
-from engram.backbone.metrics import SCORING_BATCH
+from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.seeding import generator
-from engram.backbone.training import Batch
-from engram.continual.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
-from engram.continual.learner import Learner
+from engram.backbone.training.loop import Batch
+from engram.continual.experiment.learner import Learner
+from engram.continual.replay.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
 from engram.continual.strategy import Setting, Strategy
 
 

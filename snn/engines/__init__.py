@@ -9,16 +9,16 @@ from importlib.util import find_spec
 from torch import Tensor
 
 from engram.backbone.errors import must
-from engram.snn.cells.firing import Params, State
-from engram.snn.cells.options import Engine
+from engram.snn.neurons.firing import Params, State
+from engram.snn.neurons.options import Engine
 
 Scan = Callable[[Tensor, State | None, Params], tuple[Tensor, State]]
 """``scan(drive [T, B, C, ...], state or None, params) -> (spikes [T, B, C, ...], state)``."""
 
 _MODULES: Mapping[Engine, str] = {
     "fused": "engram.snn.engines.fused",
-    "snntorch": "engram.snn.engines.snntorch_engine",
-    "norse": "engram.snn.engines.norse_engine",
+    "snntorch": "engram.snn.engines.snntorch",
+    "norse": "engram.snn.engines.norse",
 }
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from engram.snn.cells.firing import Params, State
-from engram.snn.cells.scanning import eager_scan, inverse, memory_order, pooled
 from engram.snn.engines import native
+from engram.snn.neurons.firing import Params, State
+from engram.snn.neurons.scanning import eager_scan, inverse, memory_order, pooled
 
 SCRATCH = 2**14
 """Bytes a thread may use for what happened to its block of neurons: a third of a small first-level cache."""

@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 from typing import NamedTuple
 
-from engram.snn.native import compiled
+from engram.snn.compiled import compiled
 
 KINDS = {"if": 0, "lif": 0, "plif": 0, "cuba-lif": 1, "adaptive-lif": 2}
 SURROGATES = {"arctan": 0, "fast-sigmoid": 1, "triangle": 2, "sigmoid": 3, "superspike": 4, "gaussian": 5}

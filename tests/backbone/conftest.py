@@ -11,7 +11,7 @@ from torch import nn
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.nets.classifier import build
 from engram.backbone.registry import Registry
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.training.loop import Recipe, Trainer
 
 
 @pytest.fixture(autouse=True)

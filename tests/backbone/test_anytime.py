@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
+from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
 from engram.backbone.nets.classifier import Classifier, build
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone import augment
+from engram.backbone.training import augment
 
 
 def generator(seed=0):

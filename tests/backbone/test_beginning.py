@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import begin, load_teacher
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.experiments.train import Train
+from engram.backbone.saved.states import load_model
 from engram.backbone.seeding import seed_everything
 
 TINY = TrainConfig(

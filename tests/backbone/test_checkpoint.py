@@ -10,9 +10,9 @@ import zipfile
 import pytest
 import torch
 
-from engram.backbone.checkpoint import drop_states, load_latest, load_model, save_model, save_state, write_atomically
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import build
+from engram.backbone.saved.states import drop_states, load_latest, load_model, save_model, save_state, write_atomically
 
 
 def state(value):

@@ -4,9 +4,9 @@ import sys
 import pytest
 import torch
 
-from engram.backbone.anytime import StepScores
-from engram.backbone.early_exit import CONFIDENCES, ExitScores, figure
 from engram.backbone.errors import UserError
+from engram.backbone.measures.anytime import StepScores
+from engram.backbone.measures.early_exit import CONFIDENCES, ExitScores, figure
 
 
 def logits_of(probabilities):
@@ -118,5 +118,5 @@ def test_figure_has_both_ways_of_stopping_from_left_to_right():
 
 
 def test_the_confidences_come_without_torch():
-    code = "import sys, engram.backbone.early_exit; sys.exit('torch' in sys.modules)"
+    code = "import sys, engram.backbone.measures.early_exit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engram.backbone.checkpoint import load_latest, load_model, save_state
 from engram.backbone.data.load import load
 from engram.backbone.data.trained import outputs_of
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
+from engram.backbone.saved.states import load_latest, load_model, save_state
 from engram.backbone.seeding import seed_everything
 
 TINY = TrainConfig(backbone="mlp", epochs=8, batch_size=32, optimizer="adamw", lr=0.005, precision="fp32")
@@ -91,7 +91,7 @@ def test_same_seed_same_numbers(trained, services, tmp_path):
 
 
 def test_kill_and_resume_gives_the_same_numbers(trained, services, tmp_path, monkeypatch):
-    from engram.backbone.training import Trainer
+    from engram.backbone.training.loop import Trainer
 
     monkeypatch.setattr(Trainer.advance, "__defaults__", (0.0,))  # a unit of work is one step
     work, lent, interruptions, more = None, services(tmp_path), 0, True

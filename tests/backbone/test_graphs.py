@@ -5,10 +5,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from engram.backbone import graphs
-from engram.backbone.graphs import Passes, can_record
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.classifier import build
+from engram.backbone.training import recorded as graphs
+from engram.backbone.training.recorded import Passes, can_record
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

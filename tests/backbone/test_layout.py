@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
-from engram.backbone.distillation import Distillation
-from engram.backbone.layout import arranged, layout
-from engram.backbone.metrics import score
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.layout import arranged, layout
+from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.registry import Registry
 from engram.backbone.seeding import generator
-from engram.backbone.training import Trainer
+from engram.backbone.training.loop import Trainer
 
 
 def classifier(net):
@@ -68,7 +68,7 @@ def test_a_teacher_is_shown_images_in_its_own_layout(stranger):
 
 @pytest.mark.parametrize("name", Registry.discover().names("backbones"))
 def test_our_networks_are_channels_last_and_not_tried(name, monkeypatch):
-    monkeypatch.setattr("engram.backbone.layout._works", None)
+    monkeypatch.setattr("engram.backbone.nets.layout._works", None)
     net = build(name, {}, (3, 32, 32), 2, torch.zeros(3), torch.ones(3)).backbone
     assert layout(net) is torch.channels_last
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone import metrics
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.hardware import choose_precision, has_bf16
-from engram.backbone.metrics import score
+from engram.backbone.measures import scoring as metrics
+from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import build
 
 

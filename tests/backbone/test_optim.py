@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone import optim
 from engram.backbone.nets.classifier import build
-from engram.backbone.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate, step_at_once
+from engram.backbone.training import optim
+from engram.backbone.training.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate, step_at_once
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 20), (20, 5), (1, 7)])

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone.checkpoint import load_latest, save_state
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.recompute import recomputed
+from engram.backbone.nets.recompute import recomputed
+from engram.backbone.saved.states import load_latest, save_state
 from engram.backbone.seeding import generator
-from engram.backbone.training import Recipe, Trainer
+from engram.backbone.training.loop import Recipe, Trainer
 
 ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
 

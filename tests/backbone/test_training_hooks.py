@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
-from engram.backbone.distillation import Distillation
 from engram.backbone.errors import TrialError, UserError
 from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.seeding import derive
-from engram.backbone.training import Trainer
+from engram.backbone.training.loop import Trainer
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ def test_prepare_gets_normalised_training_images(blobs, plain_recipe):
 
 
 def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_recipe):
-    monkeypatch.setattr("engram.backbone.training.PREPARE_VALUES", 64 * 12)
+    monkeypatch.setattr("engram.backbone.training.loop.PREPARE_VALUES", 64 * 12)
     seen = []
 
     class Asks(nn.Linear):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.benchmarks.catalogue import COMMANDS
+from engram.benchmarks.commands.catalogue import COMMANDS
 
 HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
 

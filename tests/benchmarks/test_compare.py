@@ -12,9 +12,9 @@ from rich.console import Console
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
-from engram.benchmarks.compare import compare, compare_outcomes
-from engram.benchmarks.gate import parse
-from engram.benchmarks.outcomes import Outcome, Outcomes
+from engram.benchmarks.compare.gate import parse
+from engram.benchmarks.compare.groups import compare, compare_outcomes
+from engram.benchmarks.records.outcomes import Outcome, Outcomes
 
 
 def outcomes(scores, axes=("net",), **extra):

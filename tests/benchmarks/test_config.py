@@ -15,9 +15,9 @@ from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.registry import Registry
-from engram.benchmarks.command import read_experiment
-from engram.benchmarks.config import Checker, changed, full, to_toml
-from engram.benchmarks.flags import Planning
+from engram.benchmarks.commands.command import read_experiment
+from engram.benchmarks.commands.flags import Planning
+from engram.benchmarks.planning.config import Checker, changed, full, to_toml
 
 REGISTRY = Registry.discover()
 

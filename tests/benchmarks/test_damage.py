@@ -10,18 +10,19 @@ from hashlib import sha256
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks import provenance, records
 from engram.benchmarks.cli import main
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.layout import find_trial
-from engram.benchmarks.lines import LEDGER, read_ledger
-from engram.benchmarks.plan import Planner
-from engram.benchmarks.records import Record
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.records import trials as records
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.layout import find_trial
+from engram.benchmarks.records.lines import LEDGER, read_ledger
+from engram.benchmarks.records.stored import Damaged, read_json, write_json
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.sink.sync import SyncReport
-from engram.benchmarks.stopping import STOPPED, Stop
-from engram.benchmarks.stored import Damaged, read_json, write_json
-from engram.benchmarks.trial import work
+from engram.benchmarks.worker import provenance
+from engram.benchmarks.worker.stopping import STOPPED, Stop
+from engram.benchmarks.worker.trial import work
 
 FILES = ("config.json", "provenance.json", "result.json", LEDGER)
 OTHERS = [

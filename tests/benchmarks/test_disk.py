@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import pytest
 
 from engram.backbone.atomic import write_atomically
-from engram.backbone.checkpoint import save_state
 from engram.backbone.errors import TrialError
 from engram.backbone.registry import Registry
-from engram.benchmarks import ledger, trial
-from engram.benchmarks.disk import FULL, no_room, reserve
-from engram.benchmarks.driver import Outcome, Setting, _Drive, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.launch.local import LocalPool
-from engram.benchmarks.plan import Planner
-from engram.benchmarks.stopping import Stop
+from engram.backbone.saved.states import save_state
+from engram.benchmarks.driving.driver import Outcome, Setting, _Drive, write_trial
+from engram.benchmarks.driving.launch.local import LocalPool
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.worker import ledger, trial
+from engram.benchmarks.worker.disk import FULL, no_room, reserve
+from engram.benchmarks.worker.stopping import Stop
 
 ROOM = "must be one with room for what is written there; got "
 REMEDY = "Free some, or raise the limit on its files: then the same command goes on."
@@ -46,7 +46,7 @@ def no_space(*args, **named):
 
 def test_a_file_that_may_not_grow(engram):
     """A checkpoint that meets a limit leaves nothing behind; who waits for it hears why, and the log has more."""
-    words = [sys.executable, "-m", "benchmarks", "run", "counting.count", "--fail", "disk", "--out", "runs"]
+    words = [sys.executable, "-m", "engram.benchmarks", "run", "counting.count", "--fail", "disk", "--out", "runs"]
     limited = f"ulimit -f {8 * 1024}; exec {shlex.join(words)}"
     env = engram.environment() | {"ENGRAM_CHECKPOINT_SECONDS": "0"}
     done = subprocess.run(["bash", "-c", limited], cwd=engram.cwd, env=env, capture_output=True, text=True, check=False)

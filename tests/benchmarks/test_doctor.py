@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks import doctor
+from engram.benchmarks.commands import doctor
 
 
 def check_of(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:

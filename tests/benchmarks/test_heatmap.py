@@ -4,7 +4,7 @@ import math
 import xml.etree.ElementTree as ET
 
 from engram.backbone.contract import Grid
-from engram.benchmarks.heatmap import heat_map
+from engram.benchmarks.drawing.heatmap import heat_map
 
 
 def drawn(columns, rows, values):

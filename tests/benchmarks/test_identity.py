@@ -14,15 +14,15 @@ from engram.backbone.contract import DataFiles, Result
 from engram.backbone.errors import MissingData, UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.registry import Registry
-from engram.benchmarks import contents as contents_module
-from engram.benchmarks.contents import MEMORY, Contents
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner
-from engram.benchmarks.stopping import STOPPED, Stop
-from engram.benchmarks.stored import read_json, write_json
-from engram.benchmarks.trial import publish, work
-from engram.snn.configs import ConvertConfig
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.records import contents as contents_module
+from engram.benchmarks.records.contents import MEMORY, Contents
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.stored import read_json, write_json
+from engram.benchmarks.worker.stopping import STOPPED, Stop
+from engram.benchmarks.worker.trial import publish, work
+from engram.snn.conversion.configs import ConvertConfig
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 

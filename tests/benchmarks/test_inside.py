@@ -8,12 +8,12 @@ import os
 import pytest
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.compare import compare
-from engram.benchmarks.contents import Contents, finished
-from engram.benchmarks.inside import inside, open_inside, refuse_links_out
-from engram.benchmarks.records import Record
+from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.records.contents import Contents, finished
+from engram.benchmarks.records.inside import inside, open_inside, refuse_links_out
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report import write_report
-from engram.benchmarks.trial import main as work
+from engram.benchmarks.worker.trial import main as work
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from engram.benchmarks.ledger import Ledger
-from engram.benchmarks.records import Record
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.ledger import Ledger
 
 
 def lines(folder):

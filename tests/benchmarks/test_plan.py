@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.registry import Registry
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner, trial_id
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.plan import Planner, trial_id
+from engram.benchmarks.records.identity import DataSets
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 BASE = TrainConfig()

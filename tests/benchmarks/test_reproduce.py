@@ -7,9 +7,9 @@ import pytest
 
 from engram.backbone.contract import Present, Target
 from engram.backbone.registry import Registry
-from engram.benchmarks.driver import Failure
-from engram.benchmarks.reproduce import _row, _sources, judged
-from engram.benchmarks.stats import Interval
+from engram.benchmarks.commands.reproduce import _row, _sources, judged
+from engram.benchmarks.compare.stats import Interval
+from engram.benchmarks.driving.driver import Failure
 
 REGISTRY = Registry.discover()
 

@@ -8,12 +8,12 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
-from engram.benchmarks.driver import Outcome, Setting
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner
-from engram.benchmarks.runs import plan_suite, run_suite
-from engram.benchmarks.stored import read_json
-from engram.benchmarks.suite import load_suite
+from engram.benchmarks.commands.run import plan_suite, run_suite
+from engram.benchmarks.driving.driver import Outcome, Setting
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.planning.suite import load_suite
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.stored import read_json
 
 REGISTRY = Registry.discover()
 GOOD = """
@@ -140,7 +140,7 @@ def test_every_mistake_is_reported_at_once(tmp_path):
 
 
 def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("engram.benchmarks.runs.drive", lambda *_: Outcome())
+    monkeypatch.setattr("engram.benchmarks.commands.run.drive", lambda *_: Outcome())
     out, here, there = tmp_path / "runs", tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.benchmarks.svg import HEIGHT, WIDTH, Chart, Series, legend, line_chart, linear_axis, log2_axis, tick_text
+from engram.benchmarks.drawing.svg import (
+    HEIGHT,
+    WIDTH,
+    Chart,
+    Series,
+    legend,
+    line_chart,
+    linear_axis,
+    log2_axis,
+    tick_text,
+)
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from engram.benchmarks.naming import labels, short_labels, words
-from engram.benchmarks.pace import Pace, Progress, kind, sweep_left
-from engram.benchmarks.records import read_sweep
-from engram.benchmarks.tables import render
-from engram.benchmarks.view import Bars, Names, View
+from engram.benchmarks.drawing.tables import render
+from engram.benchmarks.driving.pace import Pace, Progress, kind, sweep_left
+from engram.benchmarks.driving.view import Bars, Names, View
+from engram.benchmarks.planning.naming import labels, short_labels, words
+from engram.benchmarks.records.trials import read_sweep
 
 
 def screen(written):

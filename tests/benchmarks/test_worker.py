@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import pytest
 
-from engram.backbone.checkpoint import save_state
 from engram.backbone.registry import Registry
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner, Trial
-from engram.benchmarks.records import Record
+from engram.backbone.saved.states import save_state
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.plan import Planner, Trial
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.trials import Record
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 
@@ -112,7 +112,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(engram, plan, wait_for):
 def test_a_worker_whose_driver_died_stops_by_itself(engram, plan, wait_for):
     trial = plan(steps=500, pause=0.1)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", "exec", str(trial.folder)],
+        [sys.executable, "-m", "engram.benchmarks", "exec", str(trial.folder)],
         env=engram.environment() | {"ENGRAM_DRIVEN": "1"},
         stdin=subprocess.PIPE,
     )
@@ -137,9 +137,9 @@ def driven(engram) -> Callable[[str], subprocess.Popen]:
 def test_an_orphan_that_gets_no_processor_still_saves_its_work(driven, plan, wait_for):
     """A sleeping step is what one looks like on a busy machine: the clock runs, and no work is done."""
     trial = plan(steps=500, pause=2.0)
-    code = "import pathlib, sys, engram.backbone.checkpoint, engram.benchmarks.trial\n"
+    code = "import pathlib, sys, engram.backbone.saved.states, engram.benchmarks.worker.trial\n"
     code += f"folder = pathlib.Path({str(trial.folder)!r})\n"
-    worker = driven(code + "sys.exit(engram.benchmarks.trial.main(folder))")
+    worker = driven(code + "sys.exit(engram.benchmarks.worker.trial.main(folder))")
     wait_for(lambda: ledger(trial))
     worker.stdin.close()
     assert worker.wait(timeout=300) == 143
@@ -154,7 +154,7 @@ def test_an_orphan_that_hangs_leaves(driven, hung):
 
 
 def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
-    from engram.benchmarks.layout import Busy, lock
+    from engram.benchmarks.records.layout import Busy, lock
 
     trial = plan(steps=500, pause=0.1)
     first = engram.start("exec", trial.folder)

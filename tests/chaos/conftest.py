@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.benchmarks.records import Record, trial_names
+from engram.benchmarks.records.trials import Record, trial_names
 
 TOLD = """
 select t.value, m.key, m.step from metrics m join tags t on t.run_uuid = m.run_uuid

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engram.benchmarks.records import Record, trial_names
+from engram.benchmarks.records.trials import Record, trial_names
 
 SUITE = """
 experiment = "counting.count"
@@ -53,7 +53,7 @@ def undisturbed(tmp_path_factory, site):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         from engram.backbone.registry import Registry
-        from engram.benchmarks.suite import load_suite
+        from engram.benchmarks.planning.suite import load_suite
 
         path = tmp_path_factory.mktemp("undisturbed") / "small.toml"
         path.write_text(SUITE.replace("0.05", "0.0"))

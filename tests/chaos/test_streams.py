@@ -8,13 +8,13 @@ import json
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner
-from engram.benchmarks.records import Record
-from engram.benchmarks.stopping import Stop
-from engram.benchmarks.trial import work
-from engram.continual.configs import StreamConfig
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.stopping import Stop
+from engram.benchmarks.worker.trial import work
+from engram.continual.experiment.configs import StreamConfig
 
 REGISTRY = Registry.discover()
 TIMED = ("seconds_per_iteration", "train_seconds", "choosing_seconds")

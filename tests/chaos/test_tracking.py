@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engram.benchmarks.records import Record, trial_names
+from engram.benchmarks.records.trials import Record, trial_names
 
 SUITE = """
 experiment = "counting.count"

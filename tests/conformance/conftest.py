@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.config import experiment_config
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.identity import DataSets
-from engram.benchmarks.plan import Planner, Trial
-from engram.benchmarks.records import Record
-from engram.benchmarks.schema import by_key
-from engram.benchmarks.stopping import Stop
-from engram.benchmarks.trial import work
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.config import experiment_config
+from engram.benchmarks.planning.plan import Planner, Trial
+from engram.benchmarks.planning.schema import by_key
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.stopping import Stop
+from engram.benchmarks.worker.trial import work
 
 REGISTRY = Registry.discover()
 # an option by this name is set to this value wherever an experiment has it

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.contract import Backbone
 from engram.backbone.registry import Registry
+from engram.backbone.saved.states import load_model
 
 ADAPTERS = Registry.discover().names("adapters")
 TINY = {"snn.spiking": {"steps": 2}}

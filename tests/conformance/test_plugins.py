@@ -13,9 +13,9 @@ import pytest
 
 from engram.backbone.contract import KINDS
 from engram.backbone.registry import Registry, resolve
-from engram.benchmarks.config import Checker, experiment_config, full, to_toml
-from engram.benchmarks.driver import Setting, write_trial
-from engram.benchmarks.flags import Planning
+from engram.benchmarks.commands.flags import Planning
+from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.planning.config import Checker, experiment_config, full, to_toml
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")

@@ -14,12 +14,12 @@ import pytest
 
 from engram.backbone.contract import KINDS
 from engram.backbone.registry import Registry
-from engram.benchmarks import flags as commands_flags
-from engram.benchmarks.argv import Place, places
-from engram.benchmarks.catalogue import COMMANDS
-from engram.benchmarks.config import experiment_config
-from engram.benchmarks.reproduce import is_in
-from engram.benchmarks.schema import schema
+from engram.benchmarks.commands import flags as commands_flags
+from engram.benchmarks.commands.argv import Place, places
+from engram.benchmarks.commands.catalogue import COMMANDS
+from engram.benchmarks.commands.reproduce import is_in
+from engram.benchmarks.planning.config import experiment_config
+from engram.benchmarks.planning.schema import schema
 from engram.benchmarks.spelling import spell
 
 TREE = Path(__file__).parents[2]

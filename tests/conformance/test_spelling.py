@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.argv import parse, places
-from engram.benchmarks.command import flag
-from engram.benchmarks.config import Checker, convert, experiment_config, full, named_schema, plain
-from engram.benchmarks.flags import Planning
-from engram.benchmarks.help import show_experiment
-from engram.benchmarks.outcomes import Outcome, Outcomes, choose_axes
-from engram.benchmarks.schema import Option, schema
+from engram.benchmarks.commands.argv import parse, places
+from engram.benchmarks.commands.command import flag
+from engram.benchmarks.commands.flags import Planning
+from engram.benchmarks.commands.help import show_experiment
+from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.planning.config import Checker, convert, experiment_config, full, named_schema, plain
+from engram.benchmarks.planning.schema import Option, schema
+from engram.benchmarks.records.outcomes import Outcome, Outcomes, choose_axes
 from engram.benchmarks.sink.state import metric_key
 from engram.benchmarks.spelling import by_flag
-from engram.benchmarks.tables import word
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")

@@ -21,9 +21,12 @@ def without(tmp_path, engram):
 
     def copy(plugin: str):
         site = tmp_path / "copy"
+        (site / "engram").mkdir(parents=True)
+        shutil.copy(TREE / "engram" / "__init__.py", site / "engram")
         for package in ("benchmarks", *POINTS):
             if package != plugin:
-                shutil.copytree(TREE / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "perf"))
+                left_out = shutil.ignore_patterns("__pycache__", "perf")
+                shutil.copytree(TREE / package, site / "engram" / package, ignore=left_out)
         info = site / "engram-0.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: engram\nVersion: 0.0\n")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engram.continual.configs import StreamConfig
-from engram.continual.stream import StreamExperiment
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.experiment import StreamExperiment
 
 
 class Services:

@@ -8,7 +8,7 @@ import torch
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.continual.catalogue import FACTS, facts
-from engram.continual.configs import StreamConfig
+from engram.continual.experiment.configs import StreamConfig
 
 STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
 

@@ -19,8 +19,8 @@ from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import build
 from engram.continual.avalanche import guard
 from engram.continual.avalanche.benchmark import to_benchmark
-from engram.continual.configs import StreamConfig
-from engram.continual.streams import Stream
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.streams.stream import Stream
 
 pytestmark = pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
 
@@ -171,7 +171,7 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
         return MemorySplit(images[:300], split.labels[:300])
 
     large = replace(data, train=enlarged(data.train), test=enlarged(data.test), validation=None, in_shape=(1, 28, 28))
-    monkeypatch.setattr("engram.continual.stream.load", lambda *args, **more: large)
+    monkeypatch.setattr("engram.continual.experiment.experiment.load", lambda *args, **more: large)
     run = learn("avalanche:GenerativeReplay", tasks=2, epochs=1)
     assert 0 < run.metrics["average_accuracy"] < 1
     assert run.strategies[0].made.model.entrance.generated

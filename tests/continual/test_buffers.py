@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engram.backbone.seeding import generator
-from engram.continual.buffers import Balanced, Buffer, Reservoir, Rows, Turns, herd, quota
+from engram.continual.replay.buffers import Balanced, Buffer, Reservoir, Rows, Turns, herd, quota
 
 
 def streamed(rule, labels, batch):

@@ -9,9 +9,9 @@ import torch
 
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
-from engram.continual.candidates import Tried, best, upcoming
-from engram.continual.configs import StreamConfig
-from engram.continual.testing import test as score
+from engram.continual.experiment.candidates import Tried, best, upcoming
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.testing import test as score
 
 AUTO = {"si.c": "auto", "ewc.strength": "auto", "mas.strength": "auto"}
 SHORT = {"scenario": "permuted", "tasks": 3, "cross_validation_tasks": 2, "epochs": None, "iterations": 8, "lr": 0.01}
@@ -90,7 +90,7 @@ def test_images_to_test_on_have_no_say(learn, monkeypatch):
         data.test.labels.copy_(data.test.labels.flip(0))
         return data
 
-    monkeypatch.setattr("engram.continual.stream.load", other)
+    monkeypatch.setattr("engram.continual.experiment.experiment.load", other)
     after = learn("ewc", **options)
     assert before.result.tables["choice of strength"] == after.result.tables["choice of strength"]
     assert before.accuracy != after.accuracy
@@ -153,7 +153,7 @@ def test_too_few_images_to_choose_by(experiment, monkeypatch):
         first = torch.cat([(data.train.labels == label).nonzero()[: 2 if label == 4 else 9, 0] for label in range(10)])
         return replace(data, train=data.train.select(first))
 
-    monkeypatch.setattr("engram.continual.stream.load", few)
+    monkeypatch.setattr("engram.continual.experiment.experiment.load", few)
     with pytest.raises(UserError, match=r"no image to choose it by, as '4'; got auto. Give --strategies.si.c one, or"):
         experiment("si", **SHORT, strategies_options=automatic("si")).start()
 

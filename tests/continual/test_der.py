@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 STRONG = {"der": {"der.alpha": 1.0}, "derpp": {"derpp.alpha": 0.5, "derpp.beta": 0.5}}

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engram.backbone.errors import UserError
-from engram.continual.configs import StreamConfig
+from engram.continual.experiment.configs import StreamConfig
 
 OPTIONS = [
     {},

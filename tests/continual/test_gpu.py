@@ -6,8 +6,8 @@ Passes are recorded from the second one on, so that short streams have recording
 import pytest
 import torch
 
-from engram.backbone import graphs
 from engram.backbone.registry import Registry
+from engram.backbone.training import recorded as graphs
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)

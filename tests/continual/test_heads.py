@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from engram.continual.connectivity import between
-from engram.continual.heads import Head
+from engram.continual.experiment.connectivity import between
 from engram.continual.prototypes import class_sums
 from engram.continual.strategy import Strategy
+from engram.continual.streams.heads import Head
 
 
 def test_masks():

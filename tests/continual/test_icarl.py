@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from engram.backbone.errors import UserError
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 

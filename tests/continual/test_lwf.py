@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engram.backbone.training import Batch
+from engram.backbone.training.loop import Batch
 
 
 def at_task(experiment, task, **options):

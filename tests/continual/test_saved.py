@@ -6,9 +6,9 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of
 from engram.backbone.errors import UserError
-from engram.continual.configs import StreamConfig
-from engram.continual.saved import meaning
-from engram.continual.streams import Stream
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.saved import meaning
+from engram.continual.streams.stream import Stream
 
 
 @pytest.fixture(scope="module")

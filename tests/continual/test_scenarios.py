@@ -9,10 +9,10 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
-from engram.continual.configs import StreamConfig
-from engram.continual.streams import Stream, blurred, faded
-from engram.continual.transforms import noisy
-from engram.continual.views import redrawn
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.streams.stream import Stream, blurred, faded
+from engram.continual.streams.transforms import noisy
+from engram.continual.streams.views import redrawn
 
 FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]

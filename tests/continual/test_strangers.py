@@ -25,7 +25,7 @@ def test_a_stream_is_learned(strategies, options, stranger, learn, monkeypatch):
         stranger.in_shape, stranger.conv1 = in_shape, nn.Conv2d(1, 6, 3, padding=1)
         return Classifier(stranger, nn.Linear(12, outputs), mean, std)
 
-    monkeypatch.setattr("engram.continual.stream.build", build)
+    monkeypatch.setattr("engram.continual.experiment.experiment.build", build)
     done = learn(*strategies, backbone_options={}, tasks=2, epochs=2, head="single", **options)
     assert done.state.learner.task == 1 and torch.isfinite(done.weights()).all()
     assert 0 < done.metrics["task_aware_accuracy"] <= 1

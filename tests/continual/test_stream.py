@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.errors import UserError
-from engram.continual.learner import Learner
+from engram.backbone.saved.states import load_model
+from engram.continual.experiment.learner import Learner
 
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])

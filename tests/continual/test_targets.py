@@ -5,9 +5,9 @@ import shlex
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.command import read_experiment
-from engram.benchmarks.flags import Planning
-from engram.benchmarks.reproduce import _words, config_of
+from engram.benchmarks.commands.command import read_experiment
+from engram.benchmarks.commands.flags import Planning
+from engram.benchmarks.commands.reproduce import _words, config_of
 from engram.continual.targets import TARGETS
 
 

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.snn.activations import CALLS, MODULES, RELU, activation, is_gate
-from engram.snn.adapter import spiking
-from engram.snn.adapter_options import QCFSOptions, SpikingOptions
-from engram.snn.network import SpikingActivation
-from engram.snn.preflight import inspect
-from engram.snn.qcfs import QCFS
-from engram.snn.quantised import qcfs
+from engram.snn.conversion.preflight import inspect
+from engram.snn.graph.activations import CALLS, MODULES, RELU, activation, is_gate
+from engram.snn.neurons.quantised import QCFS
+from engram.snn.training.adapter import spiking
+from engram.snn.training.network import SpikingActivation
+from engram.snn.training.options import QCFSOptions, SpikingOptions
+from engram.snn.training.qcfs import qcfs
 
 
 class Written(nn.Module):

@@ -11,10 +11,10 @@ from engram.backbone.contract import Backbone
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import PooledConv2d, StaticBackbone
 from engram.backbone.nets.classifier import build
-from engram.snn.adapter import spiking
-from engram.snn.adapter_options import QCFSOptions, SpikingOptions
-from engram.snn.qcfs import QCFS
-from engram.snn.quantised import qcfs
+from engram.snn.neurons.quantised import QCFS
+from engram.snn.training.adapter import spiking
+from engram.snn.training.options import QCFSOptions, SpikingOptions
+from engram.snn.training.qcfs import qcfs
 
 SHAPE = (1, 12, 12)
 
@@ -189,7 +189,7 @@ def test_parts_of_a_batch_give_the_same(monkeypatch):
     net, x = model_of("resnet-tiny", steps=3).backbone.eval(), torch.randn(5, *SHAPE)
     with torch.no_grad():
         whole = net.forward_steps(x)
-        monkeypatch.setattr("engram.snn.network.MEMORY", 1)
+        monkeypatch.setattr("engram.snn.training.network.MEMORY", 1)
         torch.testing.assert_close(net.forward_steps(x), whole)
 
 

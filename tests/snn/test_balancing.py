@@ -6,8 +6,15 @@ from torch import nn
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.folding import trace
-from engram.snn.balancing import LTB_TOLERANCE, columns, local_balance, nearest_quantised, relu_names, thresholds
-from engram.snn.distributions import Histogram
+from engram.snn.conversion.balancing import (
+    LTB_TOLERANCE,
+    columns,
+    local_balance,
+    nearest_quantised,
+    relu_names,
+    thresholds,
+)
+from engram.snn.conversion.distributions import Histogram
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from torch import nn
 
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import build
-from engram.snn.balancing import Thresholds
-from engram.snn.calibration import activations, analog_means, calibrate
-from engram.snn.conversion import convert, lower, spiking
-from engram.snn.segments import layer_nodes, segment
+from engram.snn.conversion.balancing import Thresholds
+from engram.snn.conversion.calibration import activations, analog_means, calibrate
+from engram.snn.conversion.convert import convert, lower, spiking
+from engram.snn.graph.segments import layer_nodes, segment
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram.backbone.errors import UserError
-from engram.snn.coding import DELTA, delta_events, delta_sums, encode
+from engram.snn.conversion.coding import DELTA, delta_events, delta_sums, encode
 
 CODINGS = ["constant", "poisson", "latency", "delta"]
 

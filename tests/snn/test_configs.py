@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig
-from engram.snn.configs import ConvertConfig, curve_steps
-from engram.snn.methods import Conversion
+from engram.snn.conversion.configs import ConvertConfig, curve_steps
+from engram.snn.conversion.methods import Conversion
 
 
 def test_without_from_the_network_is_trained_by_backbone_train():
@@ -101,5 +101,5 @@ def test_the_curve_ends_at_the_last_step(steps):
 
 
 def test_options_import_no_torch():
-    code = "import sys, engram.snn.configs, engram.snn.plugin; sys.exit('torch' in sys.modules)"
+    code = "import sys, engram.snn.conversion.configs, engram.snn.plugin; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

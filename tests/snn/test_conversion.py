@@ -7,19 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engram.backbone.anytime import accuracy_vs_steps
-from engram.backbone.checkpoint import load_model, save_model
 from engram.backbone.errors import TrialError, UserError
+from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier, adapt, build
 from engram.backbone.nets.folding import trace
-from engram.snn import events, scaling
-from engram.snn.balancing import Thresholds
-from engram.snn.conversion import check_folding, check_units, convert, lower
-from engram.snn.methods import Conversion
-from engram.snn.preflight import inspect
-from engram.snn.qcfs import QCFS
-from engram.snn.storage import save_converted
+from engram.backbone.saved.states import load_model, save_model
+from engram.snn.conversion import scaling
+from engram.snn.conversion.balancing import Thresholds
+from engram.snn.conversion.convert import check_folding, check_units, convert, lower
+from engram.snn.conversion.methods import Conversion
+from engram.snn.conversion.preflight import inspect
+from engram.snn.conversion.storage import save_converted
+from engram.snn.neurons.quantised import QCFS
+from engram.snn.simulation import events
 
 
 @pytest.fixture(scope="module")

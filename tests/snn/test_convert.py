@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.checkpoint import load_model, save_model
 from engram.backbone.errors import UserError
-from engram.snn import convert as experiment
-from engram.snn.configs import ConvertConfig
-from engram.snn.convert import Convert
-from engram.snn.counting import Tally
+from engram.backbone.saved.states import load_model, save_model
+from engram.snn.conversion import experiment as experiment
+from engram.snn.conversion.configs import ConvertConfig
+from engram.snn.conversion.experiment import Convert
+from engram.snn.measures.counting import Tally
 
 
 @pytest.fixture

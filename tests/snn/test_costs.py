@@ -3,7 +3,7 @@ import torch
 from torch import fx, nn
 
 from engram.backbone.errors import UserError
-from engram.snn.costs import (
+from engram.snn.measures.costs import (
     CAPTION,
     COST_MODELS,
     FP32,
@@ -16,7 +16,7 @@ from engram.snn.costs import (
     operations,
     spiking_memory,
 )
-from engram.snn.counting import Synapses, Tally
+from engram.snn.measures.counting import Synapses, Tally
 
 
 def structure_of(**changed):

@@ -7,10 +7,10 @@ from torch import fx, nn
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.folding import fold_batchnorm, trace
-from engram.snn.counting import Tally, macs, relay, synapses
-from engram.snn.neurons import IntegrateFire
-from engram.snn.pooling import running
-from engram.snn.timed import TimeFolded
+from engram.snn.graph.pooling import running
+from engram.snn.graph.timed import TimeFolded
+from engram.snn.measures.counting import Tally, macs, relay, synapses
+from engram.snn.neurons.converted import IntegrateFire
 
 
 def converted(net):

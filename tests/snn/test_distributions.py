@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.snn import distributions
-from engram.snn.distributions import BINS, Histogram, RunningPercentile, bin_shares
+from engram.snn.conversion import distributions
+from engram.snn.conversion.distributions import BINS, Histogram, RunningPercentile, bin_shares
 
 
 def check(running, parts, percentile):

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from engram.backbone.nets.blocks import Add, StaticBackbone
-from engram.snn import crossover, events, native
-from engram.snn.balancing import Thresholds
-from engram.snn.conversion import lower, spiking
-from engram.snn.counting import Tally, synapses
-from engram.snn.crossover import pays
-from engram.snn.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
-from engram.snn.neurons import if_scan
+from engram.snn import compiled as native
+from engram.snn.conversion.balancing import Thresholds
+from engram.snn.conversion.convert import lower, spiking
+from engram.snn.measures.counting import Tally, synapses
+from engram.snn.neurons.converted import if_scan
+from engram.snn.simulation import crossover, events
+from engram.snn.simulation.crossover import pays
+from engram.snn.simulation.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
 
 pytestmark = pytest.mark.skipif(events.library() is None, reason="no C compiler")
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from engram.backbone.nets.classifier import build
-from engram.snn.adapter_options import QCFSOptions
-from engram.snn.calibration import activations
-from engram.snn.conversion import convert, lower
-from engram.snn.neurons import per_neuron
-from engram.snn.quantised import qcfs
+from engram.snn.conversion.calibration import activations
+from engram.snn.conversion.convert import convert, lower
+from engram.snn.neurons.converted import per_neuron
+from engram.snn.training.options import QCFSOptions
+from engram.snn.training.qcfs import qcfs
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,15 @@ from torch import fx, nn
 
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier, build
-from engram.snn.adapter import spiking
-from engram.snn.adapter_options import SpikingOptions
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
-from engram.snn.conversion import convert
-from engram.snn.counting import synapses
-from engram.snn.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
-from engram.snn.neurons import IntegrateFire
-from engram.snn.timed import TimedNeurons, TimeFolded
+from engram.snn.conversion.convert import convert
+from engram.snn.graph.timed import TimedNeurons, TimeFolded
+from engram.snn.measures.counting import synapses
+from engram.snn.measures.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
+from engram.snn.neurons.converted import IntegrateFire
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
+from engram.snn.training.adapter import spiking
+from engram.snn.training.options import SpikingOptions
 
 STEPS, IMAGES, DECAY = 5, 6, 0.5
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.snn.neurons import IntegrateFire, if_scan, if_start, if_step
+from engram.snn.neurons.converted import IntegrateFire, if_scan, if_start, if_step
 
 
 def run(drive, threshold):

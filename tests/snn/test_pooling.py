@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.snn.pooling import running
+from engram.snn.graph.pooling import running
 
 POOLS = [
     nn.MaxPool2d(2),

@@ -6,8 +6,8 @@ from torch import nn
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.registry import Registry
-from engram.snn.preflight import inspect
-from engram.snn.qcfs import QCFS
+from engram.snn.conversion.preflight import inspect
+from engram.snn.neurons.quantised import QCFS
 
 
 class Lambda(nn.Module):

@@ -11,9 +11,9 @@ from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import build
 from engram.backbone.nets.folding import stage_names, trace
-from engram.snn.adapter_options import QCFSOptions
-from engram.snn.qcfs import QCFS
-from engram.snn.quantised import qcfs
+from engram.snn.neurons.quantised import QCFS
+from engram.snn.training.options import QCFSOptions
+from engram.snn.training.qcfs import qcfs
 
 
 def spike_count(x, theta, steps):

@@ -6,23 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.checkpoint import load_model, save_model
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.backbone.nets.blocks import StaticBackbone
+from engram.backbone.saved.states import load_model, save_model
 from engram.backbone.seeding import seed_everything
-from engram.snn.adapter import spiking
-from engram.snn.adapter_options import SpikingOptions
-from engram.snn.configs import ConvertConfig
-from engram.snn.conversion import convert
-from engram.snn.convert import Convert
-from engram.snn.costs import operations, spikes_sent
-from engram.snn.counting import Tally, synapses
-from engram.snn.survey import Survey
-from engram.snn.train import SpikingTrain
-from engram.snn.train_configs import SpikingTrainConfig
+from engram.snn.conversion.configs import ConvertConfig
+from engram.snn.conversion.convert import convert
+from engram.snn.conversion.experiment import Convert
+from engram.snn.measures.costs import operations, spikes_sent
+from engram.snn.measures.counting import Tally, synapses
+from engram.snn.measures.survey import Survey
+from engram.snn.training.adapter import spiking
+from engram.snn.training.configs import SpikingTrainConfig
+from engram.snn.training.experiment import SpikingTrain
+from engram.snn.training.options import SpikingOptions
 
 CONVERT = ConvertConfig(from_trial="x", steps=3, calibration_images=200)
 TRAIN = SpikingTrainConfig(backbone="vgg-tiny", from_trial="x", steps=3, epochs=1, batch_size=64, precision="fp32")

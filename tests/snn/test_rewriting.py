@@ -9,11 +9,11 @@ from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.folding import stage_names, trace
 from engram.backbone.registry import Registry
-from engram.snn.operations import MAX_POOLS
-from engram.snn.pooling import RunningMaxPool
-from engram.snn.qcfs import QCFS
-from engram.snn.rewriting import analog_front, normal_form
-from engram.snn.timed import TimedNeurons, TimeFolded
+from engram.snn.graph.operations import MAX_POOLS
+from engram.snn.graph.pooling import RunningMaxPool
+from engram.snn.graph.rewriting import analog_front, normal_form
+from engram.snn.graph.timed import TimedNeurons, TimeFolded
+from engram.snn.neurons.quantised import QCFS
 
 
 class IntegrateAndFire(TimedNeurons):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from engram.snn.conversion import lower
-from engram.snn.scaling import absorb
+from engram.snn.conversion.convert import lower
+from engram.snn.conversion.scaling import absorb
 
 
 class Net(nn.Module):

@@ -11,13 +11,13 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import Classifier
-from engram.snn.adapter import spiking
-from engram.snn.adapter_options import QCFSOptions, SpikingOptions
-from engram.snn.conversion import convert
-from engram.snn.methods import Conversion
-from engram.snn.preflight import inspect
-from engram.snn.quantised import qcfs
-from engram.snn.storage import restore
+from engram.snn.conversion.convert import convert
+from engram.snn.conversion.methods import Conversion
+from engram.snn.conversion.preflight import inspect
+from engram.snn.conversion.storage import restore
+from engram.snn.training.adapter import spiking
+from engram.snn.training.options import QCFSOptions, SpikingOptions
+from engram.snn.training.qcfs import qcfs
 
 
 @pytest.fixture

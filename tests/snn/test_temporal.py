@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.checkpoint import load_model
+from engram.backbone.objectives.every_step import temporal_loss
+from engram.backbone.saved.states import load_model
 from engram.backbone.seeding import seed_everything
-from engram.snn.temporal import temporal_loss
-from engram.snn.train import SpikingTrain
-from engram.snn.train_configs import SpikingTrainConfig
+from engram.snn.training.configs import SpikingTrainConfig
+from engram.snn.training.experiment import SpikingTrain
 
 CONFIG = SpikingTrainConfig(
     backbone="mlp", backbone_options={"width": 0.25}, steps=3, epochs=3, batch_size=32, precision="fp32"

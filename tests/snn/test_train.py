@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.checkpoint import load_model
 from engram.backbone.data.sets import Data, MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import begin
@@ -17,11 +16,12 @@ from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.backbone.nets.classifier import build
 from engram.backbone.nets.folding import bake, fold_batchnorm
+from engram.backbone.saved.states import load_model
 from engram.backbone.seeding import seed_everything
-from engram.snn.counting import synapses
-from engram.snn.survey import Survey
-from engram.snn.train import SpikingTrain
-from engram.snn.train_configs import SpikingTrainConfig
+from engram.snn.measures.counting import synapses
+from engram.snn.measures.survey import Survey
+from engram.snn.training.configs import SpikingTrainConfig
+from engram.snn.training.experiment import SpikingTrain
 
 NET = {"backbone": "mlp", "backbone_options": {"width": 0.25}}
 CONFIG = SpikingTrainConfig(**NET, steps=3, epochs=6, batch_size=32, precision="fp32")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engram.benchmarks import doctor
 from engram.benchmarks.cli import main
-from engram.benchmarks.compare import compare
-from engram.benchmarks.feeder import Feeder
+from engram.benchmarks.commands import doctor
+from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.sink import Sink
 from engram.benchmarks.sink.database import uri_of
 from engram.benchmarks.sink.files import place_of
@@ -30,7 +30,7 @@ def hurried(monkeypatch):
     def waited(seconds):
         raise AssertionError(f"waited {seconds} s")
 
-    monkeypatch.setattr("engram.benchmarks.feeder.time.sleep", waited)
+    monkeypatch.setattr("engram.benchmarks.driving.feeder.time.sleep", waited)
 
 
 def with_step(folders, trial, step):

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from engram.backbone.errors import UserError
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
-from engram.snn.cells.pooling import fold_pooling
-from engram.snn.timed import TimedNeurons, TimeFolded
+from engram.snn.graph.timed import TimedNeurons, TimeFolded
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
+from engram.snn.neurons.pooling import fold_pooling
 
 
 @pytest.mark.parametrize("neuron", ["lif", "cuba-lif", "adaptive-lif"])

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from engram.snn.cells import firing
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
-from engram.snn.cells.scanning import eager_scan
+from engram.snn.neurons import firing
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
+from engram.snn.neurons.scanning import eager_scan
 
 
 def run(drive, **options):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from engram.snn.cells.options import NeuronOptions
+from engram.snn.neurons.options import NeuronOptions
 
 
 def test_values_are_filled_in_for_the_neuron_that_has_them():
@@ -53,5 +53,5 @@ def test_what_cannot_be_is_said(given, says):
 
 
 def test_no_torch_is_imported():
-    code = "import sys, engram.snn.cells.options; sys.exit('torch' in sys.modules)"
+    code = "import sys, engram.snn.neurons.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from engram.snn.cells.surrogates import DERIVATIVES, spike
+from engram.snn.neurons.surrogates import DERIVATIVES, spike
 
 # What each derivative integrates to from minus infinity to x.
 STEPS = {

@@ -7,12 +7,12 @@ import threading
 import pytest
 import torch
 
-from engram.snn import native as compiling
-from engram.snn.cells.firing import State
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
-from engram.snn.cells.scanning import eager_scan
+from engram.snn import compiled as compiling
 from engram.snn.engines import fused, native
+from engram.snn.neurons.firing import State
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
+from engram.snn.neurons.scanning import eager_scan
 
 BF16, FP32 = torch.bfloat16, torch.float32
 TOLERANCE = {FP32: {"atol": 3e-5, "rtol": 1e-4}, BF16: {"atol": 3e-2, "rtol": 3e-2}}

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engram.snn.cells.layer import SpikingLayer
-from engram.snn.cells.options import NeuronOptions
+from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.options import NeuronOptions
 
 snntorch = pytest.importorskip("snntorch")
 

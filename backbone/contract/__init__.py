@@ -1,0 +1,49 @@
+"""The contracts between the trunk, the plugins and the runner.
+
+Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public.
+"""
+
+from engram.backbone.contract.learning import Strategy
+from engram.backbone.contract.networks import Backbone
+from engram.backbone.contract.options import (
+    UNIT_BOUNDS,
+    Bounds,
+    ExperimentConfig,
+    Flag,
+    Metric,
+    OptionsOf,
+    Registered,
+    Requirement,
+)
+from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
+from engram.backbone.contract.results import Figure, Grid, Result
+from engram.backbone.contract.running import Experiment, Services
+from engram.backbone.contract.targets import Present, Target
+from engram.backbone.contract.values import Row, Scalar
+
+__all__ = [
+    "KINDS",
+    "UNIT_BOUNDS",
+    "Backbone",
+    "Bounds",
+    "DataFiles",
+    "Entry",
+    "Experiment",
+    "ExperimentConfig",
+    "Figure",
+    "Flag",
+    "Grid",
+    "Kind",
+    "Metric",
+    "OptionsOf",
+    "Plugin",
+    "Present",
+    "Registered",
+    "Requirement",
+    "Result",
+    "Row",
+    "Scalar",
+    "Services",
+    "Strategy",
+    "Target",
+]

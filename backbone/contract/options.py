@@ -1,0 +1,108 @@
+"""The options of an experiment: dataclasses whose fields are the flags and the TOML keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
+
+from annotated_types import Ge, Lt
+
+from engram.backbone.contract.plugins import Kind
+
+Bounds = tuple[float | None, float | None]
+"""The least and the largest value a number can have; None where there is none."""
+UNIT_BOUNDS: Mapping[str, Bounds] = {
+    "fraction": (0.0, 1.0),
+    "points": (-100.0, 100.0),  # a difference of percentages
+    **dict.fromkeys(("count", "B", "s", "nat", "spikes", "1/image", "1/s"), (0.0, None)),
+}
+"""Between what a metric lies, by its unit; without bounds in other units."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``).
+
+    ``training`` is False for a data set that nothing is trained on: it need not hold every class.
+    """
+
+    kind: Kind
+    training: bool = True
+
+
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks a mapping field that holds the options of the thing another field names; flags ``--FIELD.OPTION``."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Gives a field another name on the command line and in TOML (``from`` is a Python keyword)."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number an experiment promises to report.
+
+    ``timed`` marks wall-clock figures, which no seed can reproduce; everything else must repeat exactly.
+    ``optional`` marks one that some configurations cannot report (a validation score without validation images).
+    ``bounds`` are the least and the largest value it can have, where its unit does not say so (`UNIT_BOUNDS`): no
+    interval leaves them.
+    """
+
+    name: str
+    unit: str
+    direction: Literal["max", "min"]
+    primary: bool = False
+    timed: bool = False
+    optional: bool = False
+    bounds: Bounds | None = None
+
+    @property
+    def span(self) -> Bounds:
+        """Its bounds, or those of its unit."""
+        return UNIT_BOUNDS.get(self.unit, (None, None)) if self.bounds is None else self.bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """A trial that must be done before this one: an existing one (``trial``) or one to plan from a configuration.
+
+    ``same_data``: this trial works on the data of the existing one.
+    """
+
+    trial: str | None = None
+    experiment: str | None = None
+    config: ExperimentConfig | None = None
+    same_data: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Base of every experiment's options. Subclasses are frozen, keyword-only, and import no torch.
+
+    ``version`` is raised when results stop being comparable with earlier ones; it is part of a trial's identity.
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = ()
+
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Seed of everything random in the trial."""
+
+    def resolved(self) -> Self:
+        """The configuration with every value that depends on others filled in; idempotent."""
+        return self
+
+    def problems(self) -> list[str]:
+        """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>"."""
+        return []
+
+    def requires(self) -> Mapping[str, Requirement]:
+        """Trials this one needs, by role; the runner completes them first and hands over their folders."""
+        return {}

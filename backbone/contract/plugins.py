@@ -1,0 +1,70 @@
+"""What a plugin offers, as data: nothing here imports torch or the things described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engram.backbone.contract.targets import Target
+
+Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
+KINDS: tuple[Kind, ...] = ("experiments", "backbones", "adapters", "heads", "strategies", "datasets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One registered thing, described without importing it.
+
+    ``target`` and ``options`` are ``"module:object"``; the options module must not import torch. For an experiment
+    ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
+    its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check``
+    names a ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for
+    problems of its files before any trial starts: all of them, and much faster than a trial would find one. ``files``
+    names a ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of
+    every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
+    checksum). It raises UserError where they are not there.
+    """
+
+    target: str
+    summary: str
+    options: str | None = None
+    takes_path: bool = False
+    check: str | None = None
+    files: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """The files that a data set is made of.
+
+    ``name`` is the set's without the place where it lies (``folder`` for ``folder:PATH``), ``where`` its whole name
+    with that place as an absolute path. ``files`` stand under whatever decides their labels and their order: sets with
+    the same bytes under the same words are one.
+    """
+
+    name: str
+    where: str
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """What one package adds to engram. Its only entry point, in the group ``engram.plugins``."""
+
+    name: str
+    experiments: Mapping[str, Entry] = field(default_factory=dict)
+    backbones: Mapping[str, Entry] = field(default_factory=dict)
+    adapters: Mapping[str, Entry] = field(default_factory=dict)
+    heads: Mapping[str, Entry] = field(default_factory=dict)
+    strategies: Mapping[str, Entry] = field(default_factory=dict)
+    datasets: Mapping[str, Entry] = field(default_factory=dict)
+    targets: Sequence[Target] = ()
+    restorers: Mapping[str, str] = field(default_factory=dict)
+    """Steps in the making of a saved network that need data, so that no adapter repeats them: the name that the model's
+    list of adapters gives, and ``"module:object"`` of a ``restore(backbone, options, saved) -> Backbone`` that has room
+    for the tensors ``saved``."""
+    views: Mapping[str, str] = field(default_factory=dict)
+    """Ways in which saved networks saw their data: the name in the manifest, and ``"module:object"`` of a
+    ``view(data, options) -> Data`` whose labels are the network's outputs and whose images are those it was shown."""

@@ -1,0 +1,1 @@
+"""Trained networks and resume states on disk."""

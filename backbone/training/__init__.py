@@ -1,0 +1,1 @@
+"""The one supervised training loop and what it is made of."""

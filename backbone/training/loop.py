@@ -1,0 +1,387 @@
+"""The one supervised training loop, resumable after any step.
+
+Everything random is a pure function of (seed, step): the order of an epoch, the augmentation of a batch, dropout. So
+the state to resume from is the weights, the optimizers' buffers and one counter, and a resumed run repeats the
+uninterrupted one bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from engram.backbone.contract import Strategy
+from engram.backbone.data.sets import Split
+from engram.backbone.errors import TrialError, must
+from engram.backbone.hardware import Precision, autocast
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.layout import arranged, layout
+from engram.backbone.objectives.distillation import Distillation
+from engram.backbone.seeding import derive, generator
+from engram.backbone.training import augment
+from engram.backbone.training.optim import Optimizers, relative_rate
+from engram.backbone.training.recorded import Passes, can_record
+
+UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
+PREPARE_IMAGES = 5000
+PREPARE_VALUES = 2**24  # fewer images when they are large
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every value of a training run; the fields mean what they mean in `TrainConfig`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Any
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: Any
+    warmup: float
+    label_smoothing: float
+    flip: str
+    translate: int
+    border: str = "reflect"
+    cutout: int
+    randaugment: int
+    ema: float
+    clip: float
+    gradient_checkpointing: bool
+    seed: int
+
+
+@dataclass
+class Batch:
+    """What one step trains on. Strategies may append rows of their own in ``before_forward``.
+
+    Attributes:
+        raw: [B, C, H, W] uint8 (event frames [B, T, C, H, W]), as the split holds them.
+        images: [N, C, H, W] float32, normalised and augmented; the first B rows come from ``raw``.
+        labels: [N] int64.
+        indices: [B] int64 on the CPU, positions in the split.
+        logits: [N, K] float32, once the forward pass is done.
+        losses: [N] float32, the loss of every row, where the objective is their mean and a strategy asks for them.
+    """
+
+    raw: Tensor
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    logits: Tensor = field(init=False)
+    losses: Tensor = field(init=False)
+
+    @property
+    def own(self) -> int:
+        """How many rows come from the split."""
+        return len(self.raw)
+
+
+@dataclass
+class Progress:
+    """What changes while training: ``loss_sum`` over the images of the epoch at hand, ``seconds`` over all of it."""
+
+    model: Classifier
+    optimizers: Optimizers
+    average: AveragedModel | None
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one classifier on one set of images or recordings.
+
+    An epoch shows all of them; its last batch is as long as what is left. A single image left over is shown to networks
+    without batch normalisation only, which has nothing to normalise it by; the next epoch leaves out another one.
+
+    Args:
+        model: on the CPU.
+        train: the training images.
+        precision: "fp32", or "bf16" for autocast around the forward pass.
+        strategies: hooks that change the batch, the loss or the step (`engram.backbone.contract.Strategy`); those
+        about tasks
+            are the caller's, who knows what a task is.
+        prepare: the backbone's method, where it has it, that sees normalised training images first: ``prepare``
+            initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.
+        distillation: a teacher to learn from beside the labels.
+        optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
+        steps: how many in all; None for ``recipe.epochs`` whole epochs.
+        passes: of an earlier training, gone on with where it was of this model and precision.
+
+    Raises:
+        UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        train: Split,
+        recipe: Recipe,
+        device: str,
+        precision: Precision,
+        strategies: Sequence[Strategy] = (),
+        *,
+        prepare: Literal["prepare", "calibrate"] | None = "prepare",
+        distillation: Distillation | None = None,
+        optimizers: Optimizers | None = None,
+        steps: int | None = None,
+        passes: Passes | None = None,
+    ) -> None:
+        self.recipe, self.train, self.device = recipe, train, device
+        self.precision: Precision = precision
+        self.strategies = strategies
+        self.distillation = None if distillation is None else distillation.to(device)
+        self.batch_size = min(recipe.batch_size, len(train))
+        normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+        if self.batch_size == 1 and normalised:
+            remedy = "Raise it, or use --backbone.normalisation none."
+            raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
+        self.steps_per_epoch = -(-len(train) // self.batch_size)
+        if normalised and len(train) % self.batch_size == 1:
+            self.steps_per_epoch -= 1
+        self.total_steps = self.steps_per_epoch * recipe.epochs if steps is None else steps
+        if prepare is not None:
+            self._prepare(getattr(model.backbone, prepare, None), model)
+        if recipe.gradient_checkpointing:
+            _recompute(model)
+        model = model.to(device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
+        if optimizers is None:
+            optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+        self.passes = self._passes(model, passes)
+        average = None
+        if recipe.ema:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.progress = Progress(model, optimizers, average)
+        self.progress.loss_sum = self.progress.loss_sum.to(device)
+        self._epoch_order: tuple[int, Tensor] | None = None
+
+    def _prepare(self, prepare: Callable[[Tensor], None] | None, model: Classifier) -> None:
+        """Show training images to a network; the frames of a recording are so many images."""
+        if prepare is None:
+            return
+        values = math.prod(self.train.in_shape) * (self.train.frames or 1)
+        count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
+        order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:count]
+        images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
+        with torch.no_grad():
+            prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
+
+    def _passes(self, model: Classifier, earlier: Passes | None) -> Passes | None:
+        """Recorded passes, where the network and all strategies leave a pass the same kernels every time."""
+        able = all(getattr(strategy, "recordable", False) for strategy in self.strategies)
+        if not able or not can_record(model, self.device):
+            return None
+        if earlier is None or earlier.model is not model or earlier.precision != self.precision:
+            return Passes(model, self.device, self.precision)
+        earlier.renew()
+        return earlier
+
+    @property
+    def scored_model(self) -> Classifier:
+        """The model to score and save: the running average when there is one."""
+        average = self.progress.average
+        return self.progress.model if average is None else average.module  # type: ignore[return-value]
+
+    @property
+    def done(self) -> bool:
+        return self.progress.step >= self.total_steps
+
+    def shows(self, epoch: int) -> Split:
+        """The images as an epoch shows them, before augmentation."""
+        return self.train
+
+    def shown(self, steps: int) -> int:
+        """How many images the first ``steps`` steps train on, each as often as it comes."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        whole = min(self.steps_per_epoch * self.batch_size, len(self.train))
+        return epochs * whole + rest * self.batch_size
+
+    def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
+        """Train for about ``seconds``, at most to the end of the epoch; after the last step, not at all.
+
+        Returns:
+            The mean training loss of the epoch's images and the last learning rate when an epoch ended, else None.
+
+        Raises:
+            TrialError: the loss is not finite.
+        """
+        if self.done:
+            return None
+        began = time.perf_counter()
+        p, model = self.progress, self.progress.model.train()
+        epoch, first = divmod(p.step, self.steps_per_epoch)
+        last = min(self.steps_per_epoch, first + self.total_steps - p.step)
+        indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
+        if first == 0:
+            p.loss_sum.zero_()
+        batches = self.shows(epoch).batches(indices, self.batch_size, self.device)
+        for position, (images, labels) in enumerate(batches):
+            chosen = indices[position * self.batch_size : (position + 1) * self.batch_size]
+            p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
+            p.step += 1
+            if time.perf_counter() - began > seconds:
+                break
+        ended = p.step % self.steps_per_epoch == 0 or self.done
+        mean_loss = p.loss_sum.item() / (self.shown(p.step) - self.shown(epoch * self.steps_per_epoch))  # waits
+        p.seconds += time.perf_counter() - began
+        if not mean_loss < float("inf"):
+            raise self._diverged()
+        return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.recipe.lr} if ended else None
+
+    def _step(self, model: Classifier, raw: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        step = self.progress.step
+        self._seed_layers(step)
+        if self.passes is not None:
+            self.passes.begin()
+        batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
+        for strategy in self.strategies:
+            strategy.before_forward(self, batch)
+        batch.logits = self.forward(batch.images)
+        loss = self.objective(batch)
+        if self.distillation is not None:
+            with autocast(self.device, self.precision):
+                targets = self.distillation.targets(batch.images)
+            loss = self.distillation.mix(loss, batch.logits, targets)
+        for strategy in self.strategies:
+            loss = strategy.loss(self, batch, loss)
+        loss.backward()
+        for strategy in self.strategies:
+            strategy.after_backward(self, batch)
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip)
+        self.progress.optimizers.step(self._rate(step))
+        for strategy in reversed(self.strategies):
+            strategy.after_step(self, batch)
+        if self.progress.average is not None:
+            self.progress.average.update_parameters(model)
+        return loss.detach()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
+        passes = self.passes if self.progress.model.training and torch.is_grad_enabled() else None
+        if passes is not None and not images.requires_grad:
+            return passes(images)
+        with autocast(self.device, self.precision):
+            return self.progress.model.forward_normalised(images).float()
+
+    def objective(self, batch: Batch) -> Tensor:
+        """The loss of a batch whose logits are known, before strategies change it."""
+        return F.cross_entropy(batch.logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
+
+    def _seed_layers(self, step: int) -> None:
+        """Seed dropout and the like. torch.manual_seed would take a stack trace for CUDA, a tenth of a small step."""
+        seed = derive(self.recipe.seed, "layers", step)
+        if self.device.startswith("cuda"):
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+
+    def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
+        recipe = self.recipe
+        x, random = self._begin_augmentation(model, images, "")
+        if recipe.flip == "alternate":
+            x = augment.flip_alternate(x, indices.to(x.device, non_blocking=True), epoch)
+        return self._finish_augmentation(x, images, random)
+
+    def augmented(self, raw: Tensor, purpose: str) -> Tensor:
+        """Images from elsewhere as this training sees its own: normalised, augmented with draws of their own.
+
+        raw: [b, C, H, W] uint8 -> [b, C, H, W] float32. Mirroring in turns becomes mirroring by chance.
+        """
+        x, random = self._begin_augmentation(self.progress.model, raw, purpose)
+        if self.recipe.flip == "alternate":
+            x = augment.flip(x, _by_chance(len(x), random, x.device))
+        return self._finish_augmentation(x, raw, random)
+
+    def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
+        seed, step = self.recipe.seed, self.progress.step
+        if self.recipe.randaugment:
+            drawn = derive(seed, f"randaugment{purpose}", step)
+            images = augment.rand_augment(images, self.recipe.randaugment, drawn)
+        x = model.normalise(images)
+        x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
+        return x, generator(seed, f"augment{purpose}", step)
+
+    def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        if recipe.flip == "random":
+            x = augment.flip(x, _by_chance(len(x), random, x.device))
+        if recipe.translate:
+            x = augment.translate(
+                x, recipe.translate, random, self._black(images) if recipe.border == "black" else None
+            )
+        if recipe.cutout:
+            x = augment.cutout(x, recipe.cutout, random)
+        return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
+
+    def _black(self, images: Tensor) -> Tensor:
+        """What black is once it is normalised, in every channel: [C], of event frames [T C]."""
+        darkest = self.progress.model.normalise(torch.zeros_like(images[:1, ..., :1, :1]))
+        return darkest.flatten()
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "order", epoch))
+            self._epoch_order = (epoch, order)
+        return self._epoch_order[1]
+
+    def _rate(self, step: int) -> float:
+        done = (step + 1) / (self.total_steps + 1)
+        return relative_rate(self.recipe.schedule, done, self.recipe.warmup)
+
+    def _diverged(self) -> TrialError:
+        lr = self.recipe.lr * self._rate(self.progress.step - 1)
+        return TrialError(
+            f"the training loss must be finite; got nan or inf by step {self.progress.step} of {self.total_steps}, at "
+            f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, --clip 1 or --precision fp32."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save now: as in torch, its tensors are the live ones and change with the next step."""
+        p = self.progress
+        return {
+            "model": p.model.state_dict(),
+            "optimizers": p.optimizers.state_dict(),
+            "average": None if p.average is None else p.average.state_dict(),
+            "step": p.step,
+            "loss_sum": p.loss_sum,
+            "seconds": p.seconds,
+            "strategies": [strategy.state_dict() for strategy in self.strategies],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        p = self.progress
+        p.model.load_state_dict(saved["model"])
+        p.optimizers.load_state_dict(saved["optimizers"])
+        if p.average is not None:
+            p.average.load_state_dict(saved["average"])
+        p.step, p.seconds = saved["step"], saved["seconds"]
+        p.loss_sum = saved["loss_sum"].to(self.device, copy=True)
+        for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
+            strategy.load_state_dict(state)
+
+
+def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
+    """[count] bool, true for half of them."""
+    return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
+
+
+def _recompute(model: Classifier) -> None:
+    able: list[Any] = [module for module in model.modules() if hasattr(module, "recompute")]
+    if not able:
+        raise must(
+            "--gradient-checkpointing", "left out for this network", "on", "Nothing in it can be computed again."
+        )
+    for module in able:
+        module.recompute = True

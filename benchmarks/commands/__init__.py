@@ -1,0 +1,1 @@
+"""The commands of engram, one module each, and what they share."""

@@ -1,0 +1,62 @@
+"""``engram quickstart``: train on real images, convert into spikes, track, compare and report, in about a minute."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from engram.backbone.registry import Registry
+from engram.benchmarks.commands.catalogue import Command
+from engram.benchmarks.commands.command import read, say
+from engram.benchmarks.commands.flags import Quick
+from engram.benchmarks.commands.run import finish_sweep, plan_suite, planner_for, run_suite, setting
+from engram.benchmarks.driving.launch.local import available_cores
+from engram.benchmarks.planning.suite import load_suite
+from engram.benchmarks.records.layout import prepare
+
+INTRODUCTION = (
+    "Two networks learn 1,797 real handwritten digits, three times each with other seeds; every trained network is",
+    "then turned into a spiking one, whose accuracy is measured after 1, 2, 4, ..., 64 time steps. About a minute.",
+)
+NEXT = (
+    "next:  engram report {name} --out {out}    writes this report again",
+    "       engram ui --out {out}    browses every number in MLflow",
+    "       engram run snn.convert --help    what else there is to turn into spikes",
+)
+SUITE = Path(__file__).parents[1] / "suites" / "quickstart.toml"
+
+
+def run(name: str, command: Command, argv: list[str]) -> int:
+    """Run suites/quickstart.toml, compare its groups, write the report and end with its path."""
+    found = read(name, command, argv, Quick)
+    if found is None:
+        return 0
+    flags = found[1]
+    registry = Registry.discover()
+    suite = replace(load_suite(SUITE, registry), path="engram quickstart")  # in whatever place engram is installed
+    out = prepare(flags.out)
+    workers = flags.workers or min(available_cores(), 4)
+    how = setting(flags, out, [name, *argv], workers)
+    trials, plan = plan_suite(suite, planner_for(registry, how))
+    for line in INTRODUCTION:
+        say(line)
+    say(f"{len(trials)} trials, {workers} at once, below {flags.out}/ ({SUITE})")
+    outcome = run_suite(suite, trials, plan, how)
+    code = finish_sweep(out, plan, outcome, flags)
+    if code:
+        return code
+    from engram.benchmarks.compare.groups import compare
+    from engram.benchmarks.report import write_report
+
+    if not flags.json:
+        from rich.console import Console
+
+        compare(out, suite.name).render(Console())
+    report = write_report(out, suite.name)
+    for line in NEXT:
+        say(line.format(out=shlex.quote(str(flags.out)), name=suite.name))
+    say("the report, to open in a browser:")
+    print(report, file=sys.stderr if flags.json else sys.stdout)
+    return 0

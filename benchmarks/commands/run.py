@@ -1,0 +1,246 @@
+"""``engram run`` and ``engram sweep``: plan, drive, and say what came of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engram.backbone.errors import must
+from engram.backbone.registry import Registry
+from engram.benchmarks.commands.catalogue import Command
+from engram.benchmarks.commands.command import asks_help, read, read_experiment, say
+from engram.benchmarks.commands.flags import Planning, Running, Sweeping
+from engram.benchmarks.drawing.tables import render, terminal_width
+from engram.benchmarks.driving.data_checks import check_data
+from engram.benchmarks.driving.driver import Outcome, Setting, drive
+from engram.benchmarks.planning.config import changed, experiment_config
+from engram.benchmarks.planning.naming import labels
+from engram.benchmarks.planning.plan import Planner, Trial
+from engram.benchmarks.planning.suite import Suite, load_suite
+from engram.benchmarks.records.contents import MEMORY, Contents
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.layout import lock, prepare, sweep_dir
+from engram.benchmarks.records.stored import held, write_json
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.sink.trouble import refusals, sync_command
+from engram.benchmarks.spelling import by_flag
+
+
+def run(name: str, command: Command, argv: list[str]) -> int:
+    """``engram run EXPERIMENT``."""
+    registry = Registry.discover()
+    if not argv or argv[0].startswith("-"):
+        read(name, command, argv, Planning)
+        return 0
+    experiment, *rest = argv
+    experiment_config(registry, experiment)
+    if asks_help(rest):
+        from engram.benchmarks.commands.help import show_experiment
+
+        show_experiment(experiment, rest, registry, Planning)
+        return 0
+    flags, config = read_experiment(experiment, rest, Planning, registry)
+    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
+    how = setting(flags, out, [name, *argv])
+    planner = planner_for(registry, how, dry=flags.dry_run)
+    trial = planner.add(experiment, config)
+    trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
+    if flags.dry_run:
+        return show_plan(trials, told, flags.json)
+    planner.sets.contents.save()
+    check_data(trials, registry, how)
+    outcome = drive(trials, how, None, told)
+    return _finish_run(trial, outcome, flags)
+
+
+def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> Setting:
+    return Setting(
+        out=out,
+        data_root=flags.root,
+        argv=argv,
+        download=flags.download,
+        device=flags.device,
+        tracking_uri=flags.tracking_uri,
+        workers=workers,
+    )
+
+
+def planner_for(registry: Registry, how: Setting, *, dry: bool = False) -> Planner:
+    """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none."""
+    contents = Contents(how.out / MEMORY)
+    return Planner(registry, how.out, DataSets(registry, how.data_root, contents, fetch=how.download and not dry))
+
+
+def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
+    report_troubles(outcome, flags)
+    record = Record(trial.folder)
+    if record.status != "done":
+        kinds = {failure.kind for failure in outcome.failures if failure.kind != "needs"}
+        by_kind = {"user": 2, "data": 2, "busy": 4}
+        return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
+    if flags.json:
+        print(json.dumps(public(trial.folder, record.result)))
+        return 0
+    for title, rows in record.result["tables"].items():
+        print(render(title, rows, terminal_width()))
+    print(render("metrics", [{"metric": metric, "value": value} for metric, value in record.metrics.items()]))
+    say(f"{'already done: ' if trial.id in outcome.skipped else ''}{trial.folder}")
+    return 0
+
+
+def public(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--json`` promises: a result with absolute paths, without what only the report draws."""
+    return {
+        **{key: result[key] for key in ("experiment", "trial", "config", "metrics", "tables")},
+        "artifacts": {name: str(folder / path) for name, path in result["artifacts"].items()},
+    }
+
+
+def report_troubles(outcome: Outcome, flags: Running) -> None:
+    """One line per failed trial, and one for each reason for which the tracking store is not complete."""
+    for failure in outcome.failures:
+        for line in failure.message.splitlines():
+            say(f"engram: trial {failure.trial} failed: {line}")
+    again = sync_command(flags.out, flags.tracking_uri)
+    for line in refusals(outcome.refused, again):
+        say(f"engram: {line}")
+    if outcome.untold:
+        say(f"engram: not all trials are in MLflow yet ({outcome.untold}); {again} completes it")
+
+
+def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool) -> int:
+    """Print what would be run, a line for each trial; ``axes`` are the options that tell them apart.
+
+    The id of a trial is not known before its data are there.
+    """
+    statuses = {trial.id: Record(trial.folder).status if trial.settled else "no data" for trial in trials}
+    ids = {trial.id: trial.id if trial.settled else None for trial in trials}
+    if as_json:
+        rows = [
+            {"trial": ids[each.id], "status": statuses[each.id], "experiment": each.experiment, "config": each.config}
+            for each in trials
+        ]
+        print(json.dumps({"trials": rows}))
+        return 0
+    names = labels(trials, axes)
+    rows = [{"trial": ids[trial.id] or "-", "status": statuses[trial.id], "what": names[trial.id]} for trial in trials]
+    counts = Counter(statuses.values())
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    print(render(f"{len(trials)} trial{'s' if len(trials) > 1 else ''}: {told}", rows, terminal_width()))
+    return 0
+
+
+def sweep(name: str, command: Command, argv: list[str]) -> int:
+    """``engram sweep SUITE.toml``."""
+    found = read(name, command, argv, Sweeping)
+    if found is None:
+        return 0
+    (path,), flags = found
+    registry = Registry.discover()
+    suite = load_suite(Path(path), registry)
+    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
+    how = setting(flags, out, [name, *argv], flags.workers)
+    planner = planner_for(registry, how, dry=flags.dry_run)
+    trials, plan = plan_suite(suite, planner)
+    if flags.dry_run:
+        return show_plan(trials, list(suite.axes), flags.json)
+    planner.sets.contents.save()
+    check_data(trials, registry, how)
+    outcome = run_suite(suite, trials, plan, how)
+    return finish_sweep(out, plan, outcome, flags)
+
+
+def plan_suite(suite: Suite, planner: Planner) -> tuple[list[Trial], dict[str, Any]]:
+    """All trials of a suite, those that others need included, and the content of plan.json.
+
+    Raises:
+        UserError: as `Planner.add`, or another suite has this one's name.
+    """
+    check_name(suite, sweep_dir(planner.out, suite.name))
+    cells: dict[str, dict[str, Any]] = {}
+    for point in suite.points:
+        trial = planner.add(suite.experiment, point.config)
+        cell = {"trial": trial.id, "experiment": suite.experiment, "options": dict(point.options), "seed": point.seed}
+        cells.setdefault(trial.id, cell)
+    plan = {
+        "name": suite.name,
+        "path": suite.path,
+        "suite": suite.text,
+        "axes": {axis: list(values) for axis, values in suite.axes.items()},
+        "seeds": list(suite.seeds),
+        "trials": list(cells.values()),
+    }
+    return list(planner.trials.values()), plan
+
+
+def check_name(suite: Suite, folder: Path) -> None:
+    """Refuse to edit the plan of another suite: it is the same one when its file or its text is.
+
+    Raises:
+        UserError: the folder of the sweep is another suite's.
+    """
+    before = held(folder / "plan.json")
+    made_from = before.get("path", suite.path)  # plans of 0.2.0 and before do not say it
+    if made_from != suite.path and before.get("suite") != suite.text:
+        rule, got = f"that of one suite here, {made_from}", suite.path
+        remedy = f'Give this one another with name = "..." at its top; if it is that suite, moved, delete {folder}.'
+        raise must(f"the name {suite.name!r}", rule, got, remedy)
+
+
+def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
+    """Drive a sweep while holding its lock.
+
+    Raises:
+        Busy: another driver holds it.
+        UserError: another suite took the name since it was planned.
+    """
+    folder = sweep_dir(how.out, suite.name)
+    with lock(folder / "lock", patience=0.0, what=f"sweep {suite.name}"):
+        check_name(suite, folder)
+        if held(folder / "plan.json") != plan:
+            write_json(folder / "plan.json", plan, durable=True)
+        return drive(trials, how, suite.name, list(plan["axes"]))
+
+
+def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Running) -> int:
+    """Print the table of a sweep, or its JSON object."""
+    report_troubles(outcome, flags)
+    why = {failure.trial: failure for failure in outcome.failures}
+    rows = []
+    for cell in plan["trials"]:
+        record = Record(out / "trials" / cell["trial"])
+        failure = why.get(cell["trial"])
+        status = "skipped" if cell["trial"] in outcome.skipped else (failure.kind if failure else record.status)
+        rows.append((cell, record, status))
+    if flags.json:
+        trials = [{**cell, "status": status, "metrics": record.metrics} for cell, record, status in rows]
+        print(
+            json.dumps(
+                {"sweep": plan["name"], "trials": trials, "failures": [vars(failure) for failure in outcome.failures]}
+            )
+        )
+        return outcome.code
+    primary = _primary(str(plan["trials"][0]["experiment"]))
+    table = [
+        {
+            **cell["options"],
+            "seed": cell["seed"],
+            "trial": cell["trial"],
+            "status": "done" if status == "skipped" else status,
+        }
+        | {metric: record.metrics.get(metric) for metric in primary}
+        for cell, record, status in rows
+    ]
+    print(render(f"sweep {plan['name']}", table, terminal_width()))
+    compare = shlex.join(["engram", "compare", str(plan["name"]), "--out", str(flags.out)])
+    say(f"{len(outcome.skipped)} skipped; {compare} says which differ")
+    return outcome.code
+
+
+def _primary(experiment: str) -> list[str]:
+    metrics = experiment_config(Registry.discover(), experiment).metrics
+    return [metric.name for metric in metrics if metric.primary] or [metric.name for metric in metrics[:1]]

@@ -1,0 +1,1 @@
+"""Groups of trials, intervals, and what differences are worth."""

@@ -1,0 +1,299 @@
+"""Groups the trials of a sweep, and says what their differences are worth."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engram.backbone.contract import Bounds, Scalar
+from engram.backbone.errors import must, nearest
+from engram.benchmarks.compare.gate import Condition, Gate, parse
+from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
+from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.records.outcomes import (
+    Direction,
+    Outcome,
+    Outcomes,
+    bounds_of,
+    choose_axes,
+    choose_metric,
+    declared,
+    from_folders,
+    one_for_each_seed,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that differ in nothing but the seed (and in options that are averaged over within each seed)."""
+
+    label: str
+    options: Mapping[str, Scalar]
+    scores: Mapping[int, float]
+    """Seed -> score."""
+    interval: Interval
+    seconds: float | None
+    """Mean duration of a trial."""
+
+    def statistic(self, name: str) -> float | None:
+        """One number by the name that ``--fail-if`` gives it; None when there is none."""
+        values = list(self.scores.values())
+        if name in ("min", "max"):
+            return (min if name == "min" else max)(values) if values else None
+        found = self.interval
+        return {"mean": found.mean, "low": found.low, "high": found.high, "n": float(found.n)}[name]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``group - against``, paired by seed; ``p`` is Holm-adjusted over all pairs of the table."""
+
+    group: str
+    against: str
+    paired: Paired
+    p: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A sweep's groups, best first, and the differences between them."""
+
+    sweep: str
+    experiment: str
+    metric: str
+    direction: Direction
+    by: tuple[str, ...]
+    groups: list[Group]
+    pairs: list[Pair]
+    absent: list[Outcome]
+    """Trials without a score: failed, interrupted, running or not begun."""
+    gate: Gate | None = None
+
+    @property
+    def baseline(self) -> str | None:
+        """The best group, which the others are compared with."""
+        return self.groups[0].label if self.groups else None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether a best group is picked by looking at test data, as every accuracy is that does not say otherwise."""
+        held_in = self.metric.startswith(("train/", "validation/"))
+        scored = self.metric.startswith("test/") or "accuracy" in self.metric
+        return len(self.groups) > 1 and scored and not held_in
+
+    @property
+    def title(self) -> str:
+        arrow = "higher is better" if self.direction == "max" else "lower is better"
+        return f"{self.sweep}: {self.metric} ({arrow}{', oracle selection' if self.oracle else ''})"
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.gate is not None and self.gate.tripped else 0
+
+    def against_best(self) -> list[Pair]:
+        """Every other group minus the best one, in the order of the table."""
+        mine = {pair.group: pair for pair in self.pairs if pair.against == self.baseline}
+        return [mine[group.label] for group in self.groups[1:]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not finite is None."""
+        return {
+            "experiment": self.experiment,
+            "sweep": self.sweep,
+            "metric": self.metric,
+            "direction": self.direction,
+            "by": list(self.by),
+            "oracle_selection": self.oracle,
+            "baseline": self.baseline,
+            "metrics": {f"{group.label}/{self.metric}": finite(group.interval.mean) for group in self.groups},
+            "tables": {
+                "groups": [group_row(group) for group in self.groups],
+                "pairs": [pair_row(pair) for pair in self.pairs],
+                "absent": [{"trial": one.trial, "status": one.status, "why": one.why} for one in self.absent],
+            },
+            "gate": None if self.gate is None else {**asdict(self.gate), "tripped": self.gate.tripped},
+            "artifacts": {},
+        }
+
+    def render(self, console: Console) -> None:
+        """Print the tables."""
+        from engram.benchmarks.compare.terminal import render
+
+        render(self, console)
+
+
+def compare(
+    out: Path,
+    sweep: str,
+    by: str | None = None,
+    metric: str | None = None,
+    fail_if: str | None = None,
+    tracking_uri: str | None = None,
+) -> Comparison:
+    """Compare the groups of a sweep.
+
+    Args:
+        out: The output folder that holds the sweep; not read when ``tracking_uri`` is given.
+        sweep: Its name.
+        by: The option, or several with commas, whose values make the groups; by default what the sweep varies.
+        metric: What to compare; by default the experiment's primary metric.
+        fail_if: A gate, see `engram.benchmarks.compare.gate`.
+        tracking_uri: Read the trials from this MLflow store, where those of many machines may be.
+
+    Raises:
+        UserError: unknown sweep, option, metric or group; a gate that cannot be read; a store that cannot be reached.
+    """
+    condition = None if fail_if is None else parse(fail_if)
+    if tracking_uri is None:
+        outcomes = from_folders(out, sweep)
+    else:
+        from engram.benchmarks.sink import read_store
+
+        outcomes = read_store(tracking_uri, sweep)
+    return compare_outcomes(outcomes, by, metric, condition)
+
+
+def compare_outcomes(
+    outcomes: Outcomes, by: str | None = None, metric: str | None = None, condition: Condition | None = None
+) -> Comparison:
+    """As `compare`, for trials already read."""
+    one_for_each_seed(outcomes)
+    name, direction = choose_metric(outcomes, metric)
+    axes = choose_axes(outcomes, by)
+    groups = make_groups(outcomes, axes, name)
+    ranked = sorted(groups, key=lambda group: rank(group, direction))
+    gate = None if condition is None else judge(condition, outcomes, axes)
+    absent = [trial for trial in outcomes.trials if trial.status != "done" or name not in trial.metrics]
+    experiment = outcomes.experiment
+    pairs = make_pairs(ranked, bounds_of(declared(experiment), name))
+    return Comparison(outcomes.sweep, experiment, name, direction, axes, ranked, pairs, absent, gate)
+
+
+def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[Group]:
+    """The groups in the order of the plan; one without any score is left out (its trials are listed as absent)."""
+    cells: dict[str, list[Outcome]] = {}
+    for trial in outcomes.trials:
+        cells.setdefault(label(axes, trial.options), []).append(trial)
+    others = [axis for axis in outcomes.axes if axis not in axes]
+    bounds = bounds_of(declared(outcomes.experiment), metric)
+    groups = []
+    for name, trials in cells.items():
+        scores = seed_scores(trials, others, metric)
+        if not scores:
+            continue
+        times = [trial.seconds for trial in trials if trial.seconds is not None]
+        seconds = sum(times) / len(times) if times else None
+        options = {axis: trials[0].options.get(axis) for axis in axes}
+        groups.append(Group(name, options, scores, interval(list(scores.values()), bounds=bounds), seconds))
+    return groups
+
+
+def seed_scores(trials: list[Outcome], others: list[str], metric: str) -> dict[int, float]:
+    """Seed -> score. Options that do not make groups are averaged over within a seed, so that seeds stay the unit of
+    chance; a seed that lacks some of their values would be the mean of something else and is left out.
+    """
+    wanted = {label(tuple(others), trial.options) for trial in trials}
+    found: dict[int, dict[str, float]] = {}
+    for trial in trials:
+        if trial.status == "done" and metric in trial.metrics:
+            cell = label(tuple(others), trial.options)
+            found.setdefault(trial.seed or 0, {})[cell] = trial.metrics[metric]
+    whole = {seed: cells for seed, cells in sorted(found.items()) if cells.keys() == wanted}
+    return {seed: math.fsum(cells.values()) / len(cells) for seed, cells in whole.items()}
+
+
+def label(axes: tuple[str, ...], options: Mapping[str, Scalar]) -> str:
+    """How a group is called.
+
+    >>> label(("backbone",), {"backbone": "mlp"}), label(("backbone", "lr"), {"backbone": "mlp", "lr": 0.1})
+    ('mlp', 'backbone=mlp lr=0.1')
+    """
+    if len(axes) == 1:
+        return word(options.get(axes[0]))
+    return " ".join(f"{axis}={word(options.get(axis))}" for axis in axes) or "all"
+
+
+def rank(group: Group, direction: Direction) -> tuple[bool, float]:
+    """Sorts the best first and what is not a number last."""
+    mean = group.interval.mean
+    return math.isnan(mean), -mean if direction == "max" else mean
+
+
+def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
+    """All pairs, the worse minus the better. Holm counts them all, for which group is best was not known before.
+
+    ``bounds``: of a score.
+    """
+    couples = [(worse, better) for better, worse in itertools.combinations(groups, 2)]
+    tests = [paired(worse.scores, better.scores, bounds) for worse, better in couples]
+    raw = [(index, test.p) for index, test in enumerate(tests) if test.p is not None]
+    adjusted = dict(zip([index for index, _ in raw], holm([p for _, p in raw]), strict=True))
+    pairs = []
+    for index, ((worse, better), test) in enumerate(zip(couples, tests, strict=True)):
+        p = adjusted.get(index)
+        pairs.append(Pair(worse.label, better.label, test, p, verdict(len(test.seeds), p, len(raw))))
+    return pairs
+
+
+def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> Gate:
+    """Try a gate on every group it speaks of.
+
+    Raises:
+        UserError: its metric or group does not exist.
+    """
+    metric, _ = choose_metric(outcomes, condition.metric)
+    groups = {group.label: group for group in make_groups(outcomes, axes, metric)}
+    labels = list(dict.fromkeys(label(axes, trial.options) for trial in outcomes.trials))
+    if condition.group is not None:
+        if condition.group not in labels:
+            raise must("--fail-if's group", "one of the table", repr(condition.group), nearest(condition.group, labels))
+        labels = [condition.group]
+    reasons = []
+    for name in labels:
+        value = groups[name].statistic(condition.statistic) if name in groups else None
+        if condition.trips(value):
+            shown = "unknown" if value is None else f"{value:.6g}"
+            reasons.append(f"{condition.statistic} {metric} of {name} is {shown}")
+    return Gate(condition.text, tuple(reasons))
+
+
+def finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def group_row(group: Group) -> dict[str, Scalar]:
+    """One line of the table as plain values."""
+    return {
+        "group": group.label,
+        **group.options,
+        "mean": finite(group.interval.mean),
+        "low": finite(group.interval.low),
+        "high": finite(group.interval.high),
+        "n": group.interval.n,
+        "min": finite(group.statistic("min")),
+        "max": finite(group.statistic("max")),
+        "seconds": finite(group.seconds),
+    }
+
+
+def pair_row(pair: Pair) -> dict[str, Scalar]:
+    found = pair.paired.difference
+    return {
+        "group": pair.group,
+        "against": pair.against,
+        "difference": finite(found.mean),
+        "low": finite(found.low),
+        "high": finite(found.high),
+        "n": found.n,
+        "p": finite(pair.paired.p),
+        "p_holm": finite(pair.p),
+        "verdict": pair.verdict,
+    }

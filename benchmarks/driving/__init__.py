@@ -1,0 +1,1 @@
+"""Running planned trials: workers started, watched and fed to the tracking store."""

@@ -1,0 +1,69 @@
+"""Feeds the tracking store while trials run. Trouble there costs nothing but a line: ledgers keep everything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from engram.backbone.errors import UserError
+from engram.benchmarks.commands.command import say
+from engram.benchmarks.sink import Sink
+
+PAUSE_SECONDS = 2.0
+PATIENCE_SECONDS = 45.0  # a locked database comes free
+SERVER_PATIENCE_SECONDS = 6.0  # a server that is down seldom comes back while somebody waits
+
+
+class Feeder:
+    """A thread beside the driver; `finish` makes the last attempt."""
+
+    def __init__(self, out: Path, tracking_uri: str | None, trials: list[str], sweep: str | None) -> None:
+        self.sink = Sink(out, tracking_uri)
+        self.trials, self.sweep = trials, sweep
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _feed(self) -> None:
+        while not self._stop.wait(PAUSE_SECONDS):
+            try:
+                if self.sink.needs_sync(self.trials, None):
+                    self.sink.sync(self.trials, self.sweep)
+            except UserError:
+                return  # the last attempt says it once
+
+    def finish(self, patience: float = PATIENCE_SECONDS) -> str:
+        """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line.
+
+        What the store does not take has one more try, and stays in ``sink.refused``.
+        """
+        begun = time.monotonic()
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+        self.sink.refused.clear()
+        deadline = begun + patience
+        if not self.sink.database:
+            deadline = min(deadline, time.monotonic() + SERVER_PATIENCE_SECONDS)
+        why = "the tracking store does not answer"
+        while self.sink.needs_sync(self.trials, self.sweep):
+            if self._thread.is_alive():
+                return why
+            try:
+                report = self.sink.sync(self.trials, self.sweep, now=True)
+            except UserError as error:
+                return str(error)
+            if report.ok:
+                return ""
+            if report.lasting:
+                return report.message
+            if report.message != why:
+                why = report.message
+                say(f"waiting for MLflow, {max(0.0, deadline - time.monotonic()):.0f} s at most: {why}")
+            if time.monotonic() + PAUSE_SECONDS >= deadline:
+                return why
+            time.sleep(PAUSE_SECONDS)
+        return ""

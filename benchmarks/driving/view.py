@@ -1,0 +1,185 @@
+"""What the user sees while trials run: progress bars on a terminal, lines elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from engram.benchmarks.drawing.numbers import about
+from engram.benchmarks.drawing.tables import render, terminal_width
+from engram.benchmarks.driving.pace import Progress
+from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.inside import open_inside
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Live
+    from rich.progress import TaskID
+
+DRAW_SECONDS = 0.125
+
+
+@dataclass(frozen=True)
+class Names:
+    """What to call each trial of the plan: in full, and where it is narrow."""
+
+    full: Mapping[str, str]
+    short: Mapping[str, str]
+
+
+class View:
+    """Lines as trials start and end. `open_view` gives the one that fits the terminal.
+
+    ``left`` is what the driver thinks is left of the whole plan, in seconds; None: it cannot tell.
+    """
+
+    def __init__(self, names: Names, done: int) -> None:
+        self.names, self.total = names, len(names.full)
+        self.left: float | None = None
+        self._counted = self._over = done
+        self._failed = 0
+        self._begun: dict[str, float] = {}
+        self._read: dict[Path, int] = {}
+        self._shown: set[str] = set()  # ten trials of one network show its table once
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def started(self, trial: Trial) -> None:
+        self._begun[trial.id] = time.monotonic()
+        self._counted += 1
+        tables = trial.folder / "tables.jsonl"
+        self._read[tables] = tables.stat().st_size if tables.exists() else 0  # what an earlier attempt said was shown
+        self.line(f"{trial.id}  started{self._which(self._counted)}  {self.names.full[trial.id]}")
+
+    def ended(self, trial: Trial, status: str) -> None:
+        self._tables(trial)
+        self._over += 1
+        self._failed += status not in ("done", "stopped")
+        took = time.monotonic() - self._begun[trial.id]
+        left = f", about {about(self.left)} left" if self.left is not None and self._over < self.total else ""
+        self.line(f"{trial.id}  {status}{self._which(self._over)}  after {took:.1f} s{left}")
+
+    def dropped(self) -> None:
+        """A trial will not be run: one that it needs failed."""
+        self._counted += 1
+        self._over += 1
+        self._failed += 1
+
+    def _which(self, number: int) -> str:
+        return f" {number} of {self.total}" if self.total > 1 else ""
+
+    def progress(self, trial: Trial, said: Progress | None) -> None:
+        """Show what the trial has written since; ``said`` is its progress."""
+        self._tables(trial)
+
+    def draw(self) -> None:
+        """Show what changes with time; called often."""
+
+    def _tables(self, trial: Trial) -> None:
+        path = trial.folder / "tables.jsonl"
+        try:
+            file = open_inside(trial.folder, path.name)
+        except OSError:
+            return  # nothing is said yet
+        with file:
+            file.seek(self._read.get(path, 0))
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                self._read[path] = self._read.get(path, 0) + len(raw)
+                table = json.loads(raw)
+                text = render(table["title"], table["rows"], terminal_width(errors=True))
+                if text not in self._shown:
+                    self._shown.add(text)
+                    self.line(text)
+
+
+class Bars(View):
+    """One bar per running trial, below one for the whole plan.
+
+    Drawn by the driver's own thread: with a thread of rich's beside it, the two at times disagree on how many lines
+    there are to erase, and the bar of a finished trial stays.
+    """
+
+    def __init__(self, names: Names, done: int, console: Console | None = None) -> None:
+        super().__init__(names, done)
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Live
+        from rich.table import Column
+
+        console = console or Console(stderr=True)
+        narrow = Column(no_wrap=True)
+        columns = (
+            SpinnerColumn(),
+            # the only one that gives way, to further lines: what tells the trials apart is never cut off
+            TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+            BarColumn(bar_width=max(8, console.width // 8), table_column=narrow),
+            TextColumn("{task.fields[text]}", markup=False, table_column=narrow),
+            TextColumn("{task.fields[left]}", markup=False, table_column=narrow),
+        )
+        self._live: Live = Live(*columns, console=console, transient=True, auto_refresh=False)
+        self._bars: dict[str, TaskID] = {}
+        self._drawn = 0.0
+        self._whole = self._live.add_task("", total=self.total, completed=done, text="", left="")
+        self._live.update(self._whole, visible=self.total > 1)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def line(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def started(self, trial: Trial) -> None:
+        super().started(trial)
+        name = self.names.short[trial.id]
+        self._bars[trial.id] = self._live.add_task(name, total=None, text="starting", left="")
+
+    def ended(self, trial: Trial, status: str) -> None:
+        self._live.remove_task(self._bars.pop(trial.id))
+        super().ended(trial, status)
+
+    def progress(self, trial: Trial, said: Progress | None) -> None:
+        super().progress(trial, said)
+        if said is not None:
+            left = _left(said.left())
+            self._live.update(self._bars[trial.id], completed=said.done, total=said.total, text=said.text, left=left)
+
+    def draw(self) -> None:
+        if time.monotonic() - self._drawn < DRAW_SECONDS:
+            return
+        self._drawn = time.monotonic()
+        said = f"{self._over - self._failed} of {self.total} done"
+        said += f", {self._failed} failed" if self._failed else ""
+        self._live.update(self._whole, completed=self._over, description=said, left=_left(self.left))
+        self._live.refresh()
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{about(seconds)} left"
+
+
+def open_view(names: Names, done: int) -> View:
+    """The view for a plan of which ``done`` trials were done before."""
+    return Bars(names, done) if sys.stderr.isatty() else View(names, done)

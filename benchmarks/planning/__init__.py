@@ -1,0 +1,1 @@
+"""From options to trials: schemas, checked values, grids and identities."""

@@ -1,0 +1,68 @@
+"""How trials are called, for people: bars, start lines, plans, ``engram status`` and MLflow's runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.planning.config import full
+from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.spelling import by_flag, spell
+
+if TYPE_CHECKING:
+    from engram.benchmarks.planning.plan import Trial
+
+
+def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) -> list[str]:
+    """A trial in words: its experiment, data and network, the options ``told`` with their values, and its seed.
+
+    >>> words("backbone.train", {"dataset": "digits", "backbone": "mlp", "epochs": 3, "lr": 0.1, "seed": 2}, ["lr"])
+    ['backbone.train', 'digits', 'mlp', 'lr=0.1', 'seed 2']
+    """
+    about = ("dataset", "backbone")
+    if config.get("from") and config.get("epochs") is None:
+        about = ("from",)  # nothing is trained: data set and network are those of the trial it is from
+    said = [word(config[key]) for key in about if config.get(key)]
+    others = [key for key in map(spell, told) if key not in (*about, "seed") and key in config]
+    seed = [] if config.get("seed") is None else [f"seed {config['seed']}"]
+    return [experiment, *said, *(f"{key}={spelled(config[key])}" for key in others), *seed]
+
+
+def spelled(value: Any) -> str:
+    """A value as one writes it on the command line, where None is ``none``."""
+    return "none" if value is None else word(value)
+
+
+def labels(trials: Sequence[Trial], axes: Iterable[str]) -> dict[str, str]:
+    """Trial -> what to call it, the values of the options that its plan varies included."""
+    return {trial.id: " ".join(words(trial.experiment, by_flag(trial.config), axes)) for trial in trials}
+
+
+def short_labels(trials: Sequence[Trial], axes: Iterable[str]) -> dict[str, str]:
+    """As `labels`, without what holds for all of the plan, for places that are narrow."""
+    said = {trial.id: words(trial.experiment, by_flag(trial.config), axes) for trial in trials}
+    common = set.intersection(*map(set, said.values())) if len(said) > 1 else set()
+    return {trial: " ".join([each for each in held if each not in common] or held) for trial, held in said.items()}
+
+
+def record_words(record: Record) -> list[str]:
+    """As `words`, for a trial that was found: what its sweep varies, or else every option off its default."""
+    return words(record.experiment, record.config, record.options or off_default(record))
+
+
+def off_default(record: Record) -> dict[str, Scalar]:
+    """The options of a trial that differ from the defaults for its network and data; none when its plugin is gone."""
+    registry = Registry.discover()
+    try:
+        cls: Any = registry.options("experiments", record.experiment)
+        named = {option.field: record.config.get(option.name) for option in schema(cls) if option.kind}
+        given = {field: value for field, value in named.items() if isinstance(value, str)}
+        defaults = by_flag(full(registry, cls(**given).resolved()))
+    except (UserError, ImportError, TypeError, AttributeError, ValueError):
+        return {}
+    return {key: value for key, value in record.config.items() if key not in defaults or defaults[key] != value}

@@ -1,0 +1,1 @@
+"""What trials and sweeps keep in their folders."""

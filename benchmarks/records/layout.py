@@ -1,0 +1,91 @@
+"""Where things lie below ``--out``, and the locks there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engram.backbone.errors import must
+from engram.benchmarks.records.trials import Record
+
+LOG = "log.txt"
+"""All that a trial's worker printed."""
+
+
+class Busy(Exception):
+    """Another process holds what this one needs: exit code 4."""
+
+
+def trials_dir(out: Path) -> Path:
+    return out / "trials"
+
+
+def sweep_dir(out: Path, name: str) -> Path:
+    return out / "sweeps" / name
+
+
+def prepare(out: Path) -> Path:
+    """Make ``--out`` and prove that it can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        trials_dir(out).mkdir(parents=True, exist_ok=True)
+        probe = out / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise must(
+            "--out", "a folder that can be written", f"{out} ({error.strerror})", "Choose another one."
+        ) from None
+    return out.resolve()
+
+
+@contextmanager
+def lock(path: Path, *, patience: float, what: str) -> Iterator[None]:
+    """Hold a file lock that the kernel drops when this process dies.
+
+    Raises:
+        Busy: another process still holds it after ``patience`` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise Busy(f"{what} is held by another engram. Wait for it, or stop it.") from None
+                time.sleep(0.1)
+        yield
+
+
+def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
+    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder; ``what``: by which option.
+
+    Raises:
+        UserError: unknown, ambiguous or not finished.
+    """
+    folder = Path(text).expanduser()
+    if (folder / "config.json").is_file():
+        found = [folder.resolve()]
+    else:
+        found = sorted(path for path in trials_dir(out).glob("*") if text and path.name.startswith(text))
+    if not found:
+        raise must(what, f"a trial below {out} or a trial's folder", repr(text), f"See: engram status --out {out}")
+    if len(found) > 1 and all(path.name != text for path in found):
+        names = ", ".join(path.name for path in found[:5])
+        raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
+    trial = next((path for path in found if path.name == text), found[0])
+    record = Record(trial)
+    if record.status != "done":
+        got = f"{trial.name}, which is {record.status}{f' ({record.damage})' if record.damage else ''}"
+        raise must(what, "a finished trial", got, "Run it to its end first.")
+    return record.result["trial"], trial

@@ -1,0 +1,159 @@
+"""What became of the trials of a sweep, from their folders or from an MLflow store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engram.backbone.contract import Bounds, Metric, Scalar
+from engram.backbone.errors import UserError, must, nearest
+from engram.backbone.registry import Registry
+from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.records.trials import Record, Status, Sweep, read_sweep
+from engram.benchmarks.spelling import spell
+
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial: its options by flag name, its final metrics when it is done, and why it is not when it is not."""
+
+    trial: str
+    experiment: str
+    options: Mapping[str, Scalar]
+    metrics: Mapping[str, float]
+    status: Status
+    seconds: float | None = None
+    why: str = ""
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.options.get("seed")
+        return seed if isinstance(seed, int) else None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All trials of one sweep. ``axes`` are the options it varies, in the order of the suite."""
+
+    sweep: str
+    axes: tuple[str, ...]
+    trials: list[Outcome] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> str:
+        return next((trial.experiment for trial in self.trials if trial.experiment != "?"), "?")
+
+    @property
+    def done(self) -> list[Outcome]:
+        return [trial for trial in self.trials if trial.status == "done"]
+
+    def metric_names(self) -> list[str]:
+        return sorted({name for trial in self.done for name in trial.metrics})
+
+    def option_names(self) -> list[str]:
+        return sorted({name for trial in self.trials for name in trial.options})
+
+
+def from_folders(out: Path, sweep: str) -> Outcomes:
+    """Read a sweep's trials below ``out``.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
+    return from_sweep(read_sweep(out, sweep))
+
+
+def from_sweep(sweep: Sweep) -> Outcomes:
+    return Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records])
+
+
+def outcome(record: Record) -> Outcome:
+    """One trial's folder as an outcome."""
+    metrics = record.metrics if record.status == "done" else {}
+    return Outcome(record.trial, record.experiment, record.config, metrics, record.status, record.seconds, record.why)
+
+
+def declared(experiment: str) -> dict[str, Metric]:
+    """The metrics an experiment promises, by name; empty when its plugin is not installed here."""
+    registry = Registry.discover()
+    try:
+        options = registry.options("experiments", experiment)
+    except (UserError, ImportError):
+        return {}
+    return {metric.name: metric for metric in getattr(options, "metrics", ())}
+
+
+def choose_metric(outcomes: Outcomes, wanted: str | None) -> tuple[str, Direction]:
+    """The metric to compare by, the experiment's primary one by default, and which way is better.
+
+    Raises:
+        UserError: no finished trial has it.
+    """
+    promised, found = declared(outcomes.experiment), outcomes.metric_names()
+    if wanted is None:
+        primary = [name for name, metric in promised.items() if metric.primary and name in found]
+        name = (primary or found or [""])[0]
+    else:
+        name = wanted
+    if name not in found:
+        if not found:
+            rule, got = "one with finished trials", f"{len(outcomes.trials)} unfinished"
+            raise must(f"sweep {outcomes.sweep!r}", rule, got, "See: engram status")
+        raise must("metric", f"one that sweep {outcomes.sweep!r} has", repr(name), nearest(name, found))
+    if name in promised:
+        return name, promised[name].direction
+    return name, "min" if name.rpartition("/")[2] in ("loss", "error", "seconds") else "max"
+
+
+def one_for_each_seed(outcomes: Outcomes) -> None:
+    """Refuse a sweep that holds several trials for one cell and seed: nobody could say which of them counts.
+
+    Raises:
+        UserError: naming the first two, and what they differ in.
+    """
+    found: dict[str, Outcome] = {}
+    for trial in outcomes.trials:
+        if trial.seed is None:  # a trial that has not begun may not say it yet
+            continue
+        cell = {axis: trial.options.get(axis) for axis in outcomes.axes} | {"seed": trial.seed}
+        other = found.setdefault(json.dumps(cell, sort_keys=True), trial)
+        if other is trial:
+            continue
+        both = {name: (other.options.get(name), trial.options.get(name)) for name in outcomes.option_names()}
+        differ = ", ".join(f"{name} {word(one)} and {word(two)}" for name, (one, two) in both.items() if one != two)
+        got = (
+            f"{other.trial} and {trial.trial} for {', '.join(f'{axis} {word(value)}' for axis, value in cell.items())}"
+        )
+        raise must(
+            f"the trials of sweep {outcomes.sweep!r}",
+            "one for each cell and seed",
+            f"{got} ({differ or 'nothing'} in them)",
+            "Where the suite was edited, run the sweep or engram sync again: what left its plan leaves the store.",
+        )
+
+
+def bounds_of(promised: Mapping[str, Metric], name: str) -> Bounds:
+    """Between what a metric lies, by what its experiment promises; without bounds where it promises nothing of it."""
+    metric = promised.get(name)
+    return (None, None) if metric is None else metric.span
+
+
+def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:
+    """The options that make the groups: those named in ``by`` (several: with commas), else all the sweep varies.
+
+    Raises:
+        UserError: no trial has such an option.
+    """
+    if by is None:
+        return outcomes.axes
+    known = outcomes.option_names()
+    names = tuple(spell(name.strip()) for name in by.split(","))
+    for name in names:
+        if name not in known:
+            raise must("--by", "an option of the trials", repr(name), nearest(name, known))
+    return names

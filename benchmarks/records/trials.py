@@ -1,0 +1,223 @@
+"""What a trial's and a sweep's folder say, read without torch or mlflow; the sink, compare and report share it."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import must, nearest
+from engram.benchmarks.records.inside import is_name, open_inside
+from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
+from engram.benchmarks.records.stored import Damaged, read_json
+from engram.benchmarks.spelling import by_flag, flat, spell
+
+Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial's folder. Everything is read on first use, from files that are written whole or appended to.
+
+    What is damaged reads as if it were not there, and `damage` says so.
+    """
+
+    folder: Path
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+    """What the sweep set for this trial (axis -> value), beside its seed."""
+    _damaged: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def trial(self) -> str:
+        return self.folder.name
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return read_json(self.folder / name)
+        except Damaged as error:
+            self._damaged[name] = error.why
+            return {}
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return self._read("config.json")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return self._read("result.json")
+
+    @cached_property
+    def error(self) -> dict[str, Any]:
+        return self._read("error.json")
+
+    @cached_property
+    def _stated(self) -> dict[str, Any]:
+        return self._read("provenance.json")
+
+    @cached_property
+    def experiment(self) -> str:
+        return (self.about or self.result).get("experiment", "?")
+
+    @property
+    def data(self) -> dict[str, str | None]:
+        """sha256 over the files of its data sets, by name; None where they were not there when it was planned."""
+        return self.about.get("data", {})
+
+    @cached_property
+    def config(self) -> dict[str, Scalar]:
+        """Every option of the trial by flag name: options of options are ``backbone.width``."""
+        return by_flag({**(self.about or self.result).get("config", {}), **self.options})
+
+    @cached_property
+    def seed(self) -> int | None:
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def origin(self) -> Record:
+        """The trial whose data and network this is about: the one it is from, when it trains nothing itself."""
+        record, seen = self, set[Path]()
+        while record.folder not in seen:  # a stranger's trials may be made from each other
+            seen.add(record.folder)
+            untrained = "backbone" in record.config and record.config.get("epochs") is None
+            if not record.config.get("from") or not untrained or not (inputs := record.inputs):
+                break
+            record = inputs[0]
+        return record
+
+    @property
+    def inputs(self) -> list[Record]:
+        """The trials it was made from, as far as they lie beside it."""
+        names = filter(is_name, map(str, self.about.get("inputs", {}).values()))
+        found = [Record(self.folder.parent / trial) for trial in names]
+        return [record for record in found if record.about]
+
+    @cached_property
+    def provenance(self) -> dict[str, Scalar]:
+        return flat(self._stated)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        return {name: number(value) for name, value in self.result.get("metrics", {}).items()}
+
+    @property
+    def seconds(self) -> float | None:
+        seconds = self.result.get("seconds")
+        return None if seconds is None else float(seconds)
+
+    @cached_property
+    def damage(self) -> str:
+        """Which of its files are not what was written, in one line; "" when all are."""
+        read = {"config.json": self.about, "provenance.json": self._stated, "result.json": self.result}
+        found = {name: self._damaged[name] for name in read if name in self._damaged}
+        if lost := self._lost():
+            found[LEDGER] = lost
+        return ", ".join(f"{name} is damaged ({why})" for name, why in found.items())
+
+    def _lost(self) -> str:
+        """What the ledger has lost. That of a finished trial is known to its last byte, but for engram 0.2.0."""
+        path, wanted = self.folder / LEDGER, self.result.get("ledger", "")
+        if self.result and wanted in ("", digest(path)):
+            return ""
+        return read_ledger(path).lost or ("its end is missing" if wanted else "")
+
+    @cached_property
+    def status(self) -> Status:
+        finished = (self.folder / "result.json").exists()
+        if not finished and not (self.folder / "config.json").exists():
+            return "planned"
+        if finished and not self.damage:
+            return "done"
+        if alive(self.folder):
+            return "running"
+        if (self.folder / "error.json").exists():
+            return "failed"
+        if self.damage:
+            return "damaged"
+        return "unfinished" if (self.folder / "provenance.json").exists() else "planned"
+
+    @property
+    def why(self) -> str:
+        """Why it has no result, in one line or more; "" when it has one."""
+        if self.status == "failed":
+            said = self.error.get("message")
+            return said or f"error.json is damaged ({self._damaged.get('error.json', 'it says nothing')})"
+        return {
+            "done": "",
+            "running": "it is running now",
+            "unfinished": "it was interrupted; run the sweep again to resume it",
+            "damaged": f"{self.damage}; what made it does it again",
+            "planned": "it has not begun",
+        }[self.status]
+
+    def ledger(self) -> list[Line]:
+        """All measurements so far, in the order they were made."""
+        return read_ledger(self.folder / LEDGER).lines
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's plan and its trials, in the order of the plan."""
+
+    name: str
+    axes: Mapping[str, list[Scalar]]
+    seeds: list[int]
+    records: list[Record]
+    suite: str = ""
+
+
+def number(value: object) -> float:
+    """A metric's value; JSON has no word for what is not a number."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def alive(folder: Path) -> bool:
+    """Whether a process works in the trial's folder: it holds the lock as long as it lives, however it dies."""
+    try:
+        with open_inside(folder, "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read_sweep(out: Path, name: str) -> Sweep:
+    """The sweep called ``name`` in ``out``.
+
+    Raises:
+        UserError: there is no such sweep.
+        Damaged: its plan is damaged.
+    """
+    path = out / "sweeps" / name / "plan.json"
+    plan = read_json(path) if is_name(name) else {}
+    if not plan:
+        known = sweep_names(out)
+        hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
+        raise must("sweep", "one that was run here", repr(name), hint)
+    strange = [planned["trial"] for planned in plan["trials"] if not is_name(planned["trial"])]
+    if strange:
+        raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
+    records = [
+        Record(out / "trials" / planned["trial"], options=by_flag(planned.get("options", {})))
+        for planned in plan["trials"]
+    ]
+    axes = {spell(axis): values for axis, values in plan.get("axes", {}).items()}
+    return Sweep(name, axes, plan.get("seeds", []), records, suite=plan.get("suite", ""))
+
+
+def sweep_names(out: Path) -> list[str]:
+    return sorted(plan.parent.name for plan in (out / "sweeps").glob("*/plan.json"))
+
+
+def trial_names(out: Path) -> list[str]:
+    return sorted(config.parent.name for config in (out / "trials").glob("*/config.json"))

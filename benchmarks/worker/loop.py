@@ -1,0 +1,133 @@
+"""Steps an experiment, and keeps what a resume needs: its state, the clock and the random generators."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from engram.backbone.contract import Result
+from engram.backbone.errors import must
+from engram.benchmarks.records.identity import Origins
+from engram.benchmarks.records.lines import LEDGER, read_ledger
+from engram.benchmarks.worker.services import TrialServices
+from engram.benchmarks.worker.stopping import Stop
+
+CHECKPOINT_SECONDS = 20.0
+STATES = "ckpt"
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("ENGRAM_CHECKPOINT_SECONDS", str(CHECKPOINT_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        remedy = f"Unset it: the default is {CHECKPOINT_SECONDS:g}."
+        raise must("ENGRAM_CHECKPOINT_SECONDS", "a number of seconds, 0 or more", text, remedy)
+    return seconds
+
+
+class Loop:
+    """Steps an experiment, with checkpoints, until it is done or told to stop."""
+
+    def __init__(self, experiment: Any, services: TrialServices, stop: Stop, origins: Origins) -> None:
+        self.experiment, self.services, self.stop, self.origins = experiment, services, stop, origins
+        self.folder = services.trial_dir / STATES
+        self.every = _checkpoint_seconds()
+        self.steps, self.seconds = 0, 0.0
+
+    def run(self) -> Result | None:
+        """The result, or None when it was stopped (its state is then in the checkpoint)."""
+        seeded = "torch" in sys.modules
+        state = self.experiment.start()
+        if "torch" in sys.modules and not seeded:
+            raise RuntimeError("an experiment must import torch at the top of its module, or the seed comes too late")
+        if not self.origins.settled:  # they may have been downloaded by now
+            self.origins.require()
+        self._restore(state)
+        begun = saved = time.monotonic()
+        before = self.seconds
+        stopping = self.stop.asked
+        while not stopping:
+            more = self.experiment.step(state)
+            self.steps += 1
+            self.seconds = before + time.monotonic() - begun
+            if not more:
+                break
+            stopping = self.stop.asked  # looked at once: a signal after this line gets its checkpoint a step later
+            if stopping or time.monotonic() - saved >= self.every:
+                self._save(state)
+                saved = time.monotonic()
+        if stopping:
+            return None
+        result = self.experiment.finish(state)
+        self.origins.require(done=True)  # again: sets that are streamed are read all the time
+        self.seconds = before + time.monotonic() - begun
+        return result
+
+    def _save(self, state: Any) -> None:
+        from engram.backbone.saved.states import save_state
+
+        saved = {"experiment": self.experiment.state_dict(state), "seconds": self.seconds, "random": random_state()}
+        self.services.ledger.keep()
+        save_state(self.folder, self.steps, saved, logged=self.services.ledger.count)
+
+    def _restore(self, state: Any) -> None:
+        if not self.folder.is_dir():
+            return
+        from engram.backbone.saved.states import load_latest
+
+        found = load_latest(self.folder)
+        if found is not None:
+            self.steps, saved = found
+            try:
+                self.experiment.load_state_dict(state, saved["experiment"])
+                self.seconds = saved["seconds"]
+                set_random_state(saved["random"])
+            except Exception as error:  # a stranger's state may hold anything
+                got = f"{type(error).__name__}: {error}".splitlines()[0]
+                remedy = "Use that version, or remove the folder to begin the trial anew."
+                raise must(f"the checkpoint in {self.folder}", "of this version of engram", got, remedy) from error
+            print(f"resumed at step {self.steps}", flush=True)
+
+
+def random_state() -> dict[str, Any]:
+    """State of the global generators, as containers that ``weights_only=True`` accepts."""
+    import numpy as np
+    import torch
+
+    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
+    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def drop_states_ahead(folder: Path) -> None:
+    """Remove checkpoints that know of measurements that the ledger has lost: nobody would log these again.
+
+    Before the ledger is mended, which makes that loss invisible.
+    """
+    if not (folder / STATES).is_dir():
+        return
+    from engram.backbone.saved.states import drop_states
+
+    drop_states(folder / STATES, beyond=read_ledger(folder / LEDGER).whole)

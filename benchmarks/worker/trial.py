@@ -1,0 +1,252 @@
+"""The worker: ``python -m engram.benchmarks exec TRIAL_DIR`` runs one trial to its end or to its next checkpoint.
+
+The only place where an experiment is imported and run. Knows no tracking and no sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import logging
+import math
+import os
+import random
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engram.backbone.contract import ExperimentConfig, Result
+from engram.backbone.errors import MissingData, TrialError, UserError, must
+from engram.backbone.registry import Registry
+from engram.benchmarks.driving.pace import PROGRESS
+from engram.benchmarks.planning.config import Checker, experiment_config
+from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
+from engram.benchmarks.records.identity import DataSets, Origins
+from engram.benchmarks.records.inside import refuse_links_out
+from engram.benchmarks.records.layout import LOG, Busy, lock
+from engram.benchmarks.records.lines import LEDGER, digest
+from engram.benchmarks.records.stored import misfit, read_json, write_json
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
+from engram.benchmarks.worker.ledger import Ledger
+from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
+from engram.benchmarks.worker.provenance import begin
+from engram.benchmarks.worker.services import TrialServices
+from engram.benchmarks.worker.stopping import STOPPED, Stop
+
+PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
+
+
+def main(folder: Path) -> int:
+    """Run the trial in ``folder``; the exit code of the process."""
+    stop = Stop.install()
+    said = os.dup(2)
+    faulthandler.enable()
+    if not (folder / "config.json").is_file():
+        return _say(said, f"trial must be a folder with a config.json; got {folder}. See: engram run --help", 2)
+    try:
+        refuse_links_out(f"trial {folder.name}", folder)  # before a log or a ledger is written to where they lead
+    except UserError as error:
+        write_json(folder / "error.json", {"kind": "user", "message": str(error), "traceback": ""}, durable=True)
+        return _say(said, str(error), 2)
+    try:
+        with (
+            lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
+            _logging_to(folder / LOG),
+            reserve(folder),
+        ):
+            return _guarded(folder, stop, said)
+    except Busy as error:
+        return _say(said, str(error), 4)
+    except OSError as error:
+        if (lack := no_room(error)) is None:
+            raise
+        return _say(said, full(folder, lack), FULL)
+
+
+def _guarded(folder: Path, stop: Stop, said: int) -> int:
+    """Run, and turn every way to fail into error.json, a line and an exit code."""
+    record = Record(folder)
+    if record.status == "done":
+        return 0
+    if record.damage:
+        print(f"{record.damage}; doing it again", flush=True)
+    for before in ("error.json", PROGRESS):  # of an earlier attempt
+        (folder / before).unlink(missing_ok=True)
+    try:
+        return work(folder, stop)
+    except UserError as error:
+        kind = "data" if isinstance(error, MissingData) else "user"
+        message, code, trace = str(error), 2, ""
+    except TrialError as error:
+        kind, message, code, trace = "trial", str(error), 1, ""
+    except BaseException as error:
+        release(folder)
+        trace = traceback.format_exc()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(trace)
+        if lack := no_room(error):
+            kind, message, code = "disk", full(folder, lack), FULL
+        else:
+            kind, code = "crash", 1
+            message = f"{type(error).__name__}: {error}".splitlines()[0] + f" (see {folder / LOG})"
+    write_json(folder / "error.json", {"kind": kind, "message": message, "traceback": trace}, durable=True)
+    return _say(said, message, code)
+
+
+def work(folder: Path, stop: Stop) -> int:
+    """Run one trial in this process; 0, or `STOPPED` when it was told to stop and can be resumed."""
+    about, launch = read_json(folder / "config.json"), read_json(folder / "launch.json")
+    registry = Registry.discover()
+    config = load_config(registry, about)
+    begin(folder / "provenance.json", launch.get("argv", sys.argv))
+    root = Path(launch.get("data_root", "data"))
+    inputs = {role: _input(folder, role, trial, launch) for role, trial in about.get("inputs", {}).items()}
+    sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
+    origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
+    origins.require()
+    drop_states_ahead(folder)
+    with Ledger(folder / LEDGER) as ledger:
+        services = TrialServices(
+            trial_dir=folder,
+            data_root=root,
+            download=bool(launch.get("download", False)),
+            wanted_device=str(launch.get("device", "auto")),
+            inputs=inputs,
+            ledger=ledger,
+        )
+        kind = registry.load("experiments", about["experiment"])
+        _seed(config.seed)
+        loop = Loop(kind(config, services), services, stop, origins)
+        result = loop.run()
+    if result is None:
+        return STOPPED
+    check_metrics(config, result)
+    publish(folder, about, result, loop.seconds)
+    return 0
+
+
+def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfig:
+    """The configuration in a config.json, checked again: the file may be a stranger's."""
+    cls = experiment_config(registry, str(about.get("experiment")))
+    checker = Checker(registry, lambda name: name, "Plan the trial again.")
+    return checker.finish(checker.build(cls, about.get("config", {})))
+
+
+def _input(folder: Path, role: str, trial: str, launch: Mapping[str, Any]) -> Path:
+    path = Path(launch.get("inputs", {}).get(role, folder.parent / trial))
+    found = Record(path)
+    if found.status != "done":
+        raise must(f"input {role}", "a finished trial", f"{path} ({found.damage or found.status})", "Run it first.")
+    refuse_links_out(f"input {role}", path)
+    return path
+
+
+def _seed(seed: int) -> None:
+    """Seed what is loaded: an experiment that never imports torch shall not wait for it."""
+    random.seed(seed)
+    if "torch" in sys.modules:
+        from engram.backbone.seeding import seed_everything
+
+        seed_everything(seed)
+
+
+def check_metrics(config: ExperimentConfig, result: Result) -> None:
+    """Declared metrics must be there, and every metric finite.
+
+    Raises:
+        TrialError: one is missing or not a finite number.
+    """
+    for metric in config.metrics:
+        if metric.name not in result.metrics and not metric.optional:
+            raise TrialError(
+                f"metric {metric.name} must be reported; got {', '.join(result.metrics)}. Mend the experiment."
+            )
+    for name, value in result.metrics.items():
+        if not math.isfinite(value):
+            raise TrialError(f"metric {name} must be finite; got {value}. Try a smaller learning rate.")
+
+
+def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: float) -> None:
+    """Write result.json, which makes the trial done, and drop what only a resume would need."""
+    for name, path in result.artifacts.items():
+        if not (folder / path).exists():
+            raise TrialError(f"artifact {name} must be a file of the trial; got {path}. Mend the experiment.")
+    plain = {
+        "experiment": about["experiment"],
+        "trial": folder.name,
+        "config": about["config"],
+        "metrics": {name: float(value) for name, value in result.metrics.items()},
+        "tables": {name: [dict(row) for row in rows] for name, rows in result.tables.items()},
+        "figures": {name: asdict(figure) for name, figure in result.figures.items()},
+        "artifacts": dict(result.artifacts),
+        "seconds": round(seconds, 3),
+        "ledger": digest(folder / LEDGER),
+    }
+    content = json_safe(plain)
+    content["content"] = finished_with(folder, about, content, Contents())
+    if why := misfit("result.json", json.dumps(content)):  # nobody could read it back
+        raise TrialError(f"a result must be of plain numbers, texts and lists; got {why}. Mend the experiment.")
+    write_json(folder / "result.json", content, durable=True)
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def json_safe(value: Any) -> Any:
+    """Plain JSON: numbers of NumPy or torch unpacked, what is not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    json.dumps(value)
+    return value
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send everything printed, by C code too, to the trial's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        yield
+    finally:
+        _flush()
+        for number, old in enumerate(before, start=1):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _flush() -> None:
+    """Write what is left; nowhere, where the log has no room for it, or the exit code would be Python's own."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _say(said: int, line: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # no room there either: the code says it
+        os.write(said, f"{line}\n".encode())
+    return code

@@ -1,0 +1,280 @@
+"""A network on its way through the tasks of a stream: trained on each, tested after each, resumable anywhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from engram.backbone.hardware import Precision, wait
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.options import options_of
+from engram.backbone.registry import Registry
+from engram.backbone.training.loop import UNIT_SECONDS, Recipe
+from engram.backbone.training.optim import Optimizers
+from engram.continual.catalogue import facts, in_turn
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.connectivity import snapshot
+from engram.continual.experiment.learner import Learner, optimizers_for
+from engram.continual.experiment.testing import Scores, test
+from engram.continual.prototypes import Prototypes
+from engram.continual.replay.buffers import quota
+from engram.continual.strategy import Setting, Strategy
+from engram.continual.streams.stream import Part, Stream
+
+NAN = math.nan
+
+
+@dataclass
+class Matrices:
+    """Accuracies [tasks trained + 1][tasks]: row 0 is the untrained network, row i + 1 what is left after task i."""
+
+    accuracy: list[list[float]] = field(default_factory=list)
+    task_aware: list[list[float]] = field(default_factory=list)
+
+    def add(self, scores: list[Scores | None]) -> None:
+        for name in ("accuracy", "task_aware"):
+            getattr(self, name).append([NAN if each is None else getattr(each, name) for each in scores])
+
+
+@dataclass
+class State:
+    stream: Stream
+    model: Classifier
+    optimizers: Optimizers
+    strategies: list[Strategy]
+    learner: Learner
+    matrices: Matrices = field(default_factory=Matrices)
+    iterations: int = 0
+    seconds: float = 0.0
+    solutions: list[dict[str, Tensor]] = field(default_factory=list)
+    """The network's state after every task, where they are wanted."""
+
+
+class Audience(Protocol):
+    """Who hears of it; `engram.backbone.contract.Services` is one."""
+
+    @property
+    def device(self) -> str: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def progress(self, done: float, total: float, text: str = "") -> None: ...
+
+
+class Within:
+    """Hears of a part of a trial: its progress goes on from what was before, its log is kept where it is the stream's.
+
+    Args:
+        before: tasks learned before it.
+        whole: tasks in all.
+        about: what to say before how far it is.
+    """
+
+    def __init__(self, services: Audience, before: float, whole: float, about: str = "", *, logs: bool = True) -> None:
+        self.services, self.before, self.whole, self.about, self.logs = services, before, whole, about, logs
+
+    @property
+    def device(self) -> str:
+        return self.services.device
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.logs:
+            self.services.log(step, metrics)
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        self.services.progress(self.before + done, self.whole, self.about + text)
+
+
+class Learning:
+    """Units of work are a few seconds of training; a task's last unit ends with tests on the tasks so far.
+
+    Args:
+        config: resolved, the strength of every penalty a number.
+        tasks: how many to learn; None: all of the stream.
+        part: the images to test on.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        services: Audience,
+        precision: Precision,
+        *,
+        tasks: int | None = None,
+        part: Literal["validation", "test"] = "test",
+    ) -> None:
+        self.config, self.services = config, services
+        self.precision: Precision = precision
+        self.tasks = config.tasks if tasks is None else tasks
+        self.part: Part = part
+
+    def start(self, stream: Stream, model: Classifier, *, prepared: bool = False) -> State:
+        """A network that has no strategies yet; unless it is ``prepared``, it may look at images of the first task."""
+        train, recipe, prepare = stream.task(0).train, self._recipe(), None if prepared else "prepare"
+        first = Learner(
+            model, train, recipe, self.services.device, self.precision, (), task=0, head=stream.head, prepare=prepare
+        )
+        model = first.progress.model
+        return State(stream, model, optimizers_for(model, recipe, stream.head), [], first)
+
+    def begin(self, state: State) -> None:
+        """Everything as it is before the first step; the untrained network is tested."""
+        state.strategies = self._strategies(state.stream, state.model)
+        state.learner = self._learner(state, 0)
+        state.matrices.add([self._test(state, j) for j in range(self.tasks)])
+        self._before(state)
+
+    def _test(self, state: State, task: int) -> Scores:
+        split = state.stream.part(task, self.part)
+        assert split is not None
+        return test(state.learner, split, task)
+
+    def _recipe(self) -> Recipe:
+        c = self.config
+        assert c.momentum is not None
+        return Recipe(
+            epochs=c.epochs or 1,
+            batch_size=c.batch_size,
+            optimizer=c.optimizer,
+            lr=c.lr,
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            schedule=c.schedule,
+            warmup=0.0,
+            label_smoothing=0.0,
+            flip=c.flip,
+            translate=c.translate,
+            border=c.border,
+            cutout=0,
+            randaugment=0,
+            ema=0.0,
+            clip=c.clip,
+            gradient_checkpointing=False,
+            seed=c.seed,
+        )
+
+    def _strategies(self, stream: Stream, model: Classifier) -> list[Strategy]:
+        c, registry = self.config, Registry.discover()
+        setting = Setting(
+            seed=c.seed,
+            device=self.services.device,
+            precision=self.precision,
+            tasks=len(stream),
+            outputs=stream.width,
+            in_shape=stream.in_shape,
+            frames=stream.data.frames,
+            batch_size=c.batch_size,
+            groups=int(stream.head.shown.sum()),
+            buffer=c.buffer,
+        )
+        found, keeping = [], [name for name in in_turn(c.strategies) if facts(name).buffer]
+        for name in in_turn(c.strategies):
+            options = options_of(registry, "strategies", name, c.options_of(name))
+            own = replace(setting, path=name.partition(":")[2])
+            if name in keeping:
+                own = replace(own, buffer=quota(c.buffer, len(keeping), keeping.index(name)), keepers=len(keeping))
+            found.append(registry.load("strategies", name)(options, own, model))
+        return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found
+
+    def _learner(self, state: State, task: int) -> Learner:
+        """A learner for one task, which goes on with everything there is."""
+        c, stream = self.config, state.stream
+        train, tasks = stream.task(task).train, None
+        began = time.perf_counter()
+        for strategy in state.strategies:
+            if type(strategy).training_data is not Strategy.training_data:
+                train, tasks = strategy.training_data(stream, stream.task(task))
+        state.seconds += time.perf_counter() - began
+        if c.reset_optimizer and task:
+            state.optimizers = optimizers_for(state.model, self._recipe(), stream.head)
+        course = next((each.course for each in state.strategies if each.course is not None), Learner)
+        return course(
+            state.model,
+            train,
+            self._recipe(),
+            self.services.device,
+            self.precision,
+            state.strategies,
+            task=task,
+            head=stream.head,
+            tasks=tasks,
+            shuffle=stream.shuffle,
+            prepare=None,
+            optimizers=state.optimizers,
+            steps=c.iterations,
+            passes=state.learner.passes,
+        )
+
+    def _before(self, state: State) -> None:
+        learner = state.learner
+        task = state.stream.task(learner.task)
+        began = time.perf_counter()
+        if task.told or learner.task == 0:
+            for strategy in state.strategies:
+                strategy.before_task(learner, task)
+        if state.stream.head.kind == "multi":
+            learner.enter(learner.task)
+        wait(learner.device)
+        state.seconds += time.perf_counter() - began
+
+    def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
+        """Do a unit of work; False once there is no more."""
+        learner = state.learner
+        if learner.done:
+            state.learner = learner = self._learner(state, learner.task + 1)
+            self._before(state)
+        ended = learner.advance(seconds)
+        if ended is not None:
+            self.services.log(state.iterations + learner.progress.step, {"train/loss": ended["train/loss"]})
+        if learner.done:
+            self._after(state)
+        share = learner.progress.step / learner.total_steps
+        text = f"task {learner.task + 1} of {self.tasks}"
+        self.services.progress(learner.task + share, self.tasks, text)
+        return not (learner.done and learner.task == self.tasks - 1)
+
+    def _after(self, state: State) -> None:
+        """A task is over: let the strategies take stock, then test."""
+        learner, stream = state.learner, state.stream
+        task = stream.task(learner.task)
+        began = time.perf_counter()
+        if task.told or learner.task == len(stream) - 1:
+            for strategy in state.strategies:
+                strategy.after_task(learner, task)
+        wait(learner.device)
+        if self.config.connectivity:
+            state.solutions.append(snapshot(learner))
+        state.iterations += learner.progress.step
+        state.seconds += learner.progress.seconds + time.perf_counter() - began
+        near = range(min(learner.task + 2, self.tasks))  # the next one for the forward transfer
+        scores: list[Scores | None] = [self._test(state, j) for j in near]
+        state.matrices.add(scores + [None] * (self.tasks - len(scores)))
+        row = state.matrices.accuracy[-1][: learner.task + 1]
+        self.services.log(state.iterations, {"average_accuracy": math.fsum(row) / len(row)})
+
+    def state_dict(self, state: State) -> dict[str, Any]:
+        return {
+            "task": state.learner.task,
+            "learner": state.learner.state_dict(),
+            "total_steps": state.learner.total_steps,
+            "matrices": vars(state.matrices),
+            "iterations": state.iterations,
+            "seconds": state.seconds,
+            "solutions": state.solutions,
+        }
+
+    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+        state.strategies = self._strategies(state.stream, state.model)
+        for strategy, kept in zip(state.strategies, saved["learner"]["strategies"], strict=True):
+            strategy.load_state_dict(kept)  # what to train on may be theirs
+        state.learner = self._learner(state, saved["task"])
+        state.learner.total_steps = saved["total_steps"]  # once a task is over, what they keep is for the next one
+        state.learner.load_state_dict(saved["learner"])
+        if state.stream.head.kind == "multi":
+            state.learner.enter(saved["task"])
+        state.matrices = Matrices(**{name: [list(row) for row in rows] for name, rows in saved["matrices"].items()})
+        state.iterations, state.seconds = saved["iterations"], saved["seconds"]
+        state.solutions = list(saved["solutions"])

@@ -1,0 +1,105 @@
+"""What a finished stream reports: tables, figures, the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engram.backbone.contract import Figure, Grid, Result, Row, Services
+from engram.backbone.saved.states import save_model
+from engram.continual.catalogue import facts, in_turn, said, short
+from engram.continual.experiment.configs import StreamConfig
+from engram.continual.experiment.saved import meaning
+from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
+
+if TYPE_CHECKING:
+    from engram.continual.experiment.learning import State
+
+
+def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:
+    """Save the network and gather what there is to see."""
+    data = state.stream.data
+    about = {
+        "backbone": config.backbone,
+        "backbone_options": dict(config.backbone_options),
+        "adapters": [{"name": config.adapter, "options": dict(config.adapter_options)}] if config.adapter else [],
+        **meaning(state.stream),
+        "dataset": config.dataset,
+        "dataset_options": dict(config.dataset_options),
+        "validation": config.validation,
+        "data_sha256": data.fingerprint,
+    }
+    gated = [said(name) for name in config.strategies if facts(name).needs_task]
+    if gated:
+        about["incomplete"] = f"the network of {gated[0]}, which computes with other weights or units for every task"
+    save_model(services.trial_dir / "model", state.model.eval(), about)
+    own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
+    named = zip(in_turn(config.strategies), state.strategies, strict=False)  # class means come last, without a name
+    penalties = [(name, strategy) for name, strategy in named if isinstance(strategy, Penalty)]
+    if penalties:
+        own["penalties"] = [
+            {"strategy": said(name), "strength": penalty.strength, PULL: penalty.effect()}
+            for name, penalty in penalties
+        ]
+    if cautions := [*config.cautions(), *data.cautions, *_idle(penalties)]:
+        own["cautions"] = [{"caution": caution} for caution in cautions]
+    return Result(
+        metrics=metrics,
+        tables={"accuracy": _matrix(state, "accuracy"), "task_aware_accuracy": _matrix(state, "task_aware"), **own},
+        figures=_figures(state),
+        artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
+    )
+
+
+def _idle(penalties: Sequence[tuple[str, Penalty]]) -> list[str]:
+    """What there is to say of penalties that changed nothing measurable."""
+    found = [(name, penalty, penalty.effect()) for name, penalty in penalties]
+    return [
+        f"{said(name)} changed nothing measurable: the gradients of its penalty came to {effect:.2%} of those of the "
+        f"loss. A larger --strategies.{short(name)}.{penalty.option} has an effect, auto finds one."
+        for name, penalty, effect in found
+        if effect is not None and effect < LEAST_EFFECT
+    ]
+
+
+def _matrix(state: State, name: str) -> list[Row]:
+    rows = getattr(state.matrices, name)
+    return [
+        {"after": "nothing" if i == 0 else f"task {i}", **{f"task {j + 1}": value for j, value in enumerate(row)}}
+        for i, row in enumerate(rows)
+    ]
+
+
+def _figures(state: State) -> dict[str, Figure | Grid]:
+    rows = state.matrices.accuracy[1:]
+    count = len(rows)
+    each = {f"task {j + 1}": [(float(i + 1), rows[i][j]) for i in range(j, count)] for j in range(count)}
+    seen = [(float(i + 1), sum(rows[i][: i + 1]) / (i + 1)) for i in range(count)]
+    lost = {name: _forgotten(points) for name, points in each.items() if len(points) > 1}
+    x_label = "tasks learned"
+    figures: dict[str, Figure | Grid] = {
+        "average": Figure(
+            title="Average accuracy on the tasks so far", x_label=x_label, y_label="accuracy",
+            series={"average accuracy": seen},
+        ),
+        "tasks": Figure(title="Accuracy on each task", x_label=x_label, y_label="accuracy", series=each),
+        "matrix": Grid(
+            title="Accuracy on every task after every task", x_label="tested on task", y_label="after task",
+            columns=[str(j + 1) for j in range(count)], rows=["none", *(str(i + 1) for i in range(count))],
+            values=state.matrices.accuracy,
+        ),
+    }  # fmt: skip
+    if lost:
+        figures["forgetting"] = Figure(
+            title="Forgetting of each task: its best accuracy before, minus that now",
+            x_label=x_label, y_label="forgetting", series=lost,
+        )  # fmt: skip
+    return figures
+
+
+def _forgotten(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Forgetting as `engram.continual.experiment.metrics.summary` has it, from a task's accuracies since it was
+    learned.
+    """
+    values = [y for _, y in points]
+    return [(x, max(values[:i]) - y if i else 0.0) for i, (x, y) in enumerate(points)]

@@ -1,0 +1,1 @@
+"""One data set as a sequence of tasks."""

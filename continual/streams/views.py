@@ -1,0 +1,119 @@
+"""A split seen through other labels and changed pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engram.backbone.data.sets import MemorySplit, Split
+from engram.continual.streams.transforms import Noise, Transform
+
+CHUNK = 10_000  # images changed at once
+
+
+def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Split:
+    """``split`` with label ``table[label]`` (``table``: [classes] int64) and every image changed.
+
+    Images in memory are changed once, those that are streamed or look different in every pass batch by batch.
+    """
+    anew = isinstance(transform, Noise) and transform.draw is not None
+    if isinstance(split, MemorySplit) and not anew:
+        images = split.images
+        if transform is not None:
+            parts = zip(images.split(CHUNK), torch.arange(len(images)).split(CHUNK), strict=True)
+            images = torch.cat([transform(part, places) for part, places in parts])
+        return MemorySplit(images, table[split.labels])
+    return View(split, table, transform)
+
+
+def redrawn(split: Split, draw: int) -> Split:
+    """``split`` as a pass shows it, the ``draw``-th; the same where every pass shows the same."""
+    if isinstance(split, Joined):
+        return Joined([redrawn(part, draw) for part in split.parts])
+    if isinstance(split, View) and isinstance(split.transform, Noise) and split.transform.draw is not None:
+        return View(split.split, split.table, replace(split.transform, draw=draw), split.places)
+    return split
+
+
+class View:
+    """A split under other labels; the images are changed as they come. See `engram.backbone.data.sets.Split`.
+
+    Args:
+        split: what is seen.
+        table: [classes] int64, the label for each class.
+        transform: what changes the images.
+        places: [N] int64 of the images, for the transform; None where ``split`` is the whole part of a task.
+    """
+
+    def __init__(self, split: Split, table: Tensor, transform: Transform | None, places: Tensor | None = None) -> None:
+        self.split, self.table, self.transform = split, table, transform
+        self.places = torch.arange(len(split)) if places is None else places
+        self.labels = table[split.labels]
+        self.in_shape, self.frames = split.in_shape, split.frames
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+        table = self.table.to(device)
+        spans = order.split(batch_size) if len(order) else ()
+        for (images, labels), chosen in zip(self.split.batches(order, batch_size, device), spans, strict=True):
+            changed = images if self.transform is None else self.transform(images, self.places[chosen])
+            yield changed, table[labels]
+
+    def select(self, indices: Tensor) -> Split:
+        return View(self.split.select(indices), self.table, self.transform, self.places[indices])
+
+    def and_also(self, other: Any) -> Any:
+        return Joined([self, other])
+
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        return self.split.moments()
+
+
+class Joined:
+    """Several splits, one after another. See `engram.backbone.data.sets.Split`."""
+
+    def __init__(self, parts: list[Split]) -> None:
+        self.parts = parts
+        self.labels = torch.cat([part.labels for part in parts])
+        self.in_shape, self.frames = parts[0].in_shape, parts[0].frames
+        sizes = torch.tensor([len(part) for part in parts])
+        self.starts = sizes.cumsum(0) - sizes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in order.split(batch_size):
+            owner = torch.searchsorted(self.starts, chosen, right=True) - 1
+            images: Tensor | None = None
+            for index, part in enumerate(self.parts):
+                rows = (owner == index).nonzero().squeeze(1)
+                if not len(rows):
+                    continue
+                (found,) = (x for x, _ in part.batches(chosen[rows] - self.starts[index], len(rows), device))
+                images = found.new_empty(len(chosen), *found.shape[1:]) if images is None else images
+                images[rows.to(device)] = found
+            assert images is not None
+            yield images, self.labels[chosen].to(device)
+
+    def select(self, indices: Tensor) -> Split:
+        owner = torch.searchsorted(self.starts, indices, right=True) - 1
+        if len(indices) > 1 and bool((owner.diff() < 0).any()):
+            raise ValueError("positions must go through the parts in their order")
+        chosen = [part.select(indices[owner == i] - self.starts[i]) for i, part in enumerate(self.parts)]
+        return Joined([part for part in chosen if len(part)])
+
+    def and_also(self, other: Any) -> Any:
+        return Joined([*self.parts, other])
+
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        each = [part.moments() for part in self.parts]
+        sums = torch.stack([moments[0] for moments in each]).sum(0)
+        squares = torch.stack([moments[1] for moments in each]).sum(0)
+        return sums, squares, sum(moments[2] for moments in each)

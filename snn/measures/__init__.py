@@ -1,0 +1,1 @@
+"""What spikes cost and what layers do, counted on images."""

@@ -1,0 +1,238 @@
+"""What a spiking network costs beside the network it came from: operations, memory, and energy under named models.
+
+Energy counts arithmetic only. Fetching weights and potentials is left out, and is known to dominate: 64 bits from an
+8 KiB cache take 10 pJ in the same table, from DRAM 1,300 to 2,600 pJ, an fp32 addition 0.9 pJ (Horowitz 2014).
+Yan et al. 2024 (arXiv 2409.08290) count it, and far fewer spikes pay. Nothing here is a measurement of a chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, fx, nn
+
+from engram.backbone.contract import Row
+from engram.backbone.errors import must
+from engram.snn.measures.counting import Synapses, Tally, macs
+from engram.snn.simulation.network import peak_bytes
+
+CAPTION = (
+    "Per image. Energy is arithmetic only, under the cost model named beside it: MACs, ACs, and one AC (leaky neurons:"
+    " one MAC) for every neuron and step; no memory traffic, which is known to dominate, so no chip's energy."
+    " Behind its first neurons zeros cost the SNN nothing; the ANN comes with all its MACs, and with zeros skipped."
+)
+"""Goes with every table of `costs`."""
+
+POTENTIAL_BYTES = 4
+"""A membrane potential, and a drive that is kept: float32."""
+
+InputLayer = Literal["once", "every step", "spikes"]
+"""How often the layers before the first neurons multiply, for one image; "spikes": they only add, as `costs` says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Energy of one operation on a named process: mac_pj multiplies and adds, ac_pj only adds; in picojoule."""
+
+    name: str
+    mac_pj: float
+    ac_pj: float
+    source: str
+
+
+FP32 = CostModel(
+    name="45nm fp32",
+    mac_pj=4.6,
+    ac_pj=0.9,
+    source="Horowitz 2014 (ISSCC, doi 10.1109/ISSCC.2014.6757323), figure 1.1.9: multiply 3.7, add 0.9",
+)
+INT8 = CostModel(
+    name="45nm int8",
+    mac_pj=0.23,
+    ac_pj=0.03,
+    source="Horowitz 2014, figure 1.1.9: multiply 0.2, add 0.03; an accumulator of 32 bits would take 0.1 for the add",
+)
+COST_MODELS = (FP32, INT8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one network for one image at a time.
+
+    Attributes:
+        parameters, buffers: of the network and its read-out.
+        state: potentials, and the input layer's result when it is computed once and kept. Spikes are not stored.
+        activations: the largest values an analog network holds at the same time.
+    """
+
+    parameters: int
+    buffers: int
+    state: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.buffers + self.state + self.activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Operations on one image: multiply-accumulates, accumulates, and updates of neurons."""
+
+    macs: float
+    acs: float = 0.0
+    updates: float = 0.0
+
+    def energy_nj(self, model: CostModel, update: Literal["AC", "MAC"] = "AC") -> float:
+        """Nanojoule of arithmetic; an update is one operation of the kind named."""
+        each = model.ac_pj if update == "AC" else model.mac_pj
+        return (self.macs * model.mac_pj + self.acs * model.ac_pj + self.updates * each) / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analog:
+    """The network a spiking one is compared with.
+
+    Attributes:
+        macs: on one image, whatever its activations.
+        effective_macs: those whose activation is not zero, the mean over images. Hardware that skips zeros does these,
+            and a spiking network skips them by nature: the fair comparison is with both.
+    """
+
+    macs: int
+    effective_macs: float
+    memory: Memory
+
+
+def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int], effective_macs: float) -> Analog:
+    """Operations and memory of an analog network on one image, zero weights and padding left out.
+
+    Args:
+        graph: traced, BatchNorm folded (`engram.snn.conversion.convert.lower`).
+        head: its read-out.
+        in_shape: (C, H, W) of one image.
+        effective_macs: as in `Analog` (`engram.snn.measures.neurobench.Workload.effective`).
+    """
+    parameters, buffers = _stored(graph, head)
+    peak = peak_bytes(graph, in_shape)
+    memory = Memory(parameters=parameters, buffers=buffers, activations=peak)
+    return Analog(macs=macs(graph, head, in_shape), effective_macs=effective_macs, memory=memory)
+
+
+def spiking_memory(
+    graph: fx.GraphModule, head: nn.Linear, structure: Synapses, input_layer: InputLayer = "once"
+) -> Memory:
+    """Memory of a spiking network that keeps one potential per neuron, whatever the number of steps.
+
+    Args:
+        graph: its activations are neurons.
+        head: its read-out.
+        structure: of both.
+        input_layer: as in `costs`; a result that is kept takes memory.
+    """
+    parameters, buffers = _stored(graph, head)
+    kept = structure.analog_driven if input_layer == "once" else 0
+    state = POTENTIAL_BYTES * (structure.neurons + kept)
+    return Memory(parameters=parameters, buffers=buffers, state=state)
+
+
+def spikes_sent(structure: Synapses, tally: Tally, images: int) -> list[float]:
+    """Spikes of all neurons for one image up to each checkpoint of a tally; what relays pass on is no spike more."""
+    neurons = [place for place, name in enumerate(tally.fan_out) if name not in structure.relays]
+    return (tally.spikes[neurons].sum(0) / images).tolist()
+
+
+def operations(structure: Synapses, tally: Tally, images: int) -> list[float]:
+    """Synaptic operations of one image up to each checkpoint of a tally, those of relays and input spikes included.
+
+    Raises:
+        UserError: the values of a relay were not tallied, so that what they cause would be missing.
+    """
+    missing = sorted(structure.relays - tally.seen)
+    if missing:
+        raise must("values of relays", "tallied", f"none of {', '.join(missing)}", "Call `Tally.add` with them.")
+    return (tally.operations.sum(0) / images).tolist()
+
+
+def costs(
+    reference: Analog,
+    structure: Synapses,
+    memory: Memory,
+    steps: Sequence[int],
+    acs: Sequence[float],
+    *,
+    input_layer: InputLayer = "once",
+    update: Literal["AC", "MAC"] = "AC",
+) -> list[Row]:
+    """What one image costs: rows for the analog network, and one for the spiking network at each number of steps.
+
+    The analog network comes twice: with all its MACs, and with those alone whose activation is not zero. ACs are
+    synaptic operations that spikes cause, MACs those of the layers before the first neurons, zeros among their inputs
+    included; ``input_layer`` says whether once or at every step. Updates are neurons times steps: every neuron adds its
+    drive at every step, spikes or not. Resets, comparisons and ReLUs are left out. With enough steps a spiking network
+    does more operations than the analog one, and the rows say so. Show them with `CAPTION`.
+
+    Args:
+        reference: the analog network.
+        structure: synapses of the spiking network.
+        memory: of the spiking network (`spiking_memory`).
+        steps: numbers of steps T.
+        acs: synaptic operations of one image up to each of them (`operations`).
+        input_layer: what the layers before the first neurons do. "once": the image is constant, and their result is
+            kept; "every step": it changes, or nothing is kept; "spikes": the input is spikes, whose operations are
+            already in ``acs`` (tallied with `Synapses.input_fan_out`).
+        update: "MAC" for leaky neurons, which multiply their potential at every step.
+
+    Returns: rows of network, steps, input_layer, macs, acs, neuron_updates, memory_bytes, and for each of
+        `COST_MODELS` the energy in nJ and its ratios to the analog network's, all MACs or zeros skipped.
+
+    Source: prices: Horowitz 2014. Charging neuron updates, which most publications leave out: Lemaire et al. 2022, "An
+    analytical estimation of spiking neural networks energy efficiency".
+    """
+    anns = Work(macs=reference.macs), Work(macs=reference.effective_macs)
+    rows: list[Row] = [
+        _row(name, None, None, ann, anns, reference.memory, update)
+        for name, ann in zip(("ANN", "ANN, zeros skipped"), anns, strict=True)
+    ]
+    for t, caused in zip(steps, acs, strict=True):
+        times = {"once": 1, "every step": t, "spikes": 0}[input_layer]
+        work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
+        rows.append(_row("SNN", t, input_layer, work, anns, memory, update))
+    return rows
+
+
+def _row(
+    network: str,
+    steps: int | None,
+    input_layer: InputLayer | None,
+    work: Work,
+    anns: tuple[Work, Work],
+    memory: Memory,
+    update: Literal["AC", "MAC"],
+) -> dict[str, str | int | float | None]:
+    row: dict[str, str | int | float | None] = {
+        "network": network,
+        "steps": steps,
+        "input_layer": input_layer,
+        "macs": work.macs,
+        "acs": work.acs,
+        "neuron_updates": work.updates,
+        "memory_bytes": memory.total,
+    }
+    for model in COST_MODELS:
+        energy, (full, skipping) = work.energy_nj(model, update), (ann.energy_nj(model) for ann in anns)
+        row[f"energy_nj ({model.name})"] = energy
+        row[f"energy_vs_ann ({model.name})"] = energy / full
+        row[f"energy_vs_ann_zeros_skipped ({model.name})"] = energy / skipping
+    return row
+
+
+def _stored(graph: fx.GraphModule, head: nn.Linear) -> tuple[int, int]:
+    """Bytes of (parameters, buffers)."""
+    return _bytes([*graph.parameters(), *head.parameters()]), _bytes([*graph.buffers(), *head.buffers()])
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

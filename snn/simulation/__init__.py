@@ -1,0 +1,1 @@
+"""Running a converted network: over all steps at once, or by following its spikes."""

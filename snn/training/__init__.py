@@ -1,0 +1,1 @@
+"""Spiking networks that are trained with surrogate gradients, and the adapters that make them."""

@@ -1,0 +1,68 @@
+"""Options of ``snn.train``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, ClassVar, Self, cast
+
+from annotated_types import Ge, Lt
+
+from engram.backbone.contract import Metric, Scalar
+from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
+from engram.snn.neurons.options import Neuron
+from engram.snn.training.options import SpikingOptions
+
+SPIKING_METRICS = (
+    *TRAIN_METRICS,
+    Metric(name="spikes_per_neuron_per_step", unit="spikes", direction="min"),
+    Metric(name="spikes_per_image", unit="spikes", direction="min"),
+    Metric(name="synaptic_operations", unit="1/image", direction="min"),
+    Metric(name="analog_macs", unit="1/image", direction="min"),
+    Metric(name="macs", unit="1/image", direction="min"),
+)
+
+# What differs from the recipe of the same network with ReLUs: a spiking one needs fewer passes and more time for each.
+_RECIPES: Mapping[str, Mapping[str, Scalar]] = {
+    **{name: {"epochs": 5} for name in ("mnist", "kmnist", "fashion-mnist")},
+    "digits": {"epochs": 15},
+    "moving-shapes": {"epochs": 24, "batch_size": 64, "lr": 4e-3},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikingTrainConfig(SpikingOptions, TrainConfig):
+    """Train a spiking network: any network, with spiking neurons for its activations.
+
+    With ``--from TRIAL`` it starts from a trained network with ReLUs or QCFS activations: neurons get the scales of its
+    activations, fire as a converted network's would, and are trained from there. From a converted network (a trial of
+    ``snn.convert``) it goes on with that network's weights, thresholds, calibrated starts and currents as they are.
+    """
+
+    version: ClassVar[int] = 2
+    metrics: ClassVar[tuple[Metric, ...]] = SPIKING_METRICS
+
+    neuron: Neuron | None = None  # type: ignore[assignment]
+    """if: no leak; lif: leaky; plif: with a learned decay; cuba-lif: a synaptic current; adaptive-lif: a threshold
+    that rises with every spike. None: lif, and if beside --from."""
+    tet: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Temporal efficient training: the mean of the losses of every step's output in place of the loss of their mean; of
+    it, this share draws outputs to 1. None: the loss of the mean."""
+
+    def recipe(self) -> Mapping[str, Scalar]:
+        return {**super().recipe(), **_RECIPES.get(self.dataset.partition(":")[0], {})}
+
+    def resolved(self) -> Self:
+        config = cast("Self", TrainConfig.resolved(self))
+        if self.from_trial is not None:
+            config = replace(config, learn_scale=True, start=self.start or 0.5, neuron=self.neuron or "if")
+        return cast("Self", SpikingOptions.resolved(replace(config, neuron=config.neuron or "lif")))
+
+    def problems(self) -> list[str]:
+        found = [f"--{problem.replace('_', '-', 1)}" for problem in SpikingOptions.problems(self)]
+        return [*TrainConfig.problems(self), *found]
+
+    def neurons(self) -> dict[str, Scalar]:
+        """The options of the adapter ``snn.spiking``, those that are not its defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(SpikingOptions)}
+        return {name: value for name, value in values.items() if value != getattr(SpikingOptions, name)}
