@@ -55,12 +55,12 @@ def test_list_names_everything(here):
     assert "lenet5" in here("list", "backbones").out
 
 
-def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path, site):
+def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path):
     broken = tmp_path / "broken-1.0.dist-info"
     broken.mkdir()
     (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (broken / "entry_points.txt").write_text("[engram.plugins]\nbroken = nothing.plugin:PLUGIN\n")
-    engram.env["PYTHONPATH"] = f"{site}{os.pathsep}{tmp_path}"
+    engram.env["PYTHONPATH"] = os.pathsep.join((engram.environment()["PYTHONPATH"], str(tmp_path)))
     done = engram("list")
     assert done.code == 0
     assert "unavailable: plugin broken: ModuleNotFoundError: No module named 'nothing'" in done.out

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -120,9 +121,16 @@ def ended(pool, planned, code):
     return failure.kind, failure.message
 
 
+def another(site: Path, monkeypatch, code: str) -> None:
+    """Workers run ``code`` in place of the runner from now on."""
+    (site / "engram").mkdir()
+    (site / "engram" / "__init__.py").touch()
+    (site / "engram" / "benchmarks.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+
 def test_a_worker_that_dies_at_an_import_says_why(counted, tmp_path, monkeypatch, wait_for):
-    (tmp_path / "benchmarks.py").write_text("raise ImportError('broken on purpose')\n")
-    monkeypatch.chdir(tmp_path)
+    another(tmp_path, monkeypatch, "raise ImportError('broken on purpose')\n")
     (counted.folder / "log.txt").write_text("RuntimeError: an earlier attempt\n")
     pool = LocalPool(1)
     pool.start(counted.folder)
@@ -150,8 +158,7 @@ def test_what_ended_a_worker_is_said(counted):
 
 
 def test_only_those_that_are_killed_count_as_killed(counted, tmp_path, monkeypatch, wait_for):
-    (tmp_path / "benchmarks.py").write_text("import sys, time\nif 'sleeper' in sys.argv[-1]: time.sleep(600)\n")
-    monkeypatch.chdir(tmp_path)
+    another(tmp_path, monkeypatch, "import sys, time\nif 'sleeper' in sys.argv[-1]: time.sleep(600)\n")
     sleeper = tmp_path / "sleeper"
     sleeper.mkdir()
     pool = LocalPool(2)

@@ -127,7 +127,7 @@ def driven(engram) -> Callable[[str], subprocess.Popen]:
     """Run code as a process that a driver might have started, with half a second of grace after the driver's death."""
 
     def start(code: str) -> subprocess.Popen:
-        short = "from benchmarks import stopping\nstopping.GRACE_SECONDS = 0.5\n"
+        short = "from engram.benchmarks.worker import stopping\nstopping.GRACE_SECONDS = 0.5\n"
         env = engram.environment() | {"ENGRAM_DRIVEN": "1"}
         return subprocess.Popen([sys.executable, "-c", short + code], env=env, stdin=subprocess.PIPE)
 
