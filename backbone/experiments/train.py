@@ -17,7 +17,8 @@ from engram.backbone.hardware import Precision, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.saved.states import save_model
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
+from engram.backbone.training.options import TrainingOptions
 
 
 @dataclass
@@ -54,11 +55,11 @@ class Train:
         if c.teacher is not None:
             folder = s.inputs["teacher"] / "model"
             distillation = load_teacher(folder, beginning.model, data, c.distill, c.temperature)
-        recipe = Recipe(**{f.name: getattr(c, f.name) for f in fields(Recipe)})
+        options = TrainingOptions(**{f.name: getattr(c, f.name) for f in fields(TrainingOptions)})
         trainer = self.trainer(
             beginning.model,
             data.train,
-            recipe,
+            options,
             s.device,
             self.precision,
             prepare=beginning.prepare,

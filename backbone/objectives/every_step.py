@@ -57,4 +57,4 @@ class TemporalTrainer(Trainer):
     def objective(self, batch: Batch) -> Tensor:
         steps, self.every_step = self.every_step, None
         assert steps is not None  # forward ran
-        return temporal_loss(steps, batch.labels, self.share, self.recipe.label_smoothing)
+        return temporal_loss(steps, batch.labels, self.share, self.options.label_smoothing)

@@ -29,35 +29,12 @@ from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment
 from engram.backbone.training.optim import Optimizers, relative_rate
+from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
 
 UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
 PREPARE_IMAGES = 5000
 PREPARE_VALUES = 2**24  # fewer images when they are large
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Every value of a training run; the fields mean what they mean in `TrainConfig`."""
-
-    epochs: int
-    batch_size: int
-    optimizer: Any
-    lr: float
-    momentum: float
-    weight_decay: float
-    schedule: Any
-    warmup: float
-    label_smoothing: float
-    flip: str
-    translate: int
-    border: str = "reflect"
-    cutout: int
-    randaugment: int
-    ema: float
-    clip: float
-    gradient_checkpointing: bool
-    seed: int
 
 
 @dataclass
@@ -107,7 +84,8 @@ class Trainer:
     Args:
         model: on the CPU.
         train: the training images.
-        precision: "fp32", or "bf16" for autocast around the forward pass.
+        options: every value of the training, but that ``precision`` is what it has come to on this device: "fp32", or
+            "bf16" for autocast around the forward pass.
         strategies: hooks that change the batch, the loss or the step (`engram.backbone.contract.Strategy`); those
         about tasks
             are the caller's, who knows what a task is.
@@ -115,7 +93,7 @@ class Trainer:
             initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.
         distillation: a teacher to learn from beside the labels.
         optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
-        steps: how many in all; None for ``recipe.epochs`` whole epochs.
+        steps: how many in all; None for ``options.epochs`` whole epochs.
         passes: of an earlier training, gone on with where it was of this model and precision.
 
     Raises:
@@ -126,7 +104,7 @@ class Trainer:
         self,
         model: Classifier,
         train: Split,
-        recipe: Recipe,
+        options: TrainingOptions,
         device: str,
         precision: Precision,
         strategies: Sequence[Strategy] = (),
@@ -137,11 +115,11 @@ class Trainer:
         steps: int | None = None,
         passes: Passes | None = None,
     ) -> None:
-        self.recipe, self.train, self.device = recipe, train, device
+        self.options, self.train, self.device = options, train, device
         self.precision: Precision = precision
         self.strategies = strategies
         self.distillation = None if distillation is None else distillation.to(device)
-        self.batch_size = min(recipe.batch_size, len(train))
+        self.batch_size = min(options.batch_size, len(train))
         normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
         if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
@@ -149,18 +127,18 @@ class Trainer:
         self.steps_per_epoch = -(-len(train) // self.batch_size)
         if normalised and len(train) % self.batch_size == 1:
             self.steps_per_epoch -= 1
-        self.total_steps = self.steps_per_epoch * recipe.epochs if steps is None else steps
+        self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
         if prepare is not None:
             self._prepare(getattr(model.backbone, prepare, None), model)
-        if recipe.gradient_checkpointing:
+        if options.gradient_checkpointing:
             _recompute(model)
         model = model.to(device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
         if optimizers is None:
-            optimizers = Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay)
+            optimizers = Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay)
         self.passes = self._passes(model, passes)
         average = None
-        if recipe.ema:
-            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        if options.ema:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
         self.progress = Progress(model, optimizers, average)
         self.progress.loss_sum = self.progress.loss_sum.to(device)
         self._epoch_order: tuple[int, Tensor] | None = None
@@ -171,7 +149,7 @@ class Trainer:
             return
         values = math.prod(self.train.in_shape) * (self.train.frames or 1)
         count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
-        order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "prepare"))[:count]
+        order = torch.randperm(len(self.train), generator=generator(self.options.seed, "prepare"))[:count]
         images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
         with torch.no_grad():
             prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
@@ -236,7 +214,7 @@ class Trainer:
         p.seconds += time.perf_counter() - began
         if not mean_loss < float("inf"):
             raise self._diverged()
-        return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.recipe.lr} if ended else None
+        return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.options.lr} if ended else None
 
     def _step(self, model: Classifier, raw: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         step = self.progress.step
@@ -257,8 +235,8 @@ class Trainer:
         loss.backward()
         for strategy in self.strategies:
             strategy.after_backward(self, batch)
-        if self.recipe.clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), self.recipe.clip)
+        if self.options.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.options.clip)
         self.progress.optimizers.step(self._rate(step))
         for strategy in reversed(self.strategies):
             strategy.after_step(self, batch)
@@ -276,11 +254,11 @@ class Trainer:
 
     def objective(self, batch: Batch) -> Tensor:
         """The loss of a batch whose logits are known, before strategies change it."""
-        return F.cross_entropy(batch.logits, batch.labels, label_smoothing=self.recipe.label_smoothing)
+        return F.cross_entropy(batch.logits, batch.labels, label_smoothing=self.options.label_smoothing)
 
     def _seed_layers(self, step: int) -> None:
         """Seed dropout and the like. torch.manual_seed would take a stack trace for CUDA, a tenth of a small step."""
-        seed = derive(self.recipe.seed, "layers", step)
+        seed = derive(self.options.seed, "layers", step)
         if self.device.startswith("cuda"):
             torch.cuda.manual_seed(seed)
         else:
@@ -288,9 +266,9 @@ class Trainer:
 
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
-        recipe = self.recipe
+        options = self.options
         x, random = self._begin_augmentation(model, images, "")
-        if recipe.flip == "alternate":
+        if options.flip == "alternate":
             x = augment.flip_alternate(x, indices.to(x.device, non_blocking=True), epoch)
         return self._finish_augmentation(x, images, random)
 
@@ -300,29 +278,29 @@ class Trainer:
         raw: [b, C, H, W] uint8 -> [b, C, H, W] float32. Mirroring in turns becomes mirroring by chance.
         """
         x, random = self._begin_augmentation(self.progress.model, raw, purpose)
-        if self.recipe.flip == "alternate":
+        if self.options.flip == "alternate":
             x = augment.flip(x, _by_chance(len(x), random, x.device))
         return self._finish_augmentation(x, raw, random)
 
     def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
-        seed, step = self.recipe.seed, self.progress.step
-        if self.recipe.randaugment:
+        seed, step = self.options.seed, self.progress.step
+        if self.options.randaugment:
             drawn = derive(seed, f"randaugment{purpose}", step)
-            images = augment.rand_augment(images, self.recipe.randaugment, drawn)
+            images = augment.rand_augment(images, self.options.randaugment, drawn)
         x = model.normalise(images)
         x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
         return x, generator(seed, f"augment{purpose}", step)
 
     def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
-        recipe = self.recipe
-        if recipe.flip == "random":
+        options = self.options
+        if options.flip == "random":
             x = augment.flip(x, _by_chance(len(x), random, x.device))
-        if recipe.translate:
+        if options.translate:
             x = augment.translate(
-                x, recipe.translate, random, self._black(images) if recipe.border == "black" else None
+                x, options.translate, random, self._black(images) if options.border == "black" else None
             )
-        if recipe.cutout:
-            x = augment.cutout(x, recipe.cutout, random)
+        if options.cutout:
+            x = augment.cutout(x, options.cutout, random)
         return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
 
     def _black(self, images: Tensor) -> Tensor:
@@ -332,19 +310,19 @@ class Trainer:
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
-            order = torch.randperm(len(self.train), generator=generator(self.recipe.seed, "order", epoch))
+            order = torch.randperm(len(self.train), generator=generator(self.options.seed, "order", epoch))
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
 
     def _rate(self, step: int) -> float:
         done = (step + 1) / (self.total_steps + 1)
-        return relative_rate(self.recipe.schedule, done, self.recipe.warmup)
+        return relative_rate(self.options.schedule, done, self.options.warmup)
 
     def _diverged(self) -> TrialError:
-        lr = self.recipe.lr * self._rate(self.progress.step - 1)
+        lr = self.options.lr * self._rate(self.progress.step - 1)
         return TrialError(
             f"the training loss must be finite; got nan or inf by step {self.progress.step} of {self.total_steps}, at "
-            f"learning rate {lr:.3g}. Try --lr {self.recipe.lr / 3:.2g}, --clip 1 or --precision fp32."
+            f"learning rate {lr:.3g}. Try --lr {self.options.lr / 3:.2g}, --clip 1 or --precision fp32."
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.nets.folding import trace
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
+from engram.backbone.training.options import TrainingOptions
 from engram.benchmarks.perf.harness import Row, interleaved
 from engram.snn.conversion.convert import convert, lower
 
@@ -143,8 +144,8 @@ def trained(case: Case, data: Data) -> Classifier:
     torch.manual_seed(0)
     model = build(case.net, {}, data.in_shape, len(data.classes), data.mean, data.std)
     config = TrainConfig(dataset=case.dataset, backbone=case.net, epochs=case.epochs, ema=0.0).resolved()
-    recipe = Recipe(**{field.name: getattr(config, field.name) for field in fields(Recipe)})
-    trainer = Trainer(model, first(data.train, case.train), recipe, "cpu", choose_precision("auto", "cpu"))
+    options = TrainingOptions(**{field.name: getattr(config, field.name) for field in fields(TrainingOptions)})
+    trainer = Trainer(model, first(data.train, case.train), options, "cpu", choose_precision("auto", "cpu"))
     while not trainer.done:
         trainer.advance()
     return trainer.scored_model.eval()

@@ -29,16 +29,17 @@ from engram.backbone.hardware import choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import build
 from engram.backbone.seeding import seed_everything
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
+from engram.backbone.training.options import TrainingOptions
 from dataclasses import fields
 config = TrainConfig(epochs=int(sys.argv[1]), backbone="vgg-tiny", backbone_options={"width": 2.0}).resolved()
 seed_everything(0)
 data = load("digits", {}, root=Path())
 suit_threads(config.batch_size * 64)
 model = build(config.backbone, config.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
-recipe = Recipe(**{f.name: getattr(config, f.name) for f in fields(Recipe)})
+options = TrainingOptions(**{f.name: getattr(config, f.name) for f in fields(TrainingOptions)})
 precision = choose_precision("auto", "cpu")
-trainer = Trainer(model, data.train, recipe, "cpu", precision)
+trainer = Trainer(model, data.train, options, "cpu", precision)
 while not trainer.done:
     if trainer.advance() is not None:
         score(trainer.scored_model, data.validation, "cpu", precision)

@@ -27,8 +27,9 @@ from engram.backbone.experiments.recipes import recipe
 from engram.backbone.hardware import choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
 from engram.backbone.training.optim import relative_rate
+from engram.backbone.training.options import TrainingOptions
 from engram.benchmarks.perf.harness import Row, interleaved
 
 ROUNDS = 5
@@ -55,10 +56,10 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def _recipe(epochs: int, seed: int) -> Recipe:
+def _options(epochs: int, seed: int) -> TrainingOptions:
     chosen = {"optimizer": "adamw", "lr": LR, "weight_decay": WEIGHT_DECAY, "schedule": "onecycle", "warmup": WARMUP}
     values = {**recipe("mlp", "unknown"), **chosen, "epochs": epochs, "batch_size": BATCH, "translate": 2}
-    return Recipe(**values, gradient_checkpointing=False, seed=seed)  # type: ignore[arg-type]
+    return TrainingOptions(**values, seed=seed)  # type: ignore[arg-type]
 
 
 def _data(name: str) -> Data:
@@ -124,7 +125,7 @@ class _Peer:
 def _ours(net: str, data: Data, epochs: int, seed: int = 0) -> Trainer:
     device = _device()
     precision = choose_precision("auto", device)
-    return Trainer(_model(net, data, seed), data.train, _recipe(epochs, seed), device, precision)
+    return Trainer(_model(net, data, seed), data.train, _options(epochs, seed), device, precision)
 
 
 def _epoch(trainer: Trainer) -> None:

@@ -44,7 +44,7 @@ class Course(Learner):
         self.reference.build(self)
 
     def _diverged(self) -> TrialError:
-        name, lr = self.reference.name, self.recipe.lr
+        name, lr = self.reference.name, self.options.lr
         return TrialError(
             f"the training loss must be finite; got nan or inf with avalanche:{name} at learning rate {lr:.3g}. "
             f"Try --lr {lr / 3:.2g}, or other --strategies.avalanche.arguments."
@@ -61,7 +61,7 @@ class Course(Learner):
         loss = float(seen.loss_sum) / seen.rows
         if not math.isfinite(loss):
             raise self._diverged()
-        return {"train/loss": loss, "lr": self.recipe.lr}
+        return {"train/loss": loss, "lr": self.options.lr}
 
 
 class _Watch:
@@ -127,19 +127,19 @@ class Avalanche(Strategy):
 
     def _make(self, learner: Course) -> Any:
         model, extra = self._model(learner)
-        recipe = learner.recipe
-        if recipe.optimizer == "sgd":
+        options = learner.options
+        if options.optimizer == "sgd":
             chosen: Any = torch.optim.SGD
-            extra_rate = {"momentum": recipe.momentum, "nesterov": recipe.momentum > 0}
+            extra_rate = {"momentum": options.momentum, "nesterov": options.momentum > 0}
         else:
-            chosen, extra_rate = torch.optim.Adam, {"betas": (recipe.momentum, 0.999)}
-        optimizer = chosen(model.parameters(), recipe.lr, fused=True, **extra_rate)
-        buffer, batch = self.setting.buffer, recipe.batch_size
+            chosen, extra_rate = torch.optim.Adam, {"betas": (options.momentum, 0.999)}
+        optimizer = chosen(model.parameters(), options.lr, fused=True, **extra_rate)
+        buffer, batch = self.setting.buffer, options.batch_size
         given = {"mem_size": buffer, "memory_size": buffer, "batch_size_mem": batch, "sample_size": batch}
         given |= {"input_size": list(self.setting.in_shape), "subsample": buffer}
         given |= {"patterns_per_exp": max(buffer // self.setting.tasks, 1), **extra}
         chosen_arguments = guard.arguments(self.cls, self.options.arguments, given)
-        epochs = recipe.epochs if learner.steps is None else learner.steps
+        epochs = options.epochs if learner.steps is None else learner.steps
         common = {
             "model": model,
             "optimizer": optimizer,

@@ -195,7 +195,7 @@ def _learner(strategy: Any, device: str, table: Tensor) -> Any:
 
     return SimpleNamespace(
         strategies=strategy.plugins,  # others may change gradients: ours are told by how many there are
-        recipe=SimpleNamespace(clip=0.0),
+        options=SimpleNamespace(clip=0.0),
         device=device,
         precision="fp32",
         head=SimpleNamespace(table=table),

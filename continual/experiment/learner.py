@@ -14,8 +14,9 @@ from engram.backbone.data.sets import Split
 from engram.backbone.hardware import Precision
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.seeding import derive
-from engram.backbone.training.loop import Batch, Recipe, Trainer
+from engram.backbone.training.loop import Batch, Trainer
 from engram.backbone.training.optim import Optimizers
+from engram.backbone.training.options import TrainingOptions
 from engram.continual.strategy import Strategy
 from engram.continual.streams.heads import Head, Reach
 from engram.continual.streams.views import redrawn
@@ -30,7 +31,7 @@ class Learner(Trainer):
     Args:
         model: on its device from the first task on.
         train: the images of the task, labels as the head numbers them.
-        recipe: of the whole stream; randomness is derived from its seed and the task.
+        options: of the whole stream; randomness is derived from their seed and the task.
         task: the number of the task.
         head: which outputs count for which task.
         tasks: [N] int64, of which task every image of ``train`` is; None: all of them of this one.
@@ -43,7 +44,7 @@ class Learner(Trainer):
         self,
         model: Classifier,
         train: Split,
-        recipe: Recipe,
+        options: TrainingOptions,
         device: str,
         precision: Precision,
         strategies: Sequence[Strategy],
@@ -54,7 +55,7 @@ class Learner(Trainer):
         shuffle: bool = True,
         **more: Any,
     ) -> None:
-        seeded = replace(recipe, seed=derive(recipe.seed, "task", task))
+        seeded = replace(options, seed=derive(options.seed, "task", task))
         super().__init__(model, train, seeded, device, precision, strategies, **more)
         self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
         self.row_tasks: Tensor | None = None
@@ -112,6 +113,6 @@ class Learner(Trainer):
             strategy.enter_task(self, task)
 
 
-def optimizers_for(model: Classifier, recipe: Recipe, head: Head) -> Optimizers:
-    """Fresh ones, as the recipe has them."""
-    return Optimizers(model, recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay, head.layers)
+def optimizers_for(model: Classifier, options: TrainingOptions, head: Head) -> Optimizers:
+    """Fresh ones, as the options have them."""
+    return Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay, head.layers)

@@ -14,8 +14,9 @@ from engram.backbone.hardware import Precision, wait
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
-from engram.backbone.training.loop import UNIT_SECONDS, Recipe
+from engram.backbone.training.loop import UNIT_SECONDS
 from engram.backbone.training.optim import Optimizers
+from engram.backbone.training.options import TrainingOptions
 from engram.continual.catalogue import facts, in_turn
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import snapshot
@@ -113,12 +114,12 @@ class Learning:
 
     def start(self, stream: Stream, model: Classifier, *, prepared: bool = False) -> State:
         """A network that has no strategies yet; unless it is ``prepared``, it may look at images of the first task."""
-        train, recipe, prepare = stream.task(0).train, self._recipe(), None if prepared else "prepare"
+        train, options, prepare = stream.task(0).train, self._options(), None if prepared else "prepare"
         first = Learner(
-            model, train, recipe, self.services.device, self.precision, (), task=0, head=stream.head, prepare=prepare
+            model, train, options, self.services.device, self.precision, (), task=0, head=stream.head, prepare=prepare
         )
         model = first.progress.model
-        return State(stream, model, optimizers_for(model, recipe, stream.head), [], first)
+        return State(stream, model, optimizers_for(model, options, stream.head), [], first)
 
     def begin(self, state: State) -> None:
         """Everything as it is before the first step; the untrained network is tested."""
@@ -132,10 +133,10 @@ class Learning:
         assert split is not None
         return test(state.learner, split, task)
 
-    def _recipe(self) -> Recipe:
+    def _options(self) -> TrainingOptions:
         c = self.config
         assert c.momentum is not None
-        return Recipe(
+        return TrainingOptions(
             epochs=c.epochs or 1,
             batch_size=c.batch_size,
             optimizer=c.optimizer,
@@ -189,12 +190,12 @@ class Learning:
                 train, tasks = strategy.training_data(stream, stream.task(task))
         state.seconds += time.perf_counter() - began
         if c.reset_optimizer and task:
-            state.optimizers = optimizers_for(state.model, self._recipe(), stream.head)
+            state.optimizers = optimizers_for(state.model, self._options(), stream.head)
         course = next((each.course for each in state.strategies if each.course is not None), Learner)
         return course(
             state.model,
             train,
-            self._recipe(),
+            self._options(),
             self.services.device,
             self.precision,
             state.strategies,

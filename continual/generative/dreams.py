@@ -116,7 +116,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
     def random(self, learner: Learner, purpose: str) -> torch.Generator:
         """Draws of the step at hand."""
         name = f"{self.name}/{purpose}"
-        return generator(learner.recipe.seed, name, learner.progress.step, learner.device)
+        return generator(learner.options.seed, name, learner.progress.step, learner.device)
 
     def share(self, learner: Learner) -> float:
         """Of the task at hand in the loss."""

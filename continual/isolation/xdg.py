@@ -62,7 +62,7 @@ class XdG(Strategy):
         return [(p, self.reaches[name].acts(p, self.gates, masks)) for name, p in self.parameters.items()]
 
     def after_backward(self, learner: Learner, batch: Batch) -> None:
-        if learner.recipe.weight_decay:
+        if learner.options.weight_decay:
             self.still = self.still or Hold(self._acts(learner))
             self.still.take()
 

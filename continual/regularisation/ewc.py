@@ -81,7 +81,7 @@ def images_of(learner: Learner, task: Task, samples: int | None) -> Iterator[tup
     """Images [N, C, H, W] of a task, normalised and not augmented, and labels [N]; as many as wanted, drawn by seed."""
     order = torch.arange(len(task.train))
     if samples is not None and samples < len(order):
-        drawn = torch.randperm(len(order), generator=generator(learner.recipe.seed, "importance"))
+        drawn = torch.randperm(len(order), generator=generator(learner.options.seed, "importance"))
         order = drawn[:samples].sort().values
     for images, labels in task.train.batches(order, BATCH, learner.device):
         yield learner.progress.model.normalise(images), labels

@@ -51,7 +51,7 @@ class SI(Penalty):
 
     @torch.no_grad()
     def after_backward(self, learner: Learner, batch: Batch) -> None:
-        followed = len(learner.strategies) > 1 or learner.recipe.clip > 0
+        followed = len(learner.strategies) > 1 or learner.options.clip > 0
         if self.gaps is None or followed:  # others may have moved weights since the last step
             self.gaps = list(lists._foreach_sub(self.weights, self.anchors))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.weights]

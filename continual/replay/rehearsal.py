@@ -139,7 +139,7 @@ def keep_herded(learner: Learner, buffer: Buffer, split: Split) -> None:
 
 def keep_drawn(learner: Learner, buffer: Buffer, split: Split, share: int) -> None:
     """Keep ``share`` images of each class of ``split`` as well, drawn by the seed."""
-    random = generator(learner.recipe.seed, "keep")
+    random = generator(learner.options.seed, "keep")
     for label in split.labels.unique().tolist():
         found = (split.labels == label).nonzero().squeeze(1)
         chosen = found[torch.randperm(len(found), generator=random)[:share]]

@@ -11,7 +11,8 @@ from torch import nn
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.nets.classifier import build
 from engram.backbone.registry import Registry
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
+from engram.backbone.training.options import TrainingOptions
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +65,8 @@ def blobs():
 
 
 @pytest.fixture(scope="session")
-def plain_recipe():
-    return Recipe(
+def plain_options():
+    return TrainingOptions(
         epochs=2,
         batch_size=16,
         optimizer="sgd",
@@ -87,14 +88,14 @@ def plain_recipe():
 
 
 @pytest.fixture
-def trainer(blobs, plain_recipe):
+def trainer(blobs, plain_options):
     """``trainer(net, net options, count=..., strategies=..., **recipe)``, the same weights each time."""
 
     def make(net="lenet5", options=None, count=50, strategies=(), precision="fp32", **recipe):
         torch.manual_seed(0)
         split = blobs(count, (1, 10, 10))
         model = build(net, options or {"width": 0.5}, (1, 10, 10), 3, torch.tensor([0.35]), torch.tensor([0.2]))
-        return Trainer(model, split, replace(plain_recipe, **recipe), "cpu", precision, strategies)
+        return Trainer(model, split, replace(plain_options, **recipe), "cpu", precision, strategies)
 
     return make
 

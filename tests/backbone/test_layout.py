@@ -45,8 +45,8 @@ def by_hand(model, split, recipe):
     return model
 
 
-def test_networks_train_as_their_authors_train_them(stranger, plain_recipe, train):
-    recipe = replace(plain_recipe, schedule="constant", warmup=0.0, momentum=0.0, weight_decay=0.0, batch_size=10)
+def test_networks_train_as_their_authors_train_them(stranger, plain_options, train):
+    recipe = replace(plain_options, schedule="constant", warmup=0.0, momentum=0.0, weight_decay=0.0, batch_size=10)
     model, split = classifier(stranger), split_of(stranger)
     expected = by_hand(copy.deepcopy(model), split, recipe)
     trainer = Trainer(model, split, recipe, "cpu", "fp32")

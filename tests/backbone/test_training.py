@@ -11,7 +11,8 @@ from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.recompute import recomputed
 from engram.backbone.saved.states import load_latest, save_state
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Recipe, Trainer
+from engram.backbone.training.loop import Trainer
+from engram.backbone.training.options import TrainingOptions
 
 ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
 
@@ -131,7 +132,7 @@ def test_beyond_a_black_border_is_what_black_is_to_the_network(trainer):
 def test_every_field_of_the_recipe_was_changed_above():
     marks = test_every_value_of_the_recipe_changes_the_result.pytestmark[0].args[1]
     names = {name for change in marks for name in change}
-    assert names == {field.name for field in fields(Recipe)} - {"gradient_checkpointing"}
+    assert names == {field.name for field in fields(TrainingOptions)} - {"gradient_checkpointing", "precision"}
 
 
 def test_clipping_bounds_the_step(trainer):
@@ -294,8 +295,8 @@ def test_gradient_checkpointing_keeps_less(trainer):
     assert kept(True) < 0.6 * kept(False)
 
 
-def test_gradient_checkpointing_of_a_network_that_cannot(blobs, plain_recipe):
+def test_gradient_checkpointing_of_a_network_that_cannot(blobs, plain_options):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     model = Classifier(net, nn.Linear(4, 3), torch.zeros(1), torch.ones(1))
     with pytest.raises(UserError, match="--gradient-checkpointing must be left out for this network"):
-        Trainer(model, blobs(), replace(plain_recipe, gradient_checkpointing=True), "cpu", "fp32")
+        Trainer(model, blobs(), replace(plain_options, gradient_checkpointing=True), "cpu", "fp32")

@@ -125,7 +125,7 @@ def test_a_strategy_may_add_rows_that_are_augmented_like_the_others(trainer, tra
 # --- preparation ------------------------------------------------------------------------------------------------------
 
 
-def test_prepare_gets_normalised_training_images(blobs, plain_recipe):
+def test_prepare_gets_normalised_training_images(blobs, plain_options):
     class Asks(nn.Sequential):
         in_shape = (1, 8, 8)
 
@@ -134,12 +134,12 @@ def test_prepare_gets_normalised_training_images(blobs, plain_recipe):
 
     split = blobs(40)
     model = Classifier(Asks(nn.Flatten(), nn.Linear(64, 3)), nn.Identity(), torch.tensor([0.3]), torch.tensor([0.1]))
-    Trainer(model, split, plain_recipe, "cpu", "fp32")
+    Trainer(model, split, plain_options, "cpu", "fp32")
     order = torch.randperm(40, generator=torch.Generator().manual_seed(derive(5, "prepare")))
     torch.testing.assert_close(model.backbone.images, (split.images[order] / 255 - 0.3) / 0.1)
 
 
-def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_recipe):
+def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_options):
     monkeypatch.setattr("engram.backbone.training.loop.PREPARE_VALUES", 64 * 12)
     seen = []
 
@@ -150,7 +150,7 @@ def test_large_images_are_prepared_from_fewer(blobs, monkeypatch, plain_recipe):
             seen.append(len(images))
 
     model = Classifier(Asks(8, 3), nn.Identity(), torch.zeros(1), torch.ones(1))
-    Trainer(model, blobs(40), plain_recipe, "cpu", "fp32")
+    Trainer(model, blobs(40), plain_options, "cpu", "fp32")
     assert seen == [12]
 
 
@@ -161,7 +161,7 @@ def test_a_batch_of_one_image_cannot_be_normalised(trainer):
 
 
 @pytest.mark.parametrize(("method", "called"), [("prepare", "prepare"), ("calibrate", "calibrate"), (None, None)])
-def test_a_trained_network_is_not_initialised_again(blobs, plain_recipe, method, called):
+def test_a_trained_network_is_not_initialised_again(blobs, plain_options, method, called):
     class Asks(nn.Linear):
         in_shape = (1, 8, 8)
         seen = None
@@ -173,7 +173,7 @@ def test_a_trained_network_is_not_initialised_again(blobs, plain_recipe, method,
             self.seen = "calibrate"
 
     model = Classifier(Asks(8, 3), nn.Identity(), torch.zeros(1), torch.ones(1))
-    Trainer(model, blobs(40), plain_recipe, "cpu", "fp32", prepare=method)
+    Trainer(model, blobs(40), plain_options, "cpu", "fp32", prepare=method)
     assert model.backbone.seen == called
 
 
@@ -207,9 +207,9 @@ def test_a_teacher_sees_the_pictures_normalised_its_own_way():
     torch.testing.assert_close(targets, teacher(images))
 
 
-def test_a_network_learns_from_a_teacher_alone(blobs, plain_recipe, train):
+def test_a_network_learns_from_a_teacher_alone(blobs, plain_options, train):
     split = blobs(48, (1, 10, 10))
-    recipe = replace(plain_recipe, epochs=15, optimizer="adamw", lr=0.01)
+    recipe = replace(plain_options, epochs=15, optimizer="adamw", lr=0.01)
     trained = Trainer(network(1), split, recipe, "cpu", "fp32")
     train(trained)
     teacher = trained.progress.model
@@ -226,13 +226,13 @@ def test_a_network_learns_from_a_teacher_alone(blobs, plain_recipe, train):
 
 
 @pytest.mark.parametrize("change", [{"flip": "random"}, {"flip": "alternate"}, {"translate": 2}, {"cutout": 4}])
-def test_all_frames_of_a_recording_are_augmented_alike(blobs, plain_recipe, change):
+def test_all_frames_of_a_recording_are_augmented_alike(blobs, plain_options, change):
     """A recording of one frame repeated stays one, and its frames are those of the still image."""
     stills = blobs(32, (1, 10, 10))
     frames = MemorySplit(stills.images[:, None].expand(-1, 4, -1, -1, -1).contiguous(), stills.labels)
     seen = []
     for split in (stills, frames):
-        trainer = Trainer(network(0), split, replace(plain_recipe, **change), "cpu", "fp32")
+        trainer = Trainer(network(0), split, replace(plain_options, **change), "cpu", "fp32")
         model, order = trainer.progress.model, torch.arange(32)
         seen.append(trainer._augment(model, split.images, order, 1))
     assert seen[1].shape == (32, 4, 1, 10, 10)
@@ -241,10 +241,10 @@ def test_all_frames_of_a_recording_are_augmented_alike(blobs, plain_recipe, chan
     assert not torch.equal(seen[0], network(0).normalise(stills.images))
 
 
-def test_randaugment_does_the_same_to_every_frame(blobs, plain_recipe):
+def test_randaugment_does_the_same_to_every_frame(blobs, plain_options):
     stills = blobs(16, (1, 10, 10))
     frames = MemorySplit(stills.images[:, None].expand(-1, 3, -1, -1, -1).contiguous(), stills.labels)
-    trainer = Trainer(network(0), frames, replace(plain_recipe, randaugment=2), "cpu", "fp32")
+    trainer = Trainer(network(0), frames, replace(plain_options, randaugment=2), "cpu", "fp32")
     out = trainer._augment(trainer.progress.model, frames.images, torch.arange(16), 0)
     assert torch.equal(out[:, 0], out[:, 1]) and torch.equal(out[:, 0], out[:, 2])
     polarities = MemorySplit(torch.zeros(16, 3, 2, 10, 10, dtype=torch.uint8), stills.labels)
@@ -252,10 +252,10 @@ def test_randaugment_does_the_same_to_every_frame(blobs, plain_recipe):
         trainer._augment(trainer.progress.model, polarities.images, torch.arange(16), 0)
 
 
-def test_recordings_are_trained_and_prepared_from_their_frames(plain_recipe, train):
+def test_recordings_are_trained_and_prepared_from_their_frames(plain_options, train):
     images = torch.randint(0, 256, (32, 5, 1, 10, 10), dtype=torch.uint8)
     seen, model = [], network(0)
     model.backbone.prepare = lambda frames: seen.append(frames.shape)
-    trainer = Trainer(model, MemorySplit(images, torch.arange(32) % 3), plain_recipe, "cpu", "fp32")
+    trainer = Trainer(model, MemorySplit(images, torch.arange(32) % 3), plain_options, "cpu", "fp32")
     assert seen == [(160, 1, 10, 10)]
     assert all(math.isfinite(row["train/loss"]) for row in train(trainer))

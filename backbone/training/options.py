@@ -1,0 +1,55 @@
+"""How a network is trained, as options: one set for every experiment that trains. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Every value of a training. The defaults suit small networks on images that nothing is known of.
+
+    Experiments that train inherit the fields: they are flags and TOML keys of theirs, with defaults of their own.
+    """
+
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Seed of everything random in the trial."""
+    epochs: Annotated[int, Ge(1)] = 30
+    """Passes over the training images."""
+    batch_size: Annotated[int, Ge(1)] = 64
+    """Images per step; the last step of a pass takes what is left, or leaves out a single image under BatchNorm."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
+    """sgd has Nesterov momentum; muon orthogonalises the updates of matrices and kernels, adamw takes the rest."""
+    lr: Annotated[float, Gt(0)] = 2e-3
+    """Peak learning rate."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Momentum of sgd and muon, beta1 of adamw."""
+    weight_decay: Annotated[float, Ge(0)] = 0.05
+    """Decay of weights (decoupled for adamw and muon); biases and norms are spared."""
+    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
+    """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine."""
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
+    """Share of the steps in which the learning rate rises."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the target spread over all classes."""
+    flip: Literal["none", "random", "alternate"] = "none"
+    """Horizontal mirror; alternate mirrors every image in every other epoch."""
+    translate: Annotated[int, Ge(0)] = 0
+    """Largest shift in pixels, in each direction."""
+    border: Literal["reflect", "black"] = "reflect"
+    """What a shifted picture shows beyond its border: its mirror image, or black."""
+    cutout: Annotated[int, Ge(0)] = 0
+    """Side of the square that is blanked; 0 for none."""
+    randaugment: Annotated[int, Ge(0), Le(8)] = 0
+    """Number of RandAugment operations per batch; 0 for none."""
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay per step of the running average of the weights that is scored; 0 for none."""
+    clip: Annotated[float, Ge(0)] = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 autocast where the processor has it in hardware."""
