@@ -78,7 +78,7 @@ def class_sums(learner: Learner, split: Split, outputs: int) -> tuple[Tensor, Te
     width: Any = model.backbone.feature_dim
     sums, counts = torch.zeros(outputs, width, device=learner.device), torch.zeros(outputs, device=learner.device)
     size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels in split.batches(torch.arange(len(split)), size, learner.device):
+    for images, labels, _ in split.batches(torch.arange(len(split)), size, learner.device):
         sums.index_add_(0, labels, model.backbone(model.normalise(images)).float())
         counts += torch.bincount(labels, minlength=outputs)
     model.train(training)

@@ -44,9 +44,9 @@ class SaccadeSplit:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-        for pictures, labels in self.pictures.batches(order, batch_size, device):
-            yield torch.cat([self.camera(part) for part in pictures.split(_BATCH)]), labels
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for pictures, labels, positions in self.pictures.batches(order, batch_size, device):
+            yield torch.cat([self.camera(part) for part in pictures.split(_BATCH)]), labels, positions
 
     def select(self, indices: Tensor) -> SaccadeSplit:
         return SaccadeSplit(self.pictures.select(indices), self.camera)
@@ -60,7 +60,7 @@ class SaccadeSplit:
         count = min(len(self), _MEASURED)
         chosen = torch.arange(count) * len(self) // max(count, 1)
         total = torch.zeros(2, channels, dtype=torch.int64)
-        for events, _ in self.batches(chosen, _BATCH, "cpu"):
+        for events, _, _ in self.batches(chosen, _BATCH, "cpu"):
             total += torch.stack([torch.from_numpy(each.sum(0)) for each in pixel_sums(events.numpy())])
         return total[0], total[1], count * self.frames * height * width
 

@@ -40,10 +40,12 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images ``[b, C, H, W] uint8`` and labels ``[b] int64`` on ``device``, the last batch as long as it is.
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield images, labels and positions, the last batch as long as it is.
 
-        Event frames come as ``[b, T, C, H, W] uint8``.
+        Images ``[b, C, H, W] uint8``, event frames ``[b, T, C, H, W] uint8``, and labels ``[b] int64`` are on
+        ``device``. Positions ``[b] int64`` are the batch's part of ``order``, on the CPU: whatever else is known of
+        an image stands there.
 
         Args:
             order: ``[M] int64`` positions in this split, in the order wanted; repeats are allowed.
@@ -88,7 +90,7 @@ class MemorySplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         if device not in self._held:
             self._held[device] = (self.images.to(device), self.labels.to(device))
         images, labels = self._held[device]
@@ -98,10 +100,12 @@ class MemorySplit:
                 raise IndexError(f"position {stop - 1} in a split of {len(self)} images")
             for start in range(int(order[0]), stop, batch_size):
                 span = slice(start, min(start + batch_size, stop))
-                yield images[span], labels[span]
+                yield images[span], labels[span], order[span.start - int(order[0]) : span.stop - int(order[0])]
             return
-        for chosen in order.to(device).split(batch_size) if len(order) else ():
-            yield images.index_select(0, chosen), labels.index_select(0, chosen)
+        if not len(order):
+            return
+        for chosen, positions in zip(order.to(device).split(batch_size), order.split(batch_size), strict=True):
+            yield images.index_select(0, chosen), labels.index_select(0, chosen), positions
 
     def select(self, indices: Tensor) -> MemorySplit:
         return MemorySplit(self.images.index_select(0, indices), self.labels.index_select(0, indices))

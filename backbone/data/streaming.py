@@ -74,13 +74,13 @@ class StreamedSplit:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         chosen = self.indices.index_select(0, order)
         spans = order.split(batch_size) if len(order) else ()
         wanted = [part.tolist() for part in chosen.split(batch_size)]
         for position, span in enumerate(spans):
             images = self._ahead.take(wanted, position)
-            yield torch.from_numpy(images).to(device), self.labels.index_select(0, span).to(device)
+            yield torch.from_numpy(images).to(device), self.labels.index_select(0, span).to(device), span
 
     def select(self, indices: Tensor) -> StreamedSplit:
         labels, sums, squares = (held.index_select(0, indices) for held in (self.labels, self._sums, self._squares))

@@ -109,7 +109,7 @@ def accuracy_vs_steps(
     Returns: rows of steps, accuracy and loss.
     """
     scores = StepScores(steps)
-    for images, labels in split.batches(torch.arange(len(split)), batch_size, device):
+    for images, labels, _ in split.batches(torch.arange(len(split)), batch_size, device):
         with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16"):
             features = model.backbone.forward_steps(model.normalise(images))  # type: ignore[operator]
             scores.add(logits_at(model, features, steps), labels)

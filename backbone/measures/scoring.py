@@ -35,7 +35,7 @@ def score(
     model.eval()
     right, loss = 0, 0.0
     size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels in split.batches(torch.arange(len(split)), size, device):
+    for images, labels, _ in split.batches(torch.arange(len(split)), size, device):
         if split.frames is None:
             images = arranged(images, model.backbone)
         with autocast(device, precision):

@@ -150,7 +150,7 @@ class Trainer:
         values = math.prod(self.train.in_shape) * (self.train.frames or 1)
         count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
         order = torch.randperm(len(self.train), generator=generator(self.options.seed, "prepare"))[:count]
-        images = torch.cat([x for x, _ in self.train.batches(order, 1000, "cpu")])
+        images = torch.cat([x for x, _, _ in self.train.batches(order, 1000, "cpu")])
         with torch.no_grad():
             prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
 
@@ -203,8 +203,7 @@ class Trainer:
         if first == 0:
             p.loss_sum.zero_()
         batches = self.shows(epoch).batches(indices, self.batch_size, self.device)
-        for position, (images, labels) in enumerate(batches):
-            chosen = indices[position * self.batch_size : (position + 1) * self.batch_size]
+        for images, labels, chosen in batches:
             p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
             p.step += 1
             if time.perf_counter() - began > seconds:

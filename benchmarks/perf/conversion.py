@@ -165,7 +165,7 @@ def images(split: Split) -> Tensor:
 def peer_accuracy(peer: Peer, model: Classifier, split: Split) -> dict[int, float]:
     """SpikingJelly's accuracy (fraction) after each of `POINTS`."""
     right = dict.fromkeys(POINTS, 0)
-    for batch, labels in split.batches(torch.arange(len(split)), PEER_BATCH, "cpu"):
+    for batch, labels, _ in split.batches(torch.arange(len(split)), PEER_BATCH, "cpu"):
         logits = peer.logits(model.normalise(batch), max(POINTS))
         for point in POINTS:
             right[point] += int((logits[point - 1].argmax(1) == labels).sum())

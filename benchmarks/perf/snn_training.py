@@ -195,8 +195,8 @@ def _all(data: Data) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     train, scored = data.train, data.validation or data.test
     chosen = torch.arange(min(len(scored), SCORED))
     return (
-        next(train.batches(torch.arange(len(train)), len(train), "cpu")),
-        next(scored.batches(chosen, len(chosen), "cpu")),
+        next(train.batches(torch.arange(len(train)), len(train), "cpu"))[:2],
+        next(scored.batches(chosen, len(chosen), "cpu"))[:2],
     )
 
 

@@ -87,7 +87,7 @@ class _Peer:
     """
 
     def __init__(self, net: str, data: Data, seed: int = 0, steps: int | None = None) -> None:
-        images, labels = next(data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu"))
+        images, labels, _ = next(data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu"))
         self.device = _device()
         self.model = _model(net, data, seed).to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), LR, weight_decay=WEIGHT_DECAY)

@@ -63,7 +63,7 @@ def dataset(split: Split, task_label: int, look: Callable[[Tensor], Tensor], *, 
     numbers; where there is one it stays a number, because ICaRL cannot join it with a list.
     """
     sets = module("avalanche.benchmarks.utils.classification_dataset")
-    ((images, labels),) = split.batches(torch.arange(len(split)), len(split), "cpu")
+    ((images, labels, _),) = split.batches(torch.arange(len(split)), len(split), "cpu")
     tasks = [task_label] * len(split) if several else task_label
     with quiet():
         return sets._make_taskaware_tensor_classification_dataset(

@@ -30,7 +30,7 @@ def test(learner: Learner, split: Split, task: int) -> Scores:
     answers, own = head.allowed(task if head.kind == "multi" else learner.task), head.table[task]
     right = torch.zeros(2, dtype=torch.long, device=learner.device)
     size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels in split.batches(torch.arange(len(split)), size, learner.device):
+    for images, labels, _ in split.batches(torch.arange(len(split)), size, learner.device):
         x = arranged(model.normalise(images), model.backbone)
         found = (strategy.scores(learner, x) for strategy in learner.strategies)
         scores = next((each for each in found if each is not None), None)

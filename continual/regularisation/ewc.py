@@ -83,5 +83,5 @@ def images_of(learner: Learner, task: Task, samples: int | None) -> Iterator[tup
     if samples is not None and samples < len(order):
         drawn = torch.randperm(len(order), generator=generator(learner.options.seed, "importance"))
         order = drawn[:samples].sort().values
-    for images, labels in task.train.batches(order, BATCH, learner.device):
+    for images, labels, _ in task.train.batches(order, BATCH, learner.device):
         yield learner.progress.model.normalise(images), labels

@@ -50,7 +50,7 @@ class AGEM(Rehearsal):
 
     def after_task(self, learner: Learner, task: Task) -> None:
         order = torch.randperm(len(task.train), generator=generator(self.setting.seed, "agem/keep", task.index))
-        for images, labels in task.train.batches(order[: self.share], self.share, learner.device):
+        for images, labels, _ in task.train.batches(order[: self.share], self.share, learner.device):
             self.buffer.append(images, labels, torch.full_like(labels, task.index))
 
 

@@ -130,7 +130,7 @@ def keep_herded(learner: Learner, buffer: Buffer, split: Split) -> None:
     ]
     for label, share in zip(new, shares[len(groups) :], strict=True):
         found = (split.labels == label).nonzero().squeeze(1)
-        images = torch.cat([images for images, _ in split.batches(found, SCORING_BATCH, learner.device)])
+        images = torch.cat([images for images, _, _ in split.batches(found, SCORING_BATCH, learner.device)])
         chosen = images.index_select(0, herd(features(learner, images), share))
         labels = torch.full((len(chosen),), label, device=learner.device)
         parts.append(Rows(chosen, labels, torch.full_like(labels, learner.task)))
@@ -143,7 +143,7 @@ def keep_drawn(learner: Learner, buffer: Buffer, split: Split, share: int) -> No
     for label in split.labels.unique().tolist():
         found = (split.labels == label).nonzero().squeeze(1)
         chosen = found[torch.randperm(len(found), generator=random)[:share]]
-        for images, labels in split.batches(chosen, len(chosen), learner.device):
+        for images, labels, _ in split.batches(chosen, len(chosen), learner.device):
             buffer.append(images, labels, torch.full_like(labels, learner.task))
 
 

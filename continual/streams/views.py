@@ -58,12 +58,11 @@ class View:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         table = self.table.to(device)
-        spans = order.split(batch_size) if len(order) else ()
-        for (images, labels), chosen in zip(self.split.batches(order, batch_size, device), spans, strict=True):
-            changed = images if self.transform is None else self.transform(images, self.places[chosen])
-            yield changed, table[labels]
+        for images, labels, positions in self.split.batches(order, batch_size, device):
+            changed = images if self.transform is None else self.transform(images, self.places[positions])
+            yield changed, table[labels], positions
 
     def select(self, indices: Tensor) -> Split:
         return View(self.split.select(indices), self.table, self.transform, self.places[indices])
@@ -88,7 +87,7 @@ class Joined:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for chosen in order.split(batch_size):
             owner = torch.searchsorted(self.starts, chosen, right=True) - 1
             images: Tensor | None = None
@@ -96,11 +95,11 @@ class Joined:
                 rows = (owner == index).nonzero().squeeze(1)
                 if not len(rows):
                     continue
-                (found,) = (x for x, _ in part.batches(chosen[rows] - self.starts[index], len(rows), device))
+                (found,) = (x for x, _, _ in part.batches(chosen[rows] - self.starts[index], len(rows), device))
                 images = found.new_empty(len(chosen), *found.shape[1:]) if images is None else images
                 images[rows.to(device)] = found
             assert images is not None
-            yield images, self.labels[chosen].to(device)
+            yield images, self.labels[chosen].to(device), chosen
 
     def select(self, indices: Tensor) -> Split:
         owner = torch.searchsorted(self.starts, indices, right=True) - 1

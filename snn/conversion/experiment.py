@@ -58,7 +58,7 @@ class State:
     layers: LayerReport
     effective_macs: int = 0
     """Of the analog network on all these images: multiplications of values that are not zero."""
-    stream: Iterator[tuple[Tensor, Tensor]] | None = field(default=None)
+    stream: Iterator[tuple[Tensor, Tensor, Tensor]] | None = field(default=None)
 
     @property
     def net(self) -> SpikingBackbone:
@@ -74,7 +74,7 @@ class _Images:
         self.split, self.chosen, self.device = split, chosen, device
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (images for images, _ in self.split.batches(self.chosen, CALIBRATION_BATCH, self.device))
+        return (images for images, _, _ in self.split.batches(self.chosen, CALIBRATION_BATCH, self.device))
 
 
 class Convert:

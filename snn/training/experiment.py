@@ -49,7 +49,7 @@ class SpikingTrain(Train):
         frames = data.frames or 1
         survey = Survey(model, curve_steps(data.frames or model.backbone.steps))
         everything, size = torch.arange(len(data.test)), max(SCORING_FRAMES // frames, 1)
-        for images, labels in data.test.batches(everything, size, self.services.device):
+        for images, labels, _ in data.test.batches(everything, size, self.services.device):
             survey.add(images, labels)
             self.services.progress(survey.scores.images, len(data.test), "counting spikes")
         curve, structure = survey.curve(), survey.structure

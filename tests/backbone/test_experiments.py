@@ -146,7 +146,8 @@ def pictures(tmp_path):
 
     def write(names, size=8, mode="L"):
         data = load("digits", {}, root=tmp_path)
-        (images, labels), where = next(data.test.batches(torch.arange(len(data.test)), 1000, "cpu")), tmp_path / "pics"
+        images, labels, _ = next(data.test.batches(torch.arange(len(data.test)), 1000, "cpu"))
+        where = tmp_path / "pics"
         for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
             if names[label] is not None:
                 (where / names[label]).mkdir(parents=True, exist_ok=True)

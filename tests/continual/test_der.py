@@ -68,7 +68,7 @@ def test_the_loss_and_its_gradient_are_the_papers(experiment, strategy):
 
 def _batch(learner):
     indices = torch.arange(32)
-    ((raw, labels),) = learner.train.batches(indices, 32, "cpu")
+    ((raw, labels, _),) = learner.train.batches(indices, 32, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, indices)
     batch.logits = learner.forward(batch.images)
     return batch

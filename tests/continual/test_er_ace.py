@@ -11,7 +11,7 @@ DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
 def batch_of(learner, count=32):
     indices = torch.arange(count)
-    ((raw, labels),) = learner.train.batches(indices, count, "cpu")
+    ((raw, labels, _),) = learner.train.batches(indices, count, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, indices)
     batch.logits = learner.forward(batch.images)
     return batch

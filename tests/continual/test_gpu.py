@@ -67,7 +67,7 @@ def test_a_step_never_waits_for_the_device(experiment, networks, strategy):
         ours.step(state, 0.0)
     learner = state.learner
     chosen = torch.arange(learner.batch_size) * 2
-    (images, labels), *_ = learner.train.batches(chosen, learner.batch_size, "cuda")
+    (images, labels, _), *_ = learner.train.batches(chosen, learner.batch_size, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         learner._step(learner.progress.model.train(), images, labels, chosen, 0)

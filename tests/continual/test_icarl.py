@@ -48,7 +48,7 @@ def test_the_loss_asks_for_the_new_classes_and_the_old_answers(experiment, scale
         ours.step(state, 0.0)
     rule, learner, model = state.strategies[0], state.learner, state.model
     chosen = torch.cat((torch.arange(20), torch.arange(len(learner.train) - 12, len(learner.train))))
-    ((raw, labels),) = learner.train.batches(chosen, 32, "cpu")
+    ((raw, labels, _),) = learner.train.batches(chosen, 32, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, chosen)
     batch.logits = learner.forward(batch.images)
     loss = rule.loss(learner, batch, learner.objective(batch))

@@ -13,7 +13,7 @@ def at_task(experiment, task, **options):
     while state.learner.task < task:
         assert ours.step(state, 0.0)
     learner = state.learner
-    images, labels = next(iter(learner.train.batches(torch.arange(16), 16, "cpu")))
+    images, labels, _ = next(iter(learner.train.batches(torch.arange(16), 16, "cpu")))
     batch = Batch(images, learner.progress.model.normalise(images), labels, torch.arange(16))
     batch.logits = learner.forward(batch.images)
     return state, learner, batch

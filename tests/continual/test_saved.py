@@ -40,8 +40,8 @@ def test_its_data_are_those_the_tasks_showed_it(digits, scenario, head, tmp_path
         wanted = [next(split.batches(torch.arange(len(split)), len(split), "cpu")) for split in parts(stream, part)]
         split = getattr(data, part)
         got = next(split.batches(torch.arange(len(split)), len(split), "cpu"))
-        assert torch.equal(got[0], torch.cat([images for images, _ in wanted]))
-        assert torch.equal(got[1], torch.cat([labels for _, labels in wanted]))
+        assert torch.equal(got[0], torch.cat([images for images, _, _ in wanted]))
+        assert torch.equal(got[1], torch.cat([labels for _, labels, _ in wanted]))
         assert torch.equal(split.labels, got[1])
 
 

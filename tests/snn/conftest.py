@@ -105,7 +105,7 @@ def trained(digits):
         model = build("vgg-tiny", {}, digits.in_shape, 10, digits.mean, digits.std)
         optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
         for _ in range(5):
-            for images, labels in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
+            for images, labels, _ in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(images), labels).backward()
                 optimizer.step()

@@ -14,7 +14,7 @@ from engram.snn.graph.segments import layer_nodes, segment
 
 @pytest.fixture(scope="module")
 def batches(digits):
-    return [images for images, _ in digits.train.batches(torch.arange(400), 100, "cpu")]
+    return [images for images, _, _ in digits.train.batches(torch.arange(400), 100, "cpu")]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def residual(digits):
         torch.manual_seed(0)
         model = build("resnet-tiny", {}, digits.in_shape, 10, digits.mean, digits.std)
         optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-        for images, labels in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
+        for images, labels, _ in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
@@ -41,7 +41,7 @@ def error_of(model, converted, images):
 @pytest.mark.parametrize("steps", [4, 8])
 @torch.inference_mode()
 def test_every_method_brings_features_of_other_images_nearer_to_the_analog_ones(trained, digits, batches, steps):
-    images, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))
 
     def error(method):
         how = {"threshold": "percentile", "calibration": method, "calibration_steps": steps}
@@ -112,7 +112,7 @@ def test_weights_move_the_layers_before_every_neuron_and_nothing_else(trained, b
 
 @torch.inference_mode()
 def test_a_residual_network_is_calibrated(residual, digits, batches):
-    images, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))
 
     def error(method):
         return error_of(residual, convert(residual, batches, 400, steps=8, calibration=method), images)
@@ -137,7 +137,7 @@ def test_a_segment_gives_the_mean_drive_from_the_mean_spikes(residual_net, class
 
 @torch.no_grad()
 def test_activations_are_those_of_the_network(trained, digits):
-    images, _ = next(digits.test.batches(torch.arange(5), 5, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(5), 5, "cpu"))
     graph, x = lower(trained.backbone), trained.normalise(images)
     found = activations(graph, x, ["body.1.2"])
     stages = trained.backbone.stages(x)

@@ -26,7 +26,7 @@ from engram.snn.simulation import events
 @pytest.fixture(scope="module")
 def batches(digits):
     """Calibration images; none of them is ever scored."""
-    return [images for images, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
+    return [images for images, _, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
 
 
 def into_spikes(model, batches, steps, per="channel", percentile=99.9):
@@ -37,7 +37,7 @@ def into_spikes(model, batches, steps, per="channel", percentile=99.9):
 
 @torch.no_grad()
 def test_folding_is_exact(trained, digits):
-    images, _ = next(digits.test.batches(torch.arange(64), 64, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(64), 64, "cpu"))
     graph, x = lower(trained.backbone), trained.normalise(images)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())
     torch.testing.assert_close(graph(x), trained.backbone(x), rtol=1e-5, atol=1e-5)
@@ -138,7 +138,7 @@ def test_layers_that_do_nothing_are_taken_out_and_the_model_stays_as_it_was():
 
 @torch.inference_mode()
 def test_the_spiking_network_approaches_the_analog_one(trained, digits, batches):
-    images, _ = next(digits.test.batches(torch.arange(100), 100, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(100), 100, "cpu"))
     exact = trained(images)
     errors = []
     for steps in (4, 32, 256):
@@ -186,7 +186,7 @@ def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_
         "classes": list(digits.classes),
     }
     save_converted(tmp_path, spiking, about, Conversion(steps=6))
-    images, _ = next(digits.test.batches(torch.arange(20), 20, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(20), 20, "cpu"))
     assert torch.equal(load_model(tmp_path)[0](images), spiking(images))
     file = tmp_path / "model.safetensors"
     data = bytearray(file.read_bytes())
@@ -306,7 +306,7 @@ def test_max_pools_and_functional_activations_convert(digits):
         first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
         net = StaticBackbone(digits.in_shape, [first, Functional()], nn.Flatten(), "full").eval()
         model = Classifier(net, nn.Linear(net.feature_dim, 10), digits.mean, digits.std).eval()
-    images, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
     made = convert(model, [images], 60, steps=256, threshold="max", calibration="none")
     wanted = model.backbone(model.normalise(images))
     error = (made.backbone(model.normalise(images)) - wanted).norm() / wanted.norm()
@@ -316,7 +316,7 @@ def test_max_pools_and_functional_activations_convert(digits):
 
 @torch.inference_mode()
 def test_an_analog_front_stays_what_it_was(trained, batches, digits):
-    images, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
+    images, _, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
     x = trained.normalise(images)
     wanted = trained.backbone(x)
 

@@ -16,12 +16,12 @@ from engram.snn.training.qcfs import qcfs
 
 @pytest.fixture(scope="module")
 def batches(digits):
-    return [images for images, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
+    return [images for images, _, _ in digits.train.batches(torch.arange(500), 100, "cpu")]
 
 
 @pytest.fixture(scope="module")
 def unseen(digits):
-    return next(digits.test.batches(torch.arange(len(digits.test)), len(digits.test), "cpu"))
+    return next(digits.test.batches(torch.arange(len(digits.test)), len(digits.test), "cpu"))[:2]
 
 
 def train(model, digits, epochs, lr):
@@ -32,7 +32,7 @@ def train(model, digits, epochs, lr):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(epochs):
-            for images, labels in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
+            for images, labels, _ in digits.train.batches(torch.randperm(len(digits.train)), 64, "cpu"):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(images), labels).backward()
                 optimizer.step()

@@ -176,7 +176,7 @@ def accuracy_of(model, images, labels):
 
 
 def test_measured_thresholds_keep_what_a_trained_network_knows_and_training_finds_them_too(trained, digits):
-    images, labels = next(digits.train.batches(torch.arange(len(digits.train)), 2000, "cpu"))
+    images, labels, _ = next(digits.train.batches(torch.arange(len(digits.train)), 2000, "cpu"))
     measured, model = copy.deepcopy(trained), copy.deepcopy(trained)
     measured.backbone = qcfs(trained.backbone, QCFSOptions(levels=2))
     measured.backbone.calibrate(measured.normalise(images))

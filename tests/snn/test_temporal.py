@@ -48,7 +48,7 @@ def test_with_one_step_it_changes_nothing(services, tmp_path):
 
 
 def test_steps_come_to_agree(digits, services, tmp_path):
-    images, labels = next(digits.test.batches(torch.arange(len(digits.test)), len(digits.test), "cpu"))
+    images, labels, _ = next(digits.test.batches(torch.arange(len(digits.test)), len(digits.test), "cpu"))
     long = replace(CONFIG, steps=6, decay=0.9)
 
     def disagreement(tet):

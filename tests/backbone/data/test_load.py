@@ -14,7 +14,7 @@ NOWHERE = Path("nowhere")
 
 
 def hashes(split):
-    [(images, labels)] = split.batches(torch.arange(len(split)), len(split), "cpu")
+    [(images, labels, _)] = split.batches(torch.arange(len(split)), len(split), "cpu")
     pairs = zip(images, labels, strict=True)
     return {hashlib.sha256(image.numpy().tobytes()).hexdigest(): int(label) for image, label in pairs}
 

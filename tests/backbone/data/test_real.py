@@ -24,7 +24,7 @@ def test_cifar10(data_root):
     assert data.std.tolist() == pytest.approx([0.2470, 0.2435, 0.2616], abs=2e-3)
     alone, _, _ = load_for_scoring(f"parquet:{next((root / 'cifar10').glob('test-*.parquet'))}", {}, root=root)
     assert torch.equal(alone.labels, data.test.labels)
-    [(one, _)], [(two, _)] = (split.batches(torch.arange(len(split)), 10**6, "cpu") for split in (alone, data.test))
+    [(one, *_)], [(two, *_)] = (split.batches(torch.arange(len(split)), 10**6, "cpu") for split in (alone, data.test))
     assert torch.equal(one, two)
 
 

@@ -138,10 +138,10 @@ def test_batches_are_those_of_the_pictures():
     assert data.name == "saccades:digits"
     order = torch.randperm(len(data.train))[:300]
     found = list(data.train.batches(order, 150, "cpu"))
-    assert [tuple(x.shape) for x, _ in found] == [(150, 12, 2, 22, 22)] * 2
+    assert [tuple(x.shape) for x, _, _ in found] == [(150, 12, 2, 22, 22)] * 2
     camera = Camera(still.in_shape, SaccadesOptions(size=16))
-    assert torch.equal(torch.cat([x for x, _ in found]), camera(still.train.images[order]))
-    assert torch.equal(torch.cat([y for _, y in found]), still.train.labels[order])
+    assert torch.equal(torch.cat([x for x, _, _ in found]), camera(still.train.images[order]))
+    assert torch.equal(torch.cat([y for _, y, _ in found]), still.train.labels[order])
     for one, two in ((still.train, data.train), (still.validation, data.validation), (still.test, data.test)):
         assert torch.equal(one.labels, two.labels)
     everything, _, digest = load_for_scoring("saccades:digits", {"size": 16}, root=NOWHERE, split="all")
@@ -150,7 +150,7 @@ def test_batches_are_those_of_the_pictures():
 
 def test_statistics_are_of_train_alone():
     data = load("saccades:digits", {"frames": 3, "travel": 1}, root=NOWHERE)
-    [(events, _)] = data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu")
+    [(events, _, _)] = data.train.batches(torch.arange(len(data.train)), len(data.train), "cpu")
     torch.testing.assert_close(data.mean * 255, events.double().mean((0, 1, 3, 4)).float())
     assert data.std.tolist() == pytest.approx(
         [max(float(events[:, :, p].double().std()) / 255, 1 / 255) for p in (0, 1)], rel=1e-4
@@ -173,7 +173,7 @@ def test_streamed_pictures_and_sets_without_a_test_set(folder, monkeypatch):
     for part in ("train", "validation", "test"):
         one, two = (getattr(data, part) for data in (held, streamed))
         pairs = zip(*(split.batches(torch.arange(len(split)), 7, "cpu") for split in (one, two)), strict=True)
-        assert all(torch.equal(x, again) for (x, _), (again, _) in pairs)
+        assert all(torch.equal(x, again) for (x, *_), (again, *_) in pairs)
     assert (held.fingerprint, held.mean.tolist()) == (streamed.fingerprint, streamed.mean.tolist())
 
 
