@@ -32,6 +32,7 @@ def _accuracy(dataset: str, backbone: str, value: float, protocol: str, minutes:
 
 PLUGIN = Plugin(
     name="backbone",
+    checks={"torch": "engram.backbone.checks:torch", "data sets": "engram.backbone.checks:data_sets"},
     targets=(
         _accuracy("digits", "lenet5", 0.97, "engram-digits/1: fixed stratified 20 % test", 0.3),
         _accuracy("mnist", "lenet5", 0.99, "MNIST's own split, 10 % of train held out", 3),

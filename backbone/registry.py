@@ -13,11 +13,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
-from engram.backbone.contract import KINDS, DataFiles, Entry, Kind, Plugin, Target
+from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
 from engram.backbone.errors import UserError, nearest
 
 GROUP = "engram.plugins"
 SINGULAR = {kind: "strategy" if kind == "strategies" else kind[:-1] for kind in KINDS}
+_CLAIMED = {**SINGULAR, "commands": "command"}
 
 
 _PACKAGES = ("backbone", "benchmarks", "continual", "snn")
@@ -32,16 +33,19 @@ class Registry:
     broken: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def discover(cls) -> Self:
-        """Load every entry point of the group; a plugin that fails to import becomes a row in ``broken``."""
-        plugins: dict[str, Plugin] = {}
+    def discover(cls, runner: Plugin | None = None) -> Self:
+        """Load every entry point of the group; a plugin that fails to import becomes a row in ``broken``.
+
+        ``runner`` is what the command line offers itself: no plugin may offer that, too.
+        """
+        plugins: dict[str, Plugin] = {} if runner is None else {runner.name: runner}
         broken: dict[str, str] = {}
         for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
             try:
                 plugin = point.load()
                 if not isinstance(plugin, Plugin):
                     raise TypeError(
-                        f"{point.value} is a {type(plugin).__name__}, not a engram.backbone.contract.Plugin"
+                        f"{point.value} is a {type(plugin).__name__}, not an engram.backbone.contract.Plugin"
                     )
                 if point.name in plugins:
                     raise ValueError(f"another installed package has a plugin called {point.name!r}")
@@ -53,11 +57,11 @@ class Registry:
 
     @staticmethod
     def _claim(plugin: Plugin, others: Mapping[str, Plugin]) -> None:
-        for kind in KINDS:
+        for kind, what in _CLAIMED.items():
             for name in getattr(plugin, kind):
                 owner = next((other for other, held in others.items() if name in getattr(held, kind)), None)
                 if owner is not None:
-                    raise ValueError(f"it offers {SINGULAR[kind]} {name!r}, which plugin {owner!r} offers already")
+                    raise ValueError(f"it offers {what} {name!r}, which plugin {owner!r} offers already")
 
     def entries(self, kind: Kind) -> Iterator[tuple[str, str, Entry]]:
         """Yield (plugin, name, entry) of one kind, in the order of plugins and their own order."""
@@ -134,6 +138,9 @@ class Registry:
         where = self.entry("datasets", dataset).files
         return None if where is None else resolve(where)(dataset.partition(":")[2] or None, root=root)
 
+    def commands(self) -> Mapping[str, Command]:
+        return {name: command for plugin in self.plugins.values() for name, command in plugin.commands.items()}
+
     def targets(self) -> Mapping[str, Target]:
         return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}
 
@@ -147,5 +154,5 @@ def resolve(where: str) -> Any:
 def _why(error: BaseException) -> str:
     """Why a plugin could not be loaded, in one line."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _PACKAGES:
-        return f"it imports {error.name}, which is now called engram.{error.name}. Write: import engram.{error.name}"
+        return f"it imports {error.name}, which is called engram.{error.name}. Write: import engram.{error.name}"
     return f"{type(error).__name__}: {error}"

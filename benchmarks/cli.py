@@ -11,12 +11,13 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from engram.backbone.errors import TrialError, UserError, nearest
-from engram.benchmarks.commands.catalogue import COMMANDS, Command
+from engram.benchmarks.commands.command import invoke
+from engram.benchmarks.plugin import PLUGIN, discover
 from engram.benchmarks.records.layout import Busy
 from engram.benchmarks.worker.disk import full, no_room
 
@@ -51,48 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if words else 2
-    name, *rest = words
+    name, *rest = words or ["help"]
     if name == "--version":
         from importlib.metadata import version
 
         print(f"engram {version('engram')}")
         return 0
-    if name == "exec":
-        from engram.benchmarks.worker.trial import main as work
-
-        if len(rest) != 1:
-            raise UserError(f"exec must be given one trial folder; got {len(rest)}. It is what engram run starts.")
-        return work(Path(rest[0]).resolve())
-    command = COMMANDS.get(name)
+    if name in ("-h", "--help"):
+        name = "help"
+    registry = cache(discover)
+    command = PLUGIN.commands.get(name) or registry().commands().get(name)  # of our own none waits for plugins
     if command is None:
-        raise UserError(
-            f"command must be one of those offered; got {name}. {nearest(name, COMMANDS)} See: engram --help"
-        )
-    module, _, handler = command.handler.partition(":")
-    handle: Callable[[str, Command, list[str]], int] = getattr(
-        import_module(f"engram.benchmarks.commands.{module}"), handler
-    )
-    return handle(name, command, rest)
-
-
-def usage() -> str:
-    """The text of ``engram --help``."""
-    width = max(len(f"{name} {command.words}") for name, command in COMMANDS.items())
-    lines = [f"  {f'{name} {command.words}':<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "engram: an experimentation suite for brain-inspired vision networks",
-            "",
-            "usage: engram COMMAND ...; engram COMMAND --help and engram run EXPERIMENT --help say more",
-            "",
-            *lines,
-            "",
-            "Start with: engram quickstart",
-        ]
-    )
+        known = [known for known, command in registry().commands().items() if command.summary]
+        hint = nearest(name, known)
+        raise UserError(f"command must be one of those offered; got {name}. {hint} See: engram --help")
+    code = invoke(name, command, rest, registry)
+    return code if words else 2
 
 
 def _write_any_text() -> None:

@@ -45,6 +45,7 @@ _SHAPES: dict[str, Scalar] = {"backbone": "vgg-tiny", "decay": 0.8}
 
 PLUGIN = Plugin(
     name="snn",
+    checks={"C compiler": "engram.snn.checks:compiler", "engines": "engram.snn.checks:engines"},
     targets=(
         _drop("mnist", "lenet5", 8, 0.2, 3),
         _drop("mnist", "lenet5", 32, 0.3, 3),

@@ -21,6 +21,12 @@ from torch import nn
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
 
+def pytest_sessionfinish() -> None:
+    """No test, and no doctest, may have imported anything of ours by its old name, without ``engram.`` before it."""
+    twice = {"backbone", "benchmarks", "continual", "snn"} & {name.partition(".")[0] for name in sys.modules}
+    assert not twice, f"imported from the root of the repository: {', '.join(sorted(twice))}"
+
+
 @dataclass
 class Done:
     code: int

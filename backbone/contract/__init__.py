@@ -3,6 +3,7 @@
 Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public.
 """
 
+from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
 from engram.backbone.contract.learning import Strategy
 from engram.backbone.contract.networks import Backbone
 from engram.backbone.contract.options import (
@@ -26,16 +27,21 @@ __all__ = [
     "UNIT_BOUNDS",
     "Backbone",
     "Bounds",
+    "Check",
+    "Command",
     "DataFiles",
     "Entry",
     "Experiment",
     "ExperimentConfig",
     "Figure",
     "Flag",
+    "Flags",
     "Grid",
+    "Invocation",
     "Kind",
     "Metric",
     "OptionsOf",
+    "Places",
     "Plugin",
     "Present",
     "Registered",

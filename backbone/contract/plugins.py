@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engram.backbone.contract.commands import Command
 from engram.backbone.contract.targets import Target
 
 Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
@@ -68,3 +69,8 @@ class Plugin:
     views: Mapping[str, str] = field(default_factory=dict)
     """Ways in which saved networks saw their data: the name in the manifest, and ``"module:object"`` of a
     ``view(data, options) -> Data`` whose labels are the network's outputs and whose images are those it was shown."""
+    commands: Mapping[str, Command] = field(default_factory=dict)
+    """Commands of ``engram``, by the word that is typed."""
+    checks: Mapping[str, str] = field(default_factory=dict)
+    """Rows of ``engram doctor``: what is looked at, and ``"module:object"`` of a ``check(places: Places) ->
+    Iterable[Check]`` whose module imports nothing heavy."""

@@ -1,45 +1,79 @@
-"""From a command's tokens to its checked flags; shared by all handlers."""
+"""From a command's tokens to its checked flags; shared by all commands."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from engram.backbone.contract import ExperimentConfig
+from engram.backbone.contract import Command, ExperimentConfig, Flags
 from engram.backbone.errors import UserError
-from engram.backbone.registry import Registry
+from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.argv import Place, parse, places, unregistered
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.flags import Nothing
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.planning.config import Checker, experiment_config
+from engram.benchmarks.planning.schema import schema
 
-F = TypeVar("F", bound=Nothing)
+F = TypeVar("F", bound=Flags)
 
 
-def read(
-    name: str, command: Command, argv: Sequence[str], flags: type[F], words: int = 0
-) -> tuple[list[str], F] | None:
-    """(words, flags) of a command without an experiment; None when help was asked for and printed.
+def invoke(name: str, command: Command, argv: Sequence[str], discover: Callable[[], Registry]) -> int:
+    """Run a command with its tokens, or print its help where that is asked for; the exit code.
 
     Raises:
         UserError: one line per problem.
     """
+    cls: type[Flags] = _object(name, command.flags)
+    named = command.experiment and bool(argv) and not argv[0].startswith("-")
     if asks_help(argv):
-        from engram.benchmarks.commands.help import show_command
+        from engram.benchmarks.commands.help import show_command, show_experiment
 
-        show_command(name, command, flags)
-        return None
+        if named:
+            show_experiment(name, argv[0], argv[1:], discover(), cls)
+        else:
+            show_command(name, command, cls)
+        return 0
+    typed = (name, *argv)
+    if named:
+        flags, config = read_experiment(argv[0], argv[1:], cls, discover(), name)
+        given = Given(typed, argv[:1], flags, config, discover)
+    else:
+        words, flags = read(name, command, argv, cls, discover)
+        given = Given(typed, words, flags, None, discover)
+    handle: Callable[[Given[Flags]], int] = _object(name, command.handler)
+    return handle(given)
+
+
+def _object(name: str, where: str) -> Any:
+    """What a command names; a plugin's own module may fail in any way."""
+    try:
+        return resolve(where)
+    except Exception as error:
+        why = f"{where} ({type(error).__name__}: {error})".splitlines()[0]
+        remedy = "Mend or uninstall the plugin that brings it."
+        raise UserError(f"command {name} must be one that can be loaded; got {why}. {remedy}") from error
+
+
+def read(
+    name: str, command: Command, argv: Sequence[str], cls: type[F], discover: Callable[[], Registry]
+) -> tuple[list[str], F]:
+    """(words, flags) of a command without an experiment.
+
+    Raises:
+        UserError: one line per problem.
+    """
     see = f"See: engram {name} --help"
-    parsed = parse(argv, places("command", flags), see)
-    checker = Checker(Registry({}), flag, see, parsed.problems)
-    found = checker.build(flags, parsed.values.get("command", {}))
+    registry = discover() if any(option.kind for option in schema(cls)) else Registry({})
+    parsed = parse(argv, places("command", cls, registry, argv), see, unregistered(cls, registry, argv))
+    checker = Checker(registry, flag, see, parsed.problems)
+    found = checker.build(cls, parsed.values.get("command", {}))
     checker.problems += found.problems() if found else []
-    expected = [word for word in command.words.split() if not word.startswith("[")]
+    most = command.words.split()
+    expected = [word for word in most if not word.startswith("[")]
     if len(parsed.words) < len(expected):
         checker.problems.append(f"{expected[len(parsed.words)]} must be given; got nothing. {see}")
-    if len(parsed.words) > max(words, len(expected)):
-        extra = " ".join(parsed.words[max(words, len(expected)) :])
+    if len(parsed.words) > len(most):
+        extra = " ".join(parsed.words[len(most) :])
         checker.problems.append(f"arguments must be {command.words or 'options only'}; got {extra} as well. {see}")
     if checker.problems or found is None:
         raise UserError("\n".join(checker.problems))
@@ -47,14 +81,14 @@ def read(
 
 
 def read_experiment(
-    experiment: str, argv: Sequence[str], flags: type[F], registry: Registry
+    experiment: str, argv: Sequence[str], flags: type[F], registry: Registry, name: str = "run"
 ) -> tuple[F, ExperimentConfig]:
-    """The flags of ``engram run`` and the configuration of the experiment, every mistake reported at once.
+    """The flags of the command ``name`` and the configuration of the experiment, every mistake reported at once.
 
     Raises:
         UserError: one line per problem.
     """
-    see = f"See: engram run {experiment} --help"
+    see = f"See: engram {name} {experiment} --help"
     cls = experiment_config(registry, experiment)
     table: Mapping[str, Place] = places("command", flags) | places("experiment", cls, registry, argv)
     parsed = parse(argv, table, see, unregistered(cls, registry, argv))
@@ -77,6 +111,11 @@ def flag(name: str) -> str:
 
 def asks_help(argv: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") for word in argv)
+
+
+def synopsis(name: str, command: Command) -> str:
+    """A command and what it takes, as help shows it."""
+    return f"{name} {command.words}{' [--option value ...]' * command.experiment}".rstrip()
 
 
 def say(text: str) -> None:

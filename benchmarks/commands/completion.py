@@ -6,52 +6,46 @@ import functools
 import operator
 from typing import Annotated, Any
 
+from engram.backbone.contract import Flags
 from engram.backbone.errors import UserError, nearest
-from engram.backbone.registry import Registry
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read
-from engram.benchmarks.commands.flags import Nothing, Planning
+from engram.backbone.registry import Registry, resolve
+from engram.benchmarks.commands.given import Given
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
-def show(name: str, command: Command, argv: list[str]) -> int:
+def show(given: Given[Flags]) -> int:
     """Print the script; for bash: ``engram completion bash > ~/.local/share/bash-completion/completions/engram``."""
-    found = read(name, command, argv, Nothing)
-    if found is None:
-        return 0
-    ((shell,), _) = found
+    (shell,) = given.words
     if shell not in SHELLS:
         raise UserError(f"shell must be one of {', '.join(SHELLS)}; got {shell}. {nearest(shell, SHELLS)}")
     import tyro
 
     try:
-        tyro.cli(_commands(), prog="engram", args=["--tyro-print-completion", shell])
+        tyro.cli(_commands(given.registry), prog="engram", args=["--tyro-print-completion", shell])
     except SystemExit as done:
         return int(done.code or 0)
     return 0
 
 
-def _commands() -> Any:
+def _commands(registry: Registry) -> Any:
     """The whole command line as a union of dataclasses, as tyro understands it."""
     import tyro
 
-    from engram.benchmarks.commands import flags
-    from engram.benchmarks.commands.catalogue import COMMANDS
     from engram.benchmarks.commands.help import with_runner_flags
 
-    registry = Registry.discover()
     branches = []
-    for name, command in COMMANDS.items():
-        cls: Any = getattr(flags, command.flags)
-        if name == "run":
+    for name, command in registry.commands().items():
+        cls: Any = resolve(command.flags)
+        if command.experiment:
             cls = _one_of(
                 [
-                    Annotated[with_runner_flags(experiment, [], registry, Planning), tyro.conf.subcommand(experiment)]
+                    Annotated[with_runner_flags(experiment, [], registry, cls), tyro.conf.subcommand(experiment)]
                     for experiment in registry.names("experiments")
                 ]
             )
-        branches.append(Annotated[cls, tyro.conf.subcommand(name, description=command.summary)])
+        if command.summary:
+            branches.append(Annotated[cls, tyro.conf.subcommand(name, description=command.summary)])
     return _one_of(branches)
 
 

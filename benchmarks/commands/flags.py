@@ -9,18 +9,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-
-@dataclass(frozen=True, kw_only=True)
-class Nothing:
-    """For commands without flags."""
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, one sentence each."""
-        return []
+from engram.backbone.contract import Flags
 
 
 @dataclass(frozen=True, kw_only=True)
-class Where(Nothing):
+class Where(Flags):
     """What every command takes."""
 
     out: Path = Path("runs")

@@ -9,27 +9,27 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from engram.backbone.contract import ExperimentConfig
+from engram.backbone.contract import Command, ExperimentConfig
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.argv import last_given
-from engram.benchmarks.commands.catalogue import Command
+from engram.benchmarks.commands.command import synopsis
 from engram.benchmarks.planning.config import experiment_config, named_options
 from engram.benchmarks.planning.schema import schema
 
 
 def show_command(name: str, command: Command, flags: type) -> None:
     """Print the help of a command."""
-    _print(flags, f"engram {name} {command.words}".rstrip(), f"{command.summary}.")
+    _print(flags, f"engram {synopsis(name, command)}", f"{command.summary}." if command.summary else "")
 
 
-def show_experiment(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> None:
+def show_experiment(name: str, experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> None:
     """Print an experiment's options, those of the network and data set that ``argv`` chooses included."""
     about = " ".join((experiment_config(registry, experiment).__doc__ or "").split())
-    _print(with_runner_flags(experiment, argv, registry, flags), f"engram run {experiment}", about)
+    _print(with_runner_flags(experiment, argv, registry, flags), f"engram {name} {experiment}", about)
 
 
 def with_runner_flags(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> type:
-    """A dataclass of an experiment's options and those of ``engram run``, side by side."""
+    """A dataclass of an experiment's options and those of its command, side by side."""
     cls = experiment_config(registry, experiment)
     parts = {"experiment": with_named_options(cls, registry, argv), "runner": flags}
     fields = [(name, Annotated[part, tyro.conf.arg(name="")]) for name, part in parts.items()]

@@ -7,23 +7,18 @@ import sys
 
 from engram.backbone.contract import KINDS, Kind
 from engram.backbone.errors import UserError, nearest
-from engram.backbone.registry import Registry
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read
 from engram.benchmarks.commands.flags import Showing
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import fold, terminal_width
 
 
-def show(name: str, command: Command, argv: list[str]) -> int:
+def show(given: Given[Showing]) -> int:
     """Print all kinds, or the one that is named."""
-    found = read(name, command, argv, Showing, words=1)
-    if found is None:
-        return 0
-    words, flags = found
+    words = given.words
     kinds: list[Kind] = [kind for kind in KINDS if not words or words[0] == kind]
     if not kinds:
         raise UserError(f"KIND must be one of {', '.join(KINDS)}; got {words[0]}. {nearest(words[0], KINDS)}")
-    registry = Registry.discover()
+    registry = given.registry
     offered = {
         kind: [
             {"name": thing + (":PATH" if entry.takes_path else ""), "plugin": plugin, "summary": entry.summary}
@@ -31,7 +26,7 @@ def show(name: str, command: Command, argv: list[str]) -> int:
         ]
         for kind in kinds
     }
-    if flags.json:
+    if given.flags.json:
         print(json.dumps({**offered, "broken": dict(registry.broken)}))
         return 0
     indent = max((len(row["name"]) for rows in offered.values() for row in rows), default=0) + 4

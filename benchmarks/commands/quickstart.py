@@ -7,10 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from engram.backbone.registry import Registry
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read, say
+from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Quick
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.commands.run import finish_sweep, plan_suite, planner_for, run_suite, setting
 from engram.benchmarks.driving.launch.local import available_cores
 from engram.benchmarks.planning.suite import load_suite
@@ -28,17 +27,13 @@ NEXT = (
 SUITE = Path(__file__).parents[1] / "suites" / "quickstart.toml"
 
 
-def run(name: str, command: Command, argv: list[str]) -> int:
+def run(given: Given[Quick]) -> int:
     """Run suites/quickstart.toml, compare its groups, write the report and end with its path."""
-    found = read(name, command, argv, Quick)
-    if found is None:
-        return 0
-    flags = found[1]
-    registry = Registry.discover()
+    flags, registry = given.flags, given.registry
     suite = replace(load_suite(SUITE, registry), path="engram quickstart")  # in whatever place engram is installed
     out = prepare(flags.out)
     workers = flags.workers or min(available_cores(), 4)
-    how = setting(flags, out, [name, *argv], workers)
+    how = setting(flags, out, given.argv, workers)
     trials, plan = plan_suite(suite, planner_for(registry, how))
     for line in INTRODUCTION:
         say(line)

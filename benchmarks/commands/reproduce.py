@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from engram.backbone.contract import Target
 from engram.backbone.errors import MissingData, UserError, nearest
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read, say
+from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Reproducing
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.commands.run import planner_for, report_troubles, setting
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
 from engram.benchmarks.driving.driver import Failure, Outcome, Setting, drive
@@ -28,18 +28,14 @@ if TYPE_CHECKING:
     from engram.benchmarks.compare.stats import Interval
 
 
-def run(name: str, command: Command, argv: list[str]) -> int:
+def run(given: Given[Reproducing]) -> int:
     """Run the named target or group, or all that can run here; 1: one could not be run, 3: one was missed."""
-    found = read(name, command, argv, Reproducing, words=1)
-    if found is None:
-        return 0
-    words, flags = found
-    registry = Registry.discover()
+    words, flags, registry = given.words, given.flags, given.registry
     targets = registry.targets()
     chosen = {key: target for key, target in targets.items() if not words or is_in(key, words[0])}
     if words and not chosen:
         raise UserError(f"TARGET must be a known one; got {words[0]}. {nearest(words[0], targets)}")
-    how = setting(flags, prepare(flags.out), [name, *argv], flags.workers or 1)
+    how = setting(flags, prepare(flags.out), given.argv, flags.workers or 1)
     rows = judge(list(chosen.values()), registry, how, flags)
     if flags.json:
         print(json.dumps({"targets": rows}))

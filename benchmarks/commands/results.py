@@ -1,4 +1,4 @@
-"""Commands that read what trials left: compare, report, sync, ui and doctor."""
+"""Commands that read what trials left: compare, report, sync and ui."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import tempfile
 from pathlib import Path
 
 from engram.backbone.errors import must
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read, say
-from engram.benchmarks.commands.flags import Comparing, Interface, Showing, Tracked, Where
+from engram.benchmarks.commands.command import say
+from engram.benchmarks.commands.flags import Comparing, Interface, Tracked, Where
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
 
 
-def compare(name: str, command: Command, argv: list[str]) -> int:
+def compare(given: Given[Comparing]) -> int:
     """``engram compare SWEEP``."""
-    found = read(name, command, argv, Comparing)
-    if found is None:
-        return 0
-    (sweep,), flags = found
+    (sweep,), flags = given.words, given.flags
     from engram.benchmarks.compare.groups import compare as work_out
 
     comparison = work_out(flags.out, sweep, flags.by, flags.metric, flags.fail_if, flags.tracking_uri)
@@ -34,12 +31,9 @@ def compare(name: str, command: Command, argv: list[str]) -> int:
     return comparison.exit_code
 
 
-def report(name: str, command: Command, argv: list[str]) -> int:
+def report(given: Given[Where]) -> int:
     """``engram report SWEEP|TRIAL``: print the path of the file."""
-    found = read(name, command, argv, Where)
-    if found is None:
-        return 0
-    (what,), flags = found
+    (what,), flags = given.words, given.flags
     from engram.benchmarks.report import write_report
 
     try:
@@ -50,12 +44,9 @@ def report(name: str, command: Command, argv: list[str]) -> int:
     return 0
 
 
-def sync(name: str, command: Command, argv: list[str]) -> int:
+def sync(given: Given[Tracked]) -> int:
     """``engram sync``: tell the tracking store what it lacks; 1 when it is not there or did not take it all."""
-    found = read(name, command, argv, Tracked)
-    if found is None:
-        return 0
-    flags = found[1]
+    flags = given.flags
     if not flags.out.is_dir():
         raise must("--out", "a folder with trials", flags.out, "Run something first: engram quickstart")
     from engram.benchmarks.sink import Sink
@@ -98,12 +89,9 @@ def _parts(out: Path, trials: list[str]) -> tuple[list[tuple[str, list[str]]], b
     return found, bool(said)
 
 
-def ui(name: str, command: Command, argv: list[str]) -> int:
+def ui(given: Given[Interface]) -> int:
     """``engram ui``: MLflow's own interface on the loopback address, until ^C."""
-    found = read(name, command, argv, Interface)
-    if found is None:
-        return 0
-    flags = found[1]
+    flags = given.flags
     from engram.benchmarks.sink.database import uri_of
     from engram.benchmarks.sink.trouble import sync_command
 
@@ -122,13 +110,3 @@ def ui(name: str, command: Command, argv: list[str]) -> int:
     os.execv(  # noqa: S606 - this process becomes the server, so that ^C and signals reach it
         sys.executable, [sys.executable, *server, "--backend-store-uri", uri_of(out / "mlflow.db")]
     )
-
-
-def doctor(name: str, command: Command, argv: list[str]) -> int:
-    """``engram doctor``."""
-    found = read(name, command, argv, Showing)
-    if found is None:
-        return 0
-    from engram.benchmarks.commands.doctor import doctor as check
-
-    return check(found[1].out, as_json=found[1].json)

@@ -11,9 +11,9 @@ from typing import Any
 
 from engram.backbone.errors import must
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import asks_help, read, read_experiment, say
+from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.driver import Outcome, Setting, drive
@@ -30,24 +30,14 @@ from engram.benchmarks.sink.trouble import refusals, sync_command
 from engram.benchmarks.spelling import by_flag
 
 
-def run(name: str, command: Command, argv: list[str]) -> int:
+def run(given: Given[Planning]) -> int:
     """``engram run EXPERIMENT``."""
-    registry = Registry.discover()
-    if not argv or argv[0].startswith("-"):
-        read(name, command, argv, Planning)
-        return 0
-    experiment, *rest = argv
-    experiment_config(registry, experiment)
-    if asks_help(rest):
-        from engram.benchmarks.commands.help import show_experiment
-
-        show_experiment(experiment, rest, registry, Planning)
-        return 0
-    flags, config = read_experiment(experiment, rest, Planning, registry)
+    flags, config, registry = given.flags, given.config, given.registry
+    assert config is not None  # the command takes an experiment
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    how = setting(flags, out, [name, *argv])
+    how = setting(flags, out, given.argv)
     planner = planner_for(registry, how, dry=flags.dry_run)
-    trial = planner.add(experiment, config)
+    trial = planner.add(given.words[0], config)
     trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
     if flags.dry_run:
         return show_plan(trials, told, flags.json)
@@ -134,16 +124,12 @@ def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool) -> in
     return 0
 
 
-def sweep(name: str, command: Command, argv: list[str]) -> int:
+def sweep(given: Given[Sweeping]) -> int:
     """``engram sweep SUITE.toml``."""
-    found = read(name, command, argv, Sweeping)
-    if found is None:
-        return 0
-    (path,), flags = found
-    registry = Registry.discover()
+    (path,), flags, registry = given.words, given.flags, given.registry
     suite = load_suite(Path(path), registry)
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    how = setting(flags, out, [name, *argv], flags.workers)
+    how = setting(flags, out, given.argv, flags.workers)
     planner = planner_for(registry, how, dry=flags.dry_run)
     trials, plan = plan_suite(suite, planner)
     if flags.dry_run:

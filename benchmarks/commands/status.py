@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engram.benchmarks.commands.catalogue import Command
-from engram.benchmarks.commands.command import read, say
+from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Showing
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.numbers import about, seconds
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.pace import Progress, sweep_left
@@ -18,12 +18,9 @@ from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
 
 
-def show(name: str, command: Command, argv: list[str]) -> int:
+def show(given: Given[Showing]) -> int:
     """Print one row per sweep and one per trial."""
-    found = read(name, command, argv, Showing)
-    if found is None:
-        return 0
-    out = found[1].out
+    out = given.flags.out
     records = {trial: Record(out / "trials" / trial) for trial in trial_names(out)}
     sweeps, left = [], {}
     for name in sweep_names(out):
@@ -37,7 +34,7 @@ def show(name: str, command: Command, argv: list[str]) -> int:
         driver = "running" if alive(out / "sweeps" / name) else "-"
         sweeps.append({"sweep": name, "driver": driver, "trials": counts.total(), **counts})
         left[name] = sweep_left(planned.records) if driver == "running" else None
-    if found[1].json:
+    if given.flags.json:
         trials = [_row(record) for record in records.values()]
         print(json.dumps({"sweeps": [{**row, "seconds_left": left[row["sweep"]]} for row in sweeps], "trials": trials}))
         return 0

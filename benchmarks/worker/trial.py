@@ -21,9 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import ExperimentConfig, Result
+from engram.backbone.contract import ExperimentConfig, Flags, Result
 from engram.backbone.errors import MissingData, TrialError, UserError, must
 from engram.backbone.registry import Registry
+from engram.benchmarks.commands.given import Given
 from engram.benchmarks.driving.pace import PROGRESS
 from engram.benchmarks.planning.config import Checker, experiment_config
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
@@ -41,6 +42,11 @@ from engram.benchmarks.worker.services import TrialServices
 from engram.benchmarks.worker.stopping import STOPPED, Stop
 
 PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
+
+
+def execute(given: Given[Flags]) -> int:
+    """``engram exec TRIAL_DIR``, which is what ``engram run`` starts."""
+    return main(Path(given.words[0]).resolve())
 
 
 def main(folder: Path) -> int:

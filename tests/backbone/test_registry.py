@@ -42,7 +42,7 @@ def test_a_plugin_is_found_by_its_entry_point(installed):
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit('needs a licence')", "SystemExit: needs a licence"),
-        ("PLUGIN = 3", "is a int, not a engram.backbone.contract.Plugin"),
+        ("PLUGIN = 3", "is a int, not an engram.backbone.contract.Plugin"),
         ("", "AttributeError"),
         (
             "PLUGIN = Plugin(name='x', backbones={'lenet5': Entry(target='a:b', summary='')})",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.benchmarks.commands.catalogue import COMMANDS
+from engram.benchmarks.plugin import PLUGIN
 
 HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
 
@@ -25,7 +25,7 @@ HEAVY = ("torch", "mlflow", "numpy", "pyarrow")
         ["run", "backbone.train", "--dry-run"],
         ["status"],
         ["completion", "bash"],
-        *([name, "--help"] for name in COMMANDS),
+        *([name, "--help"] for name, command in PLUGIN.commands.items() if command.summary),
     ],
     ids=" ".join,
 )
@@ -99,7 +99,14 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path):
         (["ui", "--port", "99999"], "--port must be at least 1 and at most 65535; got 99999"),
         (["status", "--out", ""], "--out must be a path; got ''"),
         (["sync", "--out", "none"], "--out must be a folder with trials"),
-        (["exec"], "exec must be given one trial folder"),
+        (["exec"], "TRIAL_DIR must be given; got nothing. See: engram exec --help"),
+        (["tally"], "TRIAL must be given; got nothing. See: engram tally --help"),
+        (["tally", "nope"], "TRIAL must be a trial below runs or a trial's folder; got 'nope'. See: engram status"),
+        (["tally", "nope", "--by", "0"], "--by must be at least 1; got 0. See: engram tally --help"),
+        (["tally", "nope", "--bye", "3"], "option must be one of those offered; got --bye. Did you mean --by?"),
+        (["tally", "nope", "--what", "pebble"], "Did you mean pebbles?"),
+        (["talli"], "got talli. Did you mean tally?"),
+        (["lost"], "command lost must be one that can be loaded; got counting.nowhere:go (ModuleNotFoundError"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -252,3 +259,50 @@ def test_help_shows_the_options_of_several_chosen_strategies(here):
 
 def test_version(engram):
     assert json.dumps(engram("--version").out).startswith('"engram ')
+
+
+def test_a_plugin_brings_a_command(here):
+    shown = here("--help").out
+    assert "tally TRIAL [WORD]" in shown and "Add a count up in steps" in shown and "exec" not in shown
+    help_text = here("tally", "--help").out
+    assert "engram tally TRIAL [WORD]" in help_text and "--by" in help_text and "How many at once." in help_text
+    assert "--by" in here("completion", "bash").out.partition("tally")[2]
+    assert here("run", "counting.count", "--steps", "6").code == 0
+    (trial,) = here("status", "--json").json["trials"]
+    assert here("tally", trial["trial"][:6], "sheep", "--by", "2").out == "sheep: 2 4 6\n"
+    failed = here("tally", trial["trial"], "--by", "7")
+    assert (failed.code, failed.complaints) == (1, ["engram: the count must be 7 at least; got 6.0. Count further."])
+
+
+def test_a_command_that_clashes_makes_its_plugin_a_broken_one(here):
+    info = here.cwd / "thief-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: thief\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[engram.plugins]\naaa = thief:PLUGIN\n")
+    (here.cwd / "thief.py").write_text(
+        "from engram.backbone.contract import Command, Plugin\n"
+        "PLUGIN = Plugin(name='aaa', commands={'run': Command(summary='Mine', handler='thief:run')})\n"
+    )
+    here.env["PYTHONPATH"] = os.pathsep.join((str(here.site), str(here.cwd)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(here.cwd))
+        assert (
+            "it offers command 'run', which plugin 'benchmarks' offers already"
+            in here("list", "--json").json["broken"]["aaa"]
+        )
+        assert "Mine" not in here("--help").out
+    sys.modules.pop("thief")
+
+
+@pytest.mark.parametrize("package", ["snn", "benchmarks", "backbone", "continual"])
+def test_a_plugin_written_against_the_old_names_is_told_the_new_ones(here, package):
+    info = here.cwd / "old-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: old\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[engram.plugins]\nold = old_plugin:PLUGIN\n")
+    (here.cwd / "old_plugin.py").write_text(f"from {package}.contract import Plugin\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(here.cwd))
+        why = f"it imports {package}, which is called engram.{package}. Write: import engram.{package}"
+        assert f"unavailable: plugin old: {why}" in here("list").out
+        assert why in here("run", "old.thing").complaints[0]

@@ -1,52 +1,72 @@
-"""The doctor's rows about this machine."""
+"""The doctor's rows about this machine, which plugins bring."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
+from engram.backbone.contract import Check, Places, Plugin
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands import doctor
+from engram.benchmarks.commands.flags import Showing
+from engram.benchmarks.commands.given import Given
+from engram.snn.checks import compiler, engines
 
 
-def check_of(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    assert doctor.doctor(out, as_json=True) == 0
-    (row,) = [check for check in json.loads(capsys.readouterr().out)["checks"] if check["name"] == name]
-    return row
+def rows(capsys: pytest.CaptureFixture[str], tmp_path, *plugins: Plugin, code: int = 0) -> list[dict[str, str]]:
+    """What the doctor finds with these plugins alone."""
+    registry = Registry({plugin.name: plugin for plugin in plugins}, {"lost": "it imports nothing"} if code else {})
+    given = Given(["doctor"], [], Showing(out=tmp_path, json=True), None, lambda: registry)
+    assert doctor.show(given) == code
+    return json.loads(capsys.readouterr().out)["checks"]
 
 
 @pytest.fixture
-def compiler(monkeypatch):
-    """Let only the compiler be looked for: the other checks have nothing to do with it."""
-    for group in ("_python", "_torch", "_store", "_plugins", "_data"):
-        monkeypatch.setattr(doctor, group, lambda _out: iter(()))
+def places(tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
+    return Places(out=tmp_path, data=tmp_path)
 
 
-def test_a_compiler_that_works(compiler, tmp_path, capsys):
+def test_a_compiler_that_works(places):
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("no compiler here")
-    row = check_of("C compiler", tmp_path, capsys)
-    assert row["state"] == "ok" and "kernels of spiking networks" in row["found"]
+    (row,) = compiler(places)
+    assert row.state == "ok" and "kernels of spiking networks" in row.found
 
 
-def test_no_compiler_is_worth_knowing_and_no_failure(compiler, tmp_path, capsys, monkeypatch):
+def test_no_compiler_is_worth_knowing_and_no_failure(places, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    row = check_of("C compiler", tmp_path, capsys)
-    assert row["state"] == "note" and "in PyTorch alone, slower" in row["found"] and "Install gcc" in row["remedy"]
+    (row,) = compiler(places)
+    assert row.state == "note" and "in PyTorch alone, slower" in row.found and "Install gcc" in row.remedy
 
 
 @pytest.mark.parametrize("broken", ["/nowhere/cc", "false"])
-def test_a_compiler_that_compiles_nothing_is_none(compiler, tmp_path, capsys, monkeypatch, broken):
+def test_a_compiler_that_compiles_nothing_is_none(places, monkeypatch, broken):
     monkeypatch.setenv("CC", broken)
-    row = check_of("C compiler", tmp_path, capsys)
-    assert row["state"] == "note" and f"{broken} fails" in row["found"]
+    (row,) = compiler(places)
+    assert row.state == "note" and f"{broken} fails" in row.found
+
+
+def test_engines_that_are_there_and_not(places, monkeypatch):
+    monkeypatch.setattr("engram.snn.checks.find_spec", lambda name: name == "norse" or None)
+    assert list(engines(places)) == [Check("engines", "ok", "fused, norse; not installed: snntorch")]
 
 
 def test_everything_a_plugin_offers_is_counted(tmp_path, capsys):
-    row = check_of("plugin continual", tmp_path, capsys)
-    strategies = len([name for name in Registry.discover().names("strategies") if not name.startswith("tests.")])
-    assert row["found"] == f"1 experiment, {strategies} strategies"
+    plugins = Registry.discover().plugins
+    (row,) = rows(capsys, tmp_path, plugins["continual"])
+    assert row["found"] == f"1 experiment, {len(plugins['continual'].strategies)} strategies"
+
+
+def damp(places: Places) -> list[Check]:
+    return [Check("cellar", "note", f"damp, {places.out.name}", "Air it.")]
+
+
+def test_a_plugin_brings_rows_and_one_that_cannot_be_made_is_a_finding(tmp_path, capsys):
+    brought = {"cellar": f"{__name__}:damp", "attic": "nowhere_at_all:attic"}
+    cellar, attic, plugin, lost = rows(capsys, tmp_path, Plugin(name="house", checks=brought), code=1)
+    assert cellar == {"name": "cellar", "state": "note", "found": f"damp, {tmp_path.name}", "remedy": "Air it."}
+    assert attic["state"] == "bad" and "No module named 'nowhere_at_all'" in attic["found"]
+    assert (plugin["found"], lost["name"], lost["state"]) == ("2 checks", "plugin lost", "bad")

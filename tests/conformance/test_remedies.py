@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 
 from engram.backbone.contract import KINDS
-from engram.backbone.registry import Registry
-from engram.benchmarks.commands import flags as commands_flags
+from engram.backbone.registry import resolve
 from engram.benchmarks.commands.argv import Place, places
-from engram.benchmarks.commands.catalogue import COMMANDS
 from engram.benchmarks.commands.reproduce import is_in
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.plugin import discover
 from engram.benchmarks.spelling import spell
 
 TREE = Path(__file__).parents[2]
-REGISTRY = Registry.discover()
+REGISTRY = discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 HOLE = "\N{WHITE SQUARE}"  # what an f-string puts there
 FLAG = re.compile(
@@ -139,8 +138,8 @@ def known() -> dict[str, list[Place]]:
         for flag, place in table.items():
             found.setdefault(flag[2:], []).append(place)
 
-    for command in COMMANDS.values():
-        add(places("command", getattr(commands_flags, command.flags)))
+    for command in REGISTRY.commands().values():
+        add(places("command", resolve(command.flags)))
     for experiment in EXPERIMENTS:
         for words in every_choice(experiment):
             add(places("experiment", experiment_config(REGISTRY, experiment), REGISTRY, words))
@@ -190,7 +189,7 @@ def wrong_flags(text: str) -> Iterator[str]:
 
 def wrong_commands(text: str) -> Iterator[str]:
     for command, word in COMMAND.findall(text):
-        if command not in (*COMMANDS, "cannot"):
+        if command not in (*REGISTRY.commands(), "cannot"):
             yield f"engram {command} is no command"
         elif command == "run" and word and not word.isupper() and word not in EXPERIMENTS:
             yield f"engram run {word} is no experiment"

@@ -108,7 +108,7 @@ def test_every_option_through_every_way_in(experiment):
 def test_help_prints_the_names_that_are_taken(experiment, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     cls = experiment_config(REGISTRY, experiment)
-    show_experiment(experiment, [], REGISTRY, Planning)
+    show_experiment("run", experiment, [], REGISTRY, Planning)
     printed = set(re.findall(r"^\W*(--[a-z][\w.-]*)", capsys.readouterr().out, flags=re.MULTILINE))
     offered = places("experiment", cls, REGISTRY) | places("command", Planning)
     assert printed == set(offered)

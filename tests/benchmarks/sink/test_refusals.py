@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engram.backbone.contract import Places
 from engram.benchmarks.cli import main
 from engram.benchmarks.commands import doctor
 from engram.benchmarks.compare.groups import compare
@@ -186,7 +187,7 @@ def test_any_folder_can_hold_a_store(told, empty_store, folders_in, tmp_path):
     trial = folders.trial("mlp")
     shutil.copy(empty_store, folders.out / "mlflow.db")
     assert Sink(folders.out, None).sync([trial], None).ok
-    assert "1 runs, journal mode wal" in list(doctor._store(folders.out))[-1].found
+    assert "1 runs, journal mode wal" in list(doctor.store(Places(out=folders.out, data=tmp_path)))[-1].found
     assert [path.name for path in tmp_path.iterdir()] == ["odd a%20b"]
     assert [path.name for path in folders.out.parent.iterdir()] == [folders.out.name]
     assert told.status(folders.out / "mlflow.db", trial)[0] == "FINISHED"

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 
-from engram.backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
+from engram.backbone.contract import ExperimentConfig, Flag, Flags, Metric, OptionsOf, Registered, Requirement, Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,16 @@ class CountConfig(ExperimentConfig):
         if self.stride is not None and self.stride > self.steps:
             return [f"--stride must be at most --steps; got {self.stride}. Take smaller strides."]
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class TallyFlags(Flags):
+    out: Path = Path("runs")
+    """Folder of trials."""
+    by: Annotated[int, Ge(1)] = 1
+    """How many at once."""
+    what: Annotated[str, Registered("datasets")] = "pebbles"
+    """What is added up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-from engram.backbone.contract import Entry, Plugin, Target
+from engram.backbone.contract import Command, Entry, Plugin, Target
 
 PLUGIN = Plugin(
     name="counting",
@@ -12,6 +12,15 @@ PLUGIN = Plugin(
     },
     datasets={
         "pebbles": Entry(target="counting.count:Count", options="counting.configs:PebbleOptions", summary="To count")
+    },
+    commands={
+        "tally": Command(
+            words="TRIAL [WORD]",
+            summary="Add a count up in steps",
+            flags="counting.configs:TallyFlags",
+            handler="counting.tally:tally",
+        ),
+        "lost": Command(summary="Nowhere to be found", handler="counting.nowhere:go"),
     },
     targets=(
         Target(

@@ -1,0 +1,95 @@
+"""What a plugin may add to the command line: commands of its own, and rows of ``engram doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from engram.backbone.contract.options import ExperimentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Base of a command's flags, and by itself the flags of a command that has none.
+
+    Subclasses are frozen, keyword-only dataclasses whose fields are the flags, as those of an experiment's options are.
+    """
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values together, each "<what> must be <rule>; got <value>. <next step>"."""
+        return []
+
+
+F = TypeVar("F", bound=Flags, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of ``engram``, described without importing what it does.
+
+    ``handler`` is ``"module:object"`` of a ``handle(given: Invocation) -> int`` that returns the exit code: 0 done, 1
+    its work failed, 2 wrong input. It raises UserError or TrialError for what one line can say, which end with 2 and 1.
+    ``flags`` is ``"module:object"`` of a subclass of `Flags`; the modules of both import nothing heavy at their top.
+    ``words`` are the arguments that the command takes beside its flags, as help shows them: ``TRIAL [FILE]`` must be
+    given one word and takes two. ``experiment``: the first of them names an experiment, whose options are flags of the
+    command, too. A command without a ``summary`` is not in ``engram --help``.
+    """
+
+    summary: str
+    handler: str
+    words: str = ""
+    flags: str = "engram.backbone.contract:Flags"
+    experiment: bool = False
+
+
+class Invocation(Protocol[F]):
+    """A command as it was given, and what it may ask of the runner."""
+
+    @property
+    def argv(self) -> Sequence[str]:
+        """All of it as it was typed; its name comes first."""
+        ...
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The arguments, without flags."""
+        ...
+
+    @property
+    def flags(self) -> F:
+        """The flags, checked."""
+        ...
+
+    @property
+    def config(self) -> ExperimentConfig | None:
+        """The experiment's options, checked; None where the command takes no experiment."""
+        ...
+
+    def trial(self, out: Path, name: str) -> Path:
+        """The folder of a finished trial below ``out``, by its id, the beginning of it, or its folder.
+
+        Raises:
+            UserError: there is none, there are several, or it is not finished.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of ``engram doctor``: ``ok``, ``note`` (works, but worth knowing) or ``bad`` (``remedy`` mends it)."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The folders that a check may look at: ``out`` has trials, sweeps and the store, ``data`` the data sets."""
+
+    out: Path
+    data: Path

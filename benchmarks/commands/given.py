@@ -1,0 +1,33 @@
+"""A command as it was given: `engram.backbone.contract.Invocation`, as the runner makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from engram.backbone.contract import ExperimentConfig, Flags
+from engram.backbone.registry import Registry
+
+F = TypeVar("F", bound=Flags, covariant=True)
+
+
+@dataclass(frozen=True)
+class Given(Generic[F]):
+    """What stands in the protocol, and the registry; ``discover`` finds it once, for most commands need none."""
+
+    argv: Sequence[str]
+    words: Sequence[str]
+    flags: F
+    config: ExperimentConfig | None
+    discover: Callable[[], Registry]
+
+    @property
+    def registry(self) -> Registry:
+        return self.discover()
+
+    def trial(self, out: Path, name: str) -> Path:
+        from engram.benchmarks.records.layout import find_trial
+
+        return find_trial(out, name, "TRIAL")[1]
