@@ -7,64 +7,43 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from engram.backbone.contract import Figure, Result, Row, Services
+from engram.backbone.contract import Result, Row, Services
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained
 from engram.backbone.errors import must
-from engram.backbone.measures.anytime import StepScores, logits_at
-from engram.backbone.measures.early_exit import ExitScores, figure
+from engram.backbone.measures import early_exit
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import layout
 from engram.backbone.saved.states import load_model
 from engram.backbone.seeding import generator
-from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.coding import encode
-from engram.snn.conversion.configs import ConvertConfig, curve_steps
-from engram.snn.conversion.convert import convert, full_float32, lower
+from engram.snn.conversion.configs import ConvertConfig
+from engram.snn.conversion.convert import convert
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, biased
 from engram.snn.conversion.preflight import ANALOG, inspect
+from engram.snn.conversion.scoring import Scoring, figure
 from engram.snn.conversion.storage import save_converted
-from engram.snn.measures.costs import CAPTION, InputLayer, analog, costs, operations, spikes_sent, spiking_memory
-from engram.snn.measures.counting import Synapses, Tally, synapses
-from engram.snn.measures.layer_report import LayerReport
-from engram.snn.measures.neurobench import Workload
+from engram.snn.measures.costs import CAPTION, InputLayer
 from engram.snn.simulation.network import SpikingBackbone
 from engram.snn.training.network import SpikingNetwork
 
-LARGEST_CHUNK = 512
 CALIBRATION_BATCH = 100
 
 
 @dataclass
 class State:
-    """Counts over the test images seen so far; the networks beside them never change."""
+    """Sums over the test images seen so far, and what the result says beside them."""
 
-    analog: Classifier
-    graph: fx.GraphModule
-    spiking: Classifier
+    scoring: Scoring
     about: Mapping[str, Any]
     cautions: list[Row]
     test: Split
     outputs: Tensor
     """[K] int64, the network's output for each class of the test images."""
-    structure: Synapses
-    analog_scores: StepScores
-    scores: StepScores
-    exits: ExitScores
-    tally: Tally
-    layers: LayerReport
-    effective_macs: int = 0
-    """Of the analog network on all these images: multiplications of values that are not zero."""
     stream: Iterator[tuple[Tensor, Tensor, Tensor]] | None = field(default=None)
-
-    @property
-    def net(self) -> SpikingBackbone:
-        net = self.spiking.backbone
-        assert isinstance(net, SpikingBackbone)  # built in start
-        return net
 
 
 class _Images:
@@ -83,7 +62,6 @@ class Convert:
     def __init__(self, config: ConvertConfig, services: Services) -> None:
         self.config, self.services = config, services
         self.how = config.conversion()
-        self.points = curve_steps(config.steps)
 
     def start(self) -> State:
         analog, about = load_model(self.services.inputs["trained"] / "model")
@@ -103,23 +81,13 @@ class Convert:
         analog.to(self.services.device)
         analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
-        net: SpikingBackbone = spiking.backbone  # type: ignore[assignment]
-        structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]
-        tally = Tally(structure.fan_out, self.points)
+        layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
         return State(
-            analog=analog,
-            graph=lower(analog.backbone),
-            spiking=spiking,
+            scoring=Scoring(analog, spiking, self.config.steps, layer),
             about=about,
             cautions=found,
             test=data.test,
             outputs=outputs.to(self.services.device),
-            structure=structure,
-            analog_scores=StepScores([1]),
-            scores=StepScores(self.points),
-            exits=ExitScores(exit_steps(self.config.steps), beforehand=self.config.pre_simulation),
-            tally=tally,
-            layers=LayerReport(net.neurons()),
         )
 
     def _convert(self, analog: Classifier, data: Data) -> Classifier:
@@ -138,40 +106,32 @@ class Convert:
         return convert(analog, batches, len(chosen), **asdict(self.how))
 
     def step(self, state: State) -> bool:
-        total = len(state.test)
+        total, scoring = len(state.test), state.scoring
         if state.stream is None:
-            rest = torch.arange(state.scores.images, total)
-            chunk = min(LARGEST_CHUNK, state.net.chunk(self.config.steps))
-            state.stream = state.test.batches(rest, chunk, self.services.device)
+            rest = torch.arange(scoring.images, total)
+            state.stream = state.test.batches(rest, scoring.chunk, self.services.device)
         batch = next(state.stream, None)
         if batch is None:
             return False
         images, labels = batch[0], state.outputs[batch[1]]
-        with torch.inference_mode(), full_float32():
-            x = state.spiking.normalise(images)
-            with Workload(state.analog) as work:
-                analog = state.analog.forward_normalised(x)
-            state.effective_macs += work.effective
-            state.analog_scores.add(analog.unsqueeze(0), labels)
-            features, rates = state.net.observe(self._coded(state, images, x), state.tally)
-            state.layers.add(rates, activations(state.graph, x, list(rates)))
-            state.scores.add(logits_at(state.spiking, features, self.points), labels)
-            state.exits.add(logits_at(state.spiking, features, state.exits.steps), labels)
-        self.services.progress(state.scores.images, total, f"simulating {self.config.steps} steps")
-        return state.scores.images < total
+        x = scoring.spiking.normalise(images)
+        scoring.add(x, labels, self._coded(scoring, images, x))
+        self.services.progress(scoring.images, total, f"simulating {self.config.steps} steps")
+        return scoring.images < total
 
-    def _coded(self, state: State, images: Tensor, x: Tensor) -> Tensor:
-        """images: [B, C, H, W] as stored, x: normalised -> x, or normalised frames [B, T, C, H, W]."""
+    def _coded(self, scoring: Scoring, images: Tensor, x: Tensor) -> Tensor | None:
+        """images: [B, C, H, W] as stored, x: normalised -> normalised frames [B, T, C, H, W]; None for x itself."""
         c = self.config
         if c.coding == "constant":
-            return x
+            return None
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-        draws = generator(c.seed, "coding", state.scores.images, x.device.type)
-        return state.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
+        draws = generator(c.seed, "coding", scoring.images, x.device.type)
+        return scoring.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
 
     def finish(self, state: State) -> Result:
-        save_converted(self.services.trial_dir / "model", state.spiking, state.about, self.how)
-        curve, exits, priced = self._curve(state), state.exits.rows(), self._costs(state)
+        scoring = state.scoring
+        save_converted(self.services.trial_dir / "model", scoring.spiking, state.about, self.how)
+        curve, exits, priced = scoring.curve(), scoring.exits.rows(), scoring.costs()
         last = curve[-1]
         metrics = {
             "snn/accuracy": last["accuracy"],
@@ -182,103 +142,28 @@ class Convert:
             "analog_macs": priced[-1]["macs"],
             "macs": priced[0]["macs"],
             "effective_macs": priced[1]["macs"],
-            "silent_channels": sum(int(neurons.silent.sum()) for neurons in state.net.neurons().values()),
+            "silent_channels": sum(int(neurons.silent.sum()) for neurons in scoring.net.neurons().values()),
         }
         self.services.table(CAPTION, priced)
-        preflight = inspect(state.analog.backbone, state.analog.head, self.config.hybrid)
+        preflight = inspect(scoring.analog.backbone, scoring.analog.head, self.config.hybrid)
+        whole = [{**row, "steps": scoring.simulated(int(row["steps"]))} for row in curve]  # type: ignore[arg-type]
         return Result(
             metrics={name: float(value) for name, value in metrics.items()},  # type: ignore[arg-type]
             tables={
                 "accuracy_vs_steps": curve,
-                "layers": self._layers(state),
+                "layers": scoring.layers(),
                 "early_exit": exits,
                 "costs": priced,
                 "preflight": preflight.rows,
                 **({"cautions": state.cautions} if state.cautions else {}),
             },
-            figures={"accuracy_vs_steps": _figure(curve), "early_exit": figure(exits, self._all_stop(curve))},
+            figures={"accuracy_vs_steps": figure(curve), "early_exit": early_exit.figure(exits, whole)},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
     def state_dict(self, state: State) -> dict[str, Any]:
-        return {
-            "analog": state.analog_scores.state_dict(),
-            "spiking": state.scores.state_dict(),
-            "exits": state.exits.state_dict(),
-            "tally": state.tally.state_dict(),
-            "layers": state.layers.state_dict(),
-            "effective_macs": state.effective_macs,
-        }
+        return state.scoring.state_dict()
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
-        state.analog_scores.load_state_dict(saved["analog"])
-        state.scores.load_state_dict(saved["spiking"])
-        state.exits.load_state_dict(saved["exits"])
-        state.tally.load_state_dict(saved["tally"])
-        state.layers.load_state_dict(saved["layers"])
-        state.effective_macs = int(saved["effective_macs"])
+        state.scoring.load_state_dict(saved)
         state.stream = None
-
-    def _curve(self, state: State) -> list[Row]:
-        (analog,) = state.analog_scores.rows()
-        images, reference = state.scores.images, float(analog["accuracy"])  # type: ignore[arg-type]
-        sent = spikes_sent(state.structure, state.tally, images)
-        caused = operations(state.structure, state.tally, images)
-        return [
-            {
-                "steps": row["steps"],
-                "accuracy": row["accuracy"],
-                "ann_accuracy": reference,
-                "drop_points": 100 * (reference - float(row["accuracy"])),  # type: ignore[arg-type]
-                "spikes_per_neuron_per_step": sent[k] / (state.structure.neurons * self._simulated(self.points[k])),
-                "synaptic_operations": caused[k],
-            }
-            for k, row in enumerate(state.scores.rows())
-        ]
-
-    def _layers(self, state: State) -> list[Row]:
-        rows, images, steps = state.layers.rows(), state.scores.images, self._simulated(self.points[-1])
-        for row in rows:
-            spikes, operations = state.tally.of(row["layer"])
-            row["firing_rate"] = spikes / (images * row["neurons"] * steps)
-            row["synaptic_operations"] = operations / images
-        return [*rows]
-
-    def _simulated(self, steps: int) -> int:
-        """All steps an image takes: those beforehand are counted, priced and waited for like any others."""
-        return self.config.pre_simulation + steps
-
-    def _all_stop(self, curve: list[Row]) -> list[Row]:
-        """Rows of an accuracy curve with all steps an image takes."""
-        return [{**row, "steps": self._simulated(int(row["steps"]))} for row in curve]  # type: ignore[arg-type]
-
-    def _costs(self, state: State) -> list[Row]:
-        """What one image costs after each of the points."""
-        head: nn.Linear = state.spiking.head  # type: ignore[assignment]
-        graph = state.net.graph
-        layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
-        return costs(
-            analog(state.graph, head, state.net.in_shape, state.effective_macs / state.scores.images),
-            state.structure,
-            spiking_memory(graph, head, state.structure, layer),
-            [self._simulated(steps) for steps in self.points],
-            operations(state.structure, state.tally, state.scores.images),
-            input_layer=layer,
-        )
-
-
-def exit_steps(steps: int) -> list[int]:
-    """Where an early exit may happen: every step up to 64, then where the accuracy curve is measured."""
-    return sorted({*range(1, min(steps, 64) + 1), *curve_steps(steps)})
-
-
-def _figure(curve: list[Row]) -> Figure:
-    points = [(float(row["steps"]), float(row["accuracy"])) for row in curve]  # type: ignore[arg-type]
-    return Figure(
-        title="Accuracy against simulation steps",
-        x_label="simulation steps T",
-        y_label="test accuracy",
-        series={"spiking network": points},
-        lines={"analog network": float(curve[-1]["ann_accuracy"])},  # type: ignore[arg-type]
-        x_scale="log2",
-    )

@@ -8,7 +8,7 @@ from torch import nn
 
 from engram.backbone.errors import UserError
 from engram.backbone.saved.states import load_model, save_model
-from engram.snn.conversion import experiment as experiment
+from engram.snn.conversion import experiment, scoring
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.experiment import Convert
 from engram.snn.measures.counting import Tally
@@ -53,7 +53,7 @@ def run(config, services, stop_after=None, saved=None):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(experiment, "LARGEST_CHUNK", 50)
+    monkeypatch.setattr(scoring, "LARGEST_CHUNK", 50)
 
 
 def test_result(setup, digits):
@@ -97,7 +97,7 @@ def test_result(setup, digits):
 def test_chunks_and_resume_change_nothing(setup, monkeypatch):
     services = setup()
     whole = run(CONFIG, services)
-    monkeypatch.setattr(experiment, "LARGEST_CHUNK", 50)
+    monkeypatch.setattr(scoring, "LARGEST_CHUNK", 50)
     chunks = run(CONFIG, services)
     saved = run(CONFIG, services, stop_after=3)
     resumed = run(CONFIG, services, saved=saved)
@@ -204,7 +204,7 @@ def test_steps_beforehand_are_in_every_count(setup, coding):
     work = Convert(replace(config, pre_simulation=32), services)
     state = work.start()
     beforehand = {}
-    original = state.net._pre_simulate
+    original = state.scoring.net._pre_simulate
 
     def watched(x, tally):
         before = Tally(tally.fan_out, tally.checkpoints)
@@ -214,7 +214,7 @@ def test_steps_beforehand_are_in_every_count(setup, coding):
         beforehand["operations"] = beforehand.get("operations", 0) + float(before.operations[:, -1].sum())
         return silenced
 
-    state.net._pre_simulate = watched
+    state.scoring.net._pre_simulate = watched
     while work.step(state):
         pass
     result, images = work.finish(state), len(state.test)
@@ -224,16 +224,18 @@ def test_steps_beforehand_are_in_every_count(setup, coding):
     assert all(0 < row["spikes_per_neuron_per_step"] < 1 for row in curve)
     rows = zip(curve, plain.tables["accuracy_vs_steps"], simulated, strict=True)
     for row, without, steps in rows:  # spikes beforehand, and at most those of a run in which no neuron is silenced
-        sent = row["spikes_per_neuron_per_step"] * state.structure.neurons * steps * images
+        sent = row["spikes_per_neuron_per_step"] * state.scoring.structure.neurons * steps * images
         before = float(beforehand["spikes"].sum())
-        most = without["spikes_per_neuron_per_step"] * state.structure.neurons * row["steps"] * images
+        most = without["spikes_per_neuron_per_step"] * state.scoring.structure.neurons * row["steps"] * images
         assert before < sent < before + 1.01 * most
         assert beforehand["operations"] / images < row["synaptic_operations"]
     layers = result.tables["layers"]
-    mean = sum(row["firing_rate"] * row["neurons"] for row in layers) / state.structure.neurons
+    mean = sum(row["firing_rate"] * row["neurons"] for row in layers) / state.scoring.structure.neurons
     assert mean == pytest.approx(curve[-1]["spikes_per_neuron_per_step"])
     assert [row["steps"] for row in tables["costs"]] == [None, None, *simulated]
-    assert [row["neuron_updates"] for row in tables["costs"][2:]] == [state.structure.neurons * t for t in simulated]
+    assert [row["neuron_updates"] for row in tables["costs"][2:]] == [
+        state.scoring.structure.neurons * t for t in simulated
+    ]
     means = [row["mean_steps"] for row in tables["early_exit"]]
     assert 33 <= min(means) <= max(means) <= 36
     assert [x for x, _ in result.figures["early_exit"].series["stops every image at the same step"]] == simulated
@@ -248,7 +250,11 @@ def test_layers_before_the_neurons_say_how_often_they_multiply(setup, coding, la
         pass
     result = work.finish(state)
     assert {row["input_layer"] for row in result.tables["costs"][2:]} == {layer}
-    assert result.metrics["analog_macs"] == times * state.structure.analog_macs == result.tables["costs"][-1]["macs"]
+    assert (
+        result.metrics["analog_macs"]
+        == times * state.scoring.structure.analog_macs
+        == result.tables["costs"][-1]["macs"]
+    )
 
 
 @torch.no_grad()

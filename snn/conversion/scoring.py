@@ -1,0 +1,162 @@
+"""A converted network beside the one it was made from, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engram.backbone.contract import Figure, Row
+from engram.backbone.measures.anytime import StepScores, logits_at
+from engram.backbone.measures.early_exit import ExitScores
+from engram.backbone.nets.classifier import Classifier
+from engram.snn.conversion.calibration import activations
+from engram.snn.conversion.configs import curve_steps
+from engram.snn.conversion.convert import full_float32, lower
+from engram.snn.measures.costs import InputLayer, analog, costs, operations, spikes_sent, spiking_memory
+from engram.snn.measures.counting import Tally, synapses
+from engram.snn.measures.layer_report import LayerReport
+from engram.snn.measures.neurobench import Workload
+from engram.snn.simulation.network import SpikingBackbone
+
+LARGEST_CHUNK = 512
+
+
+class Scoring:
+    """Sums over images of what both networks answer and do; the networks never change.
+
+    Args:
+        analog: the network that was converted.
+        spiking: what `engram.snn.conversion.convert.convert` made of it.
+        steps: simulation steps T; everything is known for 1, 2, 4, ... up to it.
+        input_layer: how often layers in front of the first neurons compute, see `engram.snn.measures.costs.costs`.
+
+    Attributes:
+        points: the numbers of steps of the rows of `curve`.
+        effective_macs: of the analog network on all images: multiplications of values that are not zero.
+    """
+
+    def __init__(self, analog: Classifier, spiking: Classifier, steps: int, input_layer: InputLayer = "once") -> None:
+        net = spiking.backbone
+        assert isinstance(net, SpikingBackbone)  # a conversion makes no other
+        self.analog, self.spiking, self.net, self.steps = analog, spiking, net, steps
+        self.input_layer: InputLayer = input_layer
+        self.points = curve_steps(steps)
+        self.graph = lower(analog.backbone)
+        self.structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]
+        self.analog_scores, self.scores = StepScores([1]), StepScores(self.points)
+        self.exits = ExitScores(exit_steps(steps), beforehand=net.pre_simulation)
+        self.tally = Tally(self.structure.fan_out, self.points)
+        self.rates = LayerReport(net.neurons())
+        self.effective_macs = 0
+
+    @property
+    def images(self) -> int:
+        """How many images were added."""
+        return self.scores.images
+
+    @property
+    def chunk(self) -> int:
+        """How many images to add at once, within the memory set aside."""
+        return min(LARGEST_CHUNK, self.net.chunk(self.steps))
+
+    def add(self, x: Tensor, labels: Tensor | None = None, frames: Tensor | None = None) -> None:
+        """Run both networks on a chunk of images.
+
+        Args:
+            x: [B, C, H, W] normalised.
+            labels: [B] int64; by default what the analog network answers, so that accuracies are shares of images on
+                which both agree.
+            frames: [B, T, C, H, W] normalised, what the spiking network sees in place of the images.
+        """
+        with torch.inference_mode(), full_float32():
+            with Workload(self.analog) as work:
+                analog = self.analog.forward_normalised(x)
+            labels = analog.argmax(1) if labels is None else labels
+            self.effective_macs += work.effective
+            self.analog_scores.add(analog.unsqueeze(0), labels)
+            features, rates = self.net.observe(x if frames is None else frames, self.tally)
+            self.rates.add(rates, activations(self.graph, x, list(rates)))
+            self.scores.add(logits_at(self.spiking, features, self.points), labels)
+            self.exits.add(logits_at(self.spiking, features, self.exits.steps), labels)
+
+    def curve(self) -> list[Row]:
+        """What stopping after each number of steps gives: accuracies as fractions, spikes and operations per image."""
+        (analog,) = self.analog_scores.rows()
+        reference = float(analog["accuracy"])  # type: ignore[arg-type]
+        sent = spikes_sent(self.structure, self.tally, self.images)
+        caused = operations(self.structure, self.tally, self.images)
+        return [
+            {
+                "steps": row["steps"],
+                "accuracy": row["accuracy"],
+                "ann_accuracy": reference,
+                "drop_points": 100 * (reference - float(row["accuracy"])),  # type: ignore[arg-type]
+                "spikes_per_neuron_per_step": sent[k] / (self.structure.neurons * self.simulated(self.points[k])),
+                "synaptic_operations": caused[k],
+            }
+            for k, row in enumerate(self.scores.rows())
+        ]
+
+    def layers(self) -> list[Row]:
+        """What conversion did to every layer of neurons, and what it fires and causes per image in all steps."""
+        rows, steps = self.rates.rows(), self.simulated(self.points[-1])
+        for row in rows:
+            spikes, caused = self.tally.of(row["layer"])
+            row["firing_rate"] = spikes / (self.images * row["neurons"] * steps)
+            row["synaptic_operations"] = caused / self.images
+        return [*rows]
+
+    def costs(self) -> list[Row]:
+        """What one image costs in both networks, the spiking one after each number of steps."""
+        head: nn.Linear = self.spiking.head  # type: ignore[assignment]
+        return costs(
+            analog(self.graph, head, self.net.in_shape, self.effective_macs / self.images),
+            self.structure,
+            spiking_memory(self.net.graph, head, self.structure, self.input_layer),
+            [self.simulated(steps) for steps in self.points],
+            operations(self.structure, self.tally, self.images),
+            input_layer=self.input_layer,
+        )
+
+    def simulated(self, steps: int) -> int:
+        """All steps an image takes: those beforehand are counted, priced and waited for like any others."""
+        return self.net.pre_simulation + steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "analog": self.analog_scores.state_dict(),
+            "spiking": self.scores.state_dict(),
+            "exits": self.exits.state_dict(),
+            "tally": self.tally.state_dict(),
+            "layers": self.rates.state_dict(),
+            "effective_macs": self.effective_macs,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.analog_scores.load_state_dict(saved["analog"])
+        self.scores.load_state_dict(saved["spiking"])
+        self.exits.load_state_dict(saved["exits"])
+        self.tally.load_state_dict(saved["tally"])
+        self.rates.load_state_dict(saved["layers"])
+        self.effective_macs = int(saved["effective_macs"])
+
+
+def exit_steps(steps: int) -> list[int]:
+    """Where an early exit may happen: every step up to 64, then where the accuracy curve is measured."""
+    return sorted({*range(1, min(steps, 64) + 1), *curve_steps(steps)})
+
+
+def figure(curve: list[Row], y_label: str = "test accuracy") -> Figure:
+    """The rows of `Scoring.curve` as a chart."""
+    points = [(float(row["steps"]), float(row["accuracy"])) for row in curve]  # type: ignore[arg-type]
+    return Figure(
+        title="Accuracy against simulation steps",
+        x_label="simulation steps T",
+        y_label=y_label,
+        series={"spiking network": points},
+        lines={"analog network": float(curve[-1]["ann_accuracy"])},  # type: ignore[arg-type]
+        x_scale="log2",
+    )
