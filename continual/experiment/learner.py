@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.backbone.data.sets import Split
+from engram.backbone.data.views import in_pass
 from engram.backbone.hardware import Precision
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.seeding import derive
@@ -19,7 +20,6 @@ from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.options import TrainingOptions
 from engram.continual.strategy import Strategy
 from engram.continual.streams.heads import Head, Reach
-from engram.continual.streams.views import redrawn
 
 MASKED = -1e30
 """Logit of an output that must not be chosen: finite, so that zero times it stays zero."""
@@ -64,7 +64,7 @@ class Learner(Trainer):
         self.progress.optimizers.train(head.trained(task, reaches))
 
     def shows(self, epoch: int) -> Split:
-        return redrawn(self.train, epoch)
+        return in_pass(self.train, epoch)
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(epoch) if self.shuffle else torch.arange(len(self.train))

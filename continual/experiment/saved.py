@@ -9,9 +9,9 @@ from typing import Any
 from engram.backbone.contract import Scalar
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
+from engram.backbone.data.views import Joined
 from engram.continual.experiment.configs import BY_MEANS, StreamConfig
 from engram.continual.streams.stream import Part, Stream
-from engram.continual.streams.views import Joined
 
 VIEW = "continual.stream"
 _OPTIONS = ("scenario", "tasks", "class_order", "head", "seed")

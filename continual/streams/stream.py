@@ -11,12 +11,12 @@ from torch import Tensor
 
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
+from engram.backbone.data.views import Transform, View, seen
 from engram.backbone.errors import must
 from engram.backbone.seeding import generator
 from engram.continual.experiment.configs import BY_CLASS, MIXED, StreamConfig
 from engram.continual.streams.heads import Head
-from engram.continual.streams.transforms import Transform, coloured, noisy, permuted, rotated
-from engram.continual.streams.views import View, seen
+from engram.continual.streams.transforms import coloured, noisy, permuted, rotated
 
 Part = Literal["train", "validation", "test"]
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from engram.backbone.data.views import Transform
 from engram.backbone.seeding import generator
 
 COLOURS = ((1.0, 0.2, 0.2), (0.2, 1.0, 0.2), (0.2, 0.4, 1.0), (1.0, 1.0, 0.2), (1.0, 0.2, 1.0), (0.2, 1.0, 1.0))
 """Red, green, blue, yellow, magenta, cyan; then they begin again, darker."""
 LOUDEST = 0.5
 """Standard deviation of the noise of the last task, where 1 is white minus black."""
-
-Transform = Callable[[Tensor, Tensor], Tensor]
-"""images: [N, ..., C, H, W] uint8, their places in the task's part of the data: [N] int64 on the CPU -> the same shape,
-three channels where colour comes in; the same for every call."""
 
 
 def permuted(in_shape: tuple[int, int, int], seed: int, task: int) -> Transform | None:
@@ -70,35 +66,43 @@ def coloured(seed: int, task: int) -> Transform:
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise of each picture's own, as a sensor adds it to an exposure.
+    """Gaussian noise of each picture's own, as a sensor adds it to an exposure; the same whenever one looks.
 
     Attributes:
         name: of its draws; other parts of a data set and other tasks have others.
         deviation: in grey levels.
-        draw: of pictures to train on, which are exposed anew in every pass: the number of the pass, from 0. None: a
-            picture has the same noise whenever it is looked at.
     """
 
     seed: int
     name: str
     deviation: float
-    draw: int | None
 
     def __call__(self, images: Tensor, places: Tensor) -> Tensor:
         if not self.deviation:
             return images
-        drawn = self._by_picture(images, places) if self.draw is None else self._by_batch(images, places)
+        drawn = self._drawn(images, places)
         return drawn.mul_(self.deviation).add_(images).round_().clamp_(0, 255).to(torch.uint8)
 
-    def _by_picture(self, images: Tensor, places: Tensor) -> Tensor:
+    def _drawn(self, images: Tensor, places: Tensor) -> Tensor:
         """The same for a picture whatever it comes with."""
         shape = images.shape[1:]
         drawn = [torch.randn(shape, generator=generator(self.seed, self.name, place)) for place in places.tolist()]
         return torch.stack(drawn).to(images.device)
 
-    def _by_batch(self, images: Tensor, places: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class FreshNoise(Noise):
+    """`Noise` of pictures that are exposed anew in every pass (`engram.backbone.data.views.DrawnAnew`)."""
+
+    number: int = 0
+    """Of the pass."""
+
+    def in_pass(self, number: int) -> FreshNoise:
+        return replace(self, number=number)
+
+    def _drawn(self, images: Tensor, places: Tensor) -> Tensor:
         """Drawn at once, a fifth of the time; which batch it is tells the first place, since a pass has each once."""
-        random = generator(self.seed, f"{self.name}/{self.draw}", int(places[0]), str(images.device))
+        random = generator(self.seed, f"{self.name}/{self.number}", int(places[0]), str(images.device))
         return torch.randn(images.shape, generator=random, device=images.device)
 
 
@@ -109,4 +113,4 @@ def noisy(seed: int, task: int, tasks: int, part: str) -> Noise:
     stays, independent of all that is trained on.
     """
     deviation = 255 * LOUDEST * task / (tasks - 1) if task else 0.0
-    return Noise(seed, f"noise/{part}/{task}", deviation, 0 if part == "train" else None)
+    return (FreshNoise if part == "train" else Noise)(seed, f"noise/{part}/{task}", deviation)

@@ -8,11 +8,11 @@ import torch
 
 from engram.backbone.data.load import load
 from engram.backbone.data.sets import MemorySplit
+from engram.backbone.data.views import in_pass
 from engram.backbone.errors import UserError
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.streams.stream import Stream, blurred, faded
 from engram.continual.streams.transforms import noisy
-from engram.continual.streams.views import redrawn
 
 FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]
@@ -140,7 +140,7 @@ def test_no_two_pictures_have_the_same_noise_whichever_part_they_are_of(digits):
     """With 64 patterns a task for all its pictures, a network learns the patterns and recognises them in tests."""
     grey = MemorySplit(torch.full((100, 1, 8, 8), 128, dtype=torch.uint8), torch.zeros(100, dtype=torch.long))
     ours = Stream(StreamConfig(scenario="noisy", tasks=3), replace(digits, **dict.fromkeys(PARTS, grey)), "cpu")
-    looks = [redrawn(ours.part(index, "train"), draw) for index in (1, 2) for draw in (0, 1, 7)]
+    looks = [in_pass(ours.part(index, "train"), draw) for index in (1, 2) for draw in (0, 1, 7)]
     looks += [ours.part(index, part) for index in (1, 2) for part in ("validation", "test")]
     noise = torch.stack([images_of(split)[0].float().flatten(1) - 128 for split in looks])
     likeness = noise.flatten(0, 1).corrcoef().fill_diagonal_(0)  # of any two of the 1,000 pictures
@@ -157,10 +157,10 @@ def test_noise_of_tests_stays_however_they_are_read_and_that_of_training_changes
         assert torch.equal(one_by_one, tests)
     chosen = torch.tensor([30, 2, 17])
     assert torch.equal(images_of(again.shown(2, "test").select(chosen))[0], tests[chosen])
-    first, second = (redrawn(ours.task(2).train, draw) for draw in (0, 1))
+    first, second = (in_pass(ours.task(2).train, draw) for draw in (0, 1))
     assert not torch.equal(images_of(first)[0], images_of(second)[0])
-    assert torch.equal(images_of(first)[0], images_of(redrawn(again.task(2).train, 0))[0])
-    assert all(redrawn(split, 3) is split for split in (ours.tests(2), digits.train))
+    assert torch.equal(images_of(first)[0], images_of(in_pass(again.task(2).train, 0))[0])
+    assert all(in_pass(split, 3) is split for split in (ours.tests(2), digits.train))
 
 
 @pytest.mark.parametrize("scenario", [each for each in SCENARIOS if each != "noisy"])

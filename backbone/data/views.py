@@ -1,18 +1,31 @@
-"""A split seen through other labels and changed pixels."""
+"""Splits seen through other labels and changed pixels, and splits one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from engram.backbone.data.sets import MemorySplit, Split
-from engram.continual.streams.transforms import Noise, Transform
 
 CHUNK = 10_000  # images changed at once
+
+Transform = Callable[[Tensor, Tensor], Tensor]
+"""images: [N, ..., C, H, W] uint8, their places in the split that is changed: [N] int64 on the CPU -> images of one
+shape, the same for every call."""
+
+
+@runtime_checkable
+class DrawnAnew(Protocol):
+    """A transform that changes an image differently in every pass over the split."""
+
+    def __call__(self, images: Tensor, places: Tensor, /) -> Tensor: ...
+
+    def in_pass(self, number: int) -> Transform:
+        """The transform of one pass; passes are numbered from 0."""
+        ...
 
 
 def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Split:
@@ -20,8 +33,7 @@ def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Spl
 
     Images in memory are changed once, those that are streamed or look different in every pass batch by batch.
     """
-    anew = isinstance(transform, Noise) and transform.draw is not None
-    if isinstance(split, MemorySplit) and not anew:
+    if isinstance(split, MemorySplit) and not isinstance(transform, DrawnAnew):
         images = split.images
         if transform is not None:
             parts = zip(images.split(CHUNK), torch.arange(len(images)).split(CHUNK), strict=True)
@@ -30,12 +42,12 @@ def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Spl
     return View(split, table, transform)
 
 
-def redrawn(split: Split, draw: int) -> Split:
-    """``split`` as a pass shows it, the ``draw``-th; the same where every pass shows the same."""
+def in_pass(split: Split, number: int) -> Split:
+    """``split`` as a pass shows it; itself where all passes show the same. Passes are numbered from 0."""
     if isinstance(split, Joined):
-        return Joined([redrawn(part, draw) for part in split.parts])
-    if isinstance(split, View) and isinstance(split.transform, Noise) and split.transform.draw is not None:
-        return View(split.split, split.table, replace(split.transform, draw=draw), split.places)
+        return Joined([in_pass(part, number) for part in split.parts])
+    if isinstance(split, View) and isinstance(split.transform, DrawnAnew):
+        return View(split.split, split.table, split.transform.in_pass(number), split.places)
     return split
 
 
