@@ -133,7 +133,7 @@ class Stranger(nn.Module):
     """A network under the contract, of nobody who ever heard of memory layouts; ``flat`` makes rows of its pictures."""
 
     in_shape, feature_dim, stage_channels = (3, 8, 8), 12, (6, 8)
-    steps, readout, convertible = 1, "mean", "full"
+    steps, readout = 1, "mean"
 
     def __init__(self, flat: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()

@@ -1,11 +1,37 @@
-"""What networks are, for all that works on any of them."""
+"""What networks are, and may be, for all that works on any of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from engram.backbone.contract.values import Row
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, fx, nn
+
+
+class Site(NamedTuple):
+    """A place in a network whose value a tap sees.
+
+    Attributes:
+        stage: the number of the stage whose output the value is, from 0; None for every other value.
+        step: the number, from 0, of the first of the steps that the value holds.
+        name: ``stages.0``, ``stages.1``, ... for stages; ``features`` for the features; for an activation or a layer of
+            spiking neurons its module's name in the network, and ``NAME#2`` for its second call in a step; ``%NODE``
+            for the value of a node of the graph that a spiking network runs.
+    """
+
+    stage: int | None
+    step: int
+    name: str
+
+
+Tap: TypeAlias = "Callable[[Site, Tensor], Tensor]"
+"""Sees the value ``[S, B, C, ...]`` at a site, of S steps of all images of the batch, and returns it or another one of
+the same shape, which takes its place: later layers and later steps see that. Of spiking neurons it sees the spikes. It
+writes into no value, and keeps a copy of what it wants to look at later: a network may use the memory again.
+"""
 
 
 @runtime_checkable
@@ -13,24 +39,165 @@ class Backbone(Protocol):
     """A network that turns images into features, in one or more steps (spiking time or recurrence).
 
     ``forward_steps(x)`` gives the features after each step, ``[steps, B, feature_dim]``; ``forward(x)`` their read-out
-    ``[B, feature_dim]``: the mean over steps (``readout == "mean"``) or the last step (``"last"``). Input is
-    ``[B, C, H, W]`` or, for event frames, ``[B, T, C, H, W]``. State is passed explicitly; there is no ``reset()``.
-    ``stages(x)`` is the output of every stage, ``[B, C_i, H_i, W_i]`` each, the mean over steps where there are more.
+    ``[B, feature_dim]``: the mean over steps (``readout == "mean"``) or the last step (``"last"``). State is passed
+    explicitly; there is no ``reset()``. ``stages(x)`` is the output of every stage, ``[B, C_i, H_i, W_i]`` each, the
+    mean over steps where there are more.
 
-    One that sets the memory layout of its images itself says so with ``any_layout = True``
-    (`engram.backbone.nets.layout`).
+    Steps: a still image ``[B, C, H, W]`` takes ``steps`` of them. A sequence of event frames ``[B, T, C, H, W]`` takes
+    T, one for each frame, whatever ``steps`` is, and the state is carried from one frame to the next. A still image is
+    therefore the same as ``steps`` equal frames.
 
-    What an adapter made may have ``verdicts``, rows of ``layer``, ``kind`` and ``verdict``: what became of every layer.
-    Experiments that apply adapters show them.
+    With a ``tap`` every stage's output, every activation or layer of spiking neurons and the features are shown to it,
+    step by step or several steps at a time, and what it returns is what flows on. Gradients flow through it. All images
+    of a batch are seen together, and nothing is recorded, compiled or computed again then. A network whose
+    ``forward_steps`` has no ``tap`` is tapped from outside (`engram.backbone.nets.tapped`).
     """
 
     in_shape: tuple[int, int, int]
     feature_dim: int
     stage_channels: tuple[int, ...]
-    convertible: Literal["full", "hybrid", "no"]
     steps: int
     readout: Literal["mean", "last"]
 
     def stages(self, x: Tensor) -> list[Tensor]: ...
-    def forward_steps(self, x: Tensor) -> Tensor: ...
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor: ...
     def forward(self, x: Tensor) -> Tensor: ...
+
+
+# What a network may have besides. Whoever needs one of these asks with isinstance, and refuses a network without it by
+# the name of the protocol (`engram.backbone.nets.needs`).
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """Its features of images have no control flow on tensors: a graph can be made of the code."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> [B, feature_dim]."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """It is a row of stages and a tail, each of which can be run by itself on the output of the one before.
+
+    ``features(x)`` is all of them in turn, ``len(stage_channels)`` stages and then the tail.
+    """
+
+    def apply_stage(self, index: int, x: Tensor) -> Tensor:
+        """x: the images, or the output of stage ``index - 1`` -> the output of stage ``index``, [B, C, H, W]."""
+        ...
+
+    def apply_tail(self, x: Tensor) -> Tensor:
+        """x: the output of the last stage, [B, C, H, W] -> features [B, feature_dim]."""
+        ...
+
+
+@runtime_checkable
+class StageMeans(Protocol):
+    """The output of its stages can be had, as their mean over steps. Every `Backbone` can."""
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] -> the output of every stage, each [B, C_i, H_i, W_i]."""
+        ...
+
+
+@runtime_checkable
+class StageSteps(Protocol):
+    """The output of its stages can be had step by step."""
+
+    def stage_steps(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A fresh one is initialised from images."""
+
+    def prepare(self, images: Tensor) -> None:
+        """images: [N, C, H, W] normalised training images."""
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """What an adapter has added to a trained one is set from images."""
+
+    def calibrate(self, images: Tensor) -> None:
+        """images: [N, C, H, W] normalised training images."""
+        ...
+
+
+@runtime_checkable
+class Initialised(Protocol):
+    """It has a way of its own to initialise layers, of which a fresh head behind it is one."""
+
+    def initialise(self, module: nn.Module) -> None:
+        """Initialise one module, in place; a module of another kind stays as it is."""
+        ...
+
+
+@runtime_checkable
+class Delayed(Protocol):
+    """Its read-out, a mean over steps, leaves out the first ``delay`` of them."""
+
+    delay: int
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """An adapter made it: ``verdicts`` are rows of ``layer``, ``kind`` and ``verdict``, what became of every layer."""
+
+    verdicts: Sequence[Row]
+
+
+@runtime_checkable
+class AnyLayout(Protocol):
+    """It sets the memory layout of its images itself where ``any_layout`` is True (`engram.backbone.nets.layout`)."""
+
+    any_layout: bool
+
+
+@runtime_checkable
+class Recomputing(Protocol):
+    """A module that keeps less of a training pass, and computes it again, where ``recompute`` is True."""
+
+    recompute: bool
+
+
+@runtime_checkable
+class Graphed(Protocol):
+    """It runs a graph, which is one of its modules."""
+
+    def as_graph(self) -> fx.GraphModule:
+        """That graph; it is not a copy."""
+        ...
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """A module that is one operation where ``leaf`` is True, an activation of its own kind: no graph looks into it."""
+
+    leaf: bool
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A layer that computes what a plain one does, with weights made from its own."""
+
+    def baked(self) -> nn.Module:
+        """The plain layer that it is now."""
+        ...
+
+
+Ability = Literal["Traceable", "Staged", "StageSteps", "Prepared", "Calibrated", "Delayed"]
+"""The name of a protocol that an adapter can need of a network."""
+ABILITIES: Mapping[Ability, type] = {
+    "Traceable": Traceable,
+    "Staged": Staged,
+    "StageSteps": StageSteps,
+    "Prepared": Prepared,
+    "Calibrated": Calibrated,
+    "Delayed": Delayed,
+}

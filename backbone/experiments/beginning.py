@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engram.backbone.contract import Scalar, Services
+from engram.backbone.contract import Judged, Scalar, Services
 from engram.backbone.data.load import Data
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import TrainConfig
@@ -35,9 +35,8 @@ class Beginning:
 
 def show_verdicts(backbone: object, services: Services) -> None:
     """The table of what an adapter made of every layer of a network, where it says so."""
-    verdicts = getattr(backbone, "verdicts", ())
-    if verdicts:
-        services.table("Pre-flight: what becomes of every layer", verdicts)
+    if isinstance(backbone, Judged) and backbone.verdicts:
+        services.table("Pre-flight: what becomes of every layer", backbone.verdicts)
 
 
 def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:

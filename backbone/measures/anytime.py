@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.contract import Row
+from engram.backbone.contract import Delayed, Row
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
@@ -49,7 +49,8 @@ def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "l
 def logits_at(model: Classifier, features: Tensor, steps: Sequence[int]) -> Tensor:
     """features: [S, B, feature_dim] -> logits [len(steps), B, classes] after each of ``steps``."""
     net = model.backbone
-    return model.head(read_out(features, steps, net.readout, getattr(net, "delay", 0)))  # type: ignore[arg-type]
+    delay = net.delay if isinstance(net, Delayed) else 0
+    return model.head(read_out(features, steps, net.readout, delay))  # type: ignore[arg-type]
 
 
 class StepScores:

@@ -12,7 +12,6 @@ from engram.backbone.nets.blocks import (
     StaticBackbone,
     activation,
     conv_unit,
-    convertibility,
     halving_conv,
     need_size,
     scaled,
@@ -64,7 +63,7 @@ def airnet(in_shape: tuple[int, int, int], options: ConvOptions) -> AirNet:
         stages.append(nn.Sequential(*layers))
         cin = cout
     tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    net = AirNet(in_shape, stages, tail, convertibility(options, norm))
+    net = AirNet(in_shape, stages, tail)
     for module in net.body[1:].modules():
         if isinstance(module, nn.Conv2d):
             nn.init.dirac_(module.weight[: module.in_channels])

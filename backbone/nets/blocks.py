@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.backbone.contract import Tap
 from engram.backbone.errors import must
-from engram.backbone.nets.options import Activation, ConvOptions, Normalisation, Pooling
+from engram.backbone.nets.options import Activation, Normalisation, Pooling
 from engram.backbone.nets.recompute import recomputed
+from engram.backbone.nets.taps import Show, folded_steps, stage_values
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,9 +27,12 @@ class FeedForward(nn.Module):
     """What every network without steps of its own does with images and event frames.
 
     Event frames ``[B, T, C, H, W]`` are a sequence of T images: each is one step, and the read-out is their mean.
-    A subclass has ``features(x)`` and ``image_stages(x)``, of images alone.
+    A subclass has ``features(x)``, ``image_stages(x)`` and ``shown_features(x, show)``, of images alone.
     """
 
+    in_shape: tuple[int, int, int]
+    feature_dim: int
+    stage_channels: tuple[int, ...]
     steps = 1
     readout: Literal["mean", "last"] = "mean"
 
@@ -39,14 +44,24 @@ class FeedForward(nn.Module):
         """x: [B, C, H, W] -> the output of every stage, each [B, C_i, H_i, W_i]."""
         raise NotImplementedError
 
+    def shown_features(self, x: Tensor, show: Show) -> Tensor:
+        """As ``features``, but ``show`` has the output of every stage, and what it returns goes on."""
+        raise NotImplementedError
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
         if x.ndim == 5:
             return [stage.unflatten(0, x.shape[:2]).mean(1) for stage in self.image_stages(x.flatten(0, 1))]
         return self.image_stages(x)
 
-    def forward_steps(self, x: Tensor) -> Tensor:
+    def stage_steps(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
+        return stage_values(self, x)
+
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]; steps is 1 for a still image, T for frames."""
+        if tap is not None:
+            return folded_steps(self, x, tap, self.shown_features)
         if x.ndim == 5:
             return self.features(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(0, 1)
         return self.features(x).unsqueeze(0)
@@ -63,26 +78,16 @@ class StaticBackbone(FeedForward):
         in_shape: (C, H, W) of one image.
         stages: modules applied in turn, each ``[B, C_i, H_i, W_i] -> [B, C_{i+1}, H_{i+1}, W_{i+1}]``.
         tail: what turns the last stage into features, ``[B, C, H, W] -> [B, feature_dim]``.
-        convertible: how much of it can become spiking.
 
     With ``recompute`` set, training keeps the output of every stage only and computes the rest again in the backward
-    pass. ``prepare(images: [N, C, H, W])``, where a network has it, is its initialisation from normalised images;
-    ``initialise``, where it is set, is applied to the modules of a fresh head too.
+    pass; not under a tap, which would see everything twice.
     """
 
     recompute = False
-    initialise: Callable[[nn.Module], None] | None = None
 
-    def __init__(
-        self,
-        in_shape: tuple[int, int, int],
-        stages: Sequence[nn.Module],
-        tail: nn.Module,
-        convertible: Literal["full", "hybrid", "no"],
-    ) -> None:
+    def __init__(self, in_shape: tuple[int, int, int], stages: Sequence[nn.Module], tail: nn.Module) -> None:
         super().__init__()
         self.in_shape = in_shape
-        self.convertible: Literal["full", "hybrid", "no"] = convertible
         self.body = nn.ModuleList(stages)
         self.tail = tail
         self.stage_channels, self.feature_dim = self._measure()
@@ -105,6 +110,20 @@ class StaticBackbone(FeedForward):
             x = stage(x)
             outputs.append(x)
         return outputs
+
+    def apply_stage(self, index: int, x: Tensor) -> Tensor:
+        """x: the images, or the output of stage ``index - 1`` -> the output of stage ``index``, [B, C, H, W]."""
+        return self.body[index](x)
+
+    def apply_tail(self, x: Tensor) -> Tensor:
+        """x: the output of the last stage, [B, C, H, W] -> features [B, feature_dim]."""
+        return self.tail(x)
+
+    def shown_features(self, x: Tensor, show: Show) -> Tensor:
+        """x: [B, C, H, W] -> [B, feature_dim]; ``show`` has the output of every stage."""
+        for index, stage in enumerate(self.body):
+            x = show(index, stage(x))
+        return self.tail(x)
 
     def features(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, feature_dim]."""
@@ -184,10 +203,6 @@ def scaled(channels: int, width: float) -> int:
     """Channels times width, at least 1; a changed width gives multiples of 8 above 16 (what vector units like)."""
     value = max(1, round(channels * width))
     return round(value / 8) * 8 if value > 16 and width != 1 else value
-
-
-def convertibility(options: ConvOptions, norm: Normalisation) -> Literal["full", "hybrid", "no"]:
-    return "no" if options.activation != "relu" or norm == "group" else "full"
 
 
 def need_size(name: str, in_shape: tuple[int, int, int], least: int) -> None:

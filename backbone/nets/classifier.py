@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Scalar
+from engram.backbone.contract import Initialised, Scalar
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry, resolve
 
@@ -81,8 +81,8 @@ def build(
         UserError: a name is not registered, or an option is unknown or cannot have its value.
     """
     registry = Registry.discover()
-    net = registry.load("backbones", backbone)(in_shape, options_of(registry, "backbones", backbone, options))
-    initialise = getattr(net, "initialise", None)
+    net: Any = registry.load("backbones", backbone)(in_shape, options_of(registry, "backbones", backbone, options))
+    source: nn.Module = net
     restorers = {name: where for plugin in registry.plugins.values() for name, where in plugin.restorers.items()}
     for adapter in adapters:
         name, own = adapter["name"], adapter["options"]
@@ -92,8 +92,8 @@ def build(
         else:
             net = adapt(net, name, own)
     made: nn.Module = registry.load("heads", head)(net.feature_dim, classes)
-    if initialise is not None:
-        made.apply(initialise)
+    if isinstance(source, Initialised):
+        made.apply(source.initialise)
     return Classifier(net, made, mean, std)
 
 

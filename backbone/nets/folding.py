@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
+from engram.backbone.contract import Composed, StageMeans, Traceable, Whole
 from engram.backbone.nets.plain import copied, make_plain
 
 _FOLDABLE = (nn.Conv2d, nn.Linear)
@@ -47,11 +48,11 @@ class FeatureTracer(fx.Tracer):
     def __init__(self, net: nn.Module, composed: bool = False) -> None:
         super().__init__()
         self.composed = composed
-        self.traced_func_name = "features" if hasattr(type(net), "features") else "forward"
+        self.traced_func_name = "features" if issubclass(type(net), Traceable) else "forward"
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = getattr(m, "leaf", False) or (self.composed and hasattr(m, "baked"))
-        return bool(whole) or super().is_leaf_module(m, module_qualified_name)
+        whole = isinstance(m, Whole) and m.leaf
+        return whole or (self.composed and isinstance(m, Composed)) or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Images(node, self) if node.op == "placeholder" else super().proxy(node)
@@ -67,7 +68,7 @@ class StageTracer(FeatureTracer):
 
 def features_of(net: Any) -> Callable[[Tensor], Tensor]:
     """The method that turns images [B, C, H, W] into features: ``features``, or ``forward`` where there is none."""
-    return net.features if hasattr(type(net), "features") else net.forward
+    return net.features if issubclass(type(net), Traceable) else net.forward  # a module called features is no method
 
 
 def bake(module: nn.Module) -> nn.Module:
@@ -78,8 +79,8 @@ def bake(module: nn.Module) -> nn.Module:
     make_plain(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if hasattr(child, "baked"):
-                setattr(parent, name, child.baked())  # type: ignore[operator]
+            if isinstance(child, Composed):
+                setattr(parent, name, child.baked())
     return module
 
 
@@ -104,7 +105,7 @@ def stage_names(backbone: nn.Module, composed: bool = False) -> list[str]:
     Raises:
         Untraceable: as `trace`.
     """
-    if not hasattr(type(backbone), "stages"):
+    if not issubclass(type(backbone), StageMeans):
         raise Untraceable("it has no stages(x), the outputs of its stages; write that method (return [] for none)")
     with _explained():
         net = (copied(backbone) if composed else bake(backbone)).eval()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import AnyLayout
 from engram.backbone.nets.plain import copied
 
 _KEY = "_memory_layout"
@@ -23,7 +24,7 @@ def layout(net: nn.Module) -> torch.memory_format:
     """The layout for a backbone and its images [B, C, H, W]; found at the first question and remembered."""
     found = net.__dict__.get(_KEY)
     if found is None:
-        channels_last = getattr(net, "any_layout", False) or _is_known(net) or _works(net)
+        channels_last = (isinstance(net, AnyLayout) and net.any_layout) or _is_known(net) or _works(net)
         found = torch.channels_last if channels_last else torch.contiguous_format
         net.__dict__[_KEY] = found
     return found

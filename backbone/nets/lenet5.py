@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from engram.backbone.errors import must
-from engram.backbone.nets.blocks import StaticBackbone, activation, convertibility, need_size, normalisation, scaled
+from engram.backbone.nets.blocks import StaticBackbone, activation, need_size, normalisation, scaled
 from engram.backbone.nets.options import ConvOptions, Normalisation
 
 
@@ -25,7 +25,7 @@ def lenet5(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbo
     side = min(in_shape[1:])
     first = _stage(in_shape[0], channels[0], 2 if side < 32 else 0, options, norm)
     second = _stage(channels[0], channels[1], 2 if side < 28 else 0, options, norm)
-    probe = StaticBackbone(in_shape, [first, second], nn.Flatten(), "full")
+    probe = StaticBackbone(in_shape, [first, second], nn.Flatten())
     units = (scaled(120, options.width), scaled(84, options.width))
     tail = nn.Sequential(
         nn.Flatten(),
@@ -34,7 +34,7 @@ def lenet5(in_shape: tuple[int, int, int], options: ConvOptions) -> StaticBackbo
         nn.Linear(units[0], units[1]),
         activation(options.activation),
     )
-    return StaticBackbone(in_shape, [first, second], tail, convertibility(options, norm))
+    return StaticBackbone(in_shape, [first, second], tail)
 
 
 def _stage(cin: int, cout: int, padding: int, options: ConvOptions, norm: Normalisation) -> nn.Sequential:

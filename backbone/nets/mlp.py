@@ -8,6 +8,16 @@ from engram.backbone.nets.blocks import StaticBackbone, activation, scaled
 from engram.backbone.nets.options import MLPOptions
 
 
+class GlorotBackbone(StaticBackbone):
+    """A network whose layers, the head's too, begin uniform after Glorot and Bengio 2010, with biases of 0."""
+
+    def initialise(self, module: nn.Module) -> None:
+        """Initialise a linear layer."""
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
     """Flatten, then ``depth`` layers of 256 units times ``width``, or of ``units``; its only stage is the picture."""
     units = options.units or scaled(256, options.width)
@@ -23,15 +33,9 @@ def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
         if options.dropout:
             layers.append(nn.Dropout(options.dropout))
         size = units
-    full = options.activation == "relu" and options.normalisation != "group"
-    net = StaticBackbone(in_shape, [nn.Identity()], nn.Sequential(*layers), "full" if full else "no")
-    if options.initialisation == "glorot":
-        net.initialise = _glorot
-        net.apply(_glorot)
+    stages, tail = [nn.Identity()], nn.Sequential(*layers)
+    if options.initialisation == "torch":
+        return StaticBackbone(in_shape, stages, tail)
+    net = GlorotBackbone(in_shape, stages, tail)
+    net.apply(net.initialise)
     return net
-
-
-def _glorot(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

@@ -9,7 +9,6 @@ from engram.backbone.nets.blocks import (
     StaticBackbone,
     activation,
     conv_unit,
-    convertibility,
     halving_conv,
     need_size,
     normalisation,
@@ -78,4 +77,4 @@ def _resnet(
             cin = cout
         stages.append(nn.Sequential(*made))
     tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return StaticBackbone(in_shape, stages, tail, convertibility(options, norm))
+    return StaticBackbone(in_shape, stages, tail)

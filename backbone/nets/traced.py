@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from engram.backbone.contract import Prepared
 from engram.backbone.nets.blocks import FeedForward
+from engram.backbone.nets.taps import Show
 
 
 class TracedBackbone(FeedForward):
@@ -27,7 +29,6 @@ class TracedBackbone(FeedForward):
         self.in_shape: tuple[int, int, int] = source.in_shape
         self.feature_dim: int = source.feature_dim
         self.stage_channels: tuple[int, ...] = source.stage_channels
-        self.convertible: Literal["full", "hybrid", "no"] = source.convertible
 
     def features(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] -> [B, feature_dim]."""
@@ -40,16 +41,41 @@ class TracedBackbone(FeedForward):
         values = {node.name: value for node, value in run.env.items()}
         return [values[name] for name in self.stage_nodes]
 
+    def shown_features(self, x: Tensor, show: Show) -> Tensor:
+        """x: [B, C, H, W] -> [B, feature_dim]; ``show`` has the output of every stage."""
+        return Shown(self.graph, self.stage_nodes, show).run(x)
+
+    def as_graph(self) -> fx.GraphModule:
+        """The graph that is run."""
+        return self.graph
+
     def prepare(self, images: Tensor) -> None:
         """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
         prepare_as(self.__dict__.pop("source"), self.graph, images)
 
 
+class Shown(fx.Interpreter):
+    """Runs a graph and lets ``show`` have the output of every stage: what it returns goes on.
+
+    Args:
+        stage_nodes: names of the nodes that hold them, in the order of the stages.
+    """
+
+    def __init__(self, graph: fx.GraphModule, stage_nodes: Sequence[str], show: Show) -> None:
+        super().__init__(graph)
+        self.stage_nodes, self.show = stage_nodes, show
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        for index, name in enumerate(self.stage_nodes):
+            value = self.show(index, value) if name == n.name else value
+        return value
+
+
 @torch.no_grad()
 def prepare_as(source: nn.Module, graph: fx.GraphModule, images: Tensor) -> None:
     """Initialise a graph as the network it was traced from initialises itself, where that has a way of its own."""
-    prepare: Any = getattr(source, "prepare", None)
-    if prepare is not None:
-        prepare(images)
+    if isinstance(source, Prepared):
+        source.prepare(images)
         ours = graph.state_dict()
         graph.load_state_dict({name: v for name, v in source.state_dict().items() if name in ours}, strict=False)

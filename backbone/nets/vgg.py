@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from engram.backbone.nets.blocks import StaticBackbone, conv_unit, convertibility, need_size, scaled
+from engram.backbone.nets.blocks import StaticBackbone, conv_unit, need_size, scaled
 from engram.backbone.nets.options import ConvOptions
 
 
@@ -35,4 +35,4 @@ def _vgg(
             layers.append(nn.AvgPool2d(2) if options.pooling == "avg" else nn.MaxPool2d(2))
         stages.append(nn.Sequential(*layers))
     tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return StaticBackbone(in_shape, stages, tail, convertibility(options, norm))
+    return StaticBackbone(in_shape, stages, tail)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engram.backbone.contract import Strategy
+from engram.backbone.contract import Calibrated, Prepared, Recomputing, Strategy
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import TrialError, must
 from engram.backbone.hardware import Precision, autocast
@@ -129,7 +129,7 @@ class Trainer:
             self.steps_per_epoch -= 1
         self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
         if prepare is not None:
-            self._prepare(getattr(model.backbone, prepare, None), model)
+            self._prepare(prepare, model)
         if options.gradient_checkpointing:
             _recompute(model)
         model = model.to(device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
@@ -143,9 +143,14 @@ class Trainer:
         self.progress.loss_sum = self.progress.loss_sum.to(device)
         self._epoch_order: tuple[int, Tensor] | None = None
 
-    def _prepare(self, prepare: Callable[[Tensor], None] | None, model: Classifier) -> None:
+    def _prepare(self, how: Literal["prepare", "calibrate"], model: Classifier) -> None:
         """Show training images to a network; the frames of a recording are so many images."""
-        if prepare is None:
+        net = model.backbone
+        if how == "prepare" and isinstance(net, Prepared):
+            prepare = net.prepare
+        elif how == "calibrate" and isinstance(net, Calibrated):
+            prepare = net.calibrate
+        else:
             return
         values = math.prod(self.train.in_shape) * (self.train.frames or 1)
         count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
@@ -355,7 +360,7 @@ def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Ten
 
 
 def _recompute(model: Classifier) -> None:
-    able: list[Any] = [module for module in model.modules() if hasattr(module, "recompute")]
+    able = [module for module in model.modules() if isinstance(module, Recomputing)]
     if not able:
         raise must(
             "--gradient-checkpointing", "left out for this network", "on", "Nothing in it can be computed again."

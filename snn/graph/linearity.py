@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from engram.backbone.contract import Composed
 from engram.snn.graph.operations import BATCHNORMS, IDLE, function_name, is_idle
 
 Layer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -45,7 +46,7 @@ def reached(layer: Layer, x: Tensor, weight: Tensor | None = None) -> Tensor:
 
 def plain(module: nn.Module) -> nn.Module:
     """The layer that a composed one is (`engram.backbone.nets.folding.bake`), or the module itself."""
-    return module.baked() if hasattr(module, "baked") else module  # type: ignore[operator]
+    return module.baked() if isinstance(module, Composed) else module
 
 
 def pattern(weight: Tensor) -> Tensor:

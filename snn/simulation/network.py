@@ -158,7 +158,6 @@ class SpikingBackbone(nn.Module):
     Source: pre-simulation: Hao et al. 2023 (arXiv 2302.02091), algorithm 1.
     """
 
-    convertible: Literal["full", "hybrid", "no"] = "no"
     readout: Literal["mean", "last"] = "mean"
     any_layout = True
 

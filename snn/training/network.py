@@ -148,7 +148,6 @@ class SpikingNetwork(nn.Module):
     Source: Zheng et al. 2021 (arXiv 2011.05280), section 4 (normalisation over time and batch).
     """
 
-    convertible: Literal["full", "hybrid", "no"] = "no"
     readout: Literal["mean", "last"] = "mean"
     recompute = False
     any_layout = True

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from engram.backbone.contract import Row
+from engram.backbone.contract import Prepared, Row, Staged, Tap
 from engram.backbone.errors import must
 from engram.backbone.nets.folding import features_of
 from engram.backbone.nets.plain import copied
 from engram.backbone.nets.shapes import value_shapes
+from engram.backbone.nets.tapped import tapped_steps
+from engram.backbone.nets.taps import stage_values, within
 from engram.backbone.nets.traced import TracedBackbone
 from engram.snn.conversion.preflight import adapted, traced
 from engram.snn.graph.activations import RELU, activation
@@ -46,8 +48,6 @@ class QCFSBackbone(nn.Module):
         self.stage_channels: tuple[int, ...] = self.net.stage_channels
         self.steps: int = self.net.steps
         self.readout: Literal["mean", "last"] = self.net.readout
-        convertible = "full" if self.net.convertible == "hybrid" else self.net.convertible  # its max pools are gone
-        self.convertible: Literal["full", "hybrid", "no"] = convertible
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
@@ -57,9 +57,13 @@ class QCFSBackbone(nn.Module):
         """x: [B, C, H, W] -> [B, feature_dim]; this is what gets traced."""
         return features_of(self.net)(x)
 
-    def forward_steps(self, x: Tensor) -> Tensor:
+    def stage_steps(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
+        return stage_values(self, x)
+
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]."""
-        return self.net.forward_steps(x)
+        return self.net.forward_steps(x) if tap is None else tapped_steps(self.net, x, within("net.", tap))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim]."""
@@ -67,7 +71,7 @@ class QCFSBackbone(nn.Module):
 
     def prepare(self, images: Tensor) -> None:
         """Initialise a fresh network. images: [N, C, H, W] normalised training images."""
-        if hasattr(self.net, "prepare"):
+        if isinstance(self.net, Prepared):
             self.net.prepare(images)
         self.calibrate(images, trained=False)
 
@@ -97,6 +101,18 @@ class QCFSBackbone(nn.Module):
                 self.net.get_submodule(name).threshold.copy_(search.best())
 
 
+class StagedQCFSBackbone(QCFSBackbone):
+    """One of a network that is a row of stages, and is such a row itself."""
+
+    def apply_stage(self, index: int, x: Tensor) -> Tensor:
+        """x: the images, or the output of stage ``index - 1`` -> the output of stage ``index``, [B, C, H, W]."""
+        return self.net.apply_stage(index, x)
+
+    def apply_tail(self, x: Tensor) -> Tensor:
+        """x: the output of the last stage, [B, C, H, W] -> features [B, feature_dim]."""
+        return self.net.apply_tail(x)
+
+
 class _Watched(nn.Module):
     """A ReLU whose outputs a search is shown."""
 
@@ -123,14 +139,15 @@ def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
         raise must("a network for snn.qcfs", "one with ReLUs", type(backbone).__name__, "Use --backbone vgg-small.")
     verdicts = adapted(graph, lambda node, modules: _becomes(node, modules, options.levels))
     written = all(node.op == "call_module" for node in nodes) and not any(overwritten(graph).values())
-    net: Any = copied(backbone) if written else TracedBackbone(graph, backbone, stages)
+    net: nn.Module = copied(backbone) if written else TracedBackbone(graph, backbone, stages)
     stop_overwriting(graph)
     changed = net if written else graph
     for name, module in _replacements(graph, nodes, backbone.in_shape, options).items():  # type: ignore[arg-type]
         changed.set_submodule(name, module)
     if not written:
         _call_modules(graph, nodes)
-    return QCFSBackbone(net, options.threshold is None, verdicts).train(backbone.training)
+    kind = StagedQCFSBackbone if isinstance(net, Staged) else QCFSBackbone
+    return kind(net, options.threshold is None, verdicts).train(backbone.training)
 
 
 def _replacements(

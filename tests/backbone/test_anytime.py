@@ -11,7 +11,7 @@ from engram.backbone.nets.classifier import Classifier, build
 class Ramp(nn.Module):
     """Gives the image's mean times the step number, so that read-outs can be told by hand."""
 
-    in_shape, feature_dim, stage_channels, convertible, steps = (1, 2, 2), 1, (1,), "no", 4
+    in_shape, feature_dim, stage_channels, steps = (1, 2, 2), 1, (1,), 4
 
     def __init__(self, readout):
         super().__init__()

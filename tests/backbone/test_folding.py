@@ -14,7 +14,7 @@ def norms(graph):
 
 
 def net(*layers, shape=(2, 8, 8)):
-    return StaticBackbone(shape, [nn.Sequential(*layers)], nn.Flatten(), "full")
+    return StaticBackbone(shape, [nn.Sequential(*layers)], nn.Flatten())
 
 
 def check(module, left, shape=(2, 8, 8)):

@@ -127,7 +127,7 @@ def test_what_fails_anywhere_is_found_beforehand(kind):
 
 def test_what_works_is_channels_last():
     assert layout(Plain()) is torch.channels_last
-    net = StaticBackbone((1, 6, 6), [nn.Conv2d(1, 4, 3), nn.ReLU()], nn.Flatten(), "full")
+    net = StaticBackbone((1, 6, 6), [nn.Conv2d(1, 4, 3), nn.ReLU()], nn.Flatten())
     assert layout(copy.deepcopy(net)) is torch.channels_last
 
 

@@ -46,7 +46,7 @@ def test_contract(backbone, name, shape):
     net = backbone(name, shape, **SMALL).eval()
     x = torch.randn(3, *shape)
     assert isinstance(net, Backbone)
-    assert (net.in_shape, net.steps, net.readout, net.convertible) == (shape, 1, "mean", "full")
+    assert (net.in_shape, net.steps, net.readout) == (shape, 1, "mean")
     features, stages = net(x), net.stages(x)
     assert features.shape == (3, net.feature_dim)
     assert tuple(stage.shape[1] for stage in stages) == net.stage_channels
@@ -97,7 +97,6 @@ def test_activation(backbone, name, chosen, kind):
     net = backbone(name, (1, 16, 16), activation=chosen, **SMALL)
     count = sum(isinstance(m, nn.ReLU) for m in backbone(name, (1, 16, 16), **SMALL).modules())
     assert kinds(net).count(kind) == count > 0
-    assert net.convertible == ("full" if chosen == "relu" else "no")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +107,6 @@ def test_normalisation(backbone, name):
     assert found["batch"] & batch and not found["batch"] & group
     assert found["group"] & group and not found["group"] & batch
     assert not found["none"] & (batch | group)
-    assert [net.convertible for net in nets.values()] == ["full", "no", "full"]
     for net in nets.values():
         net(torch.randn(4, 1, 16, 16)).sum().backward()
 
@@ -131,7 +129,6 @@ def test_pooling(backbone, name):
         assert (nn.MaxPool2d in kinds(net)) == (pooling == "max")
         averaging = {nn.AvgPool2d, PooledConv2d} & set(kinds(net))
         assert bool(averaging) == (pooling == "avg")
-        assert net.convertible == "full"
     assert outs["avg"] == outs["max"]
     assert all(a <= b for a, b in zip(outs["avg"], outs["stride"], strict=True))
 

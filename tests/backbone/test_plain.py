@@ -42,7 +42,7 @@ def net(request):
     """One whose weights belong to the graph of a backward pass, as they do in the middle of training."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
-    made = StaticBackbone((2, 6, 6), [nn.Sequential(*layers)], nn.Flatten(), "full")
+    made = StaticBackbone((2, 6, 6), [nn.Sequential(*layers)], nn.Flatten())
     for layer in (layers[0], layers[2]):
         COMPUTED[request.param](layer)
     for _ in range(3):

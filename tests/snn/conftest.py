@@ -50,7 +50,7 @@ def sequential_net(exact):
         nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU()),
     ]
     tail = nn.Sequential(nn.Flatten(), nn.Linear(24, 5), nn.ReLU())
-    return exact(StaticBackbone((2, 8, 8), stages, tail, "full"))
+    return exact(StaticBackbone((2, 8, 8), stages, tail))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def residual_net(exact):
         Block(4),
         nn.Sequential(nn.AvgPool2d(2), Block(4)),
     ]
-    return exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), "full"))
+    return exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.AvgPool2d(4), nn.Flatten())))
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Written(nn.Module):
 
 def network(*functions):
     torch.manual_seed(0)
-    return StaticBackbone((2, 6, 6), [Written(*functions)], nn.Flatten(), "full").eval()
+    return StaticBackbone((2, 6, 6), [Written(*functions)], nn.Flatten()).eval()
 
 
 RELUS = {
@@ -119,7 +119,7 @@ def test_quantised_activations_take_the_place_of_every_relu():
 
 def test_functional_pools_become_averages_too():
     layers = [nn.Sequential(nn.Conv2d(2, 3, 3), Pooled())]
-    ours = qcfs(StaticBackbone((2, 8, 8), layers, nn.Flatten(), "full"), QCFSOptions())
+    ours = qcfs(StaticBackbone((2, 8, 8), layers, nn.Flatten()), QCFSOptions())
     pools = [module for module in ours.modules() if isinstance(module, nn.AvgPool2d | nn.AdaptiveAvgPool2d)]
     assert [row["verdict"] for row in ours.verdicts].count("average pooling") == len(pools) == 2
 
@@ -148,7 +148,7 @@ class Gated(nn.Module):
 
 
 def test_a_gate_stays_analog_and_is_named():
-    net = StaticBackbone((2, 6, 6), [Written(nn.ReLU()), Gated()], nn.Flatten(), "no").eval()
+    net = StaticBackbone((2, 6, 6), [Written(nn.ReLU()), Gated()], nn.Flatten()).eval()
     ours = spiking(net, SpikingOptions(steps=2))
     assert len(ours.neurons()) == 1
     rows = {row["layer"]: row["verdict"] for row in ours.verdicts}

@@ -36,7 +36,7 @@ def model_of(name, /, width=0.25, normalisation="none", **options):
 def test_every_network_keeps_the_contract_and_learns(name, normalisation):
     model = model_of(name, normalisation=normalisation, steps=3)
     net, x = model.backbone, torch.randn(4, *SHAPE)
-    assert isinstance(net, Backbone) and (net.steps, net.readout, net.convertible) == (3, "mean", "no")
+    assert isinstance(net, Backbone) and (net.steps, net.readout) == (3, "mean")
     net.prepare(x)
     steps = net.train().forward_steps(x)
     assert steps.shape == (3, 4, net.feature_dim)
@@ -208,7 +208,7 @@ class Odd(nn.Module):
 
 
 def test_every_use_of_an_activation_has_neurons_of_its_own(exact, images):
-    net = exact(StaticBackbone((2, 8, 8), [Odd()], nn.Flatten(), "full"))
+    net = exact(StaticBackbone((2, 8, 8), [Odd()], nn.Flatten()))
     ours = spiking(net, SpikingOptions(steps=4, neuron="if"))
     assert len(ours.neurons()) == 3
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_preparing_reaches_the_spiking_copy():
 def test_scales_from_a_trained_network_make_it_fire_as_the_converted_one():
     """One layer of IF neurons on constant drive: after L steps exactly what the QCFS activation gives."""
     torch.manual_seed(0)
-    net = StaticBackbone((2, 8, 8), [nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU())], nn.Flatten(), "full")
+    net = StaticBackbone((2, 8, 8), [nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU())], nn.Flatten())
     quantised, x = qcfs(net, QCFSOptions(levels=4)), torch.randn(16, 2, 8, 8)
     quantised.calibrate(x)
     options = SpikingOptions(steps=4, neuron="if", start=0.5, learn_scale=True)
@@ -278,6 +278,6 @@ class Branching(StaticBackbone):
 def test_what_cannot_become_spiking():
     layers = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softmax(1))]
     with pytest.raises(UserError, match=r"a network for snn\.spiking must be one with activations; got none"):
-        spiking(StaticBackbone(SHAPE, layers, nn.Flatten(), "no"), SpikingOptions())
+        spiking(StaticBackbone(SHAPE, layers, nn.Flatten()), SpikingOptions())
     with pytest.raises(UserError, match="must be one whose features"):
-        spiking(Branching(SHAPE, layers, nn.Flatten(), "no"), SpikingOptions())
+        spiking(Branching(SHAPE, layers, nn.Flatten()), SpikingOptions())

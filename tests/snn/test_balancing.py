@@ -23,7 +23,7 @@ def two_relus():
         torch.manual_seed(0)
         stages = [nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU())]
         tail = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.ReLU())
-        return trace(StaticBackbone((1, 6, 6), stages, tail, "full"))
+        return trace(StaticBackbone((1, 6, 6), stages, tail))
 
 
 def found(graph, images, method="percentile", batch=7, **options):

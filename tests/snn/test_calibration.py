@@ -55,7 +55,7 @@ def test_every_method_brings_features_of_other_images_nearer_to_the_analog_ones(
 
 def one_layer(drive, theta=1.0, start=0.5):
     """Neurons driven by what the image says, and their analog twin."""
-    net = StaticBackbone((3, 1, 1), [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())], nn.Flatten(), "full").eval()
+    net = StaticBackbone((3, 1, 1), [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())], nn.Flatten()).eval()
     with torch.no_grad():
         net.body[0][0].weight.copy_(torch.eye(3).view(3, 3, 1, 1))
         net.body[0][0].bias.zero_()

@@ -46,7 +46,7 @@ def test_folding_is_exact(trained, digits):
 
 @torch.no_grad()
 def test_rounding_at_the_edge_of_a_level_is_no_fault_of_folding():
-    net = StaticBackbone((1, 1, 1), [nn.Sequential(nn.Conv2d(1, 1, 1), QCFS(1, 4, 1.0))], nn.Flatten(), "full").eval()
+    net = StaticBackbone((1, 1, 1), [nn.Sequential(nn.Conv2d(1, 1, 1), QCFS(1, 4, 1.0))], nn.Flatten()).eval()
     conv = net.body[0][0]
     conv.weight.fill_(1.0)
     conv.bias.fill_(0.0)
@@ -99,7 +99,7 @@ def test_linear_layers_along_any_dimension_convert(tail, compiler, exact, images
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
-        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(Odd(), ends[tail]), "full").eval()
+        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(Odd(), ends[tail])).eval()
     model = classifier_of(net)
     inspect(net, model.head).require()
     wanted, errors = net(images), []
@@ -116,7 +116,7 @@ def test_units_that_a_layer_does_not_carry_stop_the_trial(images, classifier_of,
     """As if a mean over channels, or over images, passed thresholds on."""
     first = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU())
     for wrong, kind in ((nn.Linear(8, 8), "Linear"), (Mean(0), "mean")):
-        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(wrong, nn.ReLU(), nn.Flatten()), "full").eval()
+        net = StaticBackbone((2, 8, 8), [first], nn.Sequential(wrong, nn.ReLU(), nn.Flatten())).eval()
         graph = lower(net)
         found = {name: Thresholds(torch.rand(4) + 0.1, torch.zeros(4) > 0) for name in ("body.0.1", "tail.1")}
         if kind == "Linear":
@@ -128,7 +128,7 @@ def test_units_that_a_layer_does_not_carry_stop_the_trial(images, classifier_of,
 
 def test_layers_that_do_nothing_are_taken_out_and_the_model_stays_as_it_was():
     layers = [nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Identity()]
-    net = StaticBackbone((1, 2, 2), [nn.Identity()], nn.Sequential(*layers), "full").eval()
+    net = StaticBackbone((1, 2, 2), [nn.Identity()], nn.Sequential(*layers)).eval()
     before = copy.deepcopy(net.state_dict())
     left = [type(module).__name__ for name, module in lower(net).named_modules() if "." in name]
     assert left == ["Flatten", "Linear", "ReLU"]
@@ -240,7 +240,7 @@ def test_every_calibration_image_counts_once(trained, batches):
 
 def quantised(levels, theta, exact):
     stages = [nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), QCFS(4, levels), nn.AvgPool2d(2))]
-    net = exact(StaticBackbone((2, 8, 8), stages, nn.Flatten(), "full"))
+    net = exact(StaticBackbone((2, 8, 8), stages, nn.Flatten()))
     with torch.no_grad():
         net.body[0][1].threshold.copy_(theta)
     return net
@@ -281,7 +281,7 @@ def test_quantised_networks_bring_their_thresholds_and_equal_their_spiking_twin(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         stages = [nn.Sequential(nn.Conv2d(1, 4, 3), QCFS(4, levels))]
-        net = StaticBackbone((1, 8, 8), stages, nn.Flatten(), "full").eval()
+        net = StaticBackbone((1, 8, 8), stages, nn.Flatten()).eval()
         net.body[0][1].threshold.copy_(torch.tensor(theta))
         images = torch.rand(8, 1, 8, 8)
         model = Classifier(net, nn.Linear(144, 2), torch.zeros(1), torch.ones(1))
@@ -304,7 +304,7 @@ def test_max_pools_and_functional_activations_convert(digits):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
-        net = StaticBackbone(digits.in_shape, [first, Functional()], nn.Flatten(), "full").eval()
+        net = StaticBackbone(digits.in_shape, [first, Functional()], nn.Flatten()).eval()
         model = Classifier(net, nn.Linear(net.feature_dim, 10), digits.mean, digits.std).eval()
     images, _, _ = next(digits.test.batches(torch.arange(60), 60, "cpu"))
     made = convert(model, [images], 60, steps=256, threshold="max", calibration="none")

@@ -58,7 +58,7 @@ def test_fan_out_against_a_loop_over_synapses():
         nn.Conv2d(2, 3, 3, 2, 1),
         nn.ReLU(),
     ]
-    net = StaticBackbone((1, 10, 10), stages, nn.Sequential(nn.Flatten(), nn.Linear(27, 4), nn.ReLU()), "full").eval()
+    net = StaticBackbone((1, 10, 10), stages, nn.Sequential(nn.Flatten(), nn.Linear(27, 4), nn.ReLU())).eval()
     second, linear, head = net.body[1], net.tail[1], nn.Linear(4, 7)
     with torch.no_grad():
         second.weight[0, 1, 2, :] = 0  # pruned synapses are none
@@ -74,7 +74,7 @@ def test_fan_out_against_a_loop_over_synapses():
 
 
 def test_macs_against_a_loop():
-    net = StaticBackbone((1, 5, 5), [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()], nn.Flatten(), "full").eval()
+    net = StaticBackbone((1, 5, 5), [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()], nn.Flatten()).eval()
     found = synapses(converted(net), nn.Linear(50, 3), (1, 5, 5))
     first = sum(len(list(conv_targets(net.body[0], 0, i, j, 5))) for i in range(5) for j in range(5))
     assert first == 2 * (3 * 5 - 2) ** 2  # rows x columns of the 3x3 windows that lie inside
@@ -94,7 +94,7 @@ def test_a_residual_addition_is_one_more_synapse(residual_net):
     ("pool", "reached"), [(nn.AdaptiveAvgPool2d(1), 1), (nn.AdaptiveAvgPool2d(3), None), (nn.AvgPool2d(2), 1)]
 )
 def test_every_neuron_under_a_pool_counts_once_per_bin(pool, reached):
-    net = StaticBackbone((1, 4, 4), [nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Sequential(pool, nn.Flatten()), "full").eval()
+    net = StaticBackbone((1, 4, 4), [nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Sequential(pool, nn.Flatten())).eval()
     fan_out = synapses(converted(net), nn.Linear(net.feature_dim, 1), (1, 4, 4)).fan_out["body.1"]
     if reached is None:  # bins of 4 into 3 are [0, 2), [1, 3), [2, 4): they overlap
         per_axis = torch.tensor([1.0, 2.0, 2.0, 1.0], dtype=torch.float64)
@@ -130,7 +130,7 @@ def test_operations_of_a_simulation_against_a_loop_over_spikes(sequential_net, i
 @torch.no_grad()
 def test_behind_a_max_pool_only_spikes_that_leave_it_cause_operations(exact, images):
     stages = [nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), nn.Conv2d(3, 4, 3, padding=1)]
-    net = exact(StaticBackbone((2, 8, 8), [*stages, nn.ReLU()], nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), "full"))
+    net = exact(StaticBackbone((2, 8, 8), [*stages, nn.ReLU()], nn.Sequential(nn.AvgPool2d(4), nn.Flatten())))
     net.body[1].weight.data.fill_(1 / 8)
     graph = converted(net)
     found = synapses(graph, nn.Linear(4, 3), (2, 8, 8))
@@ -145,7 +145,7 @@ def test_behind_a_max_pool_only_spikes_that_leave_it_cause_operations(exact, ima
 
 
 def test_a_pool_of_analog_values_is_no_relay():
-    net = StaticBackbone((1, 4, 4), [nn.MaxPool2d(2), nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Flatten(), "full").eval()
+    net = StaticBackbone((1, 4, 4), [nn.MaxPool2d(2), nn.Conv2d(1, 1, 1), nn.ReLU()], nn.Flatten()).eval()
     found = synapses(converted(net), nn.Linear(4, 1), (1, 4, 4))
     assert (found.relays, found.analog_driven) == (frozenset(), 4)
 

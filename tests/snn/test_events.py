@@ -182,7 +182,7 @@ class Mixed(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"pre_simulation": 4}])
 @torch.no_grad()
 def test_a_network_computes_the_same_without_a_compiler(exact, options, monkeypatch):
-    net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 4, 1)], Mixed(), "full"))
+    net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 4, 1)], Mixed()))
     graph, never = lower(net), torch.zeros(1, dtype=torch.bool)
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
     converted = spiking(net, graph, {name: Thresholds(torch.ones(1), never) for name in names}, 9, **options)

@@ -153,7 +153,7 @@ def test_nothing_is_left_behind():
 def converted(pool):
     """The same layers with ReLUs, converted: unequal thresholds in the weights, calibrated starts and currents."""
     net = layers(pool, nn.ReLU)
-    backbone = StaticBackbone((2, 8, 8), [net[:3], net[3:5]], net[5:7], "full").eval()
+    backbone = StaticBackbone((2, 8, 8), [net[:3], net[3:5]], net[5:7]).eval()
     head = nn.Linear(5, 3)
     head.weight.data.fill_(0.5)[0, :3] = 0
     model = Classifier(backbone, head, torch.zeros(2), torch.ones(2)).eval()

@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
 def network(*layers):
     stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
-    return StaticBackbone((1, 4, 4), [stem, nn.Sequential(*layers)], nn.Flatten(), "full").eval()
+    return StaticBackbone((1, 4, 4), [stem, nn.Sequential(*layers)], nn.Flatten()).eval()
 
 
 REJECTED = {
@@ -113,7 +113,7 @@ def test_what_mixes_images_is_no_analog_front_either():
 
 
 def test_a_network_without_relu_is_rejected():
-    net = StaticBackbone((1, 4, 4), [nn.Conv2d(1, 2, 3)], nn.Flatten(), "full")
+    net = StaticBackbone((1, 4, 4), [nn.Conv2d(1, 2, 3)], nn.Flatten())
     for hybrid in ("none", "auto"):
         with pytest.raises(UserError, match="nothing would spike"):
             inspect(net, nn.Linear(8, 2), hybrid).require()
@@ -224,10 +224,9 @@ def test_a_hybrid_keeps_its_front_analog():
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "stride"])
 @pytest.mark.parametrize("name", Registry.discover().names("backbones"))
-def test_registered_networks_that_call_themselves_convertible_are(name, pooling):
+def test_registered_networks_are_convertible_as_they_come(name, pooling):
     registry = Registry.discover()
     schema = registry.options("backbones", name)
     pools = schema is not None and "pooling" in schema.__dataclass_fields__
     net = registry.load("backbones", name)((1, 16, 16), schema(pooling=pooling) if pools else schema and schema())
-    if net.convertible != "no":
-        inspect(net.eval(), nn.Linear(net.feature_dim, 2)).require()
+    inspect(net.eval(), nn.Linear(net.feature_dim, 2)).require()

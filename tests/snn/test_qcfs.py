@@ -97,7 +97,6 @@ def test_every_network_can_be_adapted_traced_and_trained(name):
     model = build(name, options, (1, 12, 12), 3, torch.zeros(1), torch.ones(1), adapters=adapters)
     net, x = model.backbone, torch.randn(16, 1, 12, 12)
     assert not any(isinstance(module, nn.ReLU | nn.MaxPool2d) for module in net.modules())
-    assert net.convertible == "full"
     net.prepare(x)
     model.train()(x).square().sum().backward()
     thresholds = [module.threshold for module in net.modules() if isinstance(module, QCFS)]
@@ -110,7 +109,7 @@ def test_every_network_can_be_adapted_traced_and_trained(name):
 
 
 def small(*layers):
-    return StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], nn.Flatten(), "hybrid")
+    return StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], nn.Flatten())
 
 
 def test_the_network_given_is_left_alone():

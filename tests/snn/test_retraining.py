@@ -98,7 +98,7 @@ def pooled_net(exact, pool):
         nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), pool),
         nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU()),
     ]
-    return exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.Flatten(), nn.Linear(24, 5), nn.ReLU()), "full"))
+    return exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.Flatten(), nn.Linear(24, 5), nn.ReLU())))
 
 
 @pytest.mark.parametrize("net", ["residual", "max", "average"])
@@ -132,7 +132,7 @@ def test_max_pools_of_spikes_count_in_both_experiments(exact, classifier_of, ima
         nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU()),
         nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()),
     ]
-    net = exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), "full"))
+    net = exact(StaticBackbone((2, 8, 8), stages, nn.Sequential(nn.MaxPool2d(2), nn.Flatten())))
     model = classifier_of(net)
     made = convert(model, [images.abs() / 2], len(images), steps=5)
     structure = synapses(made.backbone.graph, made.head, (2, 8, 8))

@@ -91,7 +91,7 @@ def seeded(net, seed=0):
 
 
 def network(*layers, tail=nn.Flatten):
-    return seeded(StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], tail(), "full"))
+    return seeded(StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], tail()))
 
 
 def conv(cin=2, cout=4):
@@ -124,7 +124,7 @@ def test_the_normal_form_computes_the_same(case):
     layers = NETWORKS[case]()
     if case == "BatchNorm without factors":
         layers[2].running_mean.fill_(0.2)
-        graph = trace(StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], nn.Flatten(), "full").eval())
+        graph = trace(StaticBackbone((2, 8, 8), [nn.Sequential(*layers)], nn.Flatten()).eval())
     else:
         features = "features" in case
         graph = trace(features_network(layers) if features else network(*layers))
@@ -154,7 +154,7 @@ def test_the_normal_form_of_registered_networks(name, pooling):
 
 
 def features_network(layers):
-    return seeded(StaticBackbone((2, 8, 8), [nn.Identity()], nn.Sequential(*layers), "full"))
+    return seeded(StaticBackbone((2, 8, 8), [nn.Identity()], nn.Sequential(*layers)))
 
 
 def order(graph):
@@ -198,7 +198,7 @@ def test_values_of_stages_keep_their_names(case):
     """A stage may end between a ReLU and its pool, or between a pool and its BatchNorm."""
     layers = {"ReLU": [[conv(), nn.ReLU()], [nn.MaxPool2d(2)]]}
     layers["pool"] = [[conv(), nn.MaxPool2d(2), nn.Dropout(0.1)], [nn.BatchNorm2d(4), nn.ReLU()]]
-    net = StaticBackbone((2, 8, 8), [nn.Sequential(*stage) for stage in layers[case]], nn.Flatten(), "full").eval()
+    net = StaticBackbone((2, 8, 8), [nn.Sequential(*stage) for stage in layers[case]], nn.Flatten()).eval()
     traced, wanted = trace(net), stage_names(net)
     nodes = {node.name: node for node in traced.graph.nodes}
     normal, x = normal_form(traced, wanted), torch.randn(3, 2, 8, 8)

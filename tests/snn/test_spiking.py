@@ -81,7 +81,7 @@ class Skip(nn.Module):
 
 @torch.no_grad()
 def test_a_constant_branch_is_repeated_where_it_meets_spikes(exact, images):
-    net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 3, 1), Skip()], nn.Flatten(), "full"))
+    net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 3, 1), Skip()], nn.Flatten()))
     features = converted(net, 5).simulate(images)
     assert torch.equal(features, one_step_at_a_time(net, images, 5)[0])
 
@@ -99,7 +99,7 @@ def test_the_drive_is_kept_when_something_else_needs_it(exact, images):
             return x + self.conv(self.act(x))
 
     stem = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
-    net = exact(StaticBackbone((2, 8, 8), [stem, Before(), nn.ReLU()], nn.Flatten(), "full"))
+    net = exact(StaticBackbone((2, 8, 8), [stem, Before(), nn.ReLU()], nn.Flatten()))
     features = converted(net, 5).simulate(images)
     assert torch.equal(features, one_step_at_a_time(net, images, 5)[0])
 
@@ -164,7 +164,7 @@ def test_the_delayed_read_out_leaves_out_the_first_steps(sequential_net, images)
 
 @torch.no_grad()
 def test_pre_simulation_silences_exactly_the_neurons_that_end_below_zero():
-    net = StaticBackbone((3, 1, 1), [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())], nn.Flatten(), "full").eval()
+    net = StaticBackbone((3, 1, 1), [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())], nn.Flatten()).eval()
     net.body[0][0].weight.copy_(torch.eye(3).view(3, 3, 1, 1))
     net.body[0][0].bias.zero_()
     drive = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, -0.25], [-1.0, 0.25, 0.0], [4.0, 4.0, 4.0]])

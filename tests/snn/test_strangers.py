@@ -105,7 +105,7 @@ class Plain(nn.Module):
     """With no more than the contract asks for, and weights that are computed from others."""
 
     in_shape, feature_dim, stage_channels = (3, 8, 8), 12, (4,)
-    steps, readout, convertible = 1, "mean", "full"
+    steps, readout = 1, "mean"
 
     def __init__(self):
         super().__init__()
@@ -150,7 +150,7 @@ def test_computed_weights_and_no_features_are_no_obstacle(images):
 
 class Squeezing(nn.Module):
     in_shape, feature_dim, stage_channels = (3, 8, 8), 4, (4,)
-    steps, readout, convertible = 1, "mean", "full"
+    steps, readout = 1, "mean"
 
     def __init__(self):
         super().__init__()
