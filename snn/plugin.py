@@ -13,7 +13,7 @@ def _drop(dataset: str, backbone: str, steps: int, points: float, minutes: float
         name=f"snn/convert-{dataset}-{backbone}-t{steps}",
         experiment="snn.convert",
         options={"dataset": dataset, "backbone": backbone, "steps": steps},
-        metric="accuracy_drop",
+        metric="test/accuracy_drop",
         value=points,
         tolerance=0.0,
         seeds=(0,),

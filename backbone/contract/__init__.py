@@ -29,12 +29,14 @@ from engram.backbone.contract.networks import (
 from engram.backbone.contract.options import (
     UNIT_BOUNDS,
     Bounds,
+    Direction,
     ExperimentConfig,
     Flag,
     Metric,
     OptionsOf,
     Registered,
     Requirement,
+    SplitName,
 )
 from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
 from engram.backbone.contract.results import Figure, Grid, Result
@@ -56,6 +58,7 @@ __all__ = [
     "Composed",
     "DataFiles",
     "Delayed",
+    "Direction",
     "Entry",
     "Experiment",
     "ExperimentConfig",
@@ -82,6 +85,7 @@ __all__ = [
     "Scalar",
     "Services",
     "Site",
+    "SplitName",
     "StageMeans",
     "StageSteps",
     "Staged",

@@ -10,6 +10,8 @@ from annotated_types import Ge, Lt
 
 from engram.backbone.contract.plugins import Kind
 
+Direction = Literal["max", "min"]
+SplitName = Literal["train", "validation", "test", "all"]
 Bounds = tuple[float | None, float | None]
 """The least and the largest value a number can have; None where there is none."""
 UNIT_BOUNDS: Mapping[str, Bounds] = {
@@ -49,6 +51,9 @@ class Flag:
 class Metric:
     """A number an experiment promises to report.
 
+    A score on labelled images says on which (``split``) and what it is (``of``), and is called ``SPLIT/OF``; where a
+    trial scores several networks the one that is meant stands in front: ``ann/test/accuracy``. What looks at no label
+    (sizes, times, operations) has no split and any name.
     ``timed`` marks wall-clock figures, which no seed can reproduce; everything else must repeat exactly.
     ``optional`` marks one that some configurations cannot report (a validation score without validation images).
     ``bounds`` are the least and the largest value it can have, where its unit does not say so (`UNIT_BOUNDS`): no
@@ -57,16 +62,33 @@ class Metric:
 
     name: str
     unit: str
-    direction: Literal["max", "min"]
+    direction: Direction
     primary: bool = False
+    split: SplitName | None = None
+    of: str = ""
     timed: bool = False
     optional: bool = False
     bounds: Bounds | None = None
+
+    def __post_init__(self) -> None:
+        if self.split is not None and not f"/{self.name}".endswith(f"/{self.split}/{self.of}"):
+            rule = f"{self.split}/{self.of}, or end in it behind the name of a network"
+            raise ValueError(f"a score on the {self.split} split must be called {rule}; got {self.name!r}.")
 
     @property
     def span(self) -> Bounds:
         """Its bounds, or those of its unit."""
         return UNIT_BOUNDS.get(self.unit, (None, None)) if self.bounds is None else self.bounds
+
+    @property
+    def label(self) -> str:
+        """What an axis says.
+
+        >>> Metric(name="test/loss", split="test", of="loss", unit="nat", direction="min").label
+        'loss (nat)'
+        """
+        said = (self.of or self.name).replace("_", " ")
+        return said if self.unit in ("fraction", "count", "") else f"{said} ({self.unit})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +113,9 @@ class ExperimentConfig:
 
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]] = ()
+    """What a trial reports. Its primary metric is the first of those marked so that it reports."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Name in trials of earlier releases -> name of now, in which ``{option}`` is the trial's value of that option."""
 
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Seed of everything random in the trial."""

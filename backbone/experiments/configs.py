@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from engram.backbone.contract import ExperimentConfig, Flag, Metric, OptionsOf, Registered, Requirement, Scalar
+from engram.backbone.contract import (
+    ExperimentConfig,
+    Flag,
+    Metric,
+    OptionsOf,
+    Registered,
+    Requirement,
+    Scalar,
+    SplitName,
+)
 from engram.backbone.experiments.recipes import recipe
 
+
+def accuracy(split: SplitName, network: str = "", **more: Any) -> Metric:
+    """The accuracy on a split, of the network that a trial has or of the one of its networks that is named."""
+    name = f"{network}/{split}/accuracy".lstrip("/")
+    return Metric(name=name, split=split, of="accuracy", unit="fraction", direction="max", **more)
+
+
+def loss(split: SplitName, **more: Any) -> Metric:
+    """The mean loss on a split."""
+    return Metric(name=f"{split}/loss", split=split, of="loss", unit="nat", direction="min", **more)
+
+
 TRAIN_METRICS = (
-    Metric(name="test/accuracy", unit="fraction", direction="max", primary=True),
-    Metric(name="test/loss", unit="nat", direction="min"),
-    Metric(name="validation/accuracy", unit="fraction", direction="max", optional=True),
-    Metric(name="validation/loss", unit="nat", direction="min", optional=True),
-    Metric(name="train/loss", unit="nat", direction="min"),
+    accuracy("test", primary=True),
+    loss("test"),
+    accuracy("validation", optional=True),
+    loss("validation", optional=True),
+    loss("train"),
     Metric(name="parameters", unit="count", direction="min"),
     Metric(name="images_per_second", unit="1/s", direction="max", timed=True),
     Metric(name="train_seconds", unit="s", direction="min", timed=True),
@@ -126,10 +147,11 @@ class EvaluateConfig(ExperimentConfig):
 
     version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(name="accuracy", unit="fraction", direction="max", primary=True),
-        Metric(name="loss", unit="nat", direction="min"),
+        *(accuracy(split, primary=True, optional=True) for split in get_args(SplitName)),
+        *(loss(split, optional=True) for split in get_args(SplitName)),
         Metric(name="images", unit="count", direction="max"),
     )
+    renamed: ClassVar[Mapping[str, str]] = {"accuracy": "{split}/accuracy", "loss": "{split}/loss"}
 
     from_trial: Annotated[str | None, Flag("from")] = None
     """The trained trial: its id, the beginning of it, or its folder."""
@@ -137,8 +159,9 @@ class EvaluateConfig(ExperimentConfig):
     """What to score on; by default what the trial was trained on."""
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
     """Options of the dataset."""
-    split: Literal["test", "validation", "train", "all"] = "test"
-    """Which images; a source that has no split of its own (one parquet file, say) is always scored whole."""
+    split: SplitName = "test"
+    """Which images, and the first word of the scores' names; a source that has no split of its own (one parquet file,
+    say) is always scored whole."""
 
     def problems(self) -> list[str]:
         if self.from_trial is None:

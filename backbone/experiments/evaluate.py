@@ -67,7 +67,8 @@ class Evaluate:
 
     def finish(self, state: dict[str, Any]) -> Result:
         scores, found = state["scores"], state["cautions"]
-        metrics = {name: scores[name] for name in ("accuracy", "loss", "images")}
+        metrics = {f"{self.config.split}/{name}": scores[name] for name in ("accuracy", "loss")}
+        metrics["images"] = scores["images"]
         return Result(metrics=metrics, tables={"cautions": found} if found else {})
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from engram.benchmarks.driving.driver import Failure, Outcome, Setting, drive
 from engram.benchmarks.planning.config import Checker, experiment_config
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import prepare
-from engram.benchmarks.records.outcomes import bounds_of, declared
+from engram.benchmarks.records.meaning import bounds_of, declared, today
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.spelling import by_flag
 
@@ -80,7 +80,7 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
     if outcome.signal is not None:
         raise KeyboardInterrupt
     outcome.failures += [Failure(trial, "data", line) for trial, line in lost.items()]
-    return [_row(target, wanted.get(target.name), outcome, registry, how) for target in targets]
+    return [_row(target, wanted.get(target.name), outcome, how) for target in targets]
 
 
 def _without_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> dict[str, str]:
@@ -111,21 +111,20 @@ def _without_gpu(targets: Sequence[Target], flags: Reproducing) -> bool:
     return choose_device(flags.device) == "cpu"
 
 
-def _row(
-    target: Target, trials: list[str] | None, outcome: Outcome, registry: Registry, how: Setting
-) -> dict[str, Any]:
+def _row(target: Target, trials: list[str] | None, outcome: Outcome, how: Setting) -> dict[str, Any]:
     """A row of the table; ``trials`` is None where there is no GPU for them.
 
     A verdict on some of the seeds is one "so far".
     """
     present = None if target.present is None else target.present.value
     figures = {"published": target.value, "present": present, "tolerance": target.tolerance}
-    row = {"target": target.name, "metric": target.metric, **figures}
+    row = {"target": target.name, "metric": metric_of(target), **figures}
     nothing = {**row, "ours": None, "low": None, "high": None, "n": 0, "verdict": "", "settled": None}
     if trials is None:
         return {**nothing, "verdict": "no GPU"}
-    metrics = [Record(how.out / "trials" / trial).metrics for trial in trials]
-    values = [value for found in metrics if (value := found.get(target.metric)) is not None and math.isfinite(value)]
+    metric = metric_of(target)
+    found = [Record(how.out / "trials" / trial).metrics.get(metric) for trial in trials]
+    values = [value for value in found if value is not None and math.isfinite(value)]
     if len(values) < len(trials):
         mine = [failure for failure in outcome.failures if failure.trial in trials]
         kinds = {failure.kind for failure in mine}
@@ -133,8 +132,8 @@ def _row(
         return {**nothing, "verdict": "no data" if no_data else "failed"}
     from engram.benchmarks.compare.stats import interval  # SciPy takes a second that help should not
 
-    ours = interval(values, bounds=bounds_of(declared(target.experiment), target.metric))
-    verdict, settled = judged(target, ours, registry)
+    ours = interval(values, bounds=bounds_of(declared(target.experiment), metric))
+    verdict, settled = judged(target, ours)
     verdict += " so far" if len(values) < len(target.seeds) else ""
     return {
         **row,
@@ -154,13 +153,18 @@ def config_of(target: Target, seed: int, registry: Registry) -> Any:
     return checker.finish(checker.build(cls, {**target.options, "seed": seed}))
 
 
-def judged(target: Target, ours: Interval, registry: Registry) -> tuple[str, bool]:
+def metric_of(target: Target) -> str:
+    """What the metric it is judged by is called today."""
+    return today(target.experiment, by_flag(target.options), target.metric)
+
+
+def judged(target: Target, ours: Interval) -> tuple[str, bool]:
     """Whether our mean is "reproduced", "missed, worse" or "missed, better", and whether that is settled.
 
     It is not where the interval is wider than the tolerance and holds some of both.
     """
-    metrics = experiment_config(registry, target.experiment).metrics
-    direction = next((metric.direction for metric in metrics if metric.name == target.metric), "max")
+    meaning = declared(target.experiment).get(metric_of(target))
+    direction = "max" if meaning is None else meaning.direction
 
     def side(value: float) -> int:
         """-1: worse than their figure by more than the tolerance; 1: better, where that counts."""

@@ -24,6 +24,7 @@ from engram.benchmarks.planning.suite import Suite, load_suite
 from engram.benchmarks.records.contents import MEMORY, Contents
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.layout import lock, prepare, sweep_dir
+from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.sink.trouble import refusals, sync_command
@@ -210,7 +211,7 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Ru
             )
         )
         return outcome.code
-    primary = _primary(str(plan["trials"][0]["experiment"]))
+    primary = _primary(str(plan["trials"][0]["experiment"]), [record for _, record, _ in rows])
     table = [
         {
             **cell["options"],
@@ -227,6 +228,8 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Ru
     return outcome.code
 
 
-def _primary(experiment: str) -> list[str]:
-    metrics = experiment_config(Registry.discover(), experiment).metrics
-    return [metric.name for metric in metrics if metric.primary] or [metric.name for metric in metrics[:1]]
+def _primary(experiment: str, records: Sequence[Record]) -> list[str]:
+    """The metrics of an experiment that a table of its trials shows: the primary ones that they have."""
+    metrics = list(declared(experiment).values())
+    names = [metric.name for metric in metrics if metric.primary] or [metric.name for metric in metrics[:1]]
+    return [name for name in names if any(name in record.metrics for record in records)] or names[:1]

@@ -9,19 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.backbone.contract import Bounds, Scalar
+from engram.backbone.contract import Bounds, Direction, Metric, Scalar
 from engram.backbone.errors import must, nearest
 from engram.benchmarks.compare.gate import Condition, Gate, parse
 from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
 from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import (
-    Direction,
     Outcome,
     Outcomes,
-    bounds_of,
     choose_axes,
     choose_metric,
-    declared,
     from_folders,
     one_for_each_seed,
 )
@@ -69,7 +67,8 @@ class Comparison:
     sweep: str
     experiment: str
     metric: str
-    direction: Direction
+    meaning: Metric | None
+    """What the experiment says of the metric; None where it says nothing of it, or is not installed here."""
     by: tuple[str, ...]
     groups: list[Group]
     pairs: list[Pair]
@@ -83,16 +82,26 @@ class Comparison:
         return self.groups[0].label if self.groups else None
 
     @property
+    def direction(self) -> Direction:
+        """Which end of the metric comes first: the better one, the highest where nobody says what is better."""
+        return "max" if self.meaning is None else self.meaning.direction
+
+    @property
     def oracle(self) -> bool:
-        """Whether a best group is picked by looking at test data, as every accuracy is that does not say otherwise."""
-        held_in = self.metric.startswith(("train/", "validation/"))
-        scored = self.metric.startswith("test/") or "accuracy" in self.metric
-        return len(self.groups) > 1 and scored and not held_in
+        """Whether a best group is picked by looking at test data."""
+        return len(self.groups) > 1 and self.meaning is not None and self.meaning.split in ("test", "all")
+
+    @property
+    def order(self) -> str:
+        """How the groups are ordered, in words."""
+        if self.meaning is None:
+            return "highest first; what is better is not declared"
+        better = "higher is better" if self.direction == "max" else "lower is better"
+        return f"{better}; oracle selection" if self.oracle else better
 
     @property
     def title(self) -> str:
-        arrow = "higher is better" if self.direction == "max" else "lower is better"
-        return f"{self.sweep}: {self.metric} ({arrow}{', oracle selection' if self.oracle else ''})"
+        return f"{self.sweep}: {self.metric} ({self.order})"
 
     @property
     def exit_code(self) -> int:
@@ -166,15 +175,15 @@ def compare_outcomes(
 ) -> Comparison:
     """As `compare`, for trials already read."""
     one_for_each_seed(outcomes)
-    name, direction = choose_metric(outcomes, metric)
+    name, promised = choose_metric(outcomes, metric), declared(outcomes.experiment)
+    meaning = promised.get(name)
     axes = choose_axes(outcomes, by)
     groups = make_groups(outcomes, axes, name)
-    ranked = sorted(groups, key=lambda group: rank(group, direction))
+    ranked = sorted(groups, key=lambda group: rank(group, "max" if meaning is None else meaning.direction))
     gate = None if condition is None else judge(condition, outcomes, axes)
     absent = [trial for trial in outcomes.trials if trial.status != "done" or name not in trial.metrics]
-    experiment = outcomes.experiment
-    pairs = make_pairs(ranked, bounds_of(declared(experiment), name))
-    return Comparison(outcomes.sweep, experiment, name, direction, axes, ranked, pairs, absent, gate)
+    pairs = make_pairs(ranked, bounds_of(promised, name))
+    return Comparison(outcomes.sweep, outcomes.experiment, name, meaning, axes, ranked, pairs, absent, gate)
 
 
 def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[Group]:
@@ -249,7 +258,7 @@ def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> Ga
     Raises:
         UserError: its metric or group does not exist.
     """
-    metric, _ = choose_metric(outcomes, condition.metric)
+    metric = choose_metric(outcomes, condition.metric)
     groups = {group.label: group for group in make_groups(outcomes, axes, metric)}
     labels = list(dict.fromkeys(label(axes, trial.options) for trial in outcomes.trials))
     if condition.group is not None:

@@ -6,16 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from engram.backbone.contract import Bounds, Metric, Scalar
-from engram.backbone.errors import UserError, must, nearest
-from engram.backbone.registry import Registry
+from engram.backbone.contract import Scalar
+from engram.backbone.errors import must, nearest
 from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.records.meaning import declared, today
 from engram.benchmarks.records.trials import Record, Status, Sweep, read_sweep
 from engram.benchmarks.spelling import spell
-
-Direction = Literal["max", "min"]
 
 
 @dataclass(frozen=True)
@@ -78,36 +75,25 @@ def outcome(record: Record) -> Outcome:
     return Outcome(record.trial, record.experiment, record.config, metrics, record.status, record.seconds, record.why)
 
 
-def declared(experiment: str) -> dict[str, Metric]:
-    """The metrics an experiment promises, by name; empty when its plugin is not installed here."""
-    registry = Registry.discover()
-    try:
-        options = registry.options("experiments", experiment)
-    except (UserError, ImportError):
-        return {}
-    return {metric.name: metric for metric in getattr(options, "metrics", ())}
-
-
-def choose_metric(outcomes: Outcomes, wanted: str | None) -> tuple[str, Direction]:
-    """The metric to compare by, the experiment's primary one by default, and which way is better.
+def choose_metric(outcomes: Outcomes, wanted: str | None) -> str:
+    """The metric to compare by: the experiment's primary one, or the one ``wanted``, by today's name or an older one.
 
     Raises:
         UserError: no finished trial has it.
     """
-    promised, found = declared(outcomes.experiment), outcomes.metric_names()
+    found = outcomes.metric_names()
     if wanted is None:
-        primary = [name for name, metric in promised.items() if metric.primary and name in found]
-        name = (primary or found or [""])[0]
+        promised = declared(outcomes.experiment).values()
+        name = next((metric.name for metric in promised if metric.primary and metric.name in found), (found or [""])[0])
     else:
-        name = wanted
+        names = {today(trial.experiment, trial.options, wanted) for trial in outcomes.done}
+        name = names.pop() if wanted not in found and len(names) == 1 else wanted
     if name not in found:
         if not found:
             rule, got = "one with finished trials", f"{len(outcomes.trials)} unfinished"
             raise must(f"sweep {outcomes.sweep!r}", rule, got, "See: engram status")
         raise must("metric", f"one that sweep {outcomes.sweep!r} has", repr(name), nearest(name, found))
-    if name in promised:
-        return name, promised[name].direction
-    return name, "min" if name.rpartition("/")[2] in ("loss", "error", "seconds") else "max"
+    return name
 
 
 def one_for_each_seed(outcomes: Outcomes) -> None:
@@ -135,12 +121,6 @@ def one_for_each_seed(outcomes: Outcomes) -> None:
             f"{got} ({differ or 'nothing'} in them)",
             "Where the suite was edited, run the sweep or engram sync again: what left its plan leaves the store.",
         )
-
-
-def bounds_of(promised: Mapping[str, Metric], name: str) -> Bounds:
-    """Between what a metric lies, by what its experiment promises; without bounds where it promises nothing of it."""
-    metric = promised.get(name)
-    return (None, None) if metric is None else metric.span
 
 
 def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:

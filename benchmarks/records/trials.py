@@ -14,6 +14,7 @@ from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
+from engram.benchmarks.records.meaning import by_todays_names
 from engram.benchmarks.records.stored import Damaged, read_json
 from engram.benchmarks.spelling import by_flag, flat, spell
 
@@ -103,7 +104,9 @@ class Record:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        return {name: number(value) for name, value in self.result.get("metrics", {}).items()}
+        """Its final metrics, by the names of today."""
+        found = {name: number(value) for name, value in self.result.get("metrics", {}).items()}
+        return by_todays_names(self.experiment, self.config, found)
 
     @property
     def seconds(self) -> float | None:

@@ -6,35 +6,42 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engram.backbone.contract import Grid
+from engram.backbone.contract import Grid, Metric, SplitName
 from engram.benchmarks.drawing.svg import Chart, Point, Series
+from engram.benchmarks.records.meaning import declared, today
 from engram.benchmarks.records.trials import Record, number
 
 MOST_POINTS = 300  # per line; more cannot be told apart
+_SPLITS: tuple[SplitName | None, ...] = ("validation", "train", "test", "all", None)
 
 
 def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
     """One chart per metric of the ledgers, those of the trials they were made from included: the mean over seeds, and
-    their range as a band.
+    their range as a band. What was held out comes first, then what was trained on, then tests; within each in
+    the order in which the experiment declares its metrics.
     """
     curves: dict[str, dict[str, list[dict[float, float]]]] = {}
+    promised: dict[str, Metric] = {}
     for name, records in groups.items():
-        for record in records:
-            told = [ledger_points(each) for each in (*record.inputs, record)]
-            for metric, points in (pair for ledger in told for pair in ledger.items()):
+        for record in (each for one in records for each in (*one.inputs, one)):
+            promised |= declared(record.experiment)
+            for metric, points in ledger_points(record).items():
                 curves.setdefault(metric, {}).setdefault(name, []).append(points)
+    places = {name: (_SPLITS.index(metric.split), place) for place, (name, metric) in enumerate(promised.items())}
+    last = (len(_SPLITS), len(promised))
     charts = []
-    for metric in sorted(curves, key=_importance):
+    for metric in sorted(curves, key=lambda metric: (places.get(metric, last), metric)):
         series = [merge_lines(name, [sorted(run.items()) for run in runs]) for name, runs in curves[metric].items()]
-        charts.append(Chart(metric, "step", metric, series))
+        charts.append(Chart(metric, "step", promised[metric].label if metric in promised else metric, series))
     return charts
 
 
 def ledger_points(record: Record) -> dict[str, dict[float, float]]:
-    """Metric -> step -> value."""
+    """Metric, as it is called today -> step -> value."""
     found: dict[str, dict[float, float]] = {}
     for line in record.ledger():
-        found.setdefault(line.name, {})[float(line.step)] = line.value
+        name = today(record.experiment, record.config, line.name)
+        found.setdefault(name, {})[float(line.step)] = line.value
     return found
 
 
@@ -141,10 +148,3 @@ def merge_lines(name: str, runs: Sequence[Sequence[Point]]) -> Series:
     ranks = [list(zip(*points, strict=True)) for points in zip(*runs, strict=True)]
     points = [(mean(xs), mean(ys)) for xs, ys in ranks]
     return Series(name, points, [min(ys) for _, ys in ranks], [max(ys) for _, ys in ranks])
-
-
-def _importance(metric: str) -> tuple[int, str]:
-    """Accuracy first, and what was held out before what was trained on."""
-    kinds = ("validation/accuracy", "validation/loss", "train/loss", "train/accuracy", "test/")
-    rank = next((index for index, kind in enumerate(kinds) if metric.startswith(kind)), len(kinds))
-    return rank, metric

@@ -16,7 +16,7 @@ from engram.benchmarks.drawing.numbers import p_value, seconds, span
 from engram.benchmarks.drawing.svg import Chart, legend, line_chart
 from engram.benchmarks.drawing.tables import typed
 from engram.benchmarks.planning.config import Checker, changed, experiment_config
-from engram.benchmarks.records.outcomes import declared
+from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.curves import figures, learning_curves
 from engram.benchmarks.report.forest import forest
@@ -88,8 +88,7 @@ def leaderboard(subject: Subject) -> str:
         ]
         return section("Results", "results", table("Final metrics", ("metric", "value", "unit"), rows))
     unit = unit_of(found.experiment, found.metric)
-    better = "higher is better" if found.direction == "max" else "lower is better"
-    caption = f"{found.metric}{f' ({unit})' if unit else ''}, {better}{'; oracle selection' if found.oracle else ''}"
+    caption = f"{found.metric}{f' ({unit})' if unit else ''}, {found.order}"
     head = (", ".join(found.by) or "group", "mean", "95 % interval", "seeds", "lowest", "highest", "time per trial")
     rows = [
         [

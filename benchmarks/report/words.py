@@ -5,7 +5,7 @@ from __future__ import annotations
 from engram.benchmarks.compare.groups import Comparison, Group, Pair
 from engram.benchmarks.compare.stats import Interval, seeds_needed
 from engram.benchmarks.drawing.numbers import number, p_value, signed
-from engram.benchmarks.records.outcomes import declared
+from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.report.write import Subject
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engram.benchmarks.records.meaning import by_todays_names
 from engram.benchmarks.records.outcomes import Outcome
 from engram.benchmarks.records.trials import Status
 from engram.benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
@@ -66,12 +67,12 @@ def _outcome(trial: str, run: Run) -> Outcome:
     metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("final/")}
     # a final number whose name the ledger had taken
     metrics |= {key[6:]: value for key, value in run.data.metrics.items() if key.startswith("final/")}
-    seconds = tags.get("engram.seconds")
+    seconds, experiment = tags.get("engram.seconds"), tags.get("engram.experiment", "?")
     return Outcome(
         trial=trial,
-        experiment=tags.get("engram.experiment", "?"),
+        experiment=experiment,
         options=options,
-        metrics=metrics if status == "done" else {},
+        metrics=by_todays_names(experiment, options, metrics) if status == "done" else {},
         status=status,
         seconds=float(seconds) if seconds else None,
         why=tags.get("engram.error") or tags.get(ASIDE_TAG) or ("" if status == "done" else _NO_RESULT),

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engram.benchmarks.records.inside import open_inside
 from engram.benchmarks.records.lines import Line, parse_lines
-from engram.benchmarks.records.outcomes import bounds_of, declared
+from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep
 

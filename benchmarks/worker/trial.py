@@ -174,6 +174,9 @@ def check_metrics(config: ExperimentConfig, result: Result) -> None:
             raise TrialError(
                 f"metric {metric.name} must be reported; got {', '.join(result.metrics)}. Mend the experiment."
             )
+    primary = [metric.name for metric in config.metrics if metric.primary]
+    if primary and not any(name in result.metrics for name in primary):
+        raise TrialError(f"a metric of {', '.join(primary)} must be reported; got none. Mend the experiment.")
     for name, value in result.metrics.items():
         if not math.isfinite(value):
             raise TrialError(f"metric {name} must be finite; got {value}. Try a smaller learning rate.")

@@ -155,7 +155,7 @@ class Choice:
         if not math.isnan(accuracy):
             number = sum(map(len, self.tried.values()))
             key = f"choice/{said(name)}.{facts(name).strength}"
-            self.services.log(number, {key: found.strength, f"{key}/accuracy": accuracy})
+            self.services.log(number, {key: found.strength, f"{key}/validation/average_accuracy": accuracy})
         tried.append(found)
         self.learning = self.state = None
         if upcoming(tried, facts(name).strengths) is not None:

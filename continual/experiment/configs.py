@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 
-from engram.backbone.contract import ExperimentConfig, Metric, OptionsOf, Registered, Scalar
+from engram.backbone.contract import Direction, ExperimentConfig, Metric, OptionsOf, Registered, Scalar, SplitName
 from engram.continual.avalanche import guard
 from engram.continual.catalogue import facts, in_turn, said, short
 
@@ -29,17 +29,22 @@ BY_MEANS = ("continual.icarl", "avalanche:ICaRL")
 AUTO = "auto"
 """Strength of a penalty that is chosen on the first tasks."""
 
+
+def _score(of: str, direction: Direction, split: SplitName = "test", **more: Any) -> Metric:
+    return Metric(name=f"{split}/{of}", split=split, of=of, unit="fraction", direction=direction, **more)
+
+
 METRICS = (
-    Metric(name="average_accuracy", unit="fraction", direction="max", primary=True),
-    Metric(name="forgetting", unit="fraction", direction="min", optional=True, bounds=(-1.0, 1.0)),
-    Metric(name="backward_transfer", unit="fraction", direction="max", optional=True, bounds=(-1.0, 1.0)),
-    Metric(name="forward_transfer", unit="fraction", direction="max", optional=True, bounds=(-1.0, 1.0)),
+    _score("average_accuracy", "max", primary=True),
+    _score("forgetting", "min", optional=True, bounds=(-1.0, 1.0)),
+    _score("backward_transfer", "max", optional=True, bounds=(-1.0, 1.0)),
+    _score("forward_transfer", "max", optional=True, bounds=(-1.0, 1.0)),
     Metric(name="seconds_per_iteration", unit="s", direction="min", timed=True),
-    Metric(name="average_incremental_accuracy", unit="fraction", direction="max"),
-    Metric(name="plasticity", unit="fraction", direction="max"),
-    Metric(name="task_aware_accuracy", unit="fraction", direction="max"),
-    Metric(name="validation/average_accuracy", unit="fraction", direction="max", optional=True),
-    Metric(name="connectivity_barrier", unit="fraction", direction="min", optional=True),
+    _score("average_incremental_accuracy", "max"),
+    _score("plasticity", "max"),
+    _score("task_aware_accuracy", "max"),
+    _score("average_accuracy", "max", "validation", optional=True),
+    _score("connectivity_barrier", "min", optional=True),
     Metric(name="choosing_seconds", unit="s", direction="min", timed=True, optional=True),
     Metric(name="stored_samples", unit="count", direction="min"),
     Metric(name="strategy_bytes", unit="B", direction="min"),
@@ -54,6 +59,9 @@ class StreamConfig(ExperimentConfig):
 
     version: ClassVar[int] = 4
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
+    renamed: ClassVar[Mapping[str, str]] = {
+        metric.of: metric.name for metric in METRICS if metric.split == "test"
+    }  # they had no split in front
 
     dataset: Annotated[str, Registered("datasets")] = "digits"
     """What to make the tasks from: see ``engram list datasets``."""

@@ -86,10 +86,11 @@ class StreamExperiment:
         return True
 
     def finish(self, state: State) -> Result:
-        metrics = summary(state.matrices.accuracy[1:], state.matrices.accuracy[0])
+        found = summary(state.matrices.accuracy[1:], state.matrices.accuracy[0])
         last = state.matrices.task_aware[-1]
-        metrics |= {
-            "task_aware_accuracy": math.fsum(last) / len(last),
+        metrics = {
+            **{f"test/{name}": value for name, value in found.items()},
+            "test/task_aware_accuracy": math.fsum(last) / len(last),
             "seconds_per_iteration": state.seconds / state.iterations,
             "train_seconds": state.seconds,
             "parameters": float(sum(p.numel() for p in state.model.parameters())),
@@ -114,7 +115,7 @@ class StreamExperiment:
     def _connected(self, state: State, result: Result) -> Result:
         """The result with what lies between the solutions of the tasks."""
         rows = path(state.learner, state.stream, state.solutions, self.config.connectivity)
-        metrics = {**result.metrics, "connectivity_barrier": barrier(rows)}
+        metrics = {**result.metrics, "test/connectivity_barrier": barrier(rows)}
         tables = {**result.tables, "connectivity": rows}
         return replace(result, metrics=metrics, tables=tables, figures={**result.figures, "connectivity": figure(rows)})
 

@@ -254,7 +254,7 @@ class Learning:
         scores: list[Scores | None] = [self._test(state, j) for j in near]
         state.matrices.add(scores + [None] * (self.tasks - len(scores)))
         row = state.matrices.accuracy[-1][: learner.task + 1]
-        self.services.log(state.iterations, {"average_accuracy": math.fsum(row) / len(row)})
+        self.services.log(state.iterations, {"test/average_accuracy": math.fsum(row) / len(row)})
 
     def state_dict(self, state: State) -> dict[str, Any]:
         return {

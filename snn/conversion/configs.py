@@ -9,13 +9,13 @@ from typing import Annotated, ClassVar, Self
 from annotated_types import Ge, Gt, Le, Lt
 
 from engram.backbone.contract import Flag, Metric, Requirement
-from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.experiments.configs import TrainConfig, accuracy
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
 
 CONVERT_METRICS = (
-    Metric(name="snn/accuracy", unit="fraction", direction="max", primary=True),
-    Metric(name="ann/accuracy", unit="fraction", direction="max"),
-    Metric(name="accuracy_drop", unit="points", direction="min"),
+    accuracy("test", "snn", primary=True),
+    accuracy("test", "ann"),
+    Metric(name="test/accuracy_drop", split="test", of="accuracy_drop", unit="points", direction="min"),
     Metric(name="spikes_per_neuron_per_step", unit="spikes", direction="min"),
     Metric(name="synaptic_operations", unit="1/image", direction="min"),
     Metric(name="analog_macs", unit="1/image", direction="min"),
@@ -40,6 +40,11 @@ class ConvertConfig(TrainConfig):
 
     version: ClassVar[int] = 4
     metrics: ClassVar[tuple[Metric, ...]] = CONVERT_METRICS
+    renamed: ClassVar[Mapping[str, str]] = {
+        "snn/accuracy": "snn/test/accuracy",
+        "ann/accuracy": "ann/test/accuracy",
+        "accuracy_drop": "test/accuracy_drop",
+    }
 
     from_trial: Annotated[str | None, Flag("from")] = None
     """The trained trial: its id, the beginning of it, or its folder."""

@@ -134,9 +134,9 @@ class Convert:
         curve, exits, priced = scoring.curve(), scoring.exits.rows(), scoring.costs()
         last = curve[-1]
         metrics = {
-            "snn/accuracy": last["accuracy"],
-            "ann/accuracy": last["ann_accuracy"],
-            "accuracy_drop": last["drop_points"],
+            "snn/test/accuracy": last["accuracy"],
+            "ann/test/accuracy": last["ann_accuracy"],
+            "test/accuracy_drop": last["drop_points"],
             "spikes_per_neuron_per_step": last["spikes_per_neuron_per_step"],
             "synaptic_operations": last["synaptic_operations"],
             "analog_macs": priced[-1]["macs"],

@@ -115,8 +115,8 @@ def test_kill_and_resume_gives_the_same_numbers(trained, services, tmp_path, mon
 def test_bf16_is_scored_in_fp32(services, tmp_path, evaluate):
     result = run(Train, replace(TINY, epochs=1, precision="bf16"), services(tmp_path))
     again = evaluate(tmp_path)
-    assert again["accuracy"] == result.metrics["test/accuracy"]
-    assert again["loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
+    assert again["test/accuracy"] == result.metrics["test/accuracy"]
+    assert again["test/loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
 
 
 def test_without_validation(services, tmp_path):
@@ -131,12 +131,15 @@ def test_without_validation(services, tmp_path):
 
 def test_evaluation_repeats_the_trained_score(trained, evaluate):
     metrics, got = trained[1].metrics, evaluate()
-    assert got["accuracy"] == metrics["test/accuracy"] and got["images"] == 359
-    assert got["loss"] == pytest.approx(metrics["test/loss"], rel=1e-5)
+    assert got["test/accuracy"] == metrics["test/accuracy"] and got["images"] == 359
+    assert got["test/loss"] == pytest.approx(metrics["test/loss"], rel=1e-5)
     assert evaluate(dataset="digits") == got
-    assert evaluate(split="validation")["accuracy"] == metrics["validation/accuracy"]
+    assert evaluate(split="validation")["validation/accuracy"] == metrics["validation/accuracy"]
     assert evaluate(split="train")["images"] + evaluate(split="validation")["images"] + got["images"] == 1797
-    assert evaluate(split="all")["images"] == 1797
+    assert (
+        set(everything := evaluate(split="all")) == {"all/accuracy", "all/loss", "images"}
+        and everything["images"] == 1797
+    )
 
 
 @pytest.fixture
@@ -161,14 +164,14 @@ def pictures(tmp_path):
 def test_other_data_is_scored_whole_with_the_preprocessing_of_the_training(trained, evaluate, pictures):
     got = evaluate(dataset=pictures("0123456789"))
     assert got["images"] == 359
-    assert got["accuracy"] == trained[1].metrics["test/accuracy"]
-    assert got["loss"] == pytest.approx(trained[1].metrics["test/loss"], rel=1e-5)
+    assert got["test/accuracy"] == trained[1].metrics["test/accuracy"]
+    assert got["test/loss"] == pytest.approx(trained[1].metrics["test/loss"], rel=1e-5)
 
 
 def test_some_of_the_classes_are_matched_by_name(trained, evaluate, pictures):
     got = evaluate(dataset=pictures([None, None, None, "3", None, None, None, "7", None, None]))
     assert 50 < got["images"] < 90
-    assert got["accuracy"] > 0.85  # by number it would be about zero
+    assert got["test/accuracy"] > 0.85  # by number it would be about zero
 
 
 def test_a_class_that_was_not_trained(evaluate, pictures):
@@ -199,7 +202,7 @@ def test_data_trained_on_is_split_as_trained_even_when_named(services, tmp_path,
     result = run(Train, config, services(tmp_path / "of-pictures"))
     for again in (evaluate(tmp_path / "of-pictures"), evaluate(tmp_path / "of-pictures", dataset=source)):
         assert again["images"] < 0.25 * 359
-        assert again["accuracy"] == result.metrics["test/accuracy"]
+        assert again["test/accuracy"] == result.metrics["test/accuracy"]
     copied = f"folder:{shutil.copytree(tmp_path / 'pics', tmp_path / 'copy')}"
     assert evaluate(tmp_path / "of-pictures", dataset=copied) == again
     next((tmp_path / "pics" / "3").iterdir()).unlink()

@@ -6,15 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from engram.backbone.contract import Present, Target
-from engram.backbone.registry import Registry
 from engram.benchmarks.commands.reproduce import _row, _sources, judged
 from engram.benchmarks.compare.stats import Interval
 from engram.benchmarks.driving.driver import Failure
 
-REGISTRY = Registry.discover()
 
-
-def target(exact=False, metric="average_accuracy", **more):
+def target(exact=False, metric="test/average_accuracy", **more):
     return Target(
         name="t", experiment="continual.stream", options={}, metric=metric, value=0.5, tolerance=0.1, seeds=(0, 1),
         protocol="p", source="s", minutes=1, exact=exact, **more,
@@ -41,11 +38,11 @@ def target(exact=False, metric="average_accuracy", **more):
 )
 def test_an_interval_wider_than_the_tolerance_settles_only_as_a_whole(mean, half, exact, verdict, settled):
     ours = Interval(mean, *((None, None) if half is None else (mean - half, mean + half)), n=2)
-    assert judged(target(exact), ours, REGISTRY) == (verdict, settled)
+    assert judged(target(exact), ours) == (verdict, settled)
     if not exact:
-        lower = target(metric="forgetting")
+        lower = target(metric="forgetting")  # an older name
         mirrored = Interval(1 - mean, *((None, None) if half is None else (1 - mean - half, 1 - mean + half)), n=2)
-        assert judged(lower, mirrored, REGISTRY) == (verdict, settled)
+        assert judged(lower, mirrored) == (verdict, settled)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +60,7 @@ def test_an_interval_wider_than_the_tolerance_settles_only_as_a_whole(mean, half
 def test_only_missing_files_are_no_data(tmp_path, kinds, needs_data, verdict):
     failures = [Failure(f"trial{index}", kind, "") for index, kind in enumerate(kinds)]
     outcome, how = SimpleNamespace(failures=failures), SimpleNamespace(out=tmp_path)
-    row = _row(target(needs_data=needs_data), ["trial0", "trial1"], outcome, REGISTRY, how)
+    row = _row(target(needs_data=needs_data), ["trial0", "trial1"], outcome, how)
     assert (row["verdict"], row["n"]) == (verdict, 0)
 
 
@@ -71,10 +68,10 @@ def test_the_present_figure_of_its_maintainers_is_the_one_to_be_judged_by(tmp_pa
     present = Present(value=0.62, source="their list", date="2024")
     old, new = target(exact=True, date="2020"), target(exact=True, date="2020", present=present)
     ours = Interval(0.63, None, None, 1)
-    assert judged(old, ours, REGISTRY) == ("missed, better", True)
-    assert judged(new, ours, REGISTRY) == ("reproduced", True)
-    assert judged(new, Interval(0.5, None, None, 1), REGISTRY) == ("missed, worse", True)
-    row = _row(new, None, SimpleNamespace(failures=[]), REGISTRY, SimpleNamespace(out=tmp_path))
+    assert judged(old, ours) == ("missed, better", True)
+    assert judged(new, ours) == ("reproduced", True)
+    assert judged(new, Interval(0.5, None, None, 1)) == ("missed, worse", True)
+    row = _row(new, None, SimpleNamespace(failures=[]), SimpleNamespace(out=tmp_path))
     assert (row["published"], row["present"], row["verdict"]) == (0.5, 0.62, "no GPU")
     assert _sources(new) == "0.5 by s (2020); judged by 0.62, by their list (2024); two-sided"
     assert _sources(target()) == "0.5 by s"
@@ -85,6 +82,6 @@ def test_our_interval_stays_within_what_the_metric_can_be(tmp_path):
         folder = tmp_path / "trials" / trial
         folder.mkdir(parents=True)
         said = {"experiment": "e", "trial": trial, "config": {}, "tables": {}, "artifacts": {}}
-        (folder / "result.json").write_text(json.dumps({**said, "metrics": {"average_accuracy": value}}))
-    row = _row(target(), ["trial0", "trial1"], SimpleNamespace(failures=[]), REGISTRY, SimpleNamespace(out=tmp_path))
+        (folder / "result.json").write_text(json.dumps({**said, "metrics": {"test/average_accuracy": value}}))
+    row = _row(target(), ["trial0", "trial1"], SimpleNamespace(failures=[]), SimpleNamespace(out=tmp_path))
     assert (row["n"], row["ours"]) == (2, 0.98) and 0 < row["low"] < 0.98 < row["high"] < 1

@@ -26,7 +26,7 @@ def test_the_contract_holds_for_what_was_saved(adapted):
 
 def test_it_is_evaluated_unchanged(bench, adapted):
     scored = bench.run(bench.plan("backbone.evaluate", from_trial=adapted.trial))
-    assert scored.metrics["accuracy"] == adapted.metrics["test/accuracy"]
+    assert scored.metrics["test/accuracy"] == adapted.metrics["test/accuracy"]
 
 
 def test_it_is_started_from_and_learned_from(bench, adapted):
@@ -39,14 +39,14 @@ def test_it_is_started_from_and_learned_from(bench, adapted):
 def test_a_spiking_training_is_evaluated_unchanged(bench):
     made = bench.run(bench.plan("snn.train"))
     scored = bench.run(bench.plan("backbone.evaluate", from_trial=made.trial))
-    assert scored.metrics["accuracy"] == made.metrics["test/accuracy"]
+    assert scored.metrics["test/accuracy"] == made.metrics["test/accuracy"]
 
 
 def test_a_qcfs_training_is_converted(bench):
     made = bench.run(bench.plan("backbone.train", adapter="snn.qcfs", adapter_options={"levels": 4}))
     converted = bench.run(bench.plan("snn.convert", from_trial=made.trial, steps=32))
-    assert converted.metrics["ann/accuracy"] == made.metrics["test/accuracy"]
-    assert abs(converted.metrics["accuracy_drop"]) < 2
+    assert converted.metrics["ann/test/accuracy"] == made.metrics["test/accuracy"]
+    assert abs(converted.metrics["test/accuracy_drop"]) < 2
 
 
 def test_a_spiking_training_starts_from_a_quantised_one(bench):
@@ -60,10 +60,10 @@ def test_a_spiking_training_starts_from_a_quantised_one(bench):
 def test_a_converted_network_is_evaluated_learned_from_and_trained_on(bench):
     made = bench.run(bench.plan("snn.convert", steps=4))
     scored = bench.run(bench.plan("backbone.evaluate", from_trial=made.trial))
-    assert scored.metrics["accuracy"] == made.metrics["snn/accuracy"]
+    assert scored.metrics["test/accuracy"] == made.metrics["snn/test/accuracy"]
     tuned = bench.run(
         bench.plan("snn.train", backbone="mlp", from_trial=made.trial, teacher=made.trial, steps=4, epochs=1)
     )
     _, about = load_model(tuned.folder / "model")
     assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
-    assert tuned.metrics["test/accuracy"] > made.metrics["snn/accuracy"] - 0.1
+    assert tuned.metrics["test/accuracy"] > made.metrics["snn/test/accuracy"] - 0.1

@@ -16,8 +16,8 @@ def test_evaluation_and_conversion_agree_with_the_stream(bench, options):
     made = bench.run(bench.plan("continual.stream", tasks=2, epochs=1, **options))
     scored = bench.run(bench.plan("backbone.evaluate", from_trial=made.trial))
     converted = bench.run(bench.plan("snn.convert", from_trial=made.trial, steps=16))
-    assert converted.metrics["ann/accuracy"] == scored.metrics["accuracy"]
+    assert converted.metrics["ann/test/accuracy"] == scored.metrics["test/accuracy"]
     told = options.get("head") == "multi" or options["scenario"] == "task"
     if options["scenario"] in ("permuted", "coloured") and not told:  # every task has the same number of images
-        assert scored.metrics["accuracy"] == pytest.approx(made.metrics["average_accuracy"])
+        assert scored.metrics["test/accuracy"] == pytest.approx(made.metrics["test/average_accuracy"])
     assert bool(scored.result["tables"].get("cautions")) == told

@@ -45,7 +45,7 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        return self.metrics["average_accuracy"]
+        return self.metrics["test/average_accuracy"]
 
     @property
     def measured(self) -> dict:

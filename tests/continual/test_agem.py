@@ -83,7 +83,7 @@ def test_an_equal_share_of_every_task_is_kept(learn):
 def test_it_forgets_less_where_tasks_are_told_and_where_they_look_different(learn):
     permuted = {"scenario": "permuted", "lr": 5e-3, "buffer": 120}
     nothing, ours = learn("finetune", **permuted), learn("agem", **permuted)
-    assert ours.metrics["forgetting"] < nothing.metrics["forgetting"] - 0.02
+    assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] - 0.02
     assert ours.accuracy > nothing.accuracy + 0.02
     told = {"scenario": "task", "lr": 5e-3, "buffer": 120}
     assert learn("agem", **told).accuracy > learn("finetune", **told).accuracy + 0.01

@@ -110,7 +110,7 @@ def test_a_run_broken_off_between_tasks_goes_on_bit_for_bit(experiment, learn, n
     assert torch.equal(torch.cat([p.detach().flatten() for p in state.model.parameters()]), whole.weights())
     tables = second.finish(state).tables
     assert str(tables) == str(whole.result.tables)  # nan is where nothing was tested
-    assert whole.metrics["average_accuracy"] > (0.1 if scenario == "class" else 0.7)
+    assert whole.metrics["test/average_accuracy"] > (0.1 if scenario == "class" else 0.7)
     kept = whole.metrics["stored_samples"]
     rehearses = name in ("Replay", "AGEM", "GDumb", "MIR", "ICaRL", "DER", "ER_ACE", "GSS_greedy")
     if rehearses:
@@ -173,7 +173,7 @@ def test_generative_replay_gets_images_as_its_generator_makes_them(learn, monkey
     large = replace(data, train=enlarged(data.train), test=enlarged(data.test), validation=None, in_shape=(1, 28, 28))
     monkeypatch.setattr("engram.continual.experiment.experiment.load", lambda *args, **more: large)
     run = learn("avalanche:GenerativeReplay", tasks=2, epochs=1)
-    assert 0 < run.metrics["average_accuracy"] < 1
+    assert 0 < run.metrics["test/average_accuracy"] < 1
     assert run.strategies[0].made.model.entrance.generated
 
 

@@ -127,7 +127,7 @@ def test_generating_changes_what_the_network_learns_from_the_first_task_on(learn
 def test_it_moves_against_forgetting(learn, options):
     nothing, ours = learn("finetune", **DIGITS), bir(learn, options=options)
     assert ours.accuracy > nothing.accuracy + 0.2
-    assert ours.metrics["forgetting"] < nothing.metrics["forgetting"] - 0.3
+    assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] - 0.3
 
 
 @pytest.mark.parametrize("scenario", ["permuted", "online", "blurry"])

@@ -15,7 +15,7 @@ def test_it_halves_what_finetuning_forgets(learn, strategy):
     nothing = learn("finetune", **DIGITS)
     replayed = learn(strategy, strategies_options=STRONG[strategy], **DIGITS)
     assert replayed.accuracy > nothing.accuracy + 0.4
-    assert replayed.metrics["forgetting"] < nothing.metrics["forgetting"] / 2
+    assert replayed.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 2
 
 
 @pytest.mark.parametrize("head", ["single", "multi"])

@@ -130,7 +130,7 @@ def test_without_earlier_tasks_it_is_finetuning(learn):
 def test_it_moves_against_forgetting(learn, options):
     nothing, ours = learn("finetune", **DIGITS, seed=2), dgr(learn, options=options, seed=2)
     assert ours.accuracy > nothing.accuracy + 0.15
-    assert ours.metrics["forgetting"] < nothing.metrics["forgetting"] - 0.2
+    assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] - 0.2
     assert ours.metrics["stored_samples"] == 0
 
 

@@ -37,7 +37,7 @@ class Recorder:
 def test_replay_halves_what_finetuning_forgets(learn, options):
     nothing, replayed = learn("finetune", **DIGITS), learn("er", strategies_options=options, **DIGITS)
     assert replayed.accuracy > nothing.accuracy + 0.25
-    assert replayed.metrics["forgetting"] < nothing.metrics["forgetting"] / 2
+    assert replayed.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 2
     assert replayed.metrics["stored_samples"] == 120 or options.get("er.copies")
 
 

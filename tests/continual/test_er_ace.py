@@ -28,13 +28,13 @@ def halfway(experiment, **options):
 def test_it_keeps_more_than_finetuning(learn):
     nothing, ours = learn("finetune", **DIGITS), learn("er-ace", **DIGITS)
     assert ours.accuracy > nothing.accuracy + 0.4
-    assert ours.metrics["forgetting"] < nothing.metrics["forgetting"] / 4
+    assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 4
 
 
 def test_a_new_task_takes_less_from_the_old_one_than_with_plain_replay(learn):
     """The point of the paper: at its beginning new classes do not push the old ones away."""
     plain, ours = learn("er", **DIGITS), learn("er-ace", **DIGITS)
-    assert ours.metrics["forgetting"] < plain.metrics["forgetting"]
+    assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"]
 
 
 def test_the_loss_is_the_sum_over_two_sets_of_classes(experiment):

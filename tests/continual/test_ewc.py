@@ -254,7 +254,7 @@ def test_forgets_less(learn, kind):
     options = {"scenario": "permuted", "lr": 5e-3, "epochs": 10}
     plain = learn("finetune", **options)
     ours = learn("ewc", **options, strategies_options={"ewc.strength": 300.0, "ewc.fisher": kind, "ewc.samples": 300})
-    assert ours.metrics["forgetting"] < plain.metrics["forgetting"] - 0.1
+    assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"] - 0.1
     assert ours.accuracy > plain.accuracy + 0.1
 
 

@@ -52,13 +52,13 @@ def test_earlier_tasks_keep_their_accuracy_and_their_logits(experiment, backbone
             learned.append(logits(state.learner.task))
     for task, then in enumerate(learned):
         assert (logits(task) - then).abs().max() < 0.1 * then.std()
-    assert ours.finish(state).metrics["forgetting"] < 0.01
+    assert ours.finish(state).metrics["test/forgetting"] < 0.01
 
 
 def test_it_keeps_what_finetuning_forgets_and_takes_units_as_it_needs_them(learn):
     settings = {**DIGITS, "scenario": "permuted", "head": "multi", "epochs": 8}
     plain, kept = learn("finetune", **settings), learn("hat", **settings)
-    assert kept.metrics["forgetting"] < 0.01 < plain.metrics["forgetting"] - 0.05
+    assert kept.metrics["test/forgetting"] < 0.01 < plain.metrics["test/forgetting"] - 0.05
     assert kept.accuracy > plain.accuracy + 0.03
     used = [row["all"] for row in kept.result.tables["hat"]]
     assert 0.05 < used[0] < used[1] < used[2] < 0.95
@@ -227,5 +227,5 @@ def test_a_broken_off_run_goes_on_exactly(learn, resume, steps, optimizer):
 )
 def test_it_works_on_spikes_and_in_mixed_precision(learn, more):
     run = learn("hat", **{**DIGITS, **more})
-    assert run.weights().isfinite().all() and run.metrics["forgetting"] < 0.01 and run.accuracy > 0.8
+    assert run.weights().isfinite().all() and run.metrics["test/forgetting"] < 0.01 and run.accuracy > 0.8
     assert math.isfinite(run.metrics["strategy_bytes"])

@@ -109,7 +109,7 @@ def test_resumed_heads(learn, resume, scenario, head, optimizer):
 
 def test_task_aware_accuracy_asks_the_task_alone(learn):
     ours = learn("finetune", scenario="class", tasks=3)
-    assert ours.metrics["task_aware_accuracy"] > ours.accuracy + 0.2
+    assert ours.metrics["test/task_aware_accuracy"] > ours.accuracy + 0.2
 
 
 def test_nearest_means_answer_in_the_place_of_the_layer(learn):
@@ -172,7 +172,7 @@ def test_the_way_between_solutions(learn, resume):
     assert [row["after"] for row in rows] == [1] * 5 + [2] * 5
     assert rows[0]["earlier"] == matrix[1][0] and rows[4]["next"] == matrix[2][1] and rows[9]["next"] == matrix[3][2]
     assert rows[9]["earlier"] == pytest.approx((matrix[3][0] + matrix[3][1]) / 2)
-    assert ours.metrics["connectivity_barrier"] >= 0
+    assert ours.metrics["test/connectivity_barrier"] >= 0
     broken = resume(45, "finetune", scenario="domain", connectivity=5, epochs=2)
     assert broken.result.tables["connectivity"] == rows
 

@@ -21,7 +21,7 @@ def at_second_task(experiment, **options):
 def test_it_keeps_what_finetuning_forgets(learn):
     nothing, ours = learn("finetune", **DIGITS), learn("icarl", **DIGITS)
     assert ours.accuracy > nothing.accuracy + 0.4
-    assert ours.metrics["forgetting"] < nothing.metrics["forgetting"] / 4
+    assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 4
 
 
 def test_distillation_helps(learn):
@@ -97,7 +97,7 @@ def test_a_task_that_has_not_come_is_not_answered_at_all(learn, order):
     matrix = ours.state.matrices
     untrained, ahead = matrix.accuracy[0][1:], [matrix.accuracy[task][task] for task in range(1, 5)]
     assert ahead == [matrix.task_aware[task][task] for task in range(1, 5)] == [0.0] * 4
-    assert ours.metrics["forward_transfer"] == pytest.approx(-sum(untrained) / 4)
+    assert ours.metrics["test/forward_transfer"] == pytest.approx(-sum(untrained) / 4)
 
 
 def test_exemplars_are_the_first_of_the_herd_and_fewer_as_classes_come(learn, experiment):

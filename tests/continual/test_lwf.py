@@ -125,7 +125,7 @@ def test_without_strength_it_is_finetuning(learn):
 def test_forgets_less(learn):
     options = {"scenario": "task", "lr": 5e-3, "epochs": 10}
     plain, ours = learn("finetune", **options), learn("lwf", **options)
-    assert ours.metrics["forgetting"] < plain.metrics["forgetting"] - 0.05
+    assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"] - 0.05
     assert ours.accuracy > plain.accuracy + 0.05
 
 

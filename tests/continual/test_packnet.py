@@ -45,13 +45,13 @@ def test_earlier_tasks_stay_bit_for_bit(experiment, backbone, options, optimizer
     for task, then in enumerate(learned):
         assert torch.equal(logits(state, task), then)
     result = ours.finish(state)
-    assert result.metrics["forgetting"] == 0 and result.metrics["average_accuracy"] > 0.6
+    assert result.metrics["test/forgetting"] == 0 and result.metrics["test/average_accuracy"] > 0.6
 
 
 def test_without_it_the_same_run_forgets(learn):
     settings = {**HARD, "weight_decay": 0.1, "backbone_options": {"width": 0.5}}
     plain, packed = learn("finetune", **settings), learn("packnet", **settings)
-    assert packed.metrics["forgetting"] == 0 < plain.metrics["forgetting"] - 0.05
+    assert packed.metrics["test/forgetting"] == 0 < plain.metrics["test/forgetting"] - 0.05
     assert packed.accuracy > plain.accuracy + 0.02
 
 
@@ -138,4 +138,4 @@ def test_a_broken_off_run_goes_on_exactly(learn, resume, steps, optimizer):
 def test_it_works_on_spikes_and_in_mixed_precision(learn, more):
     settings = {**DIGITS, "epochs": 2, "backbone": "vgg-tiny", "backbone_options": {"width": 0.5}, **more}
     run = learn("packnet", **settings)
-    assert run.weights().isfinite().all() and run.metrics["forgetting"] == 0
+    assert run.weights().isfinite().all() and run.metrics["test/forgetting"] == 0

@@ -202,7 +202,7 @@ def test_forgets_less(learn):
     options = {"scenario": "permuted", "lr": 5e-3, "epochs": 10}
     plain = learn("finetune", **options)
     ours = learn("si", **options, strategies_options={"si.c": 0.5})
-    assert ours.metrics["forgetting"] < plain.metrics["forgetting"] - 0.1
+    assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"] - 0.1
     assert ours.accuracy > plain.accuracy + 0.1
 
 

@@ -28,4 +28,4 @@ def test_a_stream_is_learned(strategies, options, stranger, learn, monkeypatch):
     monkeypatch.setattr("engram.continual.experiment.experiment.build", build)
     done = learn(*strategies, backbone_options={}, tasks=2, epochs=2, head="single", **options)
     assert done.state.learner.task == 1 and torch.isfinite(done.weights()).all()
-    assert 0 < done.metrics["task_aware_accuracy"] <= 1
+    assert 0 < done.metrics["test/task_aware_accuracy"] <= 1

@@ -103,9 +103,9 @@ def test_transfer_is_read_from_the_matrix(learn):
     ours = learn("finetune", scenario="permuted", epochs=2)
     r = ours.state.matrices.accuracy  # row 0 is the untrained network
     forward = sum(r[j][j] - r[0][j] for j in (1, 2)) / 2
-    assert ours.metrics["forward_transfer"] == pytest.approx(forward)
-    assert ours.metrics["backward_transfer"] == pytest.approx(sum(r[3][j] - r[j + 1][j] for j in (0, 1)) / 2)
-    assert ours.metrics["plasticity"] == pytest.approx(sum(r[j + 1][j] for j in range(3)) / 3)
+    assert ours.metrics["test/forward_transfer"] == pytest.approx(forward)
+    assert ours.metrics["test/backward_transfer"] == pytest.approx(sum(r[3][j] - r[j + 1][j] for j in (0, 1)) / 2)
+    assert ours.metrics["test/plasticity"] == pytest.approx(sum(r[j + 1][j] for j in range(3)) / 3)
 
 
 def test_forgetting_is_drawn_as_it_is_reported(learn):
@@ -113,7 +113,7 @@ def test_forgetting_is_drawn_as_it_is_reported(learn):
     lost = ours.result.figures["forgetting"].series
     assert list(lost) == ["task 1", "task 2"] and lost["task 1"][0] == (1.0, 0.0)
     final = [points[-1][1] for points in lost.values()]
-    assert sum(final) / 2 == pytest.approx(ours.metrics["forgetting"])
+    assert sum(final) / 2 == pytest.approx(ours.metrics["test/forgetting"])
 
 
 def test_what_is_known_to_fail_stands_in_the_result(learn):

@@ -58,13 +58,13 @@ def test_momentum_of_an_earlier_task_and_decay_move_no_silent_unit(experiment, o
 
 def test_it_halves_forgetting(learn):
     plain, gated = learn("finetune", **WIDE), learn("xdg", **WIDE)
-    assert gated.metrics["forgetting"] < plain.metrics["forgetting"] / 2
+    assert gated.metrics["test/forgetting"] < plain.metrics["test/forgetting"] / 2
     assert gated.accuracy > plain.accuracy + 0.05
 
 
 def test_it_goes_with_strategies_that_keep_weights(learn):
     alone, both = learn("si", **WIDE), learn("xdg", "si", **WIDE)
-    assert both.metrics["forgetting"] < alone.metrics["forgetting"] / 2
+    assert both.metrics["test/forgetting"] < alone.metrics["test/forgetting"] / 2
 
 
 def test_a_broken_off_run_goes_on_exactly(learn, resume):

@@ -67,9 +67,9 @@ def test_result(setup, digits):
     assert list(curve[0]) == [
         *("steps", "accuracy", "ann_accuracy", "drop_points", "spikes_per_neuron_per_step", "synaptic_operations")
     ]
-    assert curve[-1]["accuracy"] == result.metrics["snn/accuracy"] > 0.9
-    assert result.metrics["accuracy_drop"] == pytest.approx(
-        100 * (result.metrics["ann/accuracy"] - result.metrics["snn/accuracy"])
+    assert curve[-1]["accuracy"] == result.metrics["snn/test/accuracy"] > 0.9
+    assert result.metrics["test/accuracy_drop"] == pytest.approx(
+        100 * (result.metrics["ann/test/accuracy"] - result.metrics["snn/test/accuracy"])
     )
     operations = [row["synaptic_operations"] for row in curve]
     assert operations == sorted(operations)
@@ -159,7 +159,7 @@ def test_frames_right_on_average_do_not_go_through_an_analog_front(setup, traine
 
 def test_more_calibration_images_than_there_are(setup, digits):
     config = ConvertConfig(from_trial="x", steps=2, calibration_images=10**6)
-    assert run(config, setup()).metrics["snn/accuracy"] > 0.2
+    assert run(config, setup()).metrics["snn/test/accuracy"] > 0.2
 
 
 def test_silent_channels_are_counted(setup, trained):
@@ -190,7 +190,7 @@ def test_every_option_reaches_a_result_and_resumes_exactly(setup, small_chunks, 
     resumed = run(config, services, saved=run(config, services, stop_after=2))
     assert (resumed.metrics, resumed.tables) == (whole.metrics, whole.tables)
     slow = options.get("coding") == "delta"  # after 12 steps its receiver has not seen the bright pixels in full
-    assert whole.metrics["snn/accuracy"] > (0.2 if slow else 0.7)
+    assert whole.metrics["snn/test/accuracy"] > (0.2 if slow else 0.7)
     back = load_model(services.trial_dir / "model")[0].backbone
     assert (back.delay, back.pre_simulation) == (config.delay or 0, config.pre_simulation)
 

@@ -61,7 +61,7 @@ def converted(source, services, tmp_path_factory):
 def test_a_converted_network_is_evaluated_like_any_network(converted, services, tmp_path):
     folder, result = converted
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
-    assert again.metrics["accuracy"] == result.metrics["snn/accuracy"]
+    assert again.metrics["test/accuracy"] == result.metrics["snn/test/accuracy"]
     assert [adapter["name"] for adapter in load_model(folder / "model")[1]["adapters"]] == ["snn.convert"]
 
 
@@ -73,12 +73,12 @@ def test_training_begins_as_the_converted_network_and_gains(converted, services,
     )
     for name in ("synaptic_operations", "spikes_per_neuron_per_step", "macs", "analog_macs"):
         assert still.metrics[name] == pytest.approx(result.metrics[name], rel=1e-4)
-    assert still.metrics["test/accuracy"] == pytest.approx(result.metrics["snn/accuracy"], abs=0.003)
+    assert still.metrics["test/accuracy"] == pytest.approx(result.metrics["snn/test/accuracy"], abs=0.003)
     assert moved.metrics["test/loss"] < still.metrics["test/loss"]
     back, about = load_model(tmp_path / "moved" / "model")
     assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
     scored = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path / "moved"}))
-    assert scored.metrics["accuracy"] == moved.metrics["test/accuracy"]
+    assert scored.metrics["test/accuracy"] == moved.metrics["test/accuracy"]
     assert any(not torch.equal(unit.scale, torch.ones_like(unit.scale)) for unit in back.backbone.neurons().values())
 
 

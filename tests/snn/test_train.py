@@ -85,8 +85,8 @@ def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
     _, about = load_model(folder / "model")
     assert about["adapters"] == [{"name": "snn.spiking", "options": {"decay": 0.5, "slope": 2.0, "steps": 3}}]
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
-    assert again.metrics["accuracy"] == result.metrics["test/accuracy"]
-    assert again.metrics["loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
+    assert again.metrics["test/accuracy"] == result.metrics["test/accuracy"]
+    assert again.metrics["test/loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
 
 
 def test_the_adapter_in_backbone_train_is_the_same_network(made, services, tmp_path):
@@ -107,7 +107,7 @@ def test_from_a_trained_network_it_begins_as_the_converted_one(analog, services,
     names = [adapter["name"] for adapter in load_model(tmp_path / "model")[1]["adapters"]]
     assert names == (["snn.spiking"] if kind == "relu" else ["snn.qcfs", "snn.spiking"])
     assert run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path})).metrics[
-        "accuracy"
+        "test/accuracy"
     ] == pytest.approx(result.metrics["test/accuracy"])
 
 

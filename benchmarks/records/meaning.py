@@ -1,0 +1,57 @@
+"""What the metrics of trials mean: what their experiments promise, and the names that older trials have for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from engram.backbone.contract import Bounds, ExperimentConfig, Metric, Scalar
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.spelling import spell
+
+_KNOWN: dict[str, type[ExperimentConfig]] = {}
+"""Experiments whose options were looked up in this process."""
+
+
+def options_of(experiment: str) -> type[ExperimentConfig]:
+    """The options of an experiment; those that all have when its plugin is not installed here."""
+    if experiment not in _KNOWN:
+        try:
+            found = Registry.discover().options("experiments", experiment)
+        except (UserError, ImportError):
+            found = None
+        if found is None or not issubclass(found, ExperimentConfig):
+            return ExperimentConfig
+        _KNOWN[experiment] = found
+    return _KNOWN[experiment]
+
+
+def declared(experiment: str) -> dict[str, Metric]:
+    """The metrics an experiment promises, by name; empty when its plugin is not installed here."""
+    return {metric.name: metric for metric in options_of(experiment).metrics}
+
+
+def bounds_of(promised: Mapping[str, Metric], name: str) -> Bounds:
+    """Between what a metric lies, by what its experiment promises; without bounds where it promises nothing of it."""
+    metric = promised.get(name)
+    return (None, None) if metric is None else metric.span
+
+
+def today(experiment: str, options: Mapping[str, Scalar], name: str) -> str:
+    """What a metric is called today that a trial with these options (by flag name) calls ``name``.
+
+    >>> today("backbone.evaluate", {"split": "validation"}, "accuracy"), today("backbone.train", {}, "test/accuracy")
+    ('validation/accuracy', 'test/accuracy')
+    """
+    cls = options_of(experiment)
+    if name not in cls.renamed:
+        return name
+    plain = {field.name: field.default for field in fields(cls)}
+    return cls.renamed[name].format_map({key: options.get(spell(key), value) for key, value in plain.items()})
+
+
+def by_todays_names(experiment: str, options: Mapping[str, Scalar], metrics: Mapping[str, float]) -> dict[str, float]:
+    """A trial's metrics by the names of today; where it has one by both names, the one of today counts."""
+    named = {today(experiment, options, name): value for name, value in metrics.items()}
+    return {name: metrics.get(name, value) for name, value in named.items()}
