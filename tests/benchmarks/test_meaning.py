@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -59,17 +60,15 @@ def test_old_trials_and_new_ones_stand_in_one_comparison(folders):
     for name in (None, "accuracy", "test/accuracy"):
         found = compare_outcomes(both, metric=name)
         assert (found.metric, dict(found.groups[0].scores)) == ("test/accuracy", {0: 0.5, 1: 0.7})
-    assert compare_outcomes(both, condition=parse("accuracy < 0.65")).gate.reasons == (
-        "mean test/accuracy of all is 0.6",
-    )
+    gate = compare_outcomes(both, condition=parse("accuracy < 0.65")).gate
+    assert gate is not None and gate.reasons == ("mean test/accuracy of all is 0.6",)
 
 
 def test_a_store_with_old_names_reads_like_a_new_one():
     tags = {"engram.experiment": "continual.stream", "engram.config": '{"seed": 0}'}
     told = {"average_accuracy": 0.4, "final/average_accuracy": 0.5, "strategy_bytes": 0.0}
-    run = SimpleNamespace(
-        info=SimpleNamespace(status="FINISHED"), data=SimpleNamespace(tags=tags, metrics=told, params={})
-    )
+    info, data = SimpleNamespace(status="FINISHED"), SimpleNamespace(tags=tags, metrics=told, params={})
+    run: Any = SimpleNamespace(info=info, data=data)
     assert _outcome("t", run).metrics == {"test/average_accuracy": 0.5, "strategy_bytes": 0.0}
 
 
