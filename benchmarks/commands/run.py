@@ -17,7 +17,7 @@ from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.driver import Outcome, Setting, drive
-from engram.benchmarks.planning.config import changed, experiment_config
+from engram.benchmarks.planning.config import changed
 from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.suite import Suite, load_suite
