@@ -61,7 +61,9 @@ def test_options_do_not_hide_flags_of_the_runner(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_one_metric_is_primary(experiment):
-    assert sum(metric.primary for metric in experiment_config(REGISTRY, experiment).metrics) == 1
+    primary = [metric for metric in experiment_config(REGISTRY, experiment).metrics if metric.primary]
+    assert primary and len({metric.of for metric in primary}) == 1  # of each split that may be asked for, one
+    assert len({metric.split for metric in primary}) == len(primary)
 
 
 def test_options_import_no_torch():
