@@ -5,10 +5,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_ARGS ?=
 ONLY ?=
 TARGET ?=
+SINCE ?= HEAD~1
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test test-slow lint perf reproduce clean
+.PHONY: demo test test-slow lint perf reproduce unchanged clean
 
 demo: .venv/.core
 	$(BIN)/engram quickstart
@@ -30,6 +31,10 @@ perf: .venv/.perf
 
 reproduce: .venv/.core
 	$(BIN)/engram reproduce $(TARGET)
+
+# Do trials give the numbers they gave at an earlier revision? make unchanged SINCE=v0.3.0
+unchanged: .venv/.all
+	$(BIN)/python tests/unchanged $(SINCE)
 
 # One stamp per extra: an unchanged project installs nothing the second time.
 .venv/.core: EXTRA =
