@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from engram.backbone.contract import Kind
+from engram.backbone.contract import Kind, Named
 from engram.backbone.errors import UserError, must, nearest
 from engram.backbone.registry import SINGULAR, Registry
 
@@ -45,6 +47,28 @@ def options_of(registry: Registry, kind: Kind, name: str, given: Mapping[str, An
     if problems:
         raise UserError("\n".join(map(str, problems)))
     return None if cls is None else cls(**values)
+
+
+def in_full(registry: Registry, kind: Kind, name: str, given: Mapping[str, Any]) -> Named:
+    """A registered thing with all its options: those that were not given have their defaults, resolved.
+
+    Raises:
+        UserError: as `options_of`.
+
+    >>> in_full(Registry.discover(), "adapters", "snn.qcfs", {"levels": 8}).options
+    {'levels': 8, 'per': 'channel', 'threshold': None}
+    """
+    options = options_of(registry, kind, name, given)
+    resolved = options.resolved() if isinstance(options, Resolves) else options
+    values = {} if resolved is None else asdict(resolved)
+    return Named(registry.canonical(kind, name), registry.entry(kind, name).version, json.loads(json.dumps(values)))
+
+
+@runtime_checkable
+class Resolves(Protocol):
+    """Options of which some follow from others: ``resolved()`` is the same with all of them filled in."""
+
+    def resolved(self) -> Any: ...
 
 
 def _checked(field: TypeAdapter[Any], value: Any) -> tuple[Any, str]:

@@ -70,7 +70,8 @@ class Registry:
                 yield plugin_name, name, entry
 
     def names(self, kind: Kind) -> list[str]:
-        return [name for _, name, _ in self.entries(kind)]
+        """What an option may name."""
+        return [name for _, name, entry in self.entries(kind) if not entry.instead]
 
     def entry(self, kind: Kind, name: str) -> Entry:
         """The entry called ``name``, which may leave out its plugin; where one takes a path it is ``NAME:PATH``.
@@ -87,6 +88,18 @@ class Registry:
             UserError: as `entry`.
         """
         return self._find(kind, name)[0]
+
+    def chosen(self, kind: Kind, name: str) -> str:
+        """The whole name of what an option names.
+
+        Raises:
+            UserError: as `entry`, or no option can name it.
+        """
+        whole, entry = self._find(kind, name)
+        if entry.instead:
+            offered = f"one of {', '.join(self.names(kind))}"
+            raise UserError(f"{SINGULAR[kind]} must be {offered}; got {whole}. {entry.instead}")
+        return whole
 
     def _find(self, kind: Kind, name: str) -> tuple[str, Entry]:
         base, colon, path = name.partition(":")

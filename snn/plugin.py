@@ -79,6 +79,11 @@ PLUGIN = Plugin(
             options="engram.snn.training.options:SpikingOptions",
             summary="Spiking neurons for activations, trained with surrogate gradients",
         ),
+        "snn.convert": Entry(
+            target="engram.snn.conversion.storage:restore",
+            options="engram.snn.conversion.methods:Conversion",
+            summary="A step in the making of networks that snn.convert saved",
+            instead="It needs images, and is an experiment: engram run snn.convert --from TRIAL.",
+        ),
     },
-    restorers={"snn.convert": "engram.snn.conversion.storage:restore"},
 )

@@ -13,10 +13,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+
+from engram.backbone.data.sets import Data
+from engram.backbone.data.trained import reference
+from engram.backbone.nets.classifier import LINEAR
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
 
 THIRD_PARTY = Path(__file__).parent / "thirdparty"
 
@@ -186,6 +194,25 @@ def stranger(flattening: str) -> Stranger:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Stranger(FLATTENINGS[flattening])
+
+
+@pytest.fixture(scope="session")
+def made_of() -> Callable[..., Made]:
+    """``made_of(network, options, data, **more)``: what a saved network says of itself, with the classes and shape of
+    data (loaded as ``digits``) or as they are given.
+    """
+
+    def make(network: str, options: dict[str, Any] | None = None, data: Data | None = None, **more: Any) -> Made:
+        net = in_full(Registry.discover(), "backbones", network, options or {})
+        if data is not None:
+            more = {
+                "classes": data.classes,
+                "in_shape": data.in_shape,
+                "data": reference("digits", {}, data, 0.1),
+            } | more
+        return Made(**{"backbone": net, "head": LINEAR} | more)
+
+    return make
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plug
 from engram.backbone.contract.results import Figure, Grid, Result
 from engram.backbone.contract.running import Experiment, Services
 from engram.backbone.contract.targets import Present, Target
-from engram.backbone.contract.values import Row, Scalar
+from engram.backbone.contract.values import Named, Row, Scalar
 
 __all__ = [
     "ABILITIES",
@@ -72,6 +72,7 @@ __all__ = [
     "Judged",
     "Kind",
     "Metric",
+    "Named",
     "OptionsOf",
     "Places",
     "Plugin",

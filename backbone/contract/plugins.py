@@ -26,11 +26,19 @@ class Entry:
     names a ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of
     every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
     checksum). It raises UserError where they are not there.
+
+    ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
+    they were made with, and are not made with another.
+
+    ``instead`` is there where no option can name the thing, because making it takes more than options (an adapter that
+    needs data): what to do instead, as a sentence. It is part of saved networks alone, which hold what it needs.
     """
 
     target: str
     summary: str
     options: str | None = None
+    version: int = 1
+    instead: str = ""
     takes_path: bool = False
     check: str | None = None
     files: str | None = None
@@ -62,12 +70,8 @@ class Plugin:
     strategies: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     targets: Sequence[Target] = ()
-    restorers: Mapping[str, str] = field(default_factory=dict)
-    """Steps in the making of a saved network that need data, so that no adapter repeats them: the name that the model's
-    list of adapters gives, and ``"module:object"`` of a ``restore(backbone, options, saved) -> Backbone`` that has room
-    for the tensors ``saved``."""
     views: Mapping[str, str] = field(default_factory=dict)
-    """Ways in which saved networks saw their data: the name in the manifest, and ``"module:object"`` of a
+    """Ways in which saved networks saw their data: the name in their record, and ``"module:object"`` of a
     ``view(data, options) -> Data`` whose labels are the network's outputs and whose images are those it was shown."""
     commands: Mapping[str, Command] = field(default_factory=dict)
     """Commands of ``engram``, by the word that is typed."""

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 Scalar = str | int | float | bool | None
 Row = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A registered thing as something was made with it: its name, the version it had, and all of its options.
+
+    Options are by field name and as JSON has them. None is left out, so that a later default cannot make another thing
+    of it (`engram.backbone.options.in_full`).
+    """
+
+    name: str
+    version: int
+    options: Mapping[str, Any]

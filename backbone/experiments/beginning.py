@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engram.backbone.contract import Judged, Scalar, Services
+from engram.backbone.contract import Judged, Named, Scalar, Services
 from engram.backbone.data.load import Data
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import TrainConfig
-from engram.backbone.nets.classifier import AdapterSpec, Classifier, adapt, build
+from engram.backbone.nets.classifier import LINEAR, Classifier, adapt, build, build_head
 from engram.backbone.objectives.distillation import Distillation
+from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model
 
 
 @dataclass
@@ -22,14 +24,16 @@ class Beginning:
     """A network, how to build it again, and which of its methods wants to see training images first."""
 
     model: Classifier
-    backbone_options: Mapping[str, Scalar]
-    adapters: list[AdapterSpec] = field(default_factory=list)
+    backbone: Named
+    head: Named = LINEAR
+    adapters: list[Named] = field(default_factory=list)
     prepare: Literal["prepare", "calibrate"] | None = "prepare"
 
     def add(self, name: str, options: Mapping[str, Scalar]) -> None:
         """Adapt the network."""
-        self.model.backbone = adapt(self.model.backbone, name, options)
-        self.adapters.append({"name": name, "options": dict(options)})
+        adapter = in_full(Registry.discover(), "adapters", name, options)
+        self.model.backbone = adapt(self.model.backbone, adapter.name, adapter.options)
+        self.adapters.append(adapter)
         self.prepare = self.prepare or "calibrate"
 
 
@@ -47,8 +51,9 @@ def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
     """
     c = config
     if trained is None:
-        model = build(c.backbone, c.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
-        found = Beginning(model, c.backbone_options)
+        net = in_full(Registry.discover(), "backbones", c.backbone, c.backbone_options)
+        model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std)
+        found = Beginning(model, net)
     else:
         found = _carry_on(c, data, trained)
     if c.adapter is not None:
@@ -58,21 +63,21 @@ def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
 
 def _carry_on(config: TrainConfig, data: Data, folder: Path) -> Beginning:
     """A trained network; its head starts afresh when the classes are others."""
-    model, about = load_model(folder)
-    _check(config, about)
-    _check_shape("--from", about["in_shape"], data.in_shape)
-    if about["classes"] != list(data.classes):
-        head = Registry.discover().load("heads", "linear")
-        model.head = head(model.backbone.feature_dim, len(data.classes))
+    model, made = load_model(folder)
+    _check(config, made)
+    _check_shape("--from", made.in_shape, data.in_shape)
+    if made.classes != tuple(data.classes):
+        width: Any = model.backbone.feature_dim
+        model.head = build_head(made.head, width, len(data.classes))
         model.normalise.mean, model.normalise.std = data.mean, data.std
-    return Beginning(model.train(), about["backbone_options"], list(about.get("adapters", ())), None)
+    return Beginning(model.train(), made.backbone, made.head, list(made.adapters), None)
 
 
-def _check(config: TrainConfig, about: Mapping[str, Any]) -> None:
-    if config.backbone != about["backbone"]:
-        raise must("--backbone", "that of the trial beside --from", config.backbone, f"Use {about['backbone']}.")
+def _check(config: TrainConfig, made: Made) -> None:
+    if config.backbone != made.backbone.name:
+        raise must("--backbone", "that of the trial beside --from", config.backbone, f"Use {made.backbone.name}.")
     options = dict(config.backbone_options)
-    if options and options != about["backbone_options"]:
+    if options and in_full(Registry.discover(), "backbones", config.backbone, options) != made.backbone:
         raise must("--backbone.*", "left out beside --from, or as in the trial", options, "Leave them out.")
 
 
@@ -90,8 +95,8 @@ def load_teacher(folder: Path, student: Classifier, data: Data, weight: float, t
     Raises:
         UserError: it knows other classes or takes other images.
     """
-    teacher, about = load_model(folder)
-    _check_shape("--teacher", about["in_shape"], data.in_shape)
-    if about["classes"] != list(data.classes):
-        raise must("--teacher", "trained on the same classes", ", ".join(about["classes"][:5]), "Choose another.")
+    teacher, made = load_model(folder)
+    _check_shape("--teacher", made.in_shape, data.in_shape)
+    if made.classes != tuple(data.classes):
+        raise must("--teacher", "trained on the same classes", ", ".join(made.classes[:5]), "Choose another.")
     return Distillation(teacher, student.normalise, weight, temperature)

@@ -17,7 +17,8 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.configs import EvaluateConfig
 from engram.backbone.measures.scoring import score
 from engram.backbone.registry import Registry
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model
 
 
 class Evaluate:
@@ -31,34 +32,35 @@ class Evaluate:
 
     def step(self, state: dict[str, Any]) -> bool:
         c, s = self.config, self.services
-        model, about = load_model(s.inputs["trained"] / "model")
-        if c.dataset is None and "view" in about:
-            split, targets, fingerprint = self._as_seen(about)
+        model, made = load_model(s.inputs["trained"] / "model")
+        ref = made.trained_on()
+        if c.dataset is None and ref.view is not None:
+            split, targets, fingerprint = self._as_seen(made)
         else:
             split, classes, fingerprint = load_for_scoring(
-                about["dataset"] if c.dataset is None else c.dataset,
-                about["dataset_options"] if c.dataset is None else c.dataset_options,
+                ref.name if c.dataset is None else c.dataset,
+                ref.options if c.dataset is None else c.dataset_options,
                 root=s.data_root,
                 download=s.download,
                 split=c.split,
-                validation=about["validation"],
-                trained_on=about["data_sha256"],
+                validation=ref.validation,
+                trained_on=ref.fingerprint,
             )
             if c.dataset is None:
-                require_trained_on(about, fingerprint)
-            _check_shape(about["in_shape"], split.in_shape, c.dataset or about["dataset"])
-            targets = outputs_of(about, classes)
-        s.provenance(data_sha256=fingerprint, **({"dataset": about["dataset"]} if c.dataset is None else {}))
-        state["cautions"] = cautions(about)
+                require_trained_on(ref, fingerprint)
+            _check_shape(made.in_shape, split.in_shape, c.dataset or ref.name)
+            targets = outputs_of(made, classes)
+        s.provenance(data_sha256=fingerprint, **({"dataset": ref.name} if c.dataset is None else {}))
+        state["cautions"] = cautions(made)
         if state["cautions"]:
             s.table("caution", state["cautions"])
         state["scores"] = score(model.to(s.device), split, s.device, targets=targets)
         return False
 
-    def _as_seen(self, about: Mapping[str, Any]) -> tuple[Split, Tensor, str]:
+    def _as_seen(self, made: Made) -> tuple[Split, Tensor, str]:
         """The images of a network that saw its data in a way of its own, its outputs for their classes, fingerprint."""
         s, name = self.services, self.config.split
-        data, targets = load_as_trained(about, root=s.data_root, download=s.download)
+        data, targets = load_as_trained(made, root=s.data_root, download=s.download)
         parts = {"train": data.train, "validation": data.validation, "test": data.test}
         wanted = [part for part in (parts.values() if name == "all" else [parts[name]]) if part is not None]
         if not wanted:

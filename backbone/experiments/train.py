@@ -9,14 +9,15 @@ from typing import Any
 
 from engram.backbone.contract import Figure, Result, Services
 from engram.backbone.data.load import Data, load
-from engram.backbone.data.trained import cautions
+from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.saved.states import save_model
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import save_model
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
 
@@ -43,7 +44,7 @@ class Train:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, precision=self.precision, **data.facts)
-        if found := cautions({}, data):
+        if found := cautions(data):
             s.table("caution", found)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
         beginning = self.begin(data)
@@ -116,34 +117,30 @@ class Train:
             "images_per_second": trainer.shown(trainer.total_steps) / trainer.progress.seconds,
         }
         metrics |= {name: last[name] for name in ("validation/accuracy", "validation/loss") if name in last}
-        save_model(self.services.trial_dir / "model", model, self._about(state, metrics["test/accuracy"]))
+        save_model(self.services.trial_dir / "model", model, self._made(state, metrics["test/accuracy"]))
         return Result(
             metrics=metrics,
             tables={
                 "epochs": state.curves,
                 **measured.tables,
-                **({"cautions": found} if (found := cautions({}, state.data)) else {}),
+                **({"cautions": found} if (found := cautions(state.data)) else {}),
             },
             figures={**_curves(state.curves), **measured.figures},
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
-    def _about(self, state: State, accuracy: float) -> dict[str, Any]:
-        """What `engram.backbone.saved.states.load_model` needs to build the network again, and where it comes from."""
-        c, data = self.config, state.data
-        return {
-            "backbone": c.backbone,
-            "backbone_options": dict(state.beginning.backbone_options),
-            "adapters": state.beginning.adapters,
-            "in_shape": list(data.in_shape),
-            "classes": list(data.classes),
-            "dataset": c.dataset,
-            "dataset_options": dict(c.dataset_options),
-            "validation": c.validation,
-            "data_sha256": data.fingerprint,
-            "test_accuracy": accuracy,
-            "precision": self.precision,
-        }
+    def _made(self, state: State, accuracy: float) -> Made:
+        c, data, beginning = self.config, state.data, state.beginning
+        return Made(
+            backbone=beginning.backbone,
+            adapters=tuple(beginning.adapters),
+            head=beginning.head,
+            classes=tuple(data.classes),
+            in_shape=data.in_shape,
+            data=reference(c.dataset, c.dataset_options, data, c.validation),
+            test_accuracy=accuracy,
+            precision=self.precision,
+        )
 
     def state_dict(self, state: State) -> dict[str, Any]:
         return {"trainer": state.trainer.state_dict(), "curves": state.curves}

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Initialised, Scalar
+from engram.backbone.contract import Initialised, Named
 from engram.backbone.options import options_of
-from engram.backbone.registry import Registry, resolve
+from engram.backbone.registry import Registry
 
-AdapterSpec = Mapping[str, Any]
-"""A registered adapter and its options by field name, as a saved model records it: ``{"name", "options"}``."""
+LINEAR = Named("linear", 1, {})
+"""The head that a network has when no other is asked for."""
+_INSIDE = "backbone."
 
 
 class Normalise(nn.Module):
@@ -59,13 +60,13 @@ class Classifier(nn.Module):
 
 def build(
     backbone: str,
-    options: Mapping[str, Scalar],
+    options: Mapping[str, Any],
     in_shape: tuple[int, int, int],
     classes: int,
     mean: Tensor,
     std: Tensor,
-    head: str = "linear",
-    adapters: Sequence[AdapterSpec] = (),
+    head: Named = LINEAR,
+    adapters: Sequence[Named] = (),
     saved: Mapping[str, Tensor] | None = None,
 ) -> Classifier:
     """Build a classifier from registered names. Random initialisation uses torch's global generator.
@@ -73,9 +74,9 @@ def build(
     Args:
         options: the backbone's options by field name; absent ones take their defaults.
         mean: [C], std: [C] of the training images in [0, 1].
-        adapters: applied to the backbone in turn, each ``{"name": ..., "options": {...}}``.
-        saved: of a saved model, the tensors it will get: some steps in its making follow from them
-            (`engram.backbone.contract.Plugin.restorers`).
+        head: what turns its features into logits.
+        adapters: applied to the backbone in turn.
+        saved: of a saved model, the tensors it will get, which adapters may look at.
 
     Raises:
         UserError: a name is not registered, or an option is unknown or cannot have its value.
@@ -83,21 +84,26 @@ def build(
     registry = Registry.discover()
     net: Any = registry.load("backbones", backbone)(in_shape, options_of(registry, "backbones", backbone, options))
     source: nn.Module = net
-    restorers = {name: where for plugin in registry.plugins.values() for name, where in plugin.restorers.items()}
+    held = {key.removeprefix(_INSIDE): value for key, value in (saved or {}).items() if key.startswith(_INSIDE)}
     for adapter in adapters:
-        name, own = adapter["name"], adapter["options"]
-        if name in restorers:
-            held = {key[9:]: value for key, value in (saved or {}).items() if key.startswith("backbone.")}
-            net = resolve(restorers[name])(net, own, held)
-        else:
-            net = adapt(net, name, own)
-    made: nn.Module = registry.load("heads", head)(net.feature_dim, classes)
+        net = adapt(net, adapter.name, adapter.options, None if saved is None else held)
+    made = build_head(head, net.feature_dim, classes)
     if isinstance(source, Initialised):
         made.apply(source.initialise)
     return Classifier(net, made, mean, std)
 
 
-def adapt(backbone: nn.Module, name: str, options: Mapping[str, Scalar]) -> Any:
-    """A registered adapter applied to a backbone, which is left as it is: another one under the same contract."""
+def build_head(head: Named, features: int, classes: int) -> nn.Module:
+    """A registered head for so many features and classes."""
     registry = Registry.discover()
-    return registry.load("adapters", name)(backbone, options_of(registry, "adapters", name, options))
+    return registry.load("heads", head.name)(features, classes, options_of(registry, "heads", head.name, head.options))
+
+
+def adapt(backbone: nn.Module, name: str, options: Mapping[str, Any], saved: Mapping[str, Tensor] | None = None) -> Any:
+    """A registered adapter applied to a backbone, which is left as it is: another one under the same contract.
+
+    Args:
+        saved: where a saved network is made again, the tensors that its backbone will get, by their names in it.
+    """
+    registry = Registry.discover()
+    return registry.load("adapters", name)(backbone, options_of(registry, "adapters", name, options), saved)

@@ -1,7 +1,7 @@
-"""Saving and loading that survives kill -9 and notices a flipped byte.
+"""Resume states that survive kill -9 and notice a flipped byte.
 
-Resume state is a torch file loaded with ``weights_only=True``; weights are safetensors. Both carry a sha256 beside
-them, written last: a file without its manifest, or with another hash, does not count.
+A state is a torch file loaded with ``weights_only=True``. A manifest beside it carries its sha256 and is written last:
+a file without one, or with another hash, does not count.
 """
 
 from __future__ import annotations
@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from engram.backbone.atomic import write_atomically
-from engram.backbone.errors import UserError, must
-from engram.backbone.nets.classifier import Classifier, build
-from engram.backbone.saved.manifest import LEAST, MANIFOLD, bounded, read_manifest
+from engram.backbone.saved.bounds import LEAST, MANIFOLD
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -131,63 +127,6 @@ def _load(path: Path) -> dict[str, Any]:
     if values > LEAST + MANIFOLD * size:
         raise ValueError(f"its {size} bytes stand for {values} values")
     return state
-
-
-def save_model(folder: Path, model: Classifier, about: Mapping[str, Any]) -> None:
-    """Save a trained classifier as ``model.safetensors`` and ``model.json``.
-
-    Args:
-        about: what `engram.backbone.nets.classifier.build` needs (``backbone``, ``backbone_options``, ``adapters``,
-            ``in_shape``, ``classes``: names) and where the training data came from (``dataset``, ...).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = save_safetensors(weights)
-    manifest = {**about, "sha256": hashlib.sha256(data).hexdigest()}
-    write_atomically(folder / "model.safetensors", data)
-    write_atomically(folder / "model.json", json.dumps(manifest, indent=1).encode())
-
-
-def load_model(folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """Load what `save_model` wrote, in evaluation mode, with its manifest.
-
-    Raises:
-        UserError: there is no model, its bytes are not the ones that were saved, they fit no registered network, or the
-            manifest says (``incomplete``) why the network alone is not what was trained.
-    """
-    try:
-        about = read_manifest((folder / "model.json").read_bytes())
-        data = (folder / "model.safetensors").read_bytes()
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise ValueError("weights with another sha256 than model.json says")
-        if about.get("incomplete"):
-            what = f"a model in {folder}"
-            raise must(what, "one that computes by itself", about["incomplete"], "Its own trial has its accuracies.")
-        return _rebuild(about, load_safetensors(data)).eval(), about
-    except UserError:
-        raise
-    except Exception as error:  # a stranger's manifest may ask any network for anything
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"a whole trained model must be in {folder}; got {what}. Train it again.") from error
-
-
-def _rebuild(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Classifier:
-    channels, height, width = about["in_shape"]
-    if len(weights["normalise.mean"]) != channels:
-        raise ValueError(f"{len(weights['normalise.mean'])} channels in the weights and {channels} in in_shape")
-    with bounded(sum(weight.numel() for weight in weights.values())):
-        model = build(
-            about["backbone"],
-            about["backbone_options"],
-            (channels, height, width),
-            len(about["classes"]),
-            weights["normalise.mean"],
-            weights["normalise.std"],
-            adapters=about.get("adapters", ()),  # models saved before there were adapters have none
-            saved=weights,
-        )
-    model.load_state_dict(weights)
-    return model
 
 
 def _sha256(path: Path) -> str:

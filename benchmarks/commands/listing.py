@@ -23,6 +23,7 @@ def show(given: Given[Showing]) -> int:
         kind: [
             {"name": thing + (":PATH" if entry.takes_path else ""), "plugin": plugin, "summary": entry.summary}
             for plugin, thing, entry in registry.entries(kind)
+            if not entry.instead
         ]
         for kind in kinds
     }

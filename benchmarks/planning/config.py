@@ -83,8 +83,8 @@ class Checker:
         elif option.kind is not None:
             try:
                 if option.many:
-                    return tuple(self.registry.canonical(option.kind, item) for item in converted)
-                return self.registry.canonical(option.kind, converted)
+                    return tuple(self.registry.chosen(option.kind, item) for item in converted)
+                return self.registry.chosen(option.kind, converted)
             except UserError as error:
                 self._add(str(error))
         return converted

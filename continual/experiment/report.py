@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engram.backbone.contract import Figure, Grid, Result, Row, Services
-from engram.backbone.saved.states import save_model
-from engram.continual.catalogue import facts, in_turn, said, short
+from engram.backbone.saved.model import save_model
+from engram.continual.catalogue import in_turn, said, short
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.experiment.saved import meaning
+from engram.continual.experiment.saved import made_of
 from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
 
 if TYPE_CHECKING:
@@ -19,20 +19,7 @@ if TYPE_CHECKING:
 def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:
     """Save the network and gather what there is to see."""
     data = state.stream.data
-    about = {
-        "backbone": config.backbone,
-        "backbone_options": dict(config.backbone_options),
-        "adapters": [{"name": config.adapter, "options": dict(config.adapter_options)}] if config.adapter else [],
-        **meaning(state.stream),
-        "dataset": config.dataset,
-        "dataset_options": dict(config.dataset_options),
-        "validation": config.validation,
-        "data_sha256": data.fingerprint,
-    }
-    gated = [said(name) for name in config.strategies if facts(name).needs_task]
-    if gated:
-        about["incomplete"] = f"the network of {gated[0]}, which computes with other weights or units for every task"
-    save_model(services.trial_dir / "model", state.model.eval(), about)
+    save_model(services.trial_dir / "model", state.model.eval(), made_of(state.stream))
     own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
     named = zip(in_turn(config.strategies), state.strategies, strict=False)  # class means come last, without a name
     penalties = [(name, strategy) for name, strategy in named if isinstance(strategy, Penalty)]

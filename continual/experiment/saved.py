@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from engram.backbone.contract import Scalar
+from engram.backbone.contract import Named, Scalar
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import reference
 from engram.backbone.data.views import Joined
+from engram.backbone.nets.classifier import LINEAR
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
+from engram.continual.catalogue import facts, said
 from engram.continual.experiment.configs import BY_MEANS, StreamConfig
 from engram.continual.streams.stream import Part, Stream
 
@@ -18,29 +24,41 @@ _OPTIONS = ("scenario", "tasks", "class_order", "head", "seed")
 """Of a stream; with the data they decide what an image looks like and which output it belongs to."""
 
 
-def meaning(stream: Stream) -> dict[str, Any]:
-    """Entries of the manifest: ``classes``, ``meanings`` and, where the images or labels were changed, ``view``.
+def made_of(stream: Stream) -> Made:
+    """What the network of a stream says of itself.
 
-    ``meanings`` lists for every output the classes it stands for. ``cautions`` say where its own trial answered by
-    other means than all outputs of the linear layer.
+    Its ``meanings`` list for every output the classes it stands for, where labels were changed; a view says how images
+    or labels were. ``cautions`` say where its own trial answered by other means than all outputs of the linear layer.
     """
-    c = stream.config
-    about: dict[str, Any] = {"classes": list(stream.names), "in_shape": list(stream.in_shape)}
+    c, registry = stream.config, Registry.discover()
     plain = all(pair[0] == pair[1] for pair in zip(stream.groups, stream.outputs, strict=True))
-    if not plain:
-        about["meanings"] = stream.meanings
-    if not plain or stream.changes_images:
-        about["view"] = {"name": VIEW, "options": {name: getattr(c, name) for name in _OPTIONS}}
-    cautions = []
+    changed = not plain or stream.changes_images
+    view = Named(VIEW, 1, {name: getattr(c, name) for name in _OPTIONS}) if changed else None
+    adapters = [in_full(registry, "adapters", c.adapter, c.adapter_options)] if c.adapter else []
+    return Made(
+        backbone=in_full(registry, "backbones", c.backbone, c.backbone_options),
+        adapters=tuple(adapters),
+        head=LINEAR,
+        classes=tuple(stream.names),
+        in_shape=stream.in_shape,
+        data=reference(c.dataset, c.dataset_options, stream.data, c.validation, view),
+        meanings=() if plain else tuple(map(tuple, stream.meanings)),
+        cautions=tuple(_cautions(stream)),
+        incomplete=_incomplete(c),
+    )
+
+
+def _cautions(stream: Stream) -> Iterator[str]:
+    c = stream.config
     if c.head == "multi" and len(stream) > 1:
-        cautions.append(
-            f"The outputs of all {len(stream)} tasks compete here; its own trial told it which task an image is of."
-        )
+        yield f"The outputs of all {len(stream)} tasks compete here; its own trial told it which task an image is of."
     if c.head == "prototype" or any(name in BY_MEANS for name in c.strategies):
-        cautions.append("The linear layer answers here; in its own trial the nearest class mean did.")
-    if cautions:
-        about["cautions"] = cautions
-    return about
+        yield "The linear layer answers here; in its own trial the nearest class mean did."
+
+
+def _incomplete(config: StreamConfig) -> str:
+    gated = [said(name) for name in config.strategies if facts(name).needs_task]
+    return f"the network of {gated[0]}, which computes with other weights or units for every task" if gated else ""
 
 
 def view(data: Data, options: Mapping[str, Scalar]) -> Data:

@@ -17,7 +17,8 @@ from engram.backbone.errors import must
 from engram.backbone.measures import early_exit
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import layout
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.seeding import generator
 from engram.snn.conversion.coding import encode
 from engram.snn.conversion.configs import ConvertConfig
@@ -25,7 +26,7 @@ from engram.snn.conversion.convert import convert
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, biased
 from engram.snn.conversion.preflight import ANALOG, inspect
 from engram.snn.conversion.scoring import Scoring, figure
-from engram.snn.conversion.storage import save_converted
+from engram.snn.conversion.storage import as_converted
 from engram.snn.measures.costs import CAPTION, InputLayer
 from engram.snn.simulation.network import SpikingBackbone
 from engram.snn.training.network import SpikingNetwork
@@ -38,7 +39,7 @@ class State:
     """Sums over the test images seen so far, and what the result says beside them."""
 
     scoring: Scoring
-    about: Mapping[str, Any]
+    made: Made
     cautions: list[Row]
     test: Split
     outputs: Tensor
@@ -64,7 +65,7 @@ class Convert:
         self.how = config.conversion()
 
     def start(self) -> State:
-        analog, about = load_model(self.services.inputs["trained"] / "model")
+        analog, made = load_model(self.services.inputs["trained"] / "model")
         if isinstance(analog.backbone, SpikingBackbone | SpikingNetwork):
             remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
             raise must("the network for snn.convert", "one without neurons so far", "a spiking one", remedy)
@@ -73,18 +74,18 @@ class Convert:
         preflight.require()
         if self.config.coding in RIGHT_ON_AVERAGE and any(each.verdict == ANALOG for each in preflight.verdicts):
             raise biased(self.config.coding, f"--hybrid {self.config.hybrid}")
-        data, outputs = load_as_trained(about, root=self.services.data_root, download=self.services.download)
-        found = cautions(about, data)
+        data, outputs = load_as_trained(made, root=self.services.data_root, download=self.services.download)
+        found = cautions(made, data)
         if found:
             self.services.table("caution", found)
-        self.services.provenance(data_sha256=data.fingerprint, model_sha256=about["sha256"], **data.facts)
+        self.services.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256, **data.facts)
         analog.to(self.services.device)
         analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
         layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
         return State(
             scoring=Scoring(analog, spiking, self.config.steps, layer),
-            about=about,
+            made=made,
             cautions=found,
             test=data.test,
             outputs=outputs.to(self.services.device),
@@ -130,7 +131,7 @@ class Convert:
 
     def finish(self, state: State) -> Result:
         scoring = state.scoring
-        save_converted(self.services.trial_dir / "model", scoring.spiking, state.about, self.how)
+        save_model(self.services.trial_dir / "model", scoring.spiking, as_converted(state.made, self.how))
         curve, exits, priced = scoring.curve(), scoring.exits.rows(), scoring.costs()
         last = curve[-1]
         metrics = {

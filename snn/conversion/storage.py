@@ -1,56 +1,48 @@
-"""Keeping a converted network as any trained one is kept: the conversion is one more step in its making."""
+"""A converted network is kept as any trained one is: the conversion is one more adapter in its making."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from engram.backbone.errors import must
-from engram.backbone.nets.classifier import Classifier
-from engram.backbone.saved.states import save_model
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import left_out, lower, spiking
 from engram.snn.conversion.methods import Conversion
 from engram.snn.simulation.network import SpikingBackbone
 
 STEP = "snn.convert"
-"""What the conversion is called among a saved model's adapters."""
+"""The adapter that stands for the conversion."""
 _PREFIX, _SUFFIX = "graph.", ".threshold"
 
 
-def save_converted(folder: Path, model: Classifier, about: Mapping[str, Any], how: Conversion) -> None:
-    """Save a spiking classifier, for `engram.backbone.saved.states.load_model`.
-
-    Args:
-        folder: made if absent.
-        model: what `conversion.convert` returned.
-        about: what the trained network's ``model.json`` says of it; it is rebuilt from that.
-        how: the options it was converted with.
-    """
-    adapters = [*about.get("adapters", ()), {"name": STEP, "options": asdict(how)}]
-    kept = {key: value for key, value in about.items() if key != "sha256"}
-    save_model(folder, model, {**kept, "adapters": adapters})
+def as_converted(made: Made, how: Conversion) -> Made:
+    """What a converted network says of itself: the trained one's ``made``, and one more step."""
+    step = in_full(Registry.discover(), "adapters", STEP, asdict(how))
+    return replace(made, adapters=(*made.adapters, step))
 
 
-def restore(backbone: nn.Module, options: Mapping[str, Any], saved: Mapping[str, Tensor]) -> SpikingBackbone:
-    """A converted network that has room for tensors that were saved, which say what it looks like.
+def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | None = None) -> SpikingBackbone:
+    """The adapter ``snn.convert``: a converted network with room for tensors that were saved, which say how it looks.
 
     Its thresholds decide where multiplications stay, and a BatchNorm behind a max pool is a layer of its own if there
     are tensors of one: the fresh network's factors know nothing of that.
 
     Args:
         backbone: the network that was converted; its weights do not matter.
-        options: of the conversion, as `save_converted` wrote them.
+        how: the options it was converted with.
         saved: by their names in the converted network, or in one that was trained from it.
 
     Raises:
         UserError: there are no thresholds among them.
     """
-    how = Conversion(**options)
+    saved = saved or {}
     names = [key[len(_PREFIX) : -len(_SUFFIX)] for key in saved if key.startswith(_PREFIX) and key.endswith(_SUFFIX)]
     names = [name for name in names if f"{_PREFIX}{name}.silent" in saved]
     if not names:

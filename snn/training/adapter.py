@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class _Watching(fx.Interpreter):
         return value
 
 
-def spiking(backbone: nn.Module, options: SpikingOptions) -> SpikingNetwork:
+def spiking(backbone: nn.Module, options: SpikingOptions, saved: Mapping[str, Tensor] | None = None) -> SpikingNetwork:
     """A copy of a backbone with spiking neurons for its activations, every use of one with neurons of its own.
 
     A converted network keeps its weights, and its neurons become ones that can be trained.

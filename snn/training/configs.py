@@ -63,6 +63,5 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
         return [*TrainConfig.problems(self), *found]
 
     def neurons(self) -> dict[str, Scalar]:
-        """The options of the adapter ``snn.spiking``, those that are not its defaults."""
-        values = {field.name: getattr(self, field.name) for field in fields(SpikingOptions)}
-        return {name: value for name, value in values.items() if value != getattr(SpikingOptions, name)}
+        """The options of the adapter ``snn.spiking``."""
+        return {field.name: getattr(self, field.name) for field in fields(SpikingOptions)}

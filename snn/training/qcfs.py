@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -126,7 +126,7 @@ class _Watched(nn.Module):
         return y
 
 
-def qcfs(backbone: nn.Module, options: QCFSOptions) -> QCFSBackbone:
+def qcfs(backbone: nn.Module, options: QCFSOptions, saved: Mapping[str, Tensor] | None = None) -> QCFSBackbone:
     """A copy of a backbone in which every ReLU is a `QCFS` and every max pool an average pool, however it is written.
 
     Raises:

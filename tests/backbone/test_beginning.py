@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engram.backbone.contract import Named
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import begin, load_teacher
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.experiments.train import Train
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
 
 TINY = TrainConfig(
@@ -44,7 +45,7 @@ def test_it_starts_where_the_other_ended(trained, services, tmp_path):
     config = replace(TINY, from_trial="x", lr=1e-9, epochs=1, backbone_options={})
     after = run(config, services(tmp_path, {"trained": folder}))
     assert after.metrics["test/accuracy"] == pytest.approx(before.metrics["test/accuracy"], abs=0.02)
-    assert load_model(tmp_path / "model")[1]["backbone_options"] == {"width": 0.25}
+    assert load_model(tmp_path / "model")[1].backbone == load_model(folder / "model")[1].backbone
 
 
 def test_an_adapter_is_added_and_calibrated(trained, services, tmp_path):
@@ -52,11 +53,12 @@ def test_an_adapter_is_added_and_calibrated(trained, services, tmp_path):
     config = replace(TINY, from_trial="x", lr=1e-9, epochs=1, adapter="snn.qcfs", adapter_options={"levels": 16})
     after = run(config, services(tmp_path, {"trained": folder}))
     assert after.metrics["test/accuracy"] == pytest.approx(before.metrics["test/accuracy"], abs=0.03)
-    assert load_model(tmp_path / "model")[1]["adapters"] == [{"name": "snn.qcfs", "options": {"levels": 16}}]
+    (qcfs,) = load_model(tmp_path / "model")[1].adapters
+    assert qcfs == Named("snn.qcfs", 1, {"levels": 16, "per": "channel", "threshold": None})
     again = replace(TINY, from_trial="x", lr=1e-9, epochs=1)
     kept = run(again, services(tmp_path / "again", {"trained": tmp_path}))
     assert kept.metrics["test/accuracy"] == pytest.approx(after.metrics["test/accuracy"], abs=0.02)
-    assert load_model(tmp_path / "again" / "model")[1]["adapters"][0]["name"] == "snn.qcfs"
+    assert load_model(tmp_path / "again" / "model")[1].adapters == (qcfs,)
 
 
 def test_other_classes_get_a_head_of_their_own(trained, digits):

@@ -10,9 +10,7 @@ import zipfile
 import pytest
 import torch
 
-from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import build
-from engram.backbone.saved.states import drop_states, load_latest, load_model, save_model, save_state, write_atomically
+from engram.backbone.saved.states import drop_states, load_latest, save_state, write_atomically
 
 
 def state(value):
@@ -141,7 +139,7 @@ def test_no_code_in_a_checkpoint_is_run(two, tmp_path, plain):
 def test_kill_between_the_two_writes(tmp_path):
     code = (
         "import os, signal, sys, torch, pathlib\n"
-        "from backbone import checkpoint\n"
+        "import engram.backbone.saved.states as checkpoint\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "checkpoint.save_state(folder, 1, {'value': 1})\n"
         "checkpoint.write_atomically = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -161,115 +159,6 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
     with pytest.raises(TypeError):
         write_atomically(path, "no bytes")
     assert path.read_bytes() == b"old"
-
-
-# --- models ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(tmp_path, randomise):
-    """A folder with a model, and the model."""
-    options = {"width": 0.5, "pooling": "stride"}
-    model = build("resnet-tiny", options, (2, 9, 12), 3, torch.tensor([0.1, 0.2]), torch.tensor([0.3, 0.4]))
-    randomise(model).to(memory_format=torch.channels_last)
-    about = {"backbone": "resnet-tiny", "backbone_options": options, "in_shape": [2, 9, 12], "classes": ["a", "b", "é"]}
-    save_model(tmp_path / "model", model, about)
-    return tmp_path / "model", model.eval()
-
-
-def test_a_model_comes_back_bit_for_bit(saved):
-    folder, model = saved
-    found, about = load_model(folder)
-    assert not found.training and about["classes"] == ["a", "b", "é"]
-    wanted = model.state_dict()
-    assert found.state_dict().keys() == wanted.keys()
-    for name, value in found.state_dict().items():
-        assert value.dtype == wanted[name].dtype and torch.equal(value, wanted[name]), name
-    x = torch.randint(0, 256, (4, 2, 9, 12), dtype=torch.uint8)
-    torch.testing.assert_close(found(x), model(x))
-
-
-def test_any_flipped_byte_of_the_weights_is_one_clear_error(saved):
-    folder, _ = saved
-    path = folder / "model.safetensors"
-    for place in range(0, path.stat().st_size, 9973):
-        flip(path, place)
-        with pytest.raises(UserError, match=r"a whole trained model must be in .*sha256.* Train it again\."):
-            load_model(folder)
-        flip(path, place)
-    load_model(folder)
-
-
-def test_a_flipped_byte_of_the_manifest_is_never_a_crash(saved):
-    folder, _ = saved
-    path = folder / "model.json"
-    whole = path.read_bytes()
-    for place in range(0, len(whole), 3):
-        flip(path, place)
-        try:
-            load_model(folder)
-        except UserError as error:
-            assert "\n" not in str(error)
-        path.write_bytes(whole)
-
-
-@pytest.mark.parametrize("missing", ["model.json", "model.safetensors"])
-def test_a_missing_file(saved, missing):
-    folder, _ = saved
-    (folder / missing).unlink()
-    with pytest.raises(UserError, match=r"a whole trained model must be in .*got FileNotFoundError"):
-        load_model(folder)
-
-
-def test_weights_of_another_network(saved):
-    folder, _ = saved
-    about = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**about, "backbone": "vgg-tiny"}))
-    with pytest.raises(UserError, match=r"got RuntimeError: Error\(s\) in loading state_dict"):
-        load_model(folder)
-
-
-HUGE = [
-    {"in_shape": [2, 60_000, 60_000]},
-    {"in_shape": [2, 8000, 8000]},
-    {"backbone_options": {"width": 64, "depth": 64}},
-]
-
-
-@pytest.mark.parametrize("asked", HUGE, ids=str)
-def test_a_manifest_cannot_ask_for_more_than_its_weights(saved, monkeypatch, asked):
-    """Nothing of that size is made: a tensor of the largest here would be refused by the system itself."""
-    folder, _ = saved
-    about = json.loads((folder / "model.json").read_text())
-    small = {"backbone": "mlp", "backbone_options": {}, "classes": ["a"]}
-    (folder / "model.json").write_text(json.dumps({**about, **small, **asked}))
-    with pytest.raises(UserError, match=r"got ValueError: a network of \d+ values or more, for weights"):
-        load_model(folder)
-
-
-@pytest.mark.parametrize(
-    "about",
-    [
-        *([], 3, None, "text", {"in_shape": [2, 9]}, {"in_shape": [2, -9, 12]}, {"in_shape": [2, 10**400, 12]}),
-        *({"in_shape": [3, 9, 12]}, {"classes": "abc"}, {"classes": 10**9}, {"backbone_options": [1]}, {"backbone": 1}),
-        *({"adapters": {"name": "snn.qcfs"}}, {"adapters": [{"name": "snn.qcfs"}]}, {"sha256": 7}, {"view": "all"}),
-    ],
-    ids=lambda about: str(about)[:30],
-)
-def test_a_manifest_of_another_shape_is_one_clear_error(saved, about):
-    folder, _ = saved
-    whole = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps({**whole, **about} if isinstance(about, dict) else about))
-    with pytest.raises(UserError, match=r"a whole trained model must be in .*; got (Value|Type)Error") as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_endless_nesting_in_a_manifest(saved):
-    folder, _ = saved
-    (folder / "model.json").write_text("[" * 100_000)
-    with pytest.raises(UserError, match="a whole trained model must be in"):
-        load_model(folder)
 
 
 def signed(folder, step, write):
@@ -319,18 +208,3 @@ def test_states_that_know_of_more_than_was_kept_go(tmp_path):
     (tmp_path / "state-000000001.json").write_text("[" * 100_000)
     drop_states(tmp_path, beyond=0)
     assert load_latest(tmp_path) is None
-
-
-def test_a_network_comes_back_with_its_adapters(tmp_path):
-    adapters = [{"name": "snn.qcfs", "options": {"levels": 7}}]
-    args = ("vgg-tiny", {"width": 0.25}, (1, 8, 8), 2, torch.tensor([0.1]), torch.tensor([0.3]))
-    model = build(*args, adapters=adapters)
-    about = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}, "in_shape": [1, 8, 8], "classes": ["a", "b"]}
-    save_model(tmp_path, model, {**about, "adapters": adapters})
-    found, again = load_model(tmp_path)
-    assert again["adapters"] == adapters
-    x = torch.rand(3, 1, 8, 8)
-    assert torch.equal(found(x), model.eval()(x)) and not torch.equal(found(x), build(*args).eval()(x))
-    save_model(tmp_path, model, {**about, "adapters": [{"name": "no.such", "options": {}}]})
-    with pytest.raises(UserError, match=r"adapter must be a registered name; got 'no\.such'"):
-        load_model(tmp_path)

@@ -12,7 +12,8 @@ from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.backbone.measures.scoring import score
-from engram.backbone.saved.states import load_latest, load_model, save_state
+from engram.backbone.saved.model import load_model
+from engram.backbone.saved.states import load_latest, save_state
 from engram.backbone.seeding import seed_everything
 
 TINY = TrainConfig(backbone="mlp", epochs=8, batch_size=32, optimizer="adamw", lr=0.005, precision="fp32")
@@ -71,9 +72,9 @@ def test_what_is_reported_and_logged_agrees(trained):
 
 def test_the_scores_are_those_of_the_saved_model(trained):
     folder, result, lent = trained
-    model, about = load_model(folder / "model")
+    model, made = load_model(folder / "model")
     data = load("digits", {}, root=lent.data_root)
-    assert about["data_sha256"] == data.fingerprint and about["test_accuracy"] == result.metrics["test/accuracy"]
+    assert made.data.fingerprint == data.fingerprint and made.test_accuracy == result.metrics["test/accuracy"]
     for split, name in ((data.test, "test"), (data.validation, "validation")):
         again = score(model, split, "cpu")
         assert again["accuracy"] == result.metrics[f"{name}/accuracy"]
@@ -221,16 +222,16 @@ def test_data_trained_on_is_split_as_trained_even_when_named(services, tmp_path,
         ("0123", "13", [1, 3]),
     ],
 )
-def test_classes_are_matched_by_name_or_by_number(trained_on, got, targets):
-    assert outputs_of({"classes": list(trained_on)}, tuple(got)).tolist() == targets
+def test_classes_are_matched_by_name_or_by_number(trained_on, got, targets, made_of):
+    assert outputs_of(made_of("mlp", in_shape=(1, 8, 8), classes=tuple(trained_on)), tuple(got)).tolist() == targets
 
 
 @pytest.mark.parametrize(
     ("trained_on", "got"), [("ab", "ac"), ("ab", "012"), ("01", "abc"), ("ab", "cd"), ("0123", "0a")]
 )
-def test_classes_that_do_not_match(trained_on, got):
+def test_classes_that_do_not_match(trained_on, got, made_of):
     with pytest.raises(UserError, match="the classes must be among those trained on"):
-        outputs_of({"classes": list(trained_on)}, tuple(got))
+        outputs_of(made_of("mlp", in_shape=(1, 8, 8), classes=tuple(trained_on)), tuple(got))
 
 
 def test_evaluating_nothing():

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone.contract import Backbone
+from engram.backbone.contract import Backbone, Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import Add, PooledConv2d, scaled
 from engram.backbone.nets.classifier import Normalise, build
@@ -25,7 +25,7 @@ def test_units_are_those_a_protocol_asks_for(backbone):
     assert [layer.out_features for layer in net.tail if isinstance(layer, nn.Linear)] == [100, 100]
 
 
-@pytest.mark.parametrize("adapters", [(), [{"name": "snn.spiking", "options": {}}]], ids=["analog", "spiking"])
+@pytest.mark.parametrize("adapters", [(), [Named("snn.spiking", 1, {})]], ids=["analog", "spiking"])
 def test_glorot_spreads_weights_by_both_sides_of_a_layer(adapters):
     model = build("mlp", {"initialisation": "glorot"}, (1, 8, 8), 10, torch.zeros(1), torch.ones(1), adapters=adapters)
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]

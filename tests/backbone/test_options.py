@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from engram.backbone.contract import Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import adapt, build
 from engram.backbone.options import options_of
@@ -46,7 +47,7 @@ def test_adapters_and_strategies_too():
     with pytest.raises(UserError, match=r"--adapter.steps must be valid"):
         build(
             *("mlp", {}, (1, 4, 4), 2, torch.zeros(1), torch.ones(1)),
-            adapters=[{"name": "snn.spiking", "options": {"steps": -1}}],
+            adapters=[Named("snn.spiking", 1, {"steps": -1})],
         )
     with pytest.raises(UserError, match=r"--strategies.si.c must be valid"):
         options_of(REGISTRY, "strategies", "continual.si", {"c": "much"})

@@ -6,7 +6,7 @@ import pytest
 
 from engram.backbone.contract import Backbone
 from engram.backbone.registry import Registry
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.model import load_model
 
 ADAPTERS = Registry.discover().names("adapters")
 TINY = {"snn.spiking": {"steps": 2}}
@@ -19,9 +19,9 @@ def adapted(request, bench):
 
 
 def test_the_contract_holds_for_what_was_saved(adapted):
-    model, about = load_model(adapted.folder / "model")
+    model, made = load_model(adapted.folder / "model")
     assert isinstance(model.backbone, Backbone)
-    assert [adapter["name"] for adapter in about["adapters"]] == [adapted.config["adapter"]]
+    assert [adapter.name for adapter in made.adapters] == [adapted.config["adapter"]]
 
 
 def test_it_is_evaluated_unchanged(bench, adapted):
@@ -31,8 +31,8 @@ def test_it_is_evaluated_unchanged(bench, adapted):
 
 def test_it_is_started_from_and_learned_from(bench, adapted):
     trial = bench.plan("backbone.train", backbone="mlp", from_trial=adapted.trial, teacher=adapted.trial, epochs=1)
-    model, about = load_model(bench.run(trial).folder / "model")
-    assert [adapter["name"] for adapter in about["adapters"]] == [adapted.config["adapter"]]
+    model, made = load_model(bench.run(trial).folder / "model")
+    assert [adapter.name for adapter in made.adapters] == [adapted.config["adapter"]]
     assert isinstance(model.backbone, Backbone)
 
 
@@ -52,8 +52,8 @@ def test_a_qcfs_training_is_converted(bench):
 def test_a_spiking_training_starts_from_a_quantised_one(bench):
     made = bench.run(bench.plan("backbone.train", adapter="snn.qcfs"))
     hybrid = bench.run(bench.plan("snn.train", backbone="mlp", from_trial=made.trial, steps=4, epochs=1))
-    _, about = load_model(hybrid.folder / "model")
-    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.qcfs", "snn.spiking"]
+    _, kept = load_model(hybrid.folder / "model")
+    assert [adapter.name for adapter in kept.adapters] == ["snn.qcfs", "snn.spiking"]
     assert hybrid.metrics["test/accuracy"] > made.metrics["test/accuracy"] - 0.1
 
 
@@ -64,6 +64,6 @@ def test_a_converted_network_is_evaluated_learned_from_and_trained_on(bench):
     tuned = bench.run(
         bench.plan("snn.train", backbone="mlp", from_trial=made.trial, teacher=made.trial, steps=4, epochs=1)
     )
-    _, about = load_model(tuned.folder / "model")
-    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
+    _, kept = load_model(tuned.folder / "model")
+    assert [adapter.name for adapter in kept.adapters] == ["snn.convert", "snn.spiking"]
     assert tuned.metrics["test/accuracy"] > made.metrics["snn/test/accuracy"] - 0.1

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from engram.backbone.contract import Named
 from engram.backbone.data.load import load
-from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of
+from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of, reference
 from engram.backbone.errors import UserError
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.experiment.saved import meaning
+from engram.continual.experiment.saved import made_of
 from engram.continual.streams.stream import Stream
 
 
@@ -17,12 +18,7 @@ def digits(tmp_path_factory):
 
 
 def stream_of(digits, scenario, head=None, **options):
-    return Stream(StreamConfig(scenario=scenario, head=head, tasks=3, seed=3, **options), digits, "cpu")
-
-
-def manifest(stream):
-    about = {"dataset": "digits", "dataset_options": {}, "validation": 0.1, "data_sha256": stream.data.fingerprint}
-    return about | meaning(stream)
+    return Stream(StreamConfig(scenario=scenario, head=head, tasks=3, seed=3, validation=0.1, **options), digits, "cpu")
 
 
 CHANGED = [
@@ -33,7 +29,7 @@ CHANGED = [
 @pytest.mark.parametrize(("scenario", "head"), [*CHANGED, ("domain", "single"), ("domain", "multi")])
 def test_its_data_are_those_the_tasks_showed_it(digits, scenario, head, tmp_path):
     stream = stream_of(digits, scenario, head)
-    data, outputs = load_as_trained(manifest(stream), root=tmp_path, download=False)
+    data, outputs = load_as_trained(made_of(stream), root=tmp_path, download=False)
     assert data.in_shape == stream.in_shape and data.classes == stream.names
     assert outputs.tolist() == list(range(stream.width))  # labels are outputs already
     for part in ("validation", "test"):
@@ -52,26 +48,26 @@ def parts(stream, part):
 @pytest.mark.parametrize("scenario", ["task", "class", "online", "blurry", "task-free"])
 def test_a_network_that_saw_the_data_as_they_are_needs_no_view(digits, scenario):
     free = {"strategies": ("continual.er",)} if scenario == "task-free" else {}
-    about = meaning(stream_of(digits, scenario, **free))
-    assert "view" not in about and about["classes"] == list(digits.classes)
-    assert as_seen(about, digits) is digits
-    assert bool(about.get("cautions")) == (scenario == "task")  # outputs of all tasks compete
+    made = made_of(stream_of(digits, scenario, **free))
+    assert made.data.view is None and made.classes == digits.classes
+    assert as_seen(made.data, digits) is digits
+    assert bool(made.cautions) == (scenario == "task")  # outputs of all tasks compete
 
 
 def test_other_data_are_matched_by_what_an_output_means(digits):
-    about = meaning(stream_of(digits, "domain"))
-    outputs = outputs_of(about, digits.classes)
-    assert all(digits.classes[label] in about["meanings"][output] for label, output in enumerate(outputs.tolist()))
+    made = made_of(stream_of(digits, "domain"))
+    outputs = outputs_of(made, digits.classes)
+    assert all(digits.classes[label] in made.meanings[output] for label, output in enumerate(outputs.tolist()))
     with pytest.raises(UserError, match=r"the output for class '.' must be one; got one in each of 3 tasks\."):
-        outputs_of(meaning(stream_of(digits, "rotated", "multi")), digits.classes)
+        outputs_of(made_of(stream_of(digits, "rotated", "multi")), digits.classes)
 
 
 def test_a_view_that_is_not_installed(digits):
     with pytest.raises(UserError, match="must be one that is installed"):
-        as_seen({"view": {"name": "gone", "options": {}}}, digits)
+        as_seen(reference("digits", {}, digits, 0.1, Named("gone", 1, {})), digits)
 
 
 @pytest.mark.parametrize("options", [{"head": "prototype"}, {"strategies": ("continual.icarl",)}])
 def test_answers_by_class_means_are_not_those_of_the_linear_layer(digits, options):
-    assert "nearest class mean" in meaning(stream_of(digits, "class", **options))["cautions"][0]
-    assert "cautions" not in meaning(stream_of(digits, "class"))
+    assert "nearest class mean" in made_of(stream_of(digits, "class", **options)).cautions[0]
+    assert not made_of(stream_of(digits, "class")).cautions

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engram.backbone.errors import UserError
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.model import load_model
 from engram.continual.experiment.learner import Learner
 
 
@@ -61,8 +61,8 @@ def test_having_everything_is_counted(learn, resume):
 
 def test_the_network_is_there_for_other_experiments(learn):
     learned = learn("er", scenario="class", epochs=1)
-    loaded, about = load_model(learned.experiment.services.trial_dir / "model")
-    assert about["classes"] == list(learned.state.stream.names)
+    loaded, made = load_model(learned.experiment.services.trial_dir / "model")
+    assert made.classes == tuple(learned.state.stream.names)
     assert all(torch.equal(value, learned.model.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 

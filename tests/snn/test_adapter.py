@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone.contract import Backbone
+from engram.backbone.contract import Backbone, Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import PooledConv2d, StaticBackbone
 from engram.backbone.nets.classifier import build
@@ -21,7 +21,7 @@ SHAPE = (1, 12, 12)
 
 def model_of(name, /, width=0.25, normalisation="none", **options):
     torch.manual_seed(0)
-    adapters = [{"name": "snn.spiking", "options": options}]
+    adapters = [Named("snn.spiking", 1, options)]
     net = {"width": width, "normalisation": normalisation}
     model = build(name, net, SHAPE, 3, torch.zeros(1), torch.ones(1), adapters=adapters)
     with torch.no_grad():

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier, adapt, build
 from engram.backbone.nets.folding import trace
-from engram.backbone.saved.states import load_model, save_model
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.model import load_model, save_model
 from engram.snn.conversion import scaling
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import check_folding, check_units, convert, lower
 from engram.snn.conversion.methods import Conversion
 from engram.snn.conversion.preflight import inspect
-from engram.snn.conversion.storage import save_converted
+from engram.snn.conversion.storage import as_converted
 from engram.snn.neurons.quantised import QCFS
 from engram.snn.simulation import events
 
@@ -177,15 +180,9 @@ def test_thresholds_by_channel_survive_unequal_channels_and_by_layer_do_not(trai
 
 
 @torch.inference_mode()
-def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_path):
+def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_path, made_of):
     spiking = into_spikes(trained, batches, 6)
-    about = {
-        "backbone": "vgg-tiny",
-        "backbone_options": {},
-        "in_shape": list(digits.in_shape),
-        "classes": list(digits.classes),
-    }
-    save_converted(tmp_path, spiking, about, Conversion(steps=6))
+    save_model(tmp_path, spiking, as_converted(made_of("vgg-tiny", {}, digits), Conversion(steps=6)))
     images, _, _ = next(digits.test.batches(torch.arange(20), 20, "cpu"))
     assert torch.equal(load_model(tmp_path)[0](images), spiking(images))
     file = tmp_path / "model.safetensors"
@@ -198,7 +195,7 @@ def test_a_converted_network_comes_back_from_disk(trained, digits, batches, tmp_
 
 @pytest.mark.parametrize("name", ["airnet", "resnet-tiny"])
 @torch.no_grad()
-def test_what_the_rewriting_decided_by_weights_comes_back(name, tmp_path):
+def test_what_the_rewriting_decided_by_weights_comes_back(name, tmp_path, made_of):
     """BatchNorm behind a max pool: folded where its factors are positive, a layer of its own elsewhere."""
     options, shape, mean, std = {"pooling": "max"}, (1, 10, 10), torch.tensor([0.5]), torch.tensor([0.3])
     with torch.random.fork_rng():
@@ -210,19 +207,19 @@ def test_what_the_rewriting_decided_by_weights_comes_back(name, tmp_path):
             norm.weight.copy_(torch.rand(norm.num_features) + 0.5)
             norm.weight[0] *= 1 if place % 2 else -1
     spiking = into_spikes(model, [images], 3)
-    about = {"backbone": name, "backbone_options": options, "in_shape": shape, "classes": ["a", "b"]}
-    save_converted(tmp_path / "spiking", spiking, about, Conversion(steps=3))
-    loaded, about = load_model(tmp_path / "spiking")
+    made = made_of(name, options, in_shape=shape, classes=("a", "b"))
+    save_model(tmp_path / "spiking", spiking, as_converted(made, Conversion(steps=3)))
+    loaded, made = load_model(tmp_path / "spiking")
     assert torch.equal(loaded(images), spiking(images))
     own = {key for key in loaded.backbone.state_dict() if key.endswith(".weight")}
     normal = {f"graph.{key}" for key in lower(model.backbone).state_dict() if key.endswith(".weight")}
     assert own == normal
 
     trained_on = Classifier(adapt(loaded.backbone, "snn.spiking", {"steps": 3}), loaded.head, mean, std)
-    adapters = [*about["adapters"], {"name": "snn.spiking", "options": {"steps": 3}}]
+    step = in_full(Registry.discover(), "adapters", "snn.spiking", {"steps": 3})
     for parameter in trained_on.parameters():
         parameter.mul_(0.9)
-    save_model(tmp_path / "trained", trained_on.eval(), {**about, "adapters": adapters})
+    save_model(tmp_path / "trained", trained_on.eval(), replace(made, adapters=(*made.adapters, step)))
     assert torch.equal(load_model(tmp_path / "trained")[0](images), trained_on(images))
 
 

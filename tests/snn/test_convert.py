@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engram.backbone.errors import UserError
-from engram.backbone.saved.states import load_model, save_model
+from engram.backbone.saved.model import load_model, save_model
 from engram.snn.conversion import experiment, scoring
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.experiment import Convert
@@ -15,20 +15,11 @@ from engram.snn.measures.counting import Tally
 
 
 @pytest.fixture
-def setup(trained, digits, tmp_path, services):
-    about = {
-        "backbone": "vgg-tiny",
-        "backbone_options": {},
-        "in_shape": list(digits.in_shape),
-        "classes": list(digits.classes),
-        "dataset": "digits",
-        "dataset_options": {},
-        "validation": 0.1,
-        "data_sha256": digits.fingerprint,
-    }
-
-    def make(**changes):
-        save_model(tmp_path / "trained" / "model", changes.pop("model", trained), about | changes)
+def setup(trained, digits, tmp_path, services, made_of):
+    def make(model=trained, options=None, **changes):
+        made = made_of("vgg-tiny", options, digits)
+        made = replace(made, data=replace(made.data, **changes))
+        save_model(tmp_path / "trained" / "model", model, made)
         (tmp_path / "trial").mkdir(exist_ok=True)
         return services(tmp_path / "trial", {"trained": tmp_path / "trained"})
 
@@ -130,14 +121,14 @@ def test_calibration_uses_training_images_only(setup, digits, monkeypatch):
 
 def test_other_data_than_it_was_trained_on_is_refused(setup):
     with pytest.raises(UserError, match="must be the one the network was trained on"):
-        Convert(CONFIG, setup(data_sha256="0" * 64)).start()
+        Convert(CONFIG, setup(fingerprint="0" * 64)).start()
 
 
 def test_the_table_is_shown_before_the_refusal(setup, digits):
     from engram.backbone.nets.classifier import build
 
     model = build("vgg-tiny", {"activation": "gelu"}, digits.in_shape, 10, digits.mean, digits.std)
-    services = setup(model=model, backbone_options={"activation": "gelu"}, dataset="nowhere")
+    services = setup(model=model, options={"activation": "gelu"}, name="nowhere")
     with pytest.raises(UserError, match=r"GELU.*--backbone.activation relu"):
         Convert(CONFIG, services).start()
     (table,) = services.tables.values()
@@ -149,8 +140,8 @@ def test_frames_right_on_average_do_not_go_through_an_analog_front(setup, traine
     model = copy.deepcopy(trained)
     model.backbone.body[0][2] = nn.GELU()
     services = setup()
-    about = experiment.load_model(services.inputs["trained"] / "model")[1]
-    monkeypatch.setattr(experiment, "load_model", lambda _folder: (model, about))
+    made = experiment.load_model(services.inputs["trained"] / "model")[1]
+    monkeypatch.setattr(experiment, "load_model", lambda _folder: (model, made))
     with pytest.raises(UserError, match=f"constant or delta before an analog front.*got {coding} with --hybrid auto"):
         Convert(replace(CONFIG, hybrid="auto", coding=coding), services).start()
     monkeypatch.undo()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engram.backbone.contract import Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import build
@@ -92,7 +93,7 @@ def test_a_threshold_below_zero_comes_back_where_the_loss_wants_it(optimizer):
 @pytest.mark.parametrize("name", ["mlp", "lenet5", "vgg-tiny", "resnet-tiny", "airnet"])
 def test_every_network_can_be_adapted_traced_and_trained(name):
     torch.manual_seed(0)
-    adapters = [{"name": "snn.qcfs", "options": {"levels": 4}}]
+    adapters = [Named("snn.qcfs", 1, {"levels": 4})]
     options = {"width": 0.25} if name == "mlp" else {"width": 0.25, "pooling": "max"}
     model = build(name, options, (1, 12, 12), 3, torch.zeros(1), torch.ones(1), adapters=adapters)
     net, x = model.backbone, torch.randn(16, 1, 12, 12)

@@ -1,6 +1,6 @@
 """Converted networks are kept like any other: scored, learned from, and trained on as they are."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +11,12 @@ from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.saved.states import load_model, save_model
+from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.seeding import seed_everything
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.convert import convert
 from engram.snn.conversion.experiment import Convert
+from engram.snn.conversion.storage import as_converted
 from engram.snn.measures.costs import operations, spikes_sent
 from engram.snn.measures.counting import Tally, synapses
 from engram.snn.measures.survey import Survey
@@ -39,15 +40,10 @@ def run(kind, config, services):
 
 
 @pytest.fixture(scope="module")
-def source(trained, digits, tmp_path_factory):
+def source(trained, digits, tmp_path_factory, made_of):
     """The folder of a trained network."""
-    about = {
-        **{"backbone": "vgg-tiny", "backbone_options": {}, "in_shape": list(digits.in_shape)},
-        **{"classes": list(digits.classes), "dataset": "digits", "dataset_options": {}, "validation": 0.1},
-        "data_sha256": digits.fingerprint,
-    }
     folder = tmp_path_factory.mktemp("trained")
-    save_model(folder / "model", trained, about)
+    save_model(folder / "model", trained, made_of("vgg-tiny", {}, digits))
     return folder
 
 
@@ -62,7 +58,7 @@ def test_a_converted_network_is_evaluated_like_any_network(converted, services, 
     folder, result = converted
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
     assert again.metrics["test/accuracy"] == result.metrics["snn/test/accuracy"]
-    assert [adapter["name"] for adapter in load_model(folder / "model")[1]["adapters"]] == ["snn.convert"]
+    assert [adapter.name for adapter in load_model(folder / "model")[1].adapters] == ["snn.convert"]
 
 
 def test_training_begins_as_the_converted_network_and_gains(converted, services, tmp_path):
@@ -75,8 +71,8 @@ def test_training_begins_as_the_converted_network_and_gains(converted, services,
         assert still.metrics[name] == pytest.approx(result.metrics[name], rel=1e-4)
     assert still.metrics["test/accuracy"] == pytest.approx(result.metrics["snn/test/accuracy"], abs=0.003)
     assert moved.metrics["test/loss"] < still.metrics["test/loss"]
-    back, about = load_model(tmp_path / "moved" / "model")
-    assert [adapter["name"] for adapter in about["adapters"]] == ["snn.convert", "snn.spiking"]
+    back, made = load_model(tmp_path / "moved" / "model")
+    assert [adapter.name for adapter in made.adapters] == ["snn.convert", "snn.spiking"]
     scored = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path / "moved"}))
     assert scored.metrics["test/accuracy"] == moved.metrics["test/accuracy"]
     assert any(not torch.equal(unit.scale, torch.ones_like(unit.scale)) for unit in back.backbone.neurons().values())
@@ -162,8 +158,7 @@ def test_what_training_cannot_repeat_is_refused(exact, classifier_of, images):
 
 
 def test_a_saved_network_without_thresholds_is_named(source, tmp_path):
-    model, about = load_model(source / "model")
-    step = {"name": "snn.convert", "options": asdict(CONVERT.conversion())}
-    save_model(tmp_path, model, {**about, "adapters": [step]})
+    model, made = load_model(source / "model")
+    save_model(tmp_path, model, as_converted(made, CONVERT.conversion()))
     with pytest.raises(UserError, match="saved with its thresholds"):
         load_model(tmp_path)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from engram.backbone.objectives.every_step import temporal_loss
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain

@@ -2,12 +2,13 @@
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
 
+from engram.backbone.contract import Named
 from engram.backbone.data.sets import Data, MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import begin
@@ -16,12 +17,13 @@ from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.backbone.nets.classifier import build
 from engram.backbone.nets.folding import bake, fold_batchnorm
-from engram.backbone.saved.states import load_model
+from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
 from engram.snn.measures.counting import synapses
 from engram.snn.measures.survey import Survey
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain
+from engram.snn.training.options import SpikingOptions
 
 NET = {"backbone": "mlp", "backbone_options": {"width": 0.25}}
 CONFIG = SpikingTrainConfig(**NET, steps=3, epochs=6, batch_size=32, precision="fp32")
@@ -82,8 +84,8 @@ def test_it_learns_the_digits_and_reports_what_it_declares(made):
 
 def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
     folder, result, _ = made
-    _, about = load_model(folder / "model")
-    assert about["adapters"] == [{"name": "snn.spiking", "options": {"decay": 0.5, "slope": 2.0, "steps": 3}}]
+    (step,) = load_model(folder / "model")[1].adapters
+    assert step.name == "snn.spiking" and step.options == asdict(SpikingOptions(decay=0.5, slope=2.0, steps=3))
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
     assert again.metrics["test/accuracy"] == result.metrics["test/accuracy"]
     assert again.metrics["test/loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
@@ -102,9 +104,9 @@ def test_from_a_trained_network_it_begins_as_the_converted_one(analog, services,
     config = replace(CONFIG, from_trial="x", steps=8, epochs=1, lr=1e-9)
     lent = services(tmp_path, {"trained": analog[kind]})
     result = run(SpikingTrain, config, lent)
-    analog_accuracy = load_model(analog[kind] / "model")[1]["test_accuracy"]
+    analog_accuracy = load_model(analog[kind] / "model")[1].test_accuracy
     assert result.metrics["test/accuracy"] > analog_accuracy - 0.05
-    names = [adapter["name"] for adapter in load_model(tmp_path / "model")[1]["adapters"]]
+    names = [adapter.name for adapter in load_model(tmp_path / "model")[1].adapters]
     assert names == (["snn.spiking"] if kind == "relu" else ["snn.qcfs", "snn.spiking"])
     assert run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": tmp_path})).metrics[
         "test/accuracy"
@@ -163,7 +165,7 @@ def test_options_of_neurons_are_checked_and_resolved():
 def classifier():
     """An untrained network with spikes in all its layers, its statistics those of some batches."""
     torch.manual_seed(0)
-    adapters = [{"name": "snn.spiking", "options": {"steps": 3, "decay": 0.9}}]
+    adapters = [Named("snn.spiking", 1, {"steps": 3, "decay": 0.9})]
     model = build("vgg-tiny", {"width": 0.5}, (1, 8, 8), 10, torch.zeros(1), torch.ones(1), adapters=adapters)
     model.train()(torch.rand(64, 1, 8, 8))
     for norm in model.modules():
