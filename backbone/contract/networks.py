@@ -18,8 +18,7 @@ class Site(NamedTuple):
         stage: the number of the stage whose output the value is, from 0; None for every other value.
         step: the number, from 0, of the first of the steps that the value holds.
         name: ``stages.0``, ``stages.1``, ... for stages; ``features`` for the features; for an activation or a layer of
-            spiking neurons its module's name in the network, and ``NAME#2`` for its second call in a step; ``%NODE``
-            for the value of a node of the graph that a spiking network runs.
+            spiking neurons its module's name in the network, and ``NAME#2`` for its second call in a step.
     """
 
     stage: int | None

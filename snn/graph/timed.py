@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from engram.snn.graph.sizes import is_size
+from engram.snn.graph.taps import GraphTap, unchanged
 
 N = TypeVar("N", bound="TimedNeurons")
 
@@ -44,10 +45,19 @@ class TimeFolded(fx.Interpreter):
         steps: T.
         frames: the input is timed already.
         keep: names of nodes whose means over time are wanted in ``kept``.
+        tap: sees values of the run, and may replace them.
     """
 
-    def __init__(self, graph: fx.GraphModule, steps: int, frames: bool, keep: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        steps: int,
+        frames: bool,
+        keep: Collection[str] = (),
+        tap: GraphTap | None = None,
+    ) -> None:
         super().__init__(graph)
+        self.tap = tap
         self.steps, self.frames = steps, frames
         self.timed: set[fx.Node] = set()
         self.constant: set[fx.Node] = set()
@@ -84,10 +94,24 @@ class TimeFolded(fx.Interpreter):
             self._note(n)
             if n in self.constant and is_size(n):
                 self.sizes[n] = self._size_over_time(n)
+        if self.tap is not None and self.tap.sees(n, module):
+            value = self._tapped(self.tap, n, module, value)
         if n.name in self.keep:
             value_in_time = value.unflatten(0, (self.steps, -1)) if n in self.timed else value.unsqueeze(0)
             self.kept[n.name] = value_in_time.mean(0)
         return value
+
+    def _tapped(self, tap: GraphTap, n: fx.Node, module: nn.Module | None, value: Any) -> Any:
+        """What goes on in the place of a node's value: a constant that a tap changes is timed from here on."""
+        if not isinstance(value, Tensor) or (n not in self.timed and n not in self.constant):
+            return value
+        shown = self.in_time(n, value)
+        found = tap.value(n, module, shown)
+        if unchanged(found, shown):
+            return value
+        self.constant.discard(n)
+        self.timed.add(n)
+        return folded(found)
 
     def _note(self, n: fx.Node) -> None:
         """Remember whether a value carries time, the batch alone, or neither (a parameter)."""
@@ -149,3 +173,14 @@ def empty_over_time(value: Tensor, drive: Tensor) -> Tensor:
     return torch.empty(shape, dtype=value.dtype, device=value.device, memory_format=layout).unflatten(
         0, drive.shape[:2]
     )
+
+
+def folded(value: Tensor) -> Tensor:
+    """value: [T, B, ...] -> [T * B, ...], pictures with channels last in memory."""
+    flat = value.flatten(0, 1)
+    return flat.contiguous(memory_format=torch.channels_last) if flat.ndim == 4 else flat
+
+
+def steps_first(x: Tensor) -> Tensor:
+    """x: [B, C, H, W] -> itself, frames [B, T, C, H, W] -> [T * B, C, H, W]: what a time-folded graph takes."""
+    return folded(x.transpose(0, 1)) if x.ndim == 5 else x.contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Figure, Row
+from engram.backbone.contract import Figure, Row, Site
 from engram.backbone.measures.anytime import StepScores, logits_at
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.measures.costs import operations, spikes_sent
@@ -40,13 +40,24 @@ class Survey:
     def add(self, images: Tensor, labels: Tensor) -> None:
         """images: [B, C, H, W] or [B, T, C, H, W] as the model takes them; labels: [B] int64."""
         self.passes = images.shape[1] if images.ndim == 5 else 1
-        features = self.net.forward_steps(self.model.normalise(images), self._watch, self.structure.relays)
-        self.scores.add(logits_at(self.model, features, self.points), labels)
+        x = self.model.normalise(images)
+        steps = x.shape[1] if x.ndim == 5 else self.net.steps
+        parts = [
+            self.net.run_tapped(part, {}, steps, self._watch, nodes=True)[0] for part in x.split(self.net.chunk(steps))
+        ]
+        self.scores.add(logits_at(self.model, torch.cat(parts, 1), self.points), labels)
 
-    def _watch(self, name: str, spikes: Tensor) -> None:
+    def _watch(self, site: Site, value: Tensor) -> Tensor:
+        """A tap that counts."""
+        name = site.name.removeprefix("graph.")
         if name in self.structure.relays:
-            self.tally.add(name, spikes != 0)
-            return
+            self.tally.add(name, value != 0)
+        elif name in self.fired:
+            self._count(name, value)
+        return value
+
+    def _count(self, name: str, spikes: Tensor) -> None:
+        """spikes: [T, B, C, ...] in {0, 1} of a layer of neurons."""
         counts = spikes.sum(0)
         self.fired[name] |= counts.amax(0) > 0
         self.saturated[name] += float((counts == len(spikes)).sum())

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
+from engram.backbone.contract import Tap
 from engram.backbone.errors import must
 from engram.backbone.measures.anytime import read_out
+from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.segments import layer_nodes
-from engram.snn.graph.timed import AlongTime, TimedNeurons, TimeFolded, empty_over_time, neuron_layers, over_time
+from engram.snn.graph.taps import GraphTap, unchanged
+from engram.snn.graph.timed import (
+    AlongTime,
+    TimedNeurons,
+    TimeFolded,
+    empty_over_time,
+    folded,
+    neuron_layers,
+    over_time,
+    steps_first,
+)
 from engram.snn.measures.counting import Tally, relay
 from engram.snn.neurons.converted import IntegrateFire, per_neuron
 from engram.snn.simulation import events
@@ -37,6 +49,7 @@ class Simulation(TimeFolded):
         tally: counts spikes and operations.
         keep: names of nodes whose means over time are wanted in ``kept``.
         silenced: layer -> [B, C, ...] bool, neurons that must not fire.
+        tap: sees values of the run, as tensors, and may replace them; what it returns unchanged stays spikes.
 
     Attributes:
         residual: layer -> [B, C, ...] the potentials after the last step, when ``keep_residual`` is set.
@@ -52,8 +65,9 @@ class Simulation(TimeFolded):
         tally: Tally | None = None,
         keep: Collection[str] = (),
         silenced: Mapping[str, Tensor] | None = None,
+        tap: GraphTap | None = None,
     ) -> None:
-        super().__init__(graph, steps, frames, keep)
+        super().__init__(graph, steps, frames, keep, tap)
         self.tally, self.silenced = tally, silenced or {}
         self.residual: dict[str, Tensor] = {}
         self.follows_spikes = events.usable(graph)
@@ -68,6 +82,8 @@ class Simulation(TimeFolded):
         value = self._compact(n) if self.follows_spikes and n.op == "call_module" else None
         if value is not None:
             self.timed.add(n)
+            if self.tap is not None:
+                value = self._compact_tapped(self.tap, n, value)
             if n.name in self.keep:
                 self.kept[n.name] = _dense(value).unflatten(0, (self.steps, -1)).mean(0)
         else:
@@ -92,8 +108,18 @@ class Simulation(TimeFolded):
             return None
         (user, *more), layer = n.users, Driven(value, module)  # type: ignore[arg-type]
         neurons = self.submodules.get(str(user.target)) if user.op == "call_module" else None
-        alone = not more and n.name not in self.keep
+        alone = not more and n.name not in self.keep and (self.tap is None or n.name not in self.tap.stage_nodes)
         return layer if alone and isinstance(neurons, IntegrateFire) else layer.dense()
+
+    def _compact_tapped(self, tap: GraphTap, n: fx.Node, value: Spikes | Driven | Tensor) -> Spikes | Driven | Tensor:
+        module = self.submodules[str(n.target)]
+        neurons = isinstance(module, IntegrateFire)
+        if not neurons and not tap.sees(n, module):
+            return value
+        shown = self.in_time(n, _dense(value))
+        found = tap.neurons(str(n.target), shown) if neurons else shown
+        found = tap.value(n, module, found) if tap.sees(n, module) else found
+        return value if unchanged(found, shown) else folded(found)
 
     def _fire_compactly(self, n: fx.Node, neurons: IntegrateFire, source: fx.Node) -> Spikes | None:
         drive, name = self.env[source], str(n.target)
@@ -115,9 +141,10 @@ class Simulation(TimeFolded):
         (source,) = n.all_input_nodes
         v = self._begin(str(n.target), neurons, drive[0])
         mine = source in self.timed and len(source.users) == 1 and self._is_fresh(source)
+        mine = mine and (self.tap is None or source.name not in self.tap.stage_nodes)
         spikes = neurons(drive, drive if mine else empty_over_time(self.value(source), drive), v)
         self._note_fired(str(n.target), spikes, v)
-        return spikes
+        return spikes if self.tap is None else self.tap.neurons(str(n.target), spikes)
 
     def _begin(self, name: str, neurons: IntegrateFire, one_step: Tensor) -> Tensor:
         v = neurons.begin(one_step)
@@ -200,8 +227,15 @@ class SpikingBackbone(nn.Module):
         features, kept = self._run(x, tally, names.values())
         return features, {layer: kept[node] for layer, node in names.items()}
 
-    def forward_steps(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim], chunk by chunk."""
+    def as_graph(self) -> fx.GraphModule:
+        """The graph that is run."""
+        return self.graph
+
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim], without a tap chunk by chunk."""
+        if tap is not None:
+            on_graph = GraphTap(tap, self.stage_nodes, self.stage_units())
+            return on_graph.features(self._run(x, tap=on_graph)[0])
         steps = x.shape[1] if x.ndim == 5 else self.steps
         return torch.cat([self.simulate(part) for part in x.split(self.chunk(steps))], 1)
 
@@ -213,12 +247,20 @@ class SpikingBackbone(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] -> the mean over steps of every stage in analog units, each [B, C_i, H_i, W_i]."""
         kept = self._run(x, None, self.stage_nodes)[1]
-        units = (self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes)))
-        return [kept[name] * per_neuron(unit, kept[name]) for name, unit in zip(self.stage_nodes, units, strict=True)]
+        pairs = zip(self.stage_nodes, self.stage_units(), strict=True)
+        return [kept[name] * per_neuron(unit, kept[name]) for name, unit in pairs]
+
+    def stage_steps(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> every stage at every step in analog units, [S, B, C_i, H_i, W_i]."""
+        return stage_values(self, x)
+
+    def stage_units(self) -> Sequence[Tensor]:
+        """What one spike in the node of every stage stands for, [C] or [1]."""
+        return [self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes))]
 
     @torch.no_grad()
     def _run(
-        self, x: Tensor, tally: Tally | None = None, keep: Collection[str] = ()
+        self, x: Tensor, tally: Tally | None = None, keep: Collection[str] = (), tap: GraphTap | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if x.ndim not in (4, 5) or x.shape[-3:] != self.in_shape or 0 in x.shape:
             rule = "[B, {0}, {1}, {2}] or frames [B, T, {0}, {1}, {2}]".format(*self.in_shape)
@@ -226,7 +268,7 @@ class SpikingBackbone(nn.Module):
         silenced = self._pre_simulate(x, tally) if self.pre_simulation else None
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
-        run = Simulation(self.graph, steps, frames, tally, keep, silenced)
+        run = Simulation(self.graph, steps, frames, tally, keep, silenced, tap)
         features = run.run(steps_first(x))
         return features.unflatten(0, (steps, -1)), run.kept
 
@@ -265,12 +307,6 @@ def rates(
             run = Simulation(graph, steps, frames=False, keep=nodes)
             run.run(steps_first(part))
             yield run.kept
-
-
-def steps_first(x: Tensor) -> Tensor:
-    """x: [B, C, H, W] -> itself, frames [B, T, C, H, W] -> [T * B, C, H, W]: what a time-folded graph takes."""
-    flat = x.transpose(0, 1).flatten(0, 1) if x.ndim == 5 else x
-    return flat.contiguous(memory_format=torch.channels_last)
 
 
 def peak_bytes(graph: fx.GraphModule, in_shape: tuple[int, int, int]) -> int:

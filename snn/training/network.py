@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from engram.backbone.contract import Row
+from engram.backbone.contract import Row, Tap
 from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.shapes import value_shapes
+from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.sizes import is_size
-from engram.snn.graph.timed import TimedNeurons, TimeFolded, neuron_layers
-from engram.snn.measures.counting import relay
+from engram.snn.graph.taps import GraphTap
+from engram.snn.graph.timed import TimedNeurons, TimeFolded, neuron_layers, steps_first
 from engram.snn.neurons.firing import State, start
 from engram.snn.neurons.layer import SpikingLayer
 from engram.snn.training.options import SpikingOptions
@@ -26,8 +27,6 @@ MEMORY = 2**28
 
 States = Mapping[str, State]
 """The state of every neuron layer, by module name."""
-Watch = Callable[[str, Tensor], None]
-"""Is told every neuron layer's name and spikes, [T, B, C, ...] in {0, 1}, and the values of relays, if asked for."""
 
 
 class SpikingActivation(TimedNeurons):
@@ -87,9 +86,9 @@ class Unrolled(TimeFolded):
         steps: how many.
         frames: the input is timed.
         states: after the steps before; empty at first.
-        watch: sees all spikes.
         keep: names of nodes whose means over time are wanted in ``kept``.
-        relays: names of values that ``watch`` sees as well (`engram.snn.measures.counting.Synapses.relays`).
+        tap: sees values of the run, and may replace them.
+        again: nodes that ran for earlier steps of the same images: their BatchNorm counts these no second time.
 
     Attributes:
         states: after the last step.
@@ -101,31 +100,24 @@ class Unrolled(TimeFolded):
         steps: int,
         frames: bool,
         states: States,
-        watch: Watch | None = None,
         keep: Collection[str] = (),
-        relays: Collection[str] = (),
+        tap: GraphTap | None = None,
+        again: Collection[fx.Node] = (),
     ) -> None:
-        super().__init__(graph, steps, frames, keep)
-        self.states = dict(states)
-        self.watch, self.relays = watch, frozenset(relays)
+        super().__init__(graph, steps, frames, keep, tap)
+        self.states, self.again = dict(states), again
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.tell(n, value)
-        return value
-
-    def tell(self, n: fx.Node, value: Any) -> None:
-        """Show what a node gave to whoever watches, if that is a relay."""
-        if self.watch is not None and relay(n) in self.relays:
-            self.watch(relay(n), self.in_time(n, value))
+        if n.op != "call_module" or n not in self.again:
+            return super().run_node(n)
+        with unchanged_statistics(self.submodules[str(n.target)]):
+            return super().run_node(n)
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
         assert isinstance(neurons, SpikingActivation)  # nothing else stands in a graph of ours
         name = str(n.target)
         spikes, self.states[name] = neurons.scan(drive, self.states.get(name))
-        if self.watch is not None:
-            self.watch(name, spikes)
-        return neurons.send(spikes)
+        return neurons.send(spikes if self.tap is None else self.tap.neurons(name, spikes))
 
 
 class SpikingNetwork(nn.Module):
@@ -172,38 +164,57 @@ class SpikingNetwork(nn.Module):
         """The neuron layers by name, in the order they run."""
         return neuron_layers(self.graph, SpikingActivation)
 
-    def run_chunk(
-        self,
-        x: Tensor | Mapping[str, Tensor],
-        states: States,
-        steps: int,
-        watch: Watch | None = None,
-        relays: Collection[str] = (),
-    ) -> tuple[Tensor, States]:
+    def as_graph(self) -> fx.GraphModule:
+        """The graph that is run."""
+        return self.graph
+
+    def chunk(self, steps: int) -> int:
+        """How many images to run at once without a gradient, within the memory set aside."""
+        return max(1, MEMORY // (4 * self.values_per_step * steps))
+
+    def stage_units(self) -> Sequence[Tensor]:
+        """What 1 in the node of every stage stands for, [C] or [1]; none where nodes hold what stages are."""
+        return ()
+
+    def run_chunk(self, x: Tensor | Mapping[str, Tensor], states: States, steps: int) -> tuple[Tensor, States]:
         """Run some steps.
 
         Args:
             x: [B, K, C, H, W] frames of these steps; [B, C, H, W] a still image, or what `constants` made of it.
             states: after the steps before; {} at first.
             steps: K.
-            watch: sees all spikes.
-            relays: as in `Unrolled`.
 
         Returns: (features [K, B, feature_dim], the states after these steps).
         """
         if isinstance(x, Tensor) and x.ndim == 5:
-            frames = x.transpose(0, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            run = Unrolled(self.graph, steps, True, states, watch, (), relays)
-            features = run.run(frames)
+            run = Unrolled(self.graph, steps, True, states)
+            features = run.run(steps_first(x))
         else:
             known = self.constants(x) if isinstance(x, Tensor) else x
-            run = Unrolled(self.graph, steps, False, states, watch, (), relays)
+            run = Unrolled(self.graph, steps, False, states)
             skipped = self._known_nodes()
             run.constant |= skipped
-            for node in skipped:
-                run.tell(node, known.get(node.name))
             features = run.run(initial_env={node: known.get(node.name) for node in skipped})
         return features.unflatten(0, (steps, -1)), run.states
+
+    def run_tapped(
+        self, x: Tensor, states: States, steps: int, tap: Tap, first: int = 0, nodes: bool = False
+    ) -> tuple[Tensor, States]:
+        """As `run_chunk`, but under a tap: what is the same at every step is run for it as well.
+
+        Args:
+            x: [B, K, C, H, W] frames of these steps, or [B, C, H, W] a still image.
+            states: after the steps before; {} at first.
+            steps: K.
+            tap: sees, and may replace, what is at every site.
+            first: the number of the first of these steps.
+            nodes: let it see the values of all nodes of the graph.
+        """
+        on_graph = GraphTap(tap, self.stage_nodes, self.stage_units(), first, nodes)
+        again = self._constant_nodes() if first and x.ndim == 4 else ()
+        run = Unrolled(self.graph, steps, x.ndim == 5, states, (), on_graph, again)
+        features = run.run(steps_first(x))
+        return on_graph.features(features.unflatten(0, (steps, -1))), run.states
 
     def constants(self, x: Tensor) -> dict[str, Tensor]:
         """What a still image gives before the first neurons, where it is needed at every step. x: [B, C, H, W]."""
@@ -238,16 +249,16 @@ class SpikingNetwork(nn.Module):
                 known.discard(node)
         return known
 
-    def forward_steps(self, x: Tensor, watch: Watch | None = None, relays: Collection[str] = ()) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; without a gradient, in parts of the batch.
-
-        ``watch`` is for runs without a gradient: it sees all spikes, and relays as in `Unrolled`.
-        """
-        if torch.is_grad_enabled():
-            return self._unroll(x, watch)
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; with no gradient and no tap, part by part."""
+        if tap is not None or torch.is_grad_enabled():
+            return self._unroll(x, tap)
         steps = x.shape[1] if x.ndim == 5 else self.steps
-        size = max(1, MEMORY // (4 * self.values_per_step * steps))
-        return torch.cat([self._unroll(part, watch, relays) for part in x.split(size)], 1)
+        return torch.cat([self._unroll(part) for part in x.split(self.chunk(steps))], 1)
+
+    def stage_steps(self, x: Tensor) -> list[Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
+        return stage_values(self, x)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the mean over steps."""
@@ -256,25 +267,27 @@ class SpikingNetwork(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
         frames = x.ndim == 5
-        flat = x.transpose(0, 1).flatten(0, 1) if frames else x
-        run = Unrolled(self.graph, x.shape[1] if frames else self.steps, frames, {}, None, self.stage_nodes)
-        run.run(flat.contiguous(memory_format=torch.channels_last))
+        run = Unrolled(self.graph, x.shape[1] if frames else self.steps, frames, {}, self.stage_nodes)
+        run.run(steps_first(x))
         return [run.kept[name] for name in self.stage_nodes]
 
-    def _unroll(self, x: Tensor, watch: Watch | None, relays: Collection[str] = ()) -> Tensor:
+    def _unroll(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
         wanted, truncate = self._checkpoint_steps(steps), self.options.truncate
         if (wanted is None and truncate is None) or not torch.is_grad_enabled():
-            return self.run_chunk(x, {}, steps, watch, relays)[0]
-        known: Tensor | Mapping[str, Tensor] = x if frames else self.constants(x)
+            return self.run_chunk(x, {}, steps)[0] if tap is None else self.run_tapped(x, {}, steps, tap)[0]
+        known: Tensor | Mapping[str, Tensor] = x if frames or tap is not None else self.constants(x)
         features, states = [], {}
         for first, last in pieces(steps, wanted, truncate):
-            part = known[:, first:last] if isinstance(known, Tensor) else known
+            part = known[:, first:last] if frames and isinstance(known, Tensor) else known
             if truncate is not None and first % truncate == 0:
                 states = {name: state.detached() for name, state in states.items()}
-            run = self.run_chunk if wanted is None else self._run_again
-            out, states = run(part, states, last - first)
+            if tap is not None and isinstance(part, Tensor):
+                out, states = self.run_tapped(part, states, last - first, tap, first)
+            else:
+                run = self.run_chunk if wanted is None else self._run_again
+                out, states = run(part, states, last - first)
             features.append(out)
         return torch.cat(features)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -71,8 +72,12 @@ class ConvertedNetwork(SpikingNetwork):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage in analog units."""
-        units = (self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes)))
-        return [stage * per_neuron(unit, stage) for stage, unit in zip(super().stages(x), units, strict=True)]
+        pairs = zip(super().stages(x), self.stage_units(), strict=True)
+        return [stage * per_neuron(unit, stage) for stage, unit in pairs]
+
+    def stage_units(self) -> Sequence[Tensor]:
+        """What 1 in the node of every stage stands for, [C] or [1]."""
+        return [self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes))]
 
     def _checkpoint_steps(self, steps: int) -> int | None:
         wanted = super()._checkpoint_steps(steps)
