@@ -39,23 +39,39 @@ from engram.backbone.contract.options import (
     SplitName,
 )
 from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
-from engram.backbone.contract.results import Figure, Grid, Result
+from engram.backbone.contract.results import (
+    FIGURES,
+    AnyFigure,
+    Bars,
+    Confusion,
+    Figure,
+    Grid,
+    Pictures,
+    Range,
+    Raster,
+    Result,
+    Scatter,
+)
 from engram.backbone.contract.running import Experiment, Services
 from engram.backbone.contract.targets import Present, Target
 from engram.backbone.contract.values import Named, Row, Scalar
 
 __all__ = [
     "ABILITIES",
+    "FIGURES",
     "KINDS",
     "UNIT_BOUNDS",
     "Ability",
+    "AnyFigure",
     "AnyLayout",
     "Backbone",
+    "Bars",
     "Bounds",
     "Calibrated",
     "Check",
     "Command",
     "Composed",
+    "Confusion",
     "DataFiles",
     "Delayed",
     "Direction",
@@ -74,16 +90,20 @@ __all__ = [
     "Metric",
     "Named",
     "OptionsOf",
+    "Pictures",
     "Places",
     "Plugin",
     "Prepared",
     "Present",
+    "Range",
+    "Raster",
     "Recomputing",
     "Registered",
     "Requirement",
     "Result",
     "Row",
     "Scalar",
+    "Scatter",
     "Services",
     "Site",
     "SplitName",

@@ -1,74 +1,137 @@
-"""Tables of numbers as shades of one colour, as SVG text."""
+"""Tables as shades, as SVG text: numbers in one colour, confusions in two."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from engram.backbone.contract import Grid
+from engram.backbone.contract import Confusion, Grid
 from engram.benchmarks.drawing.numbers import number
+from engram.benchmarks.drawing.svg import LEFT, RIGHT, TOP, WIDTH, begin, svg_text
 
-WIDTH = 460
-LEFT, TOP, RIGHT, BOTTOM = 66, 12, 14, 46
+BOTTOM = 46
 MOST_WRITTEN = 12  # columns whose values still fit into their cells
+_MOST_SAID = 3  # mistakes that are put into words
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``shade`` is between 0 and 1; ``colour`` the number of a series' colour."""
+
+    row: int
+    column: int
+    shade: float
+    text: str
+    said: str
+    colour: int = 0
 
 
 def heat_map(grid: Grid, name: str) -> str:
     """The grid as one ``<svg>``; ``name`` must be unique in the page and plain (it becomes an id)."""
-    columns, rows = len(grid.columns), len(grid.rows)
-    width = (WIDTH - LEFT - RIGHT) / max(columns, 1)
-    height = min(34.0, max(10.0, width))
-    bottom = TOP + rows * height
     known = [value for row in grid.values for value in row if math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    body = [
-        f'<svg viewBox="0 0 {WIDTH} {bottom + BOTTOM:.0f}" role="img" aria-labelledby="{name}-t {name}-d">',
-        f'<title id="{name}-t">{escape(grid.title)}</title><desc id="{name}-d">{escape(describe(grid))}</desc>',
+    cells = [
+        Cell(
+            i,
+            j,
+            (value - low) / (high - low) if high > low else 0.5,
+            f"{value:.2f}" if len(grid.columns) > 8 else f"{value:.3f}",
+            f"{grid.rows[i]}, {grid.columns[j]}: {number(value)}",
+        )
+        for i, row in enumerate(grid.values)
+        for j, value in enumerate(row)
+        if math.isfinite(value)
     ]
-    for i, row in enumerate(grid.values):
-        for j, value in enumerate(row):
-            if math.isfinite(value):
-                shade = (value - low) / (high - low) if high > low else 0.5
-                body.append(_cell(LEFT + j * width, TOP + i * height, width, height, shade, value, columns))
-    stride = math.ceil(columns / 16)
-    for j in range(0, columns, stride):
-        x = LEFT + (j + 0.5) * width
-        place = f'x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor="middle"'
-        body.append(f'<text class="tick" {place}>{_said(grid.columns[j])}</text>')
-    stride = math.ceil(rows / 24)
-    for i in range(0, rows, stride):
-        y = TOP + (i + 0.5) * height + 4
-        body.append(f'<text class="tick" x="{LEFT - 8}" y="{y:.1f}" text-anchor="end">{_said(grid.rows[i])}</text>')
-    middle = TOP + rows * height / 2
+    return _table(name, grid.title, describe(grid), grid.columns, grid.rows, (grid.x_label, grid.y_label), cells)
+
+
+def confusion_matrix(confusion: Confusion, name: str) -> str:
+    """As `heat_map`: shares of each true class, what was right in another colour than mistakes.
+
+    A shade is the root of a share: mistakes are few, and they are what one looks for.
+    """
+    cells = []
+    for i, row in enumerate(confusion.counts):
+        total = sum(row)
+        for j, count in enumerate(row):
+            if count:
+                said = f"{confusion.classes[i]} taken for {confusion.classes[j]}: {count} of {total}"
+                cells.append(Cell(i, j, math.sqrt(count / total), str(count), said, 0 if i == j else 1))
+    labels = ("predicted class", "true class")
+    return _table(name, confusion.title, in_words(confusion), confusion.classes, confusion.classes, labels, cells)
+
+
+def _table(
+    name: str,
+    title: str,
+    said: str,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    labels: tuple[str, str],
+    cells: Iterable[Cell],
+) -> str:
+    width = (WIDTH - LEFT - RIGHT) / max(len(columns), 1)
+    height = min(34.0, max(10.0 if len(rows) <= 24 else 6.0, width))
+    bottom = TOP + len(rows) * height
+    written = len(columns) <= MOST_WRITTEN and height >= 16
+    body = [begin(name, title, said, bottom + BOTTOM)]
+    for cell in cells:
+        x, y = LEFT + cell.column * width, TOP + cell.row * height
+        body.append(
+            f'<rect class="c{cell.colour} shade" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
+            f'fill-opacity="{0.08 + 0.72 * cell.shade:.2f}"><title>{escape(cell.said)}</title></rect>'
+        )
+        if written:
+            tone = "cell on" if cell.shade > 0.55 else "cell"
+            body.append(svg_text(tone, x + width / 2, y + height / 2 + 4, cell.text, "middle"))
+    stride = math.ceil(len(columns) / 16)
+    for j in range(0, len(columns), max(stride, 1)):
+        letters = int(stride * width / 6.5)  # that fit
+        body.append(svg_text("tick", LEFT + (j + 0.5) * width, bottom + 16, short(columns[j], letters), "middle"))
+    stride = math.ceil(len(rows) * 13 / max(bottom - TOP, 1))
+    for i in range(0, len(rows), max(stride, 1)):
+        body.append(svg_text("tick", LEFT - 8, TOP + (i + 0.5) * height + 4, short(rows[i], 8), "end"))
     body += [
-        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{bottom + 38:.1f}" text-anchor="middle">'
-        f"{escape(grid.x_label)}</text>",
-        f'<text class="label" transform="translate(14 {middle:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(grid.y_label)}</text>",
-        "</svg>",
+        svg_text("label", (LEFT + WIDTH - RIGHT) / 2, bottom + 38, labels[0], "middle"),
+        f'<g transform="translate(13 {(TOP + bottom) / 2:.1f}) rotate(-90)">',
+        svg_text("label", 0, 0, labels[1], "middle"),
+        "</g></svg>",
     ]
     return "".join(body)
 
 
-def _cell(x: float, y: float, width: float, height: float, shade: float, value: float, columns: int) -> str:
-    """A rectangle, and its number where there is room."""
-    box = (
-        f'<rect class="c0 shade" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
-        f'fill-opacity="{0.08 + 0.72 * shade:.2f}"/>'
-    )
-    if columns > MOST_WRITTEN or height < 16:
-        return box
-    text = f"{value:.2f}" if columns > 8 else f"{value:.3f}"
-    tone = "cell on" if shade > 0.55 else "cell"
-    place = f'x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle"'
-    return f'{box}<text class="{tone}" {place}>{text}</text>'
+def short(text: str, letters: int) -> str:
+    """A text of at most so many letters, three at least.
 
-
-def _said(text: str) -> str:
-    return escape(text if len(text) <= 9 else text[:8] + "…")
+    >>> short("airplane", 9), short("aeroplane", 5)
+    ('airplane', 'aero…')
+    """
+    letters = max(letters, 3)
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def describe(grid: Grid) -> str:
     """The grid in words, for those who hear it: its last row."""
+    if not grid.rows:
+        return ""
     last = ", ".join(f"{name}: {number(value)}" for name, value in zip(grid.columns, grid.values[-1], strict=True))
-    return f"{grid.y_label} against {grid.x_label}. {grid.y_label} {grid.rows[-1]}: {last}." if grid.rows else ""
+    return f"{grid.y_label} against {grid.x_label}. {grid.y_label} {grid.rows[-1]}: {last}."
+
+
+def in_words(confusion: Confusion) -> str:
+    """How much was right, and the most frequent mistakes.
+
+    >>> in_words(Confusion(title="t", classes=["cat", "dog"], counts=[[3, 1], [0, 4]]))
+    '7 of 8 right. Most often wrong: cat taken for dog, 1.'
+    """
+    counts = confusion.counts
+    wrong = sorted(
+        ((count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if count and i != j),
+        key=lambda found: (-found[0], *found[1:]),
+    )
+    right = sum(counts[i][i] for i in range(len(counts)))
+    told = [f"{confusion.classes[i]} taken for {confusion.classes[j]}, {n}" for n, i, j in wrong[:_MOST_SAID]]
+    most = f" Most often wrong: {'; '.join(told)}." if told else ""
+    return f"{right} of {sum(map(sum, counts))} right.{most}"

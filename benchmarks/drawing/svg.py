@@ -129,18 +129,42 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     return text.replace("-", "\N{MINUS SIGN}") if value < 0 else text
 
 
+def begin(name: str, title: str, said: str, height: float = HEIGHT) -> str:
+    """The opening tag with what is said to those who cannot see; ``name`` must be unique in the page and plain."""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-labelledby="{name}-t {name}-d">'
+        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(said)}</desc>'
+    )
+
+
+def on(x_axis: Axis, y_axis: Axis) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Where values of both axes lie in a drawing of `WIDTH` by `HEIGHT`."""
+
+    def x(value: float) -> float:
+        return LEFT + x_axis.place(value) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - y_axis.place(value) * (HEIGHT - TOP - BOTTOM)
+
+    return x, y
+
+
+def clip(name: str) -> str:
+    """Opens a group that shows nothing outside of the axes."""
+    return (
+        f'<clipPath id="{name}-c"><rect x="{LEFT - 6}" y="{TOP - 6}" width="{WIDTH - LEFT - RIGHT + 12}" '
+        f'height="{HEIGHT - TOP - BOTTOM + 12}"/></clipPath><g clip-path="url(#{name}-c)">'
+    )
+
+
 def line_chart(chart: Chart, name: str) -> str:
     """The chart as one ``<svg>``; ``name`` must be unique in the page and plain (it becomes an id)."""
     x_axis, y_axis = axes_of(chart)
-    x: Callable[[float], float] = lambda value: LEFT + x_axis.place(value) * (WIDTH - LEFT - RIGHT)  # noqa: E731
-    y: Callable[[float], float] = lambda value: HEIGHT - BOTTOM - y_axis.place(value) * (HEIGHT - TOP - BOTTOM)  # noqa: E731
+    x, y = on(x_axis, y_axis)
     body = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="{name}-t {name}-d">',
-        f'<title id="{name}-t">{escape(chart.title)}</title><desc id="{name}-d">{escape(describe(chart))}</desc>',
-        f'<clipPath id="{name}-c"><rect x="{LEFT - 6}" y="{TOP - 6}" width="{WIDTH - LEFT - RIGHT + 12}" '
-        f'height="{HEIGHT - TOP - BOTTOM + 12}"/></clipPath>',
-        *grid(chart, x_axis, y_axis, x, y),
-        f'<g clip-path="url(#{name}-c)">',
+        begin(name, chart.title, describe(chart)),
+        *frame(chart.x_label, chart.y_label, x_axis, y_axis),
+        clip(name),
         *(band(series, index, x, y, x_axis) for index, series in enumerate(chart.series)),
         *(reference(text, value, index, y) for text, value, index in chart.lines if drawable(value)),
         *(curve(series, index, x, y, x_axis) for index, series in enumerate(chart.series)),
@@ -160,10 +184,9 @@ def axes_of(chart: Chart) -> tuple[Axis, Axis]:
     return x_axis, linear_axis(ys)
 
 
-def grid(
-    chart: Chart, x_axis: Axis, y_axis: Axis, x: Callable[[float], float], y: Callable[[float], float]
-) -> list[str]:
+def frame(x_label: str, y_label: str, x_axis: Axis, y_axis: Axis) -> list[str]:
     """Grid lines, tick labels and axis labels."""
+    x, y = on(x_axis, y_axis)
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     for tick in y_axis.ticks:
@@ -175,9 +198,9 @@ def grid(
         parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(svg_text("tick", at, bottom + 17, tick_text(tick, x_axis.ticks), "middle"))
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(svg_text("label", (LEFT + right) / 2, HEIGHT - 8, chart.x_label, "middle"))
+    parts.append(svg_text("label", (LEFT + right) / 2, HEIGHT - 8, x_label, "middle"))
     turned = f'<g transform="translate(13 {(TOP + bottom) / 2}) rotate(-90)">'
-    parts.append(f"{turned}{svg_text('label', 0, 0, chart.y_label, 'middle')}</g>")
+    parts.append(f"{turned}{svg_text('label', 0, 0, y_label, 'middle')}</g>")
     return parts
 
 
@@ -284,9 +307,8 @@ def describe(chart: Chart) -> str:
     return " ".join(said)
 
 
-def legend(chart: Chart) -> str:
-    """The key below the chart, as a list that wraps and, when long, scrolls."""
-    entries = keys(chart)
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """The key below a drawing (see `keys`), as a list that wraps and, when long, scrolls."""
     long = ' class="legend long" tabindex="0"' if len(entries) > 12 else ' class="legend"'
     key = '<svg viewBox="0 0 34 12" class="key" aria-hidden="true">'
     items = "".join(f"<li>{key}{drawing}</svg>{escape(text)}</li>" for drawing, text in entries)
@@ -295,14 +317,15 @@ def legend(chart: Chart) -> str:
 
 def keys(chart: Chart) -> list[tuple[str, str]]:
     """For every line of the chart what it looks like, drawn in 34 x 12, and what it is."""
-    entries = [(_swatch(index), series.name) for index, series in enumerate(chart.series)]
+    entries = [(swatch(index), series.name) for index, series in enumerate(chart.series)]
     return entries + [
         (f'<line class="reference c{index % COLOURS}" x1="1" x2="33" y1="6" y2="6"/>', f"{text} {number(value)}")
         for text, value, index in chart.lines
     ]
 
 
-def _swatch(index: int) -> str:
+def swatch(index: int) -> str:
+    """A line with its marker, in 34 x 12."""
     line = f'<line class="line c{index % COLOURS}" {dash(index)} x1="1" x2="33" y1="6" y2="6"/>'
     return line + marker(index, 17, 6)
 

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
-from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, Discriminator, Field, FiniteFloat, Tag, TypeAdapter
 
 Leaf = str | int | FiniteFloat | bool | None
 Low = Leaf | list[Leaf] | dict[str, Leaf]
@@ -67,6 +67,92 @@ class GridShape:
 
 
 @dataclass
+class ScatterShape:
+    title: str
+    x_label: str
+    y_label: str
+    series: dict[str, list[tuple[Number, Number]]]
+    x_ranges: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)
+    y_ranges: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        points = {name: len(each) for name, each in self.series.items()}
+        for ranges in (self.x_ranges, self.y_ranges):
+            if any(len(each) != points.get(name) for name, each in ranges.items()):
+                raise ValueError("an error bar for every point of a series is wanted")
+
+
+@dataclass
+class BarsShape:
+    title: str
+    x_label: str
+    y_label: str
+    names: list[str]
+    series: dict[str, list[Number]]
+    ranges: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        held = [*self.series.values(), *self.ranges.values()]
+        if any(len(each) != len(self.names) for each in held) or not set(self.ranges) <= set(self.series):
+            raise ValueError("a value for every name in names is wanted, in series and in their ranges")
+
+
+@dataclass
+class ConfusionShape:
+    title: str
+    classes: list[str]
+    counts: list[list[Annotated[int, Ge(0), Le(2**53)]]]
+
+    def __post_init__(self) -> None:
+        if [len(row) for row in self.counts] != [len(self.classes)] * len(self.classes):
+            raise ValueError("a row and a column for every class is wanted")
+
+
+@dataclass
+class RasterShape:
+    title: str
+    x_label: str
+    start: FiniteFloat
+    end: FiniteFloat
+    groups: dict[str, list[list[FiniteFloat]]]
+
+
+@dataclass
+class PicturesShape:
+    title: str
+    pictures: list[str]
+    captions: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.captions) != len(self.pictures):
+            raise ValueError("a caption for every picture is wanted")
+
+
+def figure_kind(value: Any) -> str | None:
+    """The kind of a figure in result.json; engram 0.3.0 and before had lines and grids, and no word for them."""
+    held = value if isinstance(value, dict) else {}
+    return held.get("kind", "grid" if "values" in held else "lines")
+
+
+def _tag(value: Any) -> str:
+    """A kind as a tag, which stands in the path to an error and is no entry's name."""
+    return f"<{figure_kind(value)}>"
+
+
+FigureShape = Annotated[
+    Annotated[LinesShape, Tag("<lines>")]
+    | Annotated[GridShape, Tag("<grid>")]
+    | Annotated[ScatterShape, Tag("<scatter>")]
+    | Annotated[BarsShape, Tag("<bars>")]
+    | Annotated[ConfusionShape, Tag("<confusion>")]
+    | Annotated[RasterShape, Tag("<raster>")]
+    | Annotated[PicturesShape, Tag("<pictures>")],
+    Discriminator(_tag),
+]
+
+
+@dataclass
 class ResultFile:
     experiment: str
     trial: str
@@ -74,7 +160,7 @@ class ResultFile:
     metrics: dict[str, Number]
     tables: dict[str, list[dict[str, Tree]]]
     artifacts: dict[str, str]
-    figures: dict[str, LinesShape | GridShape] = field(default_factory=dict)
+    figures: dict[str, FigureShape] = field(default_factory=dict)
     seconds: Seconds = 0.0
     ledger: str = ""
     content: str = ""

@@ -1,12 +1,11 @@
-"""The charts of a report: learning curves from the ledgers, and the figures that trials hand over."""
+"""Lines of a report: learning curves from the ledgers, and how lines of several seeds become one with a band."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from engram.backbone.contract import Grid, Metric, SplitName
+from engram.backbone.contract import Metric, SplitName
 from engram.benchmarks.drawing.svg import Chart, Point, Series
 from engram.benchmarks.records.meaning import declared, today
 from engram.benchmarks.records.trials import Record, number
@@ -73,66 +72,6 @@ def thin(places: list[float]) -> list[float]:
     stride = max(1, math.ceil(len(places) / MOST_POINTS))
     kept = places[::stride]
     return kept if not places or kept[-1] == places[-1] else [*kept, places[-1]]
-
-
-def figures(groups: Mapping[str, list[Record]]) -> list[Chart | Grid]:
-    """The trials' own figures, each averaged over the seeds of a group; a grid is drawn for every group."""
-    names = dict.fromkeys(name for records in groups.values() for record in records for name in _figures(record))
-    return [chart for name in names for chart in figure(name, groups)]
-
-
-def figure(name: str, groups: Mapping[str, list[Record]]) -> Sequence[Chart | Grid]:
-    """The trials' figure of that name: one chart for all groups, or a grid for each."""
-    chart = _figure(name, groups)
-    return _grids(name, groups) if chart is None else [chart]
-
-
-def _grids(name: str, groups: Mapping[str, list[Record]]) -> list[Grid]:
-    """The grids of one name, each the mean over the seeds of a group whose grids have one shape."""
-    found = []
-    for group, records in groups.items():
-        drawn = [_figures(record)[name] for record in records if "values" in _figures(record).get(name, ())]
-        sizes = {(len(each["rows"]), len(each["columns"])) for each in drawn}
-        if len(sizes) != 1 or any(each["columns"] != drawn[0]["columns"] for each in drawn):
-            continue
-        about, stacked = drawn[0], zip(*(each["values"] for each in drawn), strict=True)
-        values = [[_mean(cells) for cells in zip(*rows, strict=True)] for rows in stacked]
-        title = f"{about['title']} ({group})" if len(groups) > 1 else about["title"]
-        found.append(Grid(**{**about, "title": title, "values": values}))
-    return found
-
-
-def _mean(cells: Sequence[float | None]) -> float:
-    return mean([number(cell) for cell in cells])
-
-
-def _figures(record: Record) -> Mapping[str, Any]:
-    return record.result.get("figures") or {}
-
-
-def _figure(name: str, groups: Mapping[str, list[Record]]) -> Chart | None:
-    series: list[Series] = []
-    lines: list[tuple[str, float, int]] = []
-    about: Mapping[str, Any] = {}
-    several = sum(any(name in _figures(record) for record in records) for records in groups.values()) > 1
-    for group, records in groups.items():
-        drawn = [_figures(record)[name] for record in records if "series" in _figures(record).get(name, ())]
-        if not drawn:
-            continue
-        about = about or drawn[0]
-        first = len(series)
-        labels = dict.fromkeys(label for figure in drawn for label in figure["series"])
-        for label in labels:
-            runs = [as_pairs(figure["series"][label]) for figure in drawn if label in figure["series"]]
-            said = (group if len(labels) == 1 else f"{group}: {label}") if several else label
-            series.append(merge_lines(said, runs))
-        for label in dict.fromkeys(label for figure in drawn for label in figure.get("lines") or {}):
-            values = [number(figure["lines"][label]) for figure in drawn if label in (figure.get("lines") or {})]
-            lines.append((f"{label} ({group})" if several else label, mean(values), first))
-    if not series:
-        return None
-    scale = "log2" if about.get("x_scale") == "log2" else "linear"
-    return Chart(about["title"], about["x_label"], about["y_label"], series, lines, scale)
 
 
 def as_pairs(pairs: Sequence[Sequence[float | None]]) -> list[Point]:

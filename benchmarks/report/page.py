@@ -6,19 +6,20 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from engram.backbone.contract import Grid, Scalar
+from engram.backbone.contract import Scalar
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.compare.groups import Comparison
 from engram.benchmarks.compare.stats import interval
-from engram.benchmarks.drawing.heatmap import heat_map
+from engram.benchmarks.drawing.figures import Drawable, draw, key
 from engram.benchmarks.drawing.numbers import p_value, seconds, span
-from engram.benchmarks.drawing.svg import Chart, legend, line_chart
+from engram.benchmarks.drawing.svg import Chart, legend
 from engram.benchmarks.drawing.tables import typed
 from engram.benchmarks.planning.config import Checker, changed, experiment_config
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.report.curves import figures, learning_curves
+from engram.benchmarks.report.curves import learning_curves
+from engram.benchmarks.report.figures import figures
 from engram.benchmarks.report.forest import forest
 from engram.benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
 from engram.benchmarks.report.style import STYLE
@@ -131,14 +132,12 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
     return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
 
 
-def charts(title: str, anchor: str, drawn: Sequence[Chart | Grid]) -> str:
+def charts(title: str, anchor: str, drawn: Sequence[Drawable]) -> str:
     if not drawn:
         return ""
     shown = []
     for index, chart in enumerate(drawn):
-        name = f"{anchor}-{index}"
-        grid = isinstance(chart, Grid)
-        picture = heat_map(chart, name) if grid else line_chart(chart, name) + legend(chart)
+        picture = draw(chart, f"{anchor}-{index}") + legend(key(chart))
         shown.append(f"<figure><figcaption>{escape(chart.title)}</figcaption>{picture}</figure>")
     said = "Lines are means over seeds, bands reach from the lowest to the highest seed."
     banded = any(series.low for chart in drawn if isinstance(chart, Chart) for series in chart.series)

@@ -1,25 +1,23 @@
-"""A figure as an SVG file of its own: title, chart and key, for whoever shows files rather than pages."""
+"""A figure as an SVG file of its own: title, drawing and key, for whoever shows files rather than pages."""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-from engram.backbone.contract import Grid
-from engram.benchmarks.drawing.heatmap import heat_map
-from engram.benchmarks.drawing.svg import Chart, keys, line_chart
+from engram.benchmarks.drawing.figures import Drawable, draw, key
+from engram.benchmarks.drawing.svg import WIDTH
 from engram.benchmarks.report.style import STYLE
 
-WIDTH, TITLE, LINE = 460, 30, 19
+TITLE, LINE = 30, 19
 _HEIGHT = re.compile(r'viewBox="0 0 \d+ (\d+)"')
 
 
-def picture(figure: Chart | Grid) -> str:
+def picture(figure: Drawable) -> str:
     """The whole file."""
-    drawn = heat_map(figure, "figure") if isinstance(figure, Grid) else line_chart(figure, "figure")
+    drawn, entries = draw(figure, "figure"), key(figure)
     found = _HEIGHT.search(drawn)
     height = int(found[1]) if found else WIDTH
-    entries = [] if isinstance(figure, Grid) else keys(figure)
     whole = TITLE + height + LINE * len(entries) + 8
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {whole}" width="{2 * WIDTH}" '

@@ -42,6 +42,9 @@ svg text{fill:var(--ink);font-family:inherit}.tick{font-size:12px;fill:var(--sof
 .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.band{opacity:.16}
 .reference{stroke-width:1.5;stroke-dasharray:3 4}.ring{fill:var(--panel);stroke-width:2}.seed{opacity:.55}
 .shade{fill:var(--c);stroke:var(--panel)}.cell{font-size:11px}.cell.on{fill:var(--bg)}svg .cell.on{fill:var(--bg)}
+.bar{fill:var(--c);fill-opacity:.82}.error{stroke:var(--ink);stroke-width:1.2;stroke-opacity:.75}
+.diagonal{stroke:var(--soft);stroke-width:1.2;stroke-dasharray:3 4}.spike{stroke:var(--c);stroke-width:1.6;fill:none}
+.pixels{image-rendering:pixelated}.lost{fill:var(--line)}
 .whisker{stroke-width:2.5;stroke-linecap:round}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
 .c6{--c:var(--c6)}.c7{--c:var(--c7)}

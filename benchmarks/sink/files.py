@@ -91,7 +91,7 @@ def place_of(name: str) -> str:
 
 def drawn(record: Record) -> dict[str, str]:
     """The trial's figures as SVG and its tables as CSV, by their places in the run."""
-    from engram.benchmarks.report.curves import (
+    from engram.benchmarks.report.figures import (
         figure,  # with statistics, which asking whether there is news does not need
     )
     from engram.benchmarks.report.picture import picture

@@ -17,7 +17,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
+from engram.benchmarks.worker.pictures import plain_figures
 from engram.benchmarks.worker.provenance import begin
 from engram.benchmarks.worker.services import TrialServices
 from engram.benchmarks.worker.stopping import STOPPED, Stop
@@ -193,7 +193,7 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
         "config": about["config"],
         "metrics": {name: float(value) for name, value in result.metrics.items()},
         "tables": {name: [dict(row) for row in rows] for name, rows in result.tables.items()},
-        "figures": {name: asdict(figure) for name, figure in result.figures.items()},
+        "figures": plain_figures(folder, result.figures),
         "artifacts": dict(result.artifacts),
         "seconds": round(seconds, 3),
         "ledger": digest(folder / LEDGER),
