@@ -15,6 +15,7 @@ from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import EvaluateConfig
+from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
@@ -54,7 +55,8 @@ class Evaluate:
         state["cautions"] = cautions(made)
         if state["cautions"]:
             s.table("caution", state["cautions"])
-        state["scores"] = score(model.to(s.device), split, s.device, targets=targets)
+        state["confusions"] = confusions = Confusions(made.classes)
+        state["scores"] = score(model.to(s.device), split, s.device, targets=targets, confusions=confusions)
         return False
 
     def _as_seen(self, made: Made) -> tuple[Split, Tensor, str]:
@@ -71,7 +73,8 @@ class Evaluate:
         scores, found = state["scores"], state["cautions"]
         metrics = {f"{self.config.split}/{name}": scores[name] for name in ("accuracy", "loss")}
         metrics["images"] = scores["images"]
-        return Result(metrics=metrics, tables={"cautions": found} if found else {})
+        figures = state["confusions"].figures(self.config.split)
+        return Result(metrics=metrics, tables={"cautions": found} if found else {}, figures=figures)
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:
         return {}

@@ -14,6 +14,7 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
+from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.saved.made import Made
@@ -79,8 +80,10 @@ class Train:
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
-        test = score(model, data.test, self.services.device)  # in fp32, as everything that starts from the model
-        return Result(metrics={"test/accuracy": test["accuracy"], "test/loss": test["loss"]})
+        confusions = Confusions(data.classes, keep=0)
+        test = score(model, data.test, self.services.device, confusions=confusions)  # in fp32: what is saved is
+        metrics = {"test/accuracy": test["accuracy"], "test/loss": test["loss"]}
+        return Result(metrics=metrics, figures=confusions.matrix("test"))
 
     def step(self, state: State) -> bool:
         trainer = state.trainer

@@ -13,6 +13,7 @@ from engram.backbone.nets.layout import arranged
 
 if TYPE_CHECKING:
     from engram.backbone.data.sets import Split
+    from engram.backbone.measures.confusions import Confusions
     from engram.backbone.nets.classifier import Classifier
 
 SCORING_BATCH = 512  # images, or frames of them
@@ -20,7 +21,12 @@ SCORING_BATCH = 512  # images, or frames of them
 
 @torch.inference_mode()
 def score(
-    model: Classifier, split: Split, device: str, precision: str = "fp32", targets: Tensor | None = None
+    model: Classifier,
+    split: Split,
+    device: str,
+    precision: str = "fp32",
+    targets: Tensor | None = None,
+    confusions: Confusions | None = None,
 ) -> dict[str, float]:
     """Accuracy (fraction), mean cross-entropy (nat) and number of images, in evaluation mode.
 
@@ -30,6 +36,7 @@ def score(
         device: where to compute.
         precision: "fp32" or "bf16" (autocast).
         targets: [K] int64, the model's class for each of the split's K classes; None when they are the same.
+        confusions: is told of every answer.
     """
     training = model.training
     model.eval()
@@ -43,5 +50,7 @@ def score(
         labels = labels if targets is None else targets.to(labels.device)[labels]
         right += int((logits.argmax(1) == labels).sum())
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        if confusions is not None:
+            confusions.add(images, labels, logits)
     model.train(training)
     return {"accuracy": right / len(split), "loss": loss / len(split), "images": float(len(split))}

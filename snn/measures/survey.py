@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Figure, Row, Site
+from engram.backbone.contract import AnyFigure, Bars, Figure, Row, Site
 from engram.backbone.measures.anytime import StepScores, logits_at
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.measures.costs import operations, spikes_sent
 from engram.snn.measures.counting import Tally, synapses
+from engram.snn.measures.raster import SpikeTimes
 from engram.snn.training.network import SpikingNetwork
 
 
@@ -34,6 +35,7 @@ class Survey:
         layers = {name: self.structure.fan_out[name] for name in self.net.neurons()}
         self.fired = {name: torch.zeros_like(fan, dtype=torch.bool) for name, fan in layers.items()}
         self.saturated = dict.fromkeys(self.fired, 0.0)
+        self.times = SpikeTimes()
         self.passes = 1
 
     @torch.inference_mode()
@@ -62,6 +64,7 @@ class Survey:
         self.fired[name] |= counts.amax(0) > 0
         self.saturated[name] += float((counts == len(spikes)).sum())
         self.tally.add(name, spikes)
+        self.times.add(name, spikes)
 
     def curve(self) -> list[Row]:
         """Per number of steps: accuracy, loss (nat), and spikes and synaptic operations of an image up to then."""
@@ -95,8 +98,8 @@ class Survey:
             )
         return rows
 
-    def figures(self) -> dict[str, Figure]:
-        rows = self.curve()
+    def figures(self) -> dict[str, AnyFigure]:
+        rows, layers = self.curve(), self.layers()
         accuracy = [(float(row["steps"] or 0), float(row["accuracy"] or 0)) for row in rows]
         operations = [(float(row["steps"] or 0), float(row["synaptic_operations"] or 0)) for row in rows]
         x_label = "simulation steps T"
@@ -116,4 +119,12 @@ class Survey:
                 lines={"multiplications of the analog network": float(self.structure.macs * self.passes)},
                 x_scale="log2",
             ),
+            "operations_by_layer": Bars(
+                title="Synaptic operations that the spikes of each layer cause",
+                x_label="layer",
+                y_label="operations per image",
+                names=[str(row["layer"]) for row in layers],
+                series={"operations": [float(row["synaptic_operations"] or 0) for row in layers]},
+            ),
+            "spikes": self.times.figure(),
         }
