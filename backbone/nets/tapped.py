@@ -11,12 +11,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from engram.backbone.contract import Backbone, Site, StageMeans, Tap
+from engram.backbone.contract import Backbone, Delayed, Site, StageMeans, Tap, Traceable
 from engram.backbone.errors import must
-from engram.backbone.nets.folding import FeatureTracer, StageTracer, features_of
-from engram.backbone.nets.taps import Show, folded_steps
+from engram.backbone.nets.folding import FeatureTracer, StageTracer
+from engram.backbone.nets.taps import Show, folded_steps, passed
 from engram.backbone.nets.traced import Shown
 
+_LASTING = "_lasting_taps"
 Key = tuple[tuple[int, bool], ...]
 _GRAPHS: WeakKeyDictionary[nn.Module, dict[Key, tuple[fx.GraphModule, list[str]] | None]] = WeakKeyDictionary()
 """The graphs of strangers' networks, on their own modules, by those and their modes."""
@@ -44,12 +45,71 @@ def tapped_steps(net: nn.Module, x: Tensor, tap: Tap) -> Tensor:
     Raises:
         UserError: the network has steps of its own, and no tap; the tap returns a value of another shape.
     """
+    lasting = net.__dict__.get(_LASTING)
+    return _steps(net, x, tap) if lasting is None else lasting.forward_steps(x, tap)
+
+
+def _steps(net: nn.Module, x: Tensor, tap: Tap) -> Tensor:
+    """As `tapped_steps`, but without the taps that stay on the network."""
     if honours_taps(net):
-        return net.forward_steps(x, tap)  # type: ignore[operator]
+        return type(net).forward_steps(net, x, tap)  # type: ignore[attr-defined]
     if isinstance(net, Backbone) and net.steps > 1:
         what, got = "a network with steps of its own under a tap", f"{type(net).__name__}.forward_steps without one"
         raise must(what, "one whose forward_steps(x, tap) has a tap", got, "Add it, see engram.backbone.contract.")
     return folded_steps(net, x, tap, _run_of(net))
+
+
+class _Lasting:
+    """What stands in the place of a network's ``forward`` and ``forward_steps`` while taps stay on it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net, self.taps = net, list[Tap]()
+
+    def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]; ``tap`` comes after those that stay."""
+        taps = self.taps if tap is None else [*self.taps, tap]
+
+        def each(site: Site, value: Tensor) -> Tensor:
+            for one in taps:
+                value = passed(one, site, value)
+            return value
+
+        return _steps(self.net, x, each)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim]."""
+        features, net = self.forward_steps(x), self.net
+        if len(features) == 1:
+            return features.squeeze(0)
+        if isinstance(net, Backbone) and net.readout == "last":
+            return features[-1]
+        left_out = min(net.delay, len(features) - 1) if isinstance(net, Delayed) else 0
+        return features[left_out:].mean(0)
+
+
+def attach(net: nn.Module, tap: Tap) -> None:
+    """Let a tap stay on a network: its ``forward`` and ``forward_steps`` run under it from now on.
+
+    A deep copy of the network has deep copies of its taps. ``features`` and ``stages`` know nothing of them.
+    """
+    lasting = net.__dict__.setdefault(_LASTING, _Lasting(net))  # beside the modules: no part of the state
+    lasting.taps.append(tap)
+    net.__dict__ |= {"forward": lasting.forward, "forward_steps": lasting.forward_steps}
+
+
+def detach(net: nn.Module, tap: Tap) -> None:
+    """Take off a tap that stayed on a network."""
+    taps = attached(net)
+    taps.remove(tap)
+    if not taps:
+        for name in (_LASTING, "forward", "forward_steps"):
+            del net.__dict__[name]
+
+
+def attached(net: nn.Module) -> list[Tap]:
+    """The taps that stay on a network, in the order in which values pass them."""
+    lasting = net.__dict__.get(_LASTING)
+    return [] if lasting is None else lasting.taps
 
 
 def sites(net: Any, frames: int | None = None) -> dict[Site, torch.Size]:
@@ -94,7 +154,9 @@ def _run_of(net: nn.Module) -> Callable[[Tensor, Show], Tensor]:
         graphs[key] = _graph_of(net)
     found = graphs[key]
     if found is None:
-        return lambda x, _show: features_of(net)(x)
+        if isinstance(net, Traceable):
+            return lambda x, _show: net.features(x)
+        return lambda x, _show: type(net).forward(net, x)  # its own, not what `attach` put there
     return partial(_run_graph, *found)
 
 

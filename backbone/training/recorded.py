@@ -15,6 +15,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from engram.backbone.hardware import Precision, autocast
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.tapped import attached
 from engram.backbone.training.optim import lists
 
 RECORD_AFTER = 10
@@ -31,7 +32,8 @@ def can_record(model: Classifier, device: str) -> bool:
     A CPU gains nothing; an adapter may count, compile or look at what it computes; hooks would not be called; and
     BatchNorm that averages over all batches asks how many there were.
     """
-    plain = isinstance(model.backbone, StaticBackbone) and not model.backbone.recompute
+    net = model.backbone
+    plain = isinstance(net, StaticBackbone) and not net.recompute and not attached(net)
     return device == "cuda" and plain and not any(_is_watched(module) for module in model.modules())
 
 

@@ -9,6 +9,7 @@ capacity and never protection.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engram.backbone.contract import Graphed
 from engram.backbone.nets.folding import Untraceable, trace
 from engram.backbone.seeding import generator
 from engram.continual.isolation.gates import Gate
@@ -91,9 +93,9 @@ def reaches(net: nn.Module, gates: Mapping[str, Gate], frames: int | None = None
         gates: on its activations.
         frames: how many an input has, where inputs are recordings.
     """
-    held = getattr(net, "graph", None)
-    if isinstance(held, fx.GraphModule):
-        graph, prefix = held, "graph."
+    if isinstance(net, Graphed):
+        graph = net.as_graph()
+        prefix = next(f"{name}." for name, module in net.named_modules() if module is graph)
     else:
         try:
             graph, prefix = trace(net, composed=True), ""
@@ -154,8 +156,8 @@ def _is_behind(gate: Gate, layer: Collection[Tensor], net: nn.Module, images: Te
 
 
 def _own(name: str, gates: Mapping[str, Gate]) -> Open:
-    """The gate on the activation that a parameter is part of."""
-    return next((frozenset({gate}) for gate in gates if name.startswith(gate + ".")), None)
+    """The gates on the activation that a parameter is part of."""
+    return frozenset(gate for gate in gates if name.startswith(gate.partition("#")[0] + ".")) or None
 
 
 def _either(one: Reach, other: Reach) -> Reach:
@@ -173,6 +175,13 @@ class _Walk:
     def __init__(self, graph: fx.GraphModule, prefix: str, gates: Mapping[str, Gate]) -> None:
         self.graph, self.prefix, self.gates = graph, prefix, gates
         self.known: dict[tuple[str, fx.Node], Open] = {}
+        self.sites: dict[fx.Node, str] = {}
+        calls = Counter[str]()
+        for node in graph.graph.nodes:
+            if node.op == "call_module":
+                name = f"{prefix}{node.target}"
+                calls[name] += 1
+                self.sites[node] = name if calls[name] == 1 else f"{name}#{calls[name]}"
 
     def around(self, node: fx.Node) -> dict[str, Reach]:
         """Of the parameters of one layer."""
@@ -226,8 +235,8 @@ class _Walk:
         return union
 
     def _gate(self, node: fx.Node) -> str | None:
-        name = f"{self.prefix}{node.target}"
-        return name if node.op == "call_module" and name in self.gates else None
+        name = self.sites.get(node)
+        return name if name in self.gates else None
 
     def _is(self, node: fx.Node, kinds: Any) -> bool:
         return node.op == "call_module" and isinstance(self.graph.get_submodule(str(node.target)), kinds)

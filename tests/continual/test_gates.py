@@ -10,7 +10,9 @@ from torch import nn
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import adapt, build
 from engram.backbone.nets.folding import trace
+from engram.backbone.nets.tapped import tapped_steps
 from engram.continual.isolation.gates import gates_of
+from engram.continual.isolation.reach import reaches
 
 SHAPE = (1, 8, 8)
 NETS = [
@@ -44,18 +46,11 @@ def test_closed_channels_are_silent_and_open_ones_untouched(name, options, adapt
         gate.values["test"] = torch.ones(gate.channels)
     assert torch.equal(model(images), before)
     for layer, gate in gates.items():
-        half = (torch.arange(gate.channels) % 2).float()
-        seen = []
-        module: Any = model.backbone.get_submodule(layer)
+        half, seen = (torch.arange(gate.channels) % 2).float(), {}
         gate.values["test"] = half
-        if hasattr(module, "send"):
-            seen.append(module.send(torch.rand(2, 3, gate.channels, 4, 4)).flatten(0, 1))
-        else:
-            handle = module.register_forward_hook(lambda _, inputs, output, seen=seen: seen.append(output))
-            model(images)
-            handle.remove()
-        alive = seen[0].transpose(0, 1).flatten(1).abs().sum(1)
-        assert (alive[half == 0] == 0).all() and alive[half == 1].any()
+        tapped_steps(model.backbone, images, lambda site, value, seen=seen: seen.setdefault(site.name, value))
+        alive = seen[layer].movedim(2, 0).flatten(1).abs().sum(1)
+        assert (alive[half == 0] == 0).all() and (alive[half == 1].any() or adapter == "snn.spiking")
         assert not torch.equal(model(images), before) or adapter
         gate.values["test"] = torch.ones(gate.channels)
     for gate in gates.values():
@@ -88,7 +83,7 @@ def test_gates_are_put_once_and_owners_multiply():
     assert list(first.items()) == list(again.items())
     gate = next(iter(first.values()))
     gate.values |= {"one": torch.full((256,), 0.5), "two": torch.full((256,), 0.5)}
-    torch.testing.assert_close(gate.apply(torch.ones(1, 256)), torch.full((1, 256), 0.25))
+    torch.testing.assert_close(gate.apply(torch.ones(1, 2, 256)), torch.full((1, 2, 256), 0.25))
 
 
 @pytest.mark.parametrize(("name", "adapter"), [("resnet-tiny", None), ("mlp", "snn.spiking")])
@@ -109,11 +104,13 @@ def test_a_copy_keeps_what_it_had(name, adapter):
     assert not any(gate.values["test"].any() for gate in gates)
 
 
-def test_a_gated_network_can_be_traced():
+def test_a_graph_of_a_gated_network_is_that_of_the_network():
     model, images = classifier("resnet-tiny"), torch.rand(2, *SHAPE)
+    open_features = model.backbone(images)
     for gate in gates_of(model).values():
         gate.values["test"] = torch.rand(gate.channels)
-    torch.testing.assert_close(trace(model.backbone)(images), model.backbone(images))
+    assert not torch.equal(model.backbone(images), open_features)
+    torch.testing.assert_close(trace(model.backbone)(images), open_features)
 
 
 class Tokens(nn.Module):
@@ -129,7 +126,7 @@ class Tokens(nn.Module):
         return self.out(self.act(self.embed(x.flatten(1, 2)))).mean(1)
 
 
-class Bad(nn.Module):
+class Shared(nn.Module):
     """One activation for two widths, or none that is a module."""
 
     in_shape = SHAPE
@@ -151,9 +148,20 @@ def test_channels_of_linear_layers_are_last():
     torch.testing.assert_close(model.backbone(torch.rand(2, *SHAPE)), model.backbone.out.bias.expand(2, -1))
 
 
-@pytest.mark.parametrize(("shared", "text"), [(True, "modules of their own"), (False, "activations are modules")])
-def test_what_cannot_be_gated_is_refused(shared, text):
+def test_an_activation_that_is_called_twice_has_two_gates():
+    model, images = nn.Module(), torch.rand(2, *SHAPE)
+    net = model.backbone = Shared(True)
+    first, second = (gate := gates_of(model))["act"], gate["act#2"]
+    assert (first.channels, second.channels) == (12, 6)
+    second.values["test"] = torch.arange(6.0)
+    expected = torch.relu(net.two(torch.relu(net.one(images.flatten(1))))) * torch.arange(6.0)
+    torch.testing.assert_close(net(images), expected)
+    found = reaches(net, gate)
+    assert found["two.weight"].behind == {"act#2"} and found["two.weight"].before == {"act"}
+
+
+def test_a_network_without_activations_that_are_modules_is_refused():
     model = nn.Module()
-    model.backbone = Bad(shared)
-    with pytest.raises(UserError, match=text):
+    model.backbone = Shared(False)
+    with pytest.raises(UserError, match="activations are modules"):
         gates_of(model)

@@ -31,11 +31,15 @@ def converted(net, steps=STEPS, **options):
 
 
 def trained(net, **options):
-    return spiking(net, SpikingOptions(steps=STEPS, neuron="if", **options)).eval()
+    return spiking(net, SpikingOptions(**{"steps": STEPS, "neuron": "if"} | options)).eval()
 
 
 MADE = {
-    **{f"spiking {engine}": (lambda net, engine=engine: trained(net, engine=engine)) for engine in ENGINES},
+    "spiking": trained,
+    **{
+        f"spiking, {engine}": (lambda net, engine=engine: trained(net, engine=engine, neuron="lif"))
+        for engine in ENGINES
+    },
     "spiking in pieces": lambda net: trained(net, truncate=2),
     "quantised": lambda net: qcfs(net, QCFSOptions(threshold=2.0)).eval(),
     "spiking from quantised": lambda net: trained(qcfs(net, QCFSOptions(threshold=2.0))),
