@@ -145,6 +145,13 @@ class Delayed(Protocol):
 
 
 @runtime_checkable
+class Presimulating(Protocol):
+    """Every image takes ``pre_simulation`` steps before the first of those whose features it gives."""
+
+    pre_simulation: int
+
+
+@runtime_checkable
 class Judged(Protocol):
     """An adapter made it: ``verdicts`` are rows of ``layer``, ``kind`` and ``verdict``, what became of every layer."""
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from engram.backbone.contract import Result, Services
+from engram.backbone.contract import Result, Row, Services
 from engram.backbone.data.load import load_for_scoring
 from engram.backbone.data.options import PictureOptions
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import EvaluateConfig
+from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.registry import Registry
@@ -57,6 +58,8 @@ class Evaluate:
             s.table("caution", state["cautions"])
         state["confusions"] = confusions = Confusions(made.classes)
         state["scores"] = score(model.to(s.device), split, s.device, targets=targets, confusions=confusions)
+        several = steps_taken(model, split) > 1
+        state["answers"] = answers(model.eval(), split, s.device, targets) if several else None
         return False
 
     def _as_seen(self, made: Made) -> tuple[Split, Tensor, str]:
@@ -70,11 +73,17 @@ class Evaluate:
         return reduce(lambda some, more: some.and_also(more), wanted), targets, data.fingerprint
 
     def finish(self, state: dict[str, Any]) -> Result:
-        scores, found = state["scores"], state["cautions"]
+        scores, found, answered = state["scores"], state["cautions"], state["answers"]
         metrics = {f"{self.config.split}/{name}": scores[name] for name in ("accuracy", "loss")}
         metrics["images"] = scores["images"]
         figures = state["confusions"].figures(self.config.split)
-        return Result(metrics=metrics, tables={"cautions": found} if found else {}, figures=figures)
+        tables: dict[str, list[Row]] = {"cautions": found} if found else {}
+        if answered is not None:
+            tables, figures = (
+                {**answered.tables(), **tables},
+                {**answered.figures(f"{self.config.split} accuracy"), **figures},
+            )
+        return Result(metrics=metrics, tables=tables, figures=figures)
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:
         return {}

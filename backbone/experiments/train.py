@@ -14,6 +14,7 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
+from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
@@ -80,10 +81,15 @@ class Train:
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
-        confusions = Confusions(data.classes, keep=0)
-        test = score(model, data.test, self.services.device, confusions=confusions)  # in fp32: what is saved is
+        confusions, device = Confusions(data.classes, keep=0), self.services.device
+        test = score(model, data.test, device, confusions=confusions)  # in fp32: what is saved is
         metrics = {"test/accuracy": test["accuracy"], "test/loss": test["loss"]}
-        return Result(metrics=metrics, figures=confusions.matrix("test"))
+        figures = confusions.matrix("test")
+        if steps_taken(model, data.test) == 1:
+            return Result(metrics=metrics, figures=figures)
+        held = None if data.validation is None else answers(model, data.validation, device)
+        tested = answers(model, data.test, device)
+        return Result(metrics=metrics, tables=tested.tables(held), figures={**tested.figures(), **figures})
 
     def step(self, state: State) -> bool:
         trainer = state.trainer

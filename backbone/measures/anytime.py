@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.contract import Delayed, Row
+from engram.backbone.contract import Delayed, Figure, Row
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
@@ -115,3 +115,27 @@ def accuracy_vs_steps(
             features = model.backbone.forward_steps(model.normalise(images))  # type: ignore[operator]
             scores.add(logits_at(model, features, steps), labels)
     return scores.rows()
+
+
+def figure(
+    rows: Sequence[Row],
+    y_label: str = "test accuracy",
+    network: str = "the network",
+    lines: Mapping[str, float] | None = None,
+) -> Figure:
+    """Accuracy against steps.
+
+    Args:
+        rows: with ``steps`` and ``accuracy``, as of `StepScores.rows`.
+        y_label: whose accuracy.
+        network: what has these steps.
+        lines: accuracies of others, to compare with.
+    """
+    return Figure(
+        title="Accuracy against steps",
+        x_label="steps",
+        y_label=y_label,
+        series={network: [(float(row["steps"] or 0), float(row["accuracy"] or 0)) for row in rows]},
+        lines=lines or {},
+        x_scale="log2",
+    )

@@ -15,6 +15,8 @@ from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, Calibration, Coding,
 CONVERT_METRICS = (
     accuracy("test", "snn", primary=True),
     accuracy("test", "ann"),
+    accuracy("validation", "snn", optional=True),
+    accuracy("validation", "ann", optional=True),
     Metric(name="test/accuracy_drop", split="test", of="accuracy_drop", unit="points", direction="min"),
     Metric(name="spikes_per_neuron_per_step", unit="spikes", direction="min"),
     Metric(name="synaptic_operations", unit="1/image", direction="min"),
@@ -131,13 +133,3 @@ class ConvertConfig(TrainConfig):
             f"{flag} must be left out beside --from, whose network is trained already;"
             f" got {getattr(self, name)}. Drop one of the two."
         )
-
-
-def curve_steps(steps: int) -> list[int]:
-    """Where the accuracy curve is measured: powers of two up to ``steps``, and ``steps``.
-
-    >>> curve_steps(8), curve_steps(12)
-    ([1, 2, 4, 8], [1, 2, 4, 8, 12])
-    """
-    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
-    return [*powers, steps]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained
 from engram.backbone.errors import must
-from engram.backbone.measures import early_exit
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import layout
 from engram.backbone.saved.made import Made
@@ -25,7 +24,7 @@ from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.convert import convert
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, biased
 from engram.snn.conversion.preflight import ANALOG, inspect
-from engram.snn.conversion.scoring import Scoring, figure
+from engram.snn.conversion.scoring import Scoring
 from engram.snn.conversion.storage import as_converted
 from engram.snn.measures.costs import CAPTION, InputLayer
 from engram.snn.simulation.network import SpikingBackbone
@@ -34,17 +33,26 @@ from engram.snn.training.network import SpikingNetwork
 CALIBRATION_BATCH = 100
 
 
+class Chunk(NamedTuple):
+    """Images as stored, [B, C, H, W], their labels, [B] int64, and whether they are validation images."""
+
+    images: Tensor
+    labels: Tensor
+    held: bool
+
+
 @dataclass
 class State:
-    """Sums over the test images seen so far, and what the result says beside them."""
+    """Sums over the images seen so far, and what the result says beside them."""
 
     scoring: Scoring
     made: Made
     cautions: list[Row]
     test: Split
+    validation: Split | None
     outputs: Tensor
-    """[K] int64, the network's output for each class of the test images."""
-    stream: Iterator[tuple[Tensor, Tensor, Tensor]] | None = field(default=None)
+    """[K] int64, the network's output for each class of these images."""
+    stream: Iterator[Chunk] | None = field(default=None)
 
 
 class _Images:
@@ -58,7 +66,7 @@ class _Images:
 
 
 class Convert:
-    """Convert a trained classifier, then score it and its spiking twin on the test images, chunk by chunk."""
+    """Convert a trained classifier, then score it and its spiking twin on the test and the validation images."""
 
     def __init__(self, config: ConvertConfig, services: Services) -> None:
         self.config, self.services = config, services
@@ -88,6 +96,7 @@ class Convert:
             made=made,
             cautions=found,
             test=data.test,
+            validation=data.validation,
             outputs=outputs.to(self.services.device),
         )
 
@@ -107,33 +116,43 @@ class Convert:
         return convert(analog, batches, len(chosen), **asdict(self.how))
 
     def step(self, state: State) -> bool:
-        total, scoring = len(state.test), state.scoring
+        scoring = state.scoring
         if state.stream is None:
-            rest = torch.arange(scoring.images, total)
-            state.stream = state.test.batches(rest, scoring.chunk, self.services.device)
-        batch = next(state.stream, None)
-        if batch is None:
+            state.stream = self._chunks(state)
+        chunk = next(state.stream, None)
+        if chunk is None:
             return False
-        images, labels = batch[0], state.outputs[batch[1]]
-        x = scoring.spiking.normalise(images)
-        scoring.add(x, labels, self._coded(scoring, images, x))
-        self.services.progress(scoring.images, total, f"simulating {self.config.steps} steps")
-        return scoring.images < total
+        labels, x = state.outputs[chunk.labels], scoring.spiking.normalise(chunk.images)
+        add = scoring.add_held if chunk.held else scoring.add
+        add(x, labels, self._coded(scoring, chunk, x))
+        done, total = scoring.images + scoring.held.images, len(state.test) + len(state.validation or ())
+        self.services.progress(done, total, f"simulating {self.config.steps} steps")
+        return done < total
 
-    def _coded(self, scoring: Scoring, images: Tensor, x: Tensor) -> Tensor | None:
-        """images: [B, C, H, W] as stored, x: normalised -> normalised frames [B, T, C, H, W]; None for x itself."""
+    def _chunks(self, state: State) -> Iterator[Chunk]:
+        """What is left of the test images, and then of the validation images."""
+        scoring = state.scoring
+        for held, split in ((False, state.test), (True, state.validation)):
+            if split is not None:
+                rest = torch.arange(scoring.held.images if held else scoring.images, len(split))
+                for images, labels, _ in split.batches(rest, scoring.chunk, self.services.device):
+                    yield Chunk(images, labels, held)
+
+    def _coded(self, scoring: Scoring, chunk: Chunk, x: Tensor) -> Tensor | None:
+        """x: the chunk's images, normalised -> normalised frames [B, T, C, H, W]; None for x itself."""
         c = self.config
         if c.coding == "constant":
             return None
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-        draws = generator(c.seed, "coding", scoring.images, x.device.type)
+        pixels = chunk.images.float() / 255 if chunk.images.dtype == torch.uint8 else chunk.images
+        purpose, before = ("validation coding", scoring.held.images) if chunk.held else ("coding", scoring.images)
+        draws = generator(c.seed, purpose, before, x.device.type)
         return scoring.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
 
     def finish(self, state: State) -> Result:
         scoring = state.scoring
         save_model(self.services.trial_dir / "model", scoring.spiking, as_converted(state.made, self.how))
-        curve, exits, priced = scoring.curve(), scoring.exits.rows(), scoring.costs()
-        last = curve[-1]
+        curve, priced = scoring.curve(), scoring.costs()
+        last, exits = curve[-1], scoring.answers.tables(scoring.held)["early_exit"]
         metrics = {
             "snn/test/accuracy": last["accuracy"],
             "ann/test/accuracy": last["ann_accuracy"],
@@ -145,9 +164,12 @@ class Convert:
             "effective_macs": priced[1]["macs"],
             "silent_channels": sum(int(neurons.silent.sum()) for neurons in scoring.net.neurons().values()),
         }
+        if state.validation is not None:
+            metrics["snn/validation/accuracy"] = last["validation_accuracy"]
+            metrics["ann/validation/accuracy"] = last["validation_ann_accuracy"]
         self.services.table(CAPTION, priced)
         preflight = inspect(scoring.analog.backbone, scoring.analog.head, self.config.hybrid)
-        whole = [{**row, "steps": scoring.simulated(int(row["steps"]))} for row in curve]  # type: ignore[arg-type]
+        lines = {"analog network": metrics["ann/test/accuracy"]}
         return Result(
             metrics={name: float(value) for name, value in metrics.items()},  # type: ignore[arg-type]
             tables={
@@ -158,7 +180,7 @@ class Convert:
                 "preflight": preflight.rows,
                 **({"cautions": state.cautions} if state.cautions else {}),
             },
-            figures={"accuracy_vs_steps": figure(curve), "early_exit": early_exit.figure(exits, whole)},
+            figures=scoring.answers.figures(network="spiking network", lines=lines),
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 

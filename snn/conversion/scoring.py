@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from engram.backbone.contract import Figure, Row
-from engram.backbone.measures.anytime import StepScores, logits_at
-from engram.backbone.measures.early_exit import ExitScores
+from engram.backbone.measures import anytime
+from engram.backbone.measures.answers import Answers, beside
+from engram.backbone.measures.anytime import StepScores
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.conversion.calibration import activations
-from engram.snn.conversion.configs import curve_steps
 from engram.snn.conversion.convert import full_float32, lower
 from engram.snn.measures.costs import InputLayer, analog, costs, operations, spikes_sent, spiking_memory
 from engram.snn.measures.counting import Tally, synapses
@@ -34,7 +34,8 @@ class Scoring:
         input_layer: how often layers in front of the first neurons compute, see `engram.snn.measures.costs.costs`.
 
     Attributes:
-        points: the numbers of steps of the rows of `curve`.
+        answers: what the spiking network answers; ``answers.points`` are the numbers of steps of the rows of `curve`.
+        held: what it answers to validation images, which count for nothing else.
         effective_macs: of the analog network on all images: multiplications of values that are not zero.
     """
 
@@ -43,19 +44,18 @@ class Scoring:
         assert isinstance(net, SpikingBackbone)  # a conversion makes no other
         self.analog, self.spiking, self.net, self.steps = analog, spiking, net, steps
         self.input_layer: InputLayer = input_layer
-        self.points = curve_steps(steps)
         self.graph = lower(analog.backbone)
         self.structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]
-        self.analog_scores, self.scores = StepScores([1]), StepScores(self.points)
-        self.exits = ExitScores(exit_steps(steps), beforehand=net.pre_simulation)
-        self.tally = Tally(self.structure.fan_out, self.points)
+        self.analog_scores, self.answers = StepScores([1]), Answers(spiking, steps)
+        self.held_analog, self.held = StepScores([1]), Answers(spiking, steps)
+        self.tally = Tally(self.structure.fan_out, self.answers.points)
         self.rates = LayerReport(net.neurons())
         self.effective_macs = 0
 
     @property
     def images(self) -> int:
-        """How many images were added."""
-        return self.scores.images
+        """How many images were added, validation images not counted."""
+        return self.answers.images
 
     @property
     def chunk(self) -> int:
@@ -79,30 +79,41 @@ class Scoring:
             self.analog_scores.add(analog.unsqueeze(0), labels)
             features, rates = self.net.observe(x if frames is None else frames, self.tally)
             self.rates.add(rates, activations(self.graph, x, list(rates)))
-            self.scores.add(logits_at(self.spiking, features, self.points), labels)
-            self.exits.add(logits_at(self.spiking, features, self.exits.steps), labels)
+            self.answers.add(features, labels)
+
+    def add_held(self, x: Tensor, labels: Tensor, frames: Tensor | None = None) -> None:
+        """Run both networks on a chunk of validation images, for their accuracies alone; arguments as of `add`."""
+        with torch.inference_mode(), full_float32():
+            self.held_analog.add(self.analog.forward_normalised(x).unsqueeze(0), labels)
+            self.held.add(self.net.simulate(x if frames is None else frames), labels)
 
     def curve(self) -> list[Row]:
         """What stopping after each number of steps gives: accuracies as fractions, spikes and operations per image."""
-        (analog,) = self.analog_scores.rows()
-        reference = float(analog["accuracy"])  # type: ignore[arg-type]
+        reference = _accuracy(self.analog_scores)
         sent = spikes_sent(self.structure, self.tally, self.images)
         caused = operations(self.structure, self.tally, self.images)
-        return [
+        rows: list[Row] = [
             {
                 "steps": row["steps"],
                 "accuracy": row["accuracy"],
                 "ann_accuracy": reference,
                 "drop_points": 100 * (reference - float(row["accuracy"])),  # type: ignore[arg-type]
-                "spikes_per_neuron_per_step": sent[k] / (self.structure.neurons * self.simulated(self.points[k])),
+                "spikes_per_neuron_per_step": sent[k]
+                / (self.structure.neurons * self.simulated(self.answers.points[k])),
                 "synaptic_operations": caused[k],
             }
-            for k, row in enumerate(self.scores.rows())
+            for k, row in enumerate(self.answers.scores.rows())
+        ]
+        if not self.held.images:
+            return rows
+        analog = _accuracy(self.held_analog)
+        return [
+            {**row, "validation_ann_accuracy": analog} for row in beside(rows, self.held.scores.rows(), ["accuracy"])
         ]
 
     def layers(self) -> list[Row]:
         """What conversion did to every layer of neurons, and what it fires and causes per image in all steps."""
-        rows, steps = self.rates.rows(), self.simulated(self.points[-1])
+        rows, steps = self.rates.rows(), self.simulated(self.answers.points[-1])
         for row in rows:
             spikes, caused = self.tally.of(row["layer"])
             row["firing_rate"] = spikes / (self.images * row["neurons"] * steps)
@@ -116,7 +127,7 @@ class Scoring:
             analog(self.graph, head, self.net.in_shape, self.effective_macs / self.images),
             self.structure,
             spiking_memory(self.net.graph, head, self.structure, self.input_layer),
-            [self.simulated(steps) for steps in self.points],
+            [self.simulated(steps) for steps in self.answers.points],
             operations(self.structure, self.tally, self.images),
             input_layer=self.input_layer,
         )
@@ -128,8 +139,9 @@ class Scoring:
     def state_dict(self) -> dict[str, Any]:
         return {
             "analog": self.analog_scores.state_dict(),
-            "spiking": self.scores.state_dict(),
-            "exits": self.exits.state_dict(),
+            "spiking": self.answers.state_dict(),
+            "held_analog": self.held_analog.state_dict(),
+            "held": self.held.state_dict(),
             "tally": self.tally.state_dict(),
             "layers": self.rates.state_dict(),
             "effective_macs": self.effective_macs,
@@ -137,26 +149,20 @@ class Scoring:
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.analog_scores.load_state_dict(saved["analog"])
-        self.scores.load_state_dict(saved["spiking"])
-        self.exits.load_state_dict(saved["exits"])
+        self.answers.load_state_dict(saved["spiking"])
+        self.held_analog.load_state_dict(saved["held_analog"])
+        self.held.load_state_dict(saved["held"])
         self.tally.load_state_dict(saved["tally"])
         self.rates.load_state_dict(saved["layers"])
         self.effective_macs = int(saved["effective_macs"])
 
 
-def exit_steps(steps: int) -> list[int]:
-    """Where an early exit may happen: every step up to 64, then where the accuracy curve is measured."""
-    return sorted({*range(1, min(steps, 64) + 1), *curve_steps(steps)})
+def _accuracy(scores: StepScores) -> float:
+    """Of a network without steps."""
+    (row,) = scores.rows()
+    return float(row["accuracy"] or 0)
 
 
 def figure(curve: list[Row], y_label: str = "test accuracy") -> Figure:
     """The rows of `Scoring.curve` as a chart."""
-    points = [(float(row["steps"]), float(row["accuracy"])) for row in curve]  # type: ignore[arg-type]
-    return Figure(
-        title="Accuracy against simulation steps",
-        x_label="simulation steps T",
-        y_label=y_label,
-        series={"spiking network": points},
-        lines={"analog network": float(curve[-1]["ann_accuracy"])},  # type: ignore[arg-type]
-        x_scale="log2",
-    )
+    return anytime.figure(curve, y_label, "spiking network", {"analog network": float(curve[-1]["ann_accuracy"] or 0)})

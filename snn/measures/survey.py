@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from engram.backbone.contract import AnyFigure, Bars, Figure, Row, Site
-from engram.backbone.measures.anytime import StepScores, logits_at
+from engram.backbone.measures.answers import Answers
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.measures.costs import operations, spikes_sent
 from engram.snn.measures.counting import Tally, synapses
@@ -21,17 +19,18 @@ class Survey:
 
     Args:
         model: a classifier around a `SpikingNetwork`, in evaluation mode on its device.
-        points: ascending step numbers; the last is how many steps an image takes.
+        steps: how many steps an image takes.
 
     Attributes:
+        answers: what the network answers; ``answers.points`` are the numbers of steps of the rows of `curve`.
         passes: of the analog network that do the same: one for a still image, one for every frame of a recording.
     """
 
-    def __init__(self, model: Classifier, points: Sequence[int]) -> None:
+    def __init__(self, model: Classifier, steps: int) -> None:
         assert isinstance(model.backbone, SpikingNetwork)
-        self.model, self.net, self.points = model, model.backbone, list(points)
+        self.model, self.net, self.answers = model, model.backbone, Answers(model, steps)
         self.structure = synapses(self.net.graph, model.head, self.net.in_shape)  # type: ignore[arg-type]
-        self.scores, self.tally = StepScores(points), Tally(self.structure.fan_out, points)
+        self.tally = Tally(self.structure.fan_out, self.answers.points)
         layers = {name: self.structure.fan_out[name] for name in self.net.neurons()}
         self.fired = {name: torch.zeros_like(fan, dtype=torch.bool) for name, fan in layers.items()}
         self.saturated = dict.fromkeys(self.fired, 0.0)
@@ -47,7 +46,7 @@ class Survey:
         parts = [
             self.net.run_tapped(part, {}, steps, self._watch, nodes=True)[0] for part in x.split(self.net.chunk(steps))
         ]
-        self.scores.add(logits_at(self.model, torch.cat(parts, 1), self.points), labels)
+        self.answers.add(torch.cat(parts, 1), labels)
 
     def _watch(self, site: Site, value: Tensor) -> Tensor:
         """A tap that counts."""
@@ -66,23 +65,29 @@ class Survey:
         self.tally.add(name, spikes)
         self.times.add(name, spikes)
 
+    def tables(self, held: Answers | None = None) -> dict[str, list[Row]]:
+        """Those of `Answers.tables`, ``accuracy_vs_steps`` with what the answers cost, and the neuron layers."""
+        tables = self.answers.tables(held)
+        pairs = zip(tables["accuracy_vs_steps"], self.curve(), strict=True)
+        return {**tables, "accuracy_vs_steps": [{**row, **cost} for row, cost in pairs], "layers": self.layers()}
+
     def curve(self) -> list[Row]:
-        """Per number of steps: accuracy, loss (nat), and spikes and synaptic operations of an image up to then."""
-        neurons, images = self.structure.neurons, self.scores.images
+        """Per number of steps: spikes and synaptic operations of an image up to then."""
+        neurons, images = self.structure.neurons, self.answers.images
         sent, caused = (of(self.structure, self.tally, images) for of in (spikes_sent, operations))
         return [
             {
-                **row,
+                "steps": steps,
                 "spikes": sent[k],
-                "spikes_per_neuron_per_step": sent[k] / (neurons * self.points[k]),
+                "spikes_per_neuron_per_step": sent[k] / (neurons * steps),
                 "synaptic_operations": caused[k],
             }
-            for k, row in enumerate(self.scores.rows())
+            for k, steps in enumerate(self.answers.points)
         ]
 
     def layers(self) -> list[Row]:
         """Per neuron layer: how often neurons fire; how many never do; how often one fires at every step."""
-        images, steps = self.scores.images, self.points[-1]
+        images, steps = self.answers.images, self.answers.points[-1]
         rows: list[Row] = []
         for name, fired in self.fired.items():
             count, (spikes, operations) = fired.numel(), self.tally.of(name)
@@ -99,21 +104,13 @@ class Survey:
         return rows
 
     def figures(self) -> dict[str, AnyFigure]:
-        rows, layers = self.curve(), self.layers()
-        accuracy = [(float(row["steps"] or 0), float(row["accuracy"] or 0)) for row in rows]
-        operations = [(float(row["steps"] or 0), float(row["synaptic_operations"] or 0)) for row in rows]
-        x_label = "simulation steps T"
+        layers = self.layers()
+        operations = [(float(row["steps"] or 0), float(row["synaptic_operations"] or 0)) for row in self.curve()]
         return {
-            "accuracy_vs_steps": Figure(
-                title="Accuracy against simulation steps",
-                x_label=x_label,
-                y_label="test accuracy",
-                series={"spiking network": accuracy},
-                x_scale="log2",
-            ),
+            **self.answers.figures(network="spiking network"),
             "operations_vs_steps": Figure(
-                title="Synaptic operations against simulation steps",
-                x_label=x_label,
+                title="Synaptic operations against steps",
+                x_label="steps",
                 y_label="operations per image",
                 series={"spiking network": operations},
                 lines={"multiplications of the analog network": float(self.structure.macs * self.passes)},

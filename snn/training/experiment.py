@@ -11,10 +11,10 @@ from engram.backbone.data.load import Data
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import Train
+from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.objectives.every_step import TemporalTrainer
 from engram.backbone.training.loop import Trainer
-from engram.snn.conversion.configs import curve_steps
 from engram.snn.measures.survey import Survey
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.network import SpikingNetwork
@@ -47,13 +47,14 @@ class SpikingTrain(Train):
         """Test accuracy after every number of steps, spikes and synaptic operations."""
         assert isinstance(model.backbone, SpikingNetwork)  # the last adapter made it one
         frames = data.frames or 1
-        survey = Survey(model, curve_steps(data.frames or model.backbone.steps))
+        survey = Survey(model, steps_taken(model, data.test))
         everything, size = torch.arange(len(data.test)), max(SCORING_FRAMES // frames, 1)
         for images, labels, _ in data.test.batches(everything, size, self.services.device):
             survey.add(images, labels)
-            self.services.progress(survey.scores.images, len(data.test), "counting spikes")
-        curve, structure = survey.curve(), survey.structure
-        last = {name: float(value or 0) for name, value in curve[-1].items()}
+            self.services.progress(survey.answers.images, len(data.test), "counting spikes")
+        held = None if data.validation is None else answers(model, data.validation, self.services.device)
+        tables, structure = survey.tables(held), survey.structure
+        last = {name: float(value or 0) for name, value in tables["accuracy_vs_steps"][-1].items()}
         return Result(
             metrics={
                 "test/accuracy": last["accuracy"],
@@ -64,6 +65,6 @@ class SpikingTrain(Train):
                 "analog_macs": float(structure.analog_macs * survey.passes),
                 "macs": float(structure.macs * survey.passes),
             },
-            tables={"accuracy_vs_steps": curve, "layers": survey.layers()},
+            tables=tables,
             figures=survey.figures(),
         )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig
-from engram.snn.conversion.configs import ConvertConfig, curve_steps
+from engram.backbone.measures.points import curve_steps
+from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.methods import Conversion
 
 

@@ -52,12 +52,15 @@ def test_result(setup, digits):
     result = run(CONFIG, services)
     declared = {metric.name for metric in ConvertConfig.metrics}
     assert set(result.metrics) == declared
+    assert 0.9 < result.metrics["snn/validation/accuracy"] <= 1 and 0.9 < result.metrics["ann/validation/accuracy"] <= 1
     assert all(math.isfinite(value) for value in result.metrics.values())
     curve = result.tables["accuracy_vs_steps"]
     assert [row["steps"] for row in curve] == [1, 2, 4, 8, 12]
     assert list(curve[0]) == [
-        *("steps", "accuracy", "ann_accuracy", "drop_points", "spikes_per_neuron_per_step", "synaptic_operations")
+        *("steps", "accuracy", "ann_accuracy", "drop_points", "spikes_per_neuron_per_step", "synaptic_operations"),
+        *("validation_accuracy", "validation_ann_accuracy"),
     ]
+    assert curve[-1]["validation_accuracy"] == result.metrics["snn/validation/accuracy"]
     assert curve[-1]["accuracy"] == result.metrics["snn/test/accuracy"] > 0.9
     assert result.metrics["test/accuracy_drop"] == pytest.approx(
         100 * (result.metrics["ann/test/accuracy"] - result.metrics["snn/test/accuracy"])
@@ -90,21 +93,24 @@ def test_chunks_and_resume_change_nothing(setup, monkeypatch):
     whole = run(CONFIG, services)
     monkeypatch.setattr(scoring, "LARGEST_CHUNK", 50)
     chunks = run(CONFIG, services)
-    saved = run(CONFIG, services, stop_after=3)
-    resumed = run(CONFIG, services, saved=saved)
-    assert resumed.metrics == chunks.metrics
-    assert resumed.tables == chunks.tables
+    for stop in (3, 9):  # among the test images, and among the validation images
+        saved = run(CONFIG, services, stop_after=stop)
+        assert (saved["held"]["scores"]["images"] > 0) == (stop == 9)
+        resumed = run(CONFIG, services, saved=saved)
+        assert resumed.metrics == chunks.metrics
+        assert resumed.tables == chunks.tables
     for name, value in whole.metrics.items():  # another chunk may round a convolution differently, and a spike tips
         assert chunks.metrics[name] == pytest.approx(value, rel=1e-3, abs=0.3)
 
 
 def test_a_state_saved_after_the_last_chunk_finishes(setup, small_chunks):
-    services = setup()
+    services = setup(validation=0.0)
     work = Convert(CONFIG, services)
     state = work.start()
     while work.step(state):
         pass
     saved, expected = work.state_dict(state), work.finish(state).metrics
+    assert set(expected) == {metric.name for metric in ConvertConfig.metrics if not metric.optional}
     assert run(CONFIG, services, saved=saved).metrics == expected
 
 
@@ -198,6 +204,8 @@ def test_steps_beforehand_are_in_every_count(setup, coding):
     original = state.scoring.net._pre_simulate
 
     def watched(x, tally):
+        if tally is None:  # validation images count for nothing
+            return original(x, tally)
         before = Tally(tally.fan_out, tally.checkpoints)
         silenced = original(x, before)
         tally.merge(before)

@@ -324,7 +324,7 @@ def test_a_trained_network_counts_as_a_converted_one(classifier_of, name):
     net = made(name)
     net.feature_dim, net.stage_channels = net.features(torch.zeros(1, *SHAPE)).shape[1], (4,)
     model = classifier_of(spiking(net, SpikingOptions(steps=STEPS, neuron="if")))
-    survey, images = Survey(model, [1, STEPS]), torch.rand(IMAGES, *SHAPE)
+    survey, images = Survey(model, STEPS), torch.rand(IMAGES, *SHAPE)
     graph = model.backbone.graph
     with Watched(graph, IMAGES) as watched:
         watched.receive(model.head, (model.backbone.forward_steps(images).flatten(0, 1),))

@@ -132,11 +132,11 @@ def test_max_pools_of_spikes_count_in_both_experiments(exact, classifier_of, ima
     model = classifier_of(net)
     made = convert(model, [images.abs() / 2], len(images), steps=5)
     structure = synapses(made.backbone.graph, made.head, (2, 8, 8))
-    tally = Tally(structure.fan_out, [1, 5])
+    tally = Tally(structure.fan_out, [1, 2, 4, 5])
     made.backbone.simulate(images, tally)
     model.backbone = spiking(made.backbone, SpikingOptions(steps=5, neuron="if"))
     model.head = made.head
-    survey = Survey(model.eval(), [1, 5])
+    survey = Survey(model.eval(), 5)
     survey.add(images, torch.zeros(len(images), dtype=torch.int64))
     assert len(structure.relays) == 2
     caused = [row["synaptic_operations"] for row in survey.curve()]

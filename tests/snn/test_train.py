@@ -74,7 +74,8 @@ def test_it_learns_the_digits_and_reports_what_it_declares(made):
     assert [row["layer"] for row in layers] == ["tail.2", "tail.4"]
     assert sum(row["synaptic_operations"] for row in layers) == pytest.approx(result.metrics["synaptic_operations"])
     assert all(0 < row["firing_rate"] < 1 and 0 <= row["silent_share"] < 1 for row in layers)
-    assert set(result.figures) == {"loss", "accuracy", "accuracy_vs_steps", "operations_vs_steps"}
+    assert set(result.figures) == {"loss", "accuracy", "accuracy_vs_steps", "early_exit", "operations_vs_steps"}
+    assert curve[-1]["validation_accuracy"] == result.metrics["validation/accuracy"]
     assert len(lent.logged) == 6 and lent.facts["precision"] == "fp32"
     assert all((folder / path).is_file() for path in result.artifacts.values())
     (shown,) = lent.tables.values()
@@ -88,15 +89,21 @@ def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
     assert step.name == "snn.spiking" and step.options == asdict(SpikingOptions(decay=0.5, slope=2.0, steps=3))
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
     assert again.metrics["test/accuracy"] == result.metrics["test/accuracy"]
+    for name, columns in (("accuracy_vs_steps", ("steps", "accuracy")), ("early_exit", ("confidence", "mean_steps"))):
+        for row, before in zip(again.tables[name], result.tables[name], strict=True):
+            assert [row[column] for column in columns] == [before[column] for column in columns]
+    assert again.figures["early_exit"] == result.figures["early_exit"]
     assert again.metrics["test/loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
 
 
 def test_the_adapter_in_backbone_train_is_the_same_network(made, services, tmp_path):
     spikes = {"adapter": "snn.spiking", "adapter_options": {"steps": 3}}
     plain = TrainConfig(**NET, **spikes, epochs=6, batch_size=32, precision="fp32")
-    assert run(Train, plain, services(tmp_path, {})).metrics["test/loss"] == pytest.approx(
-        made[1].metrics["test/loss"], rel=1e-6
-    )
+    same, ours = run(Train, plain, services(tmp_path, {})), made[1]
+    assert same.metrics["test/loss"] == pytest.approx(ours.metrics["test/loss"], rel=1e-6)
+    columns = ("steps", "accuracy", "validation_accuracy")
+    told = [[[row[name] for name in columns] for row in each.tables["accuracy_vs_steps"]] for each in (same, ours)]
+    assert told[0] == told[1] and same.tables["early_exit"] == ours.tables["early_exit"]
 
 
 @pytest.mark.parametrize("kind", ["relu", "qcfs"])
@@ -177,7 +184,7 @@ def classifier():
 @torch.no_grad()
 def test_the_survey_counts_every_spike_and_synapse(classifier):
     images, labels, spikes = torch.rand(50, 1, 8, 8), torch.arange(50) % 10, {}
-    survey = Survey(classifier, [1, 3])
+    survey = Survey(classifier, 3)
     survey.add(images, labels)
     survey.add(images[:10], labels[:10])
     both = torch.cat([images, images[:10]])
@@ -191,13 +198,13 @@ def test_the_survey_counts_every_spike_and_synapse(classifier):
     classifier.backbone.forward_steps(classifier.normalise(both), keep)
     curve, layers = survey.curve(), survey.layers()
     assert curve[0]["spikes"] == sum(float(s[0].sum()) for s in spikes.values()) / 60
-    assert curve[1]["spikes"] == sum(float(s.sum()) for s in spikes.values()) / 60
+    assert curve[-1]["spikes"] == sum(float(s.sum()) for s in spikes.values()) / 60
     for row, s in zip(layers, spikes.values(), strict=True):
         assert row["firing_rate"] == pytest.approx(float(s.mean())) and s.any()
         assert row["silent_share"] == pytest.approx(float((s.sum((0, 1)) == 0).float().mean()))
         assert row["saturated_share"] == pytest.approx(float((s.sum(0) == 3).float().mean()))
     right = classifier(both).argmax(1) == torch.cat([labels, labels[:10]])
-    assert survey.scores.correct[1] == right.sum()
+    assert survey.answers.scores.correct[-1] == right.sum()
     fan_out = survey.structure.fan_out["body.2.2"]  # [32, 2, 2], to ten classes through pools to 1 x 1
     assert torch.equal(fan_out, torch.full_like(fan_out, 10.0))
 
