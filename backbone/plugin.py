@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Entry, Plugin, Target
+from engram.backbone.contract import Ability, Entry, Plugin, Target
 
 _TORCHVISION = "engram.backbone.data.torchvision_sets"
 _CHECKING = "engram.backbone.data.checking"
@@ -12,6 +12,11 @@ _CONFIGS = "engram.backbone.experiments.configs"
 _PICTURES = "engram.backbone.data.options:PictureOptions"
 _EVENTS = "engram.backbone.data.event_options"
 _OURS = "engram's own acceptance figure"
+_STAGES: tuple[Ability, ...] = ("Traceable", "Staged", "StageSteps")
+
+
+def _network(where: str, summary: str, *, options: str = _CONV, offers: tuple[Ability, ...] = _STAGES) -> Entry:
+    return Entry(target=f"engram.backbone.nets.{where}", options=options, offers=offers, summary=summary)
 
 
 def _accuracy(dataset: str, backbone: str, value: float, protocol: str, minutes: float) -> Target:
@@ -51,30 +56,16 @@ PLUGIN = Plugin(
         ),
     },
     backbones={
-        "mlp": Entry(
-            target="engram.backbone.nets.mlp:mlp",
-            options="engram.backbone.nets.options:MLPOptions",
-            summary="Fully connected, 256-256",
-        ),
-        "lenet5": Entry(
-            target="engram.backbone.nets.lenet5:lenet5", options=_CONV, summary="LeNet-5, LeCun et al. 1998"
-        ),
-        "vgg-tiny": Entry(target="engram.backbone.nets.vgg:vgg_tiny", options=_CONV, summary="VGG, 16-32-64 channels"),
-        "vgg-small": Entry(
-            target="engram.backbone.nets.vgg:vgg_small", options=_CONV, summary="VGG, 32-32-64-64-128-128 channels"
-        ),
-        "resnet-tiny": Entry(
-            target="engram.backbone.nets.resnet:resnet_tiny", options=_CONV, summary="ResNet, 16-32-64 channels"
-        ),
-        "resnet18": Entry(
-            target="engram.backbone.nets.resnet:resnet18",
-            options=_CONV,
-            summary="ResNet-18 with a stem for small pictures",
-        ),
-        "airnet": Entry(
-            target="engram.backbone.nets.airnet:airnet",
-            options=_CONV,
-            summary="The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",
+        "mlp": _network("mlp:mlp", "Fully connected, 256-256", options="engram.backbone.nets.options:MLPOptions"),
+        "lenet5": _network("lenet5:lenet5", "LeNet-5, LeCun et al. 1998"),
+        "vgg-tiny": _network("vgg:vgg_tiny", "VGG, 16-32-64 channels"),
+        "vgg-small": _network("vgg:vgg_small", "VGG, 32-32-64-64-128-128 channels"),
+        "resnet-tiny": _network("resnet:resnet_tiny", "ResNet, 16-32-64 channels"),
+        "resnet18": _network("resnet:resnet18", "ResNet-18 with a stem for small pictures"),
+        "airnet": _network(
+            "airnet:airnet",
+            "The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",
+            offers=(*_STAGES, "Prepared"),
         ),
     },
     heads={"linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer")},

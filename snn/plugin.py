@@ -72,15 +72,21 @@ PLUGIN = Plugin(
         "snn.qcfs": Entry(
             target="engram.snn.training.qcfs:qcfs",
             options="engram.snn.training.options:QCFSOptions",
+            needs=("Traceable",),
+            offers=("Traceable", "Staged", "StageSteps", "Prepared", "Calibrated"),
             summary="Quantised ReLUs with learnable thresholds that spiking neurons repeat in few steps",
         ),
         "snn.spiking": Entry(
             target="engram.snn.training.adapter:spiking",
             options="engram.snn.training.options:SpikingOptions",
+            needs=("Traceable",),
+            offers=("StageSteps", "Prepared", "Calibrated"),
             summary="Spiking neurons for activations, trained with surrogate gradients",
         ),
         "snn.convert": Entry(
             target="engram.snn.conversion.storage:restore",
+            needs=("Traceable",),
+            offers=("StageSteps", "Delayed"),
             options="engram.snn.conversion.methods:Conversion",
             summary="A step in the making of networks that snn.convert saved",
             instead="It needs images, and is an experiment: engram run snn.convert --from TRIAL.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engram.backbone.contract.commands import Command
+from engram.backbone.contract.networks import Ability
 from engram.backbone.contract.targets import Target
 
 Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
@@ -27,6 +28,10 @@ class Entry:
     every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
     checksum). It raises UserError where they are not there.
 
+    ``needs`` are names of protocols (`engram.backbone.contract.networks`) that a network must be for an adapter; what a
+    backbone or adapter makes is none that ``offers`` leaves out (None: nobody knows before it is made). A network that
+    an adapter cannot be put on is then refused when a trial is planned.
+
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
     they were made with, and are not made with another.
 
@@ -37,6 +42,8 @@ class Entry:
     target: str
     summary: str
     options: str | None = None
+    needs: tuple[Ability, ...] = ()
+    offers: tuple[Ability, ...] | None = None
     version: int = 1
     instead: str = ""
     takes_path: bool = False

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from engram.backbone.contract import Backbone, Delayed, Site, StageMeans, Tap, Traceable
 from engram.backbone.errors import must
-from engram.backbone.nets.folding import FeatureTracer, StageTracer
+from engram.backbone.nets.folding import FeatureTracer, StageTracer, features_of
 from engram.backbone.nets.taps import Show, folded_steps, passed
 from engram.backbone.nets.traced import Shown
 
@@ -154,8 +154,8 @@ def _run_of(net: nn.Module) -> Callable[[Tensor, Show], Tensor]:
         graphs[key] = _graph_of(net)
     found = graphs[key]
     if found is None:
-        if isinstance(net, Traceable):
-            return lambda x, _show: net.features(x)
+        if issubclass(type(net), Traceable):
+            return lambda x, _show: features_of(net)(x)
         return lambda x, _show: type(net).forward(net, x)  # its own, not what `attach` put there
     return partial(_run_graph, *found)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, cast
 from engram.backbone.contract import ExperimentConfig, Flag
 from engram.backbone.errors import UserError, nearest
 from engram.backbone.registry import Registry
+from engram.benchmarks.planning.abilities import unmet
 from engram.benchmarks.planning.schema import Option, from_text, schema
 from engram.benchmarks.spelling import by_flag, twice
 
@@ -121,7 +122,8 @@ class Checker:
         """
         if config is not None and not self.problems:
             try:
-                self.problems += config.resolved().problems()
+                resolved = config.resolved()
+                self.problems += [*resolved.problems(), *unmet(self.registry, resolved)]
             except UserError as error:
                 self.problems.append(str(error))
         if self.problems or config is None:

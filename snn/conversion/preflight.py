@@ -111,8 +111,8 @@ def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]
         graph, stages = traced_with_stages(backbone, composed=True)
     except Untraceable as error:
         raise UserError(
-            f"a network for {adapter} must be one whose features(x) can be traced; got {type(backbone).__name__}:"
-            f" {error}."
+            f"a network for {adapter} must be Traceable, so that its features(x) become a graph; got"
+            f" {type(backbone).__name__}: {error}."
         ) from error
     modules = dict(graph.named_modules())
     for node in _layers(graph):

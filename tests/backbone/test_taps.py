@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.contract import Backbone, Site, Staged
+from engram.backbone.contract import ABILITIES, Backbone, Site, Staged
 from engram.backbone.errors import UserError
 from engram.backbone.nets.needs import need
 from engram.backbone.nets.tapped import sites, tapped_steps
@@ -41,6 +41,11 @@ def collect(net, x):
 def net(backbone, request):
     torch.manual_seed(0)
     return backbone(request.param, SHAPE, **SMALL).eval()
+
+
+def test_a_network_is_what_its_entry_offers(net, request):
+    entry = Registry.discover().entry("backbones", request.node.callspec.params["net"])
+    assert set(entry.offers or ()) == {name for name, protocol in ABILITIES.items() if isinstance(net, protocol)}
 
 
 def hooks_of(net):

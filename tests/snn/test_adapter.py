@@ -279,5 +279,5 @@ def test_what_cannot_become_spiking():
     layers = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.Softmax(1))]
     with pytest.raises(UserError, match=r"a network for snn\.spiking must be one with activations; got none"):
         spiking(StaticBackbone(SHAPE, layers, nn.Flatten()), SpikingOptions())
-    with pytest.raises(UserError, match="must be one whose features"):
+    with pytest.raises(UserError, match="must be Traceable, so that its features"):
         spiking(Branching(SHAPE, layers, nn.Flatten()), SpikingOptions())

@@ -1,0 +1,44 @@
+"""Adapters are refused at planning time on networks that are not what they need."""
+
+from dataclasses import replace
+
+import pytest
+
+from engram.backbone.contract import Entry, Plugin
+from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.registry import Registry
+from engram.benchmarks.planning.abilities import unmet
+from engram.benchmarks.planning.config import Checker
+
+
+def registry(**offers):
+    more = {name: Entry(target="math:pi", summary="", offers=each) for name, each in offers.items()}
+    gated = Entry(target="math:pi", summary="", needs=("Staged", "StageSteps"))
+    found = Registry.discover()
+    return replace(
+        found, plugins={**found.plugins, "more": Plugin(name="more", backbones=more, adapters={"gated": gated})}
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "adapter", "why"),
+    [
+        ("lenet5", "gated", None),
+        ("lenet5", "snn.spiking", None),
+        ("unknown", "gated", None),
+        ("lenet5", None, None),
+        ("branching", "snn.spiking", "a network for snn.spiking must be Traceable; got branching, which makes none"),
+        ("branching", "gated", "a network for gated must be Staged; got branching, which makes none that is"),
+    ],
+)
+def test_a_network_without_what_an_adapter_needs_is_refused_by_that_name(backbone, adapter, why):
+    held = registry(unknown=None, branching=("StageSteps",))
+    checker = Checker(held, lambda name: f"--{name}", "See --help.")
+    config = checker.build(TrainConfig, {"backbone": backbone, **({"adapter": adapter} if adapter else {})})
+    assert config is not None
+    if why is None:
+        assert not unmet(held, config.resolved())
+        return
+    with pytest.raises(UserError, match=why):
+        checker.finish(config)
