@@ -1,20 +1,20 @@
 """What a spiking network costs beside the network it came from: operations, memory, and energy under named models.
 
-Energy counts arithmetic only. Fetching weights and potentials is left out, and is known to dominate: 64 bits from an
-8 KiB cache take 10 pJ in the same table, from DRAM 1,300 to 2,600 pJ, an fp32 addition 0.9 pJ (Horowitz 2014).
-Yan et al. 2024 (arXiv 2409.08290) count it, and far fewer spikes pay. Nothing here is a measurement of a chip.
+Energy counts arithmetic only (`engram.backbone.measures.energy`). Yan et al. 2024 (arXiv 2409.08290) count memory
+traffic too, and far fewer spikes pay. Nothing here is a measurement of a chip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from engram.backbone.contract import Row
 from engram.backbone.errors import must
+from engram.backbone.measures.energy import Memory, Work, priced, stored_bytes
 from engram.snn.measures.counting import Synapses, Tally, macs
 from engram.snn.simulation.network import peak_bytes
 
@@ -30,65 +30,6 @@ POTENTIAL_BYTES = 4
 
 InputLayer = Literal["once", "every step", "spikes"]
 """How often the layers before the first neurons multiply, for one image; "spikes": they only add, as `costs` says."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostModel:
-    """Energy of one operation on a named process: mac_pj multiplies and adds, ac_pj only adds; in picojoule."""
-
-    name: str
-    mac_pj: float
-    ac_pj: float
-    source: str
-
-
-FP32 = CostModel(
-    name="45nm fp32",
-    mac_pj=4.6,
-    ac_pj=0.9,
-    source="Horowitz 2014 (ISSCC, doi 10.1109/ISSCC.2014.6757323), figure 1.1.9: multiply 3.7, add 0.9",
-)
-INT8 = CostModel(
-    name="45nm int8",
-    mac_pj=0.23,
-    ac_pj=0.03,
-    source="Horowitz 2014, figure 1.1.9: multiply 0.2, add 0.03; an accumulator of 32 bits would take 0.1 for the add",
-)
-COST_MODELS = (FP32, INT8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of one network for one image at a time.
-
-    Attributes:
-        parameters, buffers: of the network and its read-out.
-        state: potentials, and the input layer's result when it is computed once and kept. Spikes are not stored.
-        activations: the largest values an analog network holds at the same time.
-    """
-
-    parameters: int
-    buffers: int
-    state: int = 0
-    activations: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.parameters + self.buffers + self.state + self.activations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """Operations on one image: multiply-accumulates, accumulates, and updates of neurons."""
-
-    macs: float
-    acs: float = 0.0
-    updates: float = 0.0
-
-    def energy_nj(self, model: CostModel, update: Literal["AC", "MAC"] = "AC") -> float:
-        """Nanojoule of arithmetic; an update is one operation of the kind named."""
-        each = model.ac_pj if update == "AC" else model.mac_pj
-        return (self.macs * model.mac_pj + self.acs * model.ac_pj + self.updates * each) / 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +56,7 @@ def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int
         in_shape: (C, H, W) of one image.
         effective_macs: as in `Analog` (`engram.snn.measures.neurobench.Workload.effective`).
     """
-    parameters, buffers = _stored(graph, head)
+    parameters, buffers = stored_bytes(graph, head)
     peak = peak_bytes(graph, in_shape)
     memory = Memory(parameters=parameters, buffers=buffers, activations=peak)
     return Analog(macs=macs(graph, head, in_shape), effective_macs=effective_macs, memory=memory)
@@ -132,7 +73,7 @@ def spiking_memory(
         structure: of both.
         input_layer: as in `costs`; a result that is kept takes memory.
     """
-    parameters, buffers = _stored(graph, head)
+    parameters, buffers = stored_bytes(graph, head)
     kept = structure.analog_driven if input_layer == "once" else 0
     state = POTENTIAL_BYTES * (structure.neurons + kept)
     return Memory(parameters=parameters, buffers=buffers, state=state)
@@ -192,47 +133,14 @@ def costs(
     analytical estimation of spiking neural networks energy efficiency".
     """
     anns = Work(macs=reference.macs), Work(macs=reference.effective_macs)
+    references = {"ann": anns[0], "ann_zeros_skipped": anns[1]}
     rows: list[Row] = [
-        _row(name, None, None, ann, anns, reference.memory, update)
+        {"network": name, "steps": None, "input_layer": None, **priced(ann, references, reference.memory)}
         for name, ann in zip(("ANN", "ANN, zeros skipped"), anns, strict=True)
     ]
     for t, caused in zip(steps, acs, strict=True):
         times = {"once": 1, "every step": t, "spikes": 0}[input_layer]
         work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
-        rows.append(_row("SNN", t, input_layer, work, anns, memory, update))
+        spent = priced(work, references, memory, update)
+        rows.append({"network": "SNN", "steps": t, "input_layer": input_layer, **spent})
     return rows
-
-
-def _row(
-    network: str,
-    steps: int | None,
-    input_layer: InputLayer | None,
-    work: Work,
-    anns: tuple[Work, Work],
-    memory: Memory,
-    update: Literal["AC", "MAC"],
-) -> dict[str, str | int | float | None]:
-    row: dict[str, str | int | float | None] = {
-        "network": network,
-        "steps": steps,
-        "input_layer": input_layer,
-        "macs": work.macs,
-        "acs": work.acs,
-        "neuron_updates": work.updates,
-        "memory_bytes": memory.total,
-    }
-    for model in COST_MODELS:
-        energy, (full, skipping) = work.energy_nj(model, update), (ann.energy_nj(model) for ann in anns)
-        row[f"energy_nj ({model.name})"] = energy
-        row[f"energy_vs_ann ({model.name})"] = energy / full
-        row[f"energy_vs_ann_zeros_skipped ({model.name})"] = energy / skipping
-    return row
-
-
-def _stored(graph: fx.GraphModule, head: nn.Linear) -> tuple[int, int]:
-    """Bytes of (parameters, buffers)."""
-    return _bytes([*graph.parameters(), *head.parameters()]), _bytes([*graph.buffers(), *head.buffers()])
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -4,6 +4,7 @@ from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
+from engram.backbone.measures.answers import Answers, answers
 from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
 from engram.backbone.nets.classifier import Classifier, build
 
@@ -94,3 +95,39 @@ def test_scores_do_not_depend_on_the_batches_and_survive_a_round_trip():
     torch.testing.assert_close(resumed.loss, whole.loss)
     assert resumed.images == whole.images == 20
     assert [row["steps"] for row in whole.rows()] == [1, 2]
+
+
+@torch.no_grad()
+def test_one_run_gives_the_curve_and_the_exits_of_any_network_with_steps():
+    """A network that is not spiking, scored step by step by hand; and what was held out stands beside."""
+    torch.manual_seed(0)
+    model = Classifier(Ramp("last"), nn.Linear(1, 3), torch.zeros(1), torch.ones(1)).eval()
+    images, labels = torch.randint(0, 256, (40, 1, 2, 2), dtype=torch.uint8), torch.randint(0, 3, (40,))
+    test, held = (MemorySplit(images[part], labels[part]) for part in (slice(0, 30), slice(30, 40)))
+    found, targets = answers(model, test, "cpu"), torch.tensor([1, 2, 0])
+    tables = found.tables(answers(model, held, "cpu"))
+    rows = tables["accuracy_vs_steps"]
+    assert [row["steps"] for row in rows] == [1, 2, 4]
+    for row in rows:
+        for column, split in (("accuracy", test), ("validation_accuracy", held)):
+            features = model.backbone.forward_steps(model.normalise(split.images))[row["steps"] - 1]
+            right = (model.head(features).argmax(1) == split.labels).float().mean().item()
+            assert row[column] == pytest.approx(right)
+    stops = tables["early_exit"]
+    assert found.exits.steps == [1, 2, 3, 4] and stops[-1]["accuracy"] == rows[-1]["accuracy"]  # never so sure
+    assert {"validation_accuracy", "validation_mean_steps"} <= set(stops[0])
+    assert "validation_accuracy" not in answers(model, test, "cpu", targets).tables()["early_exit"][0]
+    other = MemorySplit(test.images, targets[test.labels])
+    assert answers(model, test, "cpu", targets).tables() == answers(model, other, "cpu").tables()
+
+
+def test_steps_beforehand_count_as_steps_of_every_image():
+    model = Classifier(Ramp("last"), nn.Linear(1, 2), torch.zeros(1), torch.ones(1))
+    model.backbone.pre_simulation = 7
+    found, features = Answers(model, 4), torch.randn(4, 5, 1)
+    found.add(features, torch.zeros(5, dtype=torch.int64))
+    assert [x for x, _ in found.figures()["early_exit"].series["stops every image at the same step"]] == [8, 9, 11]
+    assert all(8 <= row["mean_steps"] <= 11 for row in found.tables()["early_exit"])
+    again = Answers(model, 4)
+    again.load_state_dict(found.state_dict())
+    assert again.tables() == found.tables()

@@ -3,19 +3,8 @@ import torch
 from torch import fx, nn
 
 from engram.backbone.errors import UserError
-from engram.snn.measures.costs import (
-    CAPTION,
-    COST_MODELS,
-    FP32,
-    INT8,
-    Analog,
-    Memory,
-    Work,
-    analog,
-    costs,
-    operations,
-    spiking_memory,
-)
+from engram.backbone.measures.energy import COST_MODELS, FP32, INT8, Memory, Work
+from engram.snn.measures.costs import CAPTION, Analog, analog, costs, operations, spiking_memory
 from engram.snn.measures.counting import Synapses, Tally
 
 
