@@ -9,7 +9,7 @@ _CHECKING = "engram.backbone.data.checking"
 _MADE_OF = "engram.backbone.data.made_of"
 _CONV = "engram.backbone.nets.options:ConvOptions"
 _CONFIGS = "engram.backbone.experiments.configs"
-_PICTURES = "engram.backbone.data.options:PictureOptions"
+_OPTIONS = "engram.backbone.data.options"
 _EVENTS = "engram.backbone.data.event_options"
 _OURS = "engram's own acceptance figure"
 _STAGES: tuple[Ability, ...] = ("Traceable", "Staged", "StageSteps")
@@ -104,15 +104,15 @@ PLUGIN = Plugin(
             summary="60,000 colour pictures of 32x32, 100 classes",
         ),
         "omniglot": Entry(
-            target=f"{_TORCHVISION}:open_omniglot",
+            target="engram.backbone.data.omniglot:open_omniglot",
             check=f"{_CHECKING}:check_omniglot",
             files=f"{_MADE_OF}:omniglot_files",
-            options=_PICTURES,
+            options=f"{_OPTIONS}:OmniglotOptions",
             summary="32,460 drawings of 105x105, 1,623 characters",
         ),
         "parquet": Entry(
             target="engram.backbone.data.parquet:open_parquet",
-            options=_PICTURES,
+            options=f"{_OPTIONS}:PartOptions",
             check=f"{_CHECKING}:check_parquet",
             files=f"{_MADE_OF}:parquet_files",
             takes_path=True,
@@ -120,7 +120,7 @@ PLUGIN = Plugin(
         ),
         "folder": Entry(
             target="engram.backbone.data.folders:open_folder",
-            options=_PICTURES,
+            options=f"{_OPTIONS}:FolderOptions",
             check=f"{_CHECKING}:check_folder",
             files=f"{_MADE_OF}:folder_files",
             takes_path=True,

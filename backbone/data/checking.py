@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from engram.backbone.data.class_folders import find_parts, pictures_of
+from engram.backbone.data.class_folders import find_parts, folder_of, pictures_of
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures
 from engram.backbone.data.keys import keys_of, refused
-from engram.backbone.data.options import PictureOptions
-from engram.backbone.data.places import missing_cifar, missing_idx, missing_omniglot
+from engram.backbone.data.metadata import described
+from engram.backbone.data.options import FolderOptions, OmniglotOptions, PartOptions
+from engram.backbone.data.places import missing_cifar, missing_idx, missing_omniglot, omniglot_parts
 from engram.backbone.data.survey import survey
 from engram.backbone.errors import MissingData, UserError, must
 from engram.backbone.registry import Registry
@@ -22,29 +23,35 @@ _MOST = 10  # classes that are named
 
 
 def check_folder(
-    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
+    path: str | None, options: FolderOptions | None, *, root: Path, download: bool, training: bool
 ) -> list[str]:
-    """Problems of ``folder:PATH``: its layout, and then its pictures."""
+    """Problems of ``folder:PATH``: its layout and what is told of it, and then its pictures."""
+    o = options or FolderOptions()
     try:
-        parts = find_parts(path)
+        parts = find_parts(path, o.parts)
+        pictures = pictures_of(parts)
+        described(folder_of(path), pictures.paths, o)
     except UserError as error:
         return str(error).splitlines()
     counts = [len(paths) for paths in parts["train"].values()]
-    return _problems(f"folder:{path}", list(parts["train"]), counts, pictures_of(parts), options, training)
+    sizes = {name: sum(map(len, part.values())) for name, part in parts.items()}
+    return _problems(f"folder:{path}", list(parts["train"]), counts, sizes, pictures, o, training)
 
 
 def check_parquet(
-    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, training: bool
+    path: str | None, options: PartOptions | None, *, root: Path, download: bool, training: bool
 ) -> list[str]:
     """Problems of ``parquet:PATH``: its tables, and then its pictures."""
+    o = options or PartOptions()
     from engram.backbone.data.tables import find_tables  # pyarrow takes a moment that folders need not wait for
 
     try:
-        found = find_tables(path)
+        found = find_tables(path, o.parts, o.asked)
     except UserError as error:
         return str(error).splitlines()
     counts = np.bincount(found.labels["train"], minlength=len(found.classes)).tolist()
-    return _problems(f"parquet:{path}", found.classes, counts, found.pictures, options, training)
+    sizes = {name: len(labels) for name, labels in found.labels.items()}
+    return _problems(f"parquet:{path}", found.classes, counts, sizes, found.pictures, o, training)
 
 
 def _check_there(
@@ -52,7 +59,7 @@ def _check_there(
     kind: str,
     find: Callable[[str, str, Path], MissingData | None],
     path: str | None,
-    options: PictureOptions | None,
+    options: object,
     *,
     root: Path,
     download: bool,
@@ -68,7 +75,22 @@ check_fashion_mnist = partial(_check_there, "fashion-mnist", "FashionMNIST", mis
 check_kmnist = partial(_check_there, "kmnist", "KMNIST", missing_idx)
 check_cifar10 = partial(_check_there, "cifar10", "CIFAR10", missing_cifar)
 check_cifar100 = partial(_check_there, "cifar100", "CIFAR100", missing_cifar)
-check_omniglot = partial(_check_there, "omniglot", "Omniglot", missing_omniglot)
+
+
+def check_omniglot(
+    path: str | None, options: OmniglotOptions | None, *, root: Path, download: bool, training: bool
+) -> list[str]:
+    """Whether Omniglot is there, with characters for every part of its split, and can be used as it is to be."""
+    split = (options or OmniglotOptions()).split
+    lost = missing_omniglot("omniglot", "Omniglot", root)
+    problems = [str(lost)] if lost is not None and not download else []
+    if split != "within":
+        problems += [str(disjoint_classes("omniglot"))] if training else []
+        try:
+            _ = lost or omniglot_parts(root, split)
+        except UserError as error:
+            problems += [] if download else [str(error)]
+    return problems
 
 
 def check_saccades(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
@@ -83,19 +105,22 @@ def _problems(
     name: str,
     classes: Sequence[str],
     counts: Sequence[int],
+    sizes: Mapping[str, int],
     pictures: Pictures,
-    options: PictureOptions | None,
+    options: PartOptions,
     training: bool,
 ) -> list[str]:
-    chosen = options or PictureOptions()
-    wrong = (untrainable(name, classes, counts) if training else []) + survey(pictures, chosen, whole=False)
-    return wrong or (_repeated(pictures, sum(counts), chosen) if chosen.duplicates == "refuse" else [])
+    """What is wrong with a set of ``counts`` training images of each class and ``sizes`` pictures in each part."""
+    disjoint = options.parts == "disjoint"
+    unfit = [str(disjoint_classes(name))] if disjoint else untrainable(name, classes, counts)
+    wrong = (unfit if training else []) + survey(pictures, options, whole=False)
+    return wrong or (_repeated(pictures, sizes, options) if options.duplicates == "refuse" else [])
 
 
-def _repeated(pictures: Pictures, count: int, options: PictureOptions) -> list[str]:
-    """What will be refused when all is decoded: pictures of a test set among the first ``count``, which are trained on.
+def _repeated(pictures: Pictures, sizes: Mapping[str, int], options: PartOptions) -> list[str]:
+    """What will be refused when all is decoded: pictures of another part among those that are trained on.
 
-    What a set without a test set holds out is not known here.
+    What a set without a part holds out is not known here.
     """
     try:
         with bombs_are_errors():
@@ -104,8 +129,16 @@ def _repeated(pictures: Pictures, count: int, options: PictureOptions) -> list[s
             keys = np.concatenate([keys_of(decoder.decode(blob, called)[None]) for blob, called in blobs])
     except UserError as error:
         return [str(error)]
-    again = int(np.isin(keys[count:], keys[:count]).sum())
-    return [str(refused("test", again, len(keys) - count))] if again else []
+    train, *others = np.split(keys, np.cumsum(list(sizes.values()))[:-1])
+    again = {part: np.isin(held, train) for part, held in zip([*sizes][1:], others, strict=True)}
+    return [str(refused(part, int(held.sum()), len(held))) for part, held in again.items() if held.any()]
+
+
+def disjoint_classes(name: str) -> UserError:
+    """The error for a set whose parts have classes of their own, where a classifier is to be trained."""
+    step = "It is for few-shot episodes: leave --dataset.parts out, or for Omniglot --dataset.split."
+    got = "one whose parts have classes of their own"
+    return must(f"dataset {name!r}", "of the same classes in every part, to train a classifier on", got, step)
 
 
 def untrainable(name: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:

@@ -9,30 +9,46 @@ from pathlib import Path, PurePosixPath
 
 from engram.backbone.data.encoded import SUFFIXES, FilePictures
 from engram.backbone.data.files import unfit
-from engram.backbone.data.names import TEST, TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test, warn_once
+from engram.backbone.data.names import (
+    TEST,
+    TRAIN,
+    USUAL,
+    VALIDATION,
+    Reading,
+    hints,
+    is_text,
+    shown,
+    split_of,
+    wanted,
+    warn_once,
+    without_validation,
+)
 from engram.backbone.errors import UserError, must
 
 _MOST = 10  # files that are named
+METADATA = "metadata.csv"
+"""A file of this name tells more of the pictures, in `engram.backbone.data.metadata`."""
 Parts = Mapping[str, Mapping[str, list[Path]]]
 """Split -> class -> its pictures; ``train`` comes first."""
 
 
-def find_parts(path: str | None) -> Parts:
+def find_parts(path: str | None, which: Reading = "usual") -> Parts:
     """What ``folder:PATH`` holds.
 
     Every folder that holds pictures is a class, called by its path below PATH: ``cat`` or ``Greek/character01``. When
     all folders in PATH are called as splits (`engram.backbone.data.names.split_of`), they are the splits. Hidden
-    files, and those without one of `SUFFIXES`, are passed over, which is said; links are followed.
+    files, and those without one of `SUFFIXES`, are passed over, which is said; links are followed. ``which`` says
+    which splits are read, and whether their classes are to be the same ones.
 
     Raises:
         UserError: one line for each thing that is wrong; folders called as splits where classes lie are.
     """
-    where = Path(path or "").expanduser()
+    where = folder_of(path)
     if not where.is_dir():
         got = f"nothing of the kind at {shown(where.absolute())}"
         raise must("folder:PATH", "a folder", got, "Check the path.")
     try:
-        splits, problems = _splits(where)
+        splits, problems = _splits(where, which)
     except OSError as error:
         got = f"{shown(error.filename)} ({error.strerror})"
         raise must("every folder", "readable", got, "Check its permissions.") from error
@@ -42,10 +58,17 @@ def find_parts(path: str | None) -> Parts:
             parts[split] = _classes(folders)
         except UserError as error:
             problems.append(str(error))
-    problems += strangers(parts) if TRAIN in parts else []
+    if which == "own" and VALIDATION not in splits:
+        problems.append(str(without_validation(where)))
+    problems += _in_several(parts) if which == "disjoint" else _strangers(parts) if which != "any" else []
     if problems:
         raise UserError("\n".join(problems))
     return parts
+
+
+def folder_of(path: str | None) -> Path:
+    """What the PATH of ``folder:PATH`` means."""
+    return Path(path or "").expanduser()
 
 
 def pictures_of(parts: Parts) -> FilePictures:
@@ -53,25 +76,40 @@ def pictures_of(parts: Parts) -> FilePictures:
     return FilePictures(tuple(path for part in parts.values() for held in part.values() for path in held))
 
 
-def strangers(parts: Parts) -> list[str]:
+def _strangers(parts: Parts) -> list[str]:
     """A line for every class of another split that ``train`` lacks."""
+    step = "Take it away or train on it; for few-shot episodes, say --dataset.parts disjoint."
     return [
         str(
             must(
-                "every class of the test set",
+                f"every class of the {split} set",
                 "in the train set too",
                 f"{name!r} ({shown(paths[0].parent)})",
-                "Take it away or train on it.",
+                step,
             )
         )
-        for part in parts.values()
+        for split, part in parts.items()
         for name, paths in part.items()
-        if name not in parts[TRAIN]
+        if TRAIN in parts and name not in parts[TRAIN]
     ]
 
 
-def _splits(where: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """The folders to train on and to test on, and what is wrong beside them."""
+def _in_several(parts: Parts) -> list[str]:
+    """A line for every class that stands in several splits."""
+    holders: dict[str, list[str]] = {}
+    for split, part in parts.items():
+        for name in part:
+            holders.setdefault(name, []).append(split)
+    step = "Take it out of all but one, or leave --dataset.parts out."
+    return [
+        str(must("every class", "in one part alone", f"{name!r} in {' and in '.join(held)}", step))
+        for name, held in holders.items()
+        if len(held) > 1
+    ]
+
+
+def _splits(where: Path, which: Reading) -> tuple[dict[str, list[Path]], list[str]]:
+    """The folders of each part, and what is wrong beside them."""
     entries = sorted(where.iterdir())
     folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     found: dict[str, list[Path]] = {}
@@ -81,7 +119,7 @@ def _splits(where: Path) -> tuple[dict[str, list[Path]], list[str]]:
     if not found or any(not split_of(folder.name) and _holds_pictures(folder) for folder in folders):
         return {TRAIN: [where]}, []
     outside = [entry for entry in entries if _is_picture(entry.name) and not entry.is_dir()]
-    return train_and_test(where, "folder", found), [_outside(outside)] if outside else []
+    return wanted(where, "folder", found, which), [_outside(outside)] if outside else []
 
 
 def _classes(folders: Iterable[Path]) -> dict[str, list[Path]]:
@@ -148,7 +186,7 @@ def picture_folders(where: Path) -> dict[str, list[Path]]:
     for here, files, leaf in _walked(where, problems):
         paths = [file for file in files if _is_picture(file.name)]
         odd += [error for path in paths if (error := unfit(path, "a picture"))]
-        others += [file for file in files if not _is_picture(file.name)]
+        others += [file for file in files if not _is_picture(file.name) and file.name != METADATA]
         label = here.relative_to(where).as_posix()
         if here == where:
             problems += [_outside(paths)] if paths else []

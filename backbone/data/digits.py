@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engram.backbone.data.columns import indexed
 from engram.backbone.data.fingerprint import of_tensors
 from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.data.splits import stratified
@@ -25,10 +26,10 @@ def open_digits(path: str | None, options: object, *, root: Path, download: bool
     images = torch.from_numpy(((pixels.astype(np.int64) * 255 + 8) // 16).astype(np.uint8).reshape(-1, 1, 8, 8))
     labels = torch.from_numpy(target.astype(np.int64))
     classes = tuple("0123456789")
-    everything = MemorySplit(images, labels)
+    everything = MemorySplit(images, labels, indexed(len(labels)))
     kept, held = stratified(labels, TEST_SHARE, salt=1)
     digest = of_tensors(classes, {"all": (images, labels)})
-    return Source(everything.select(kept), everything.select(held), classes, digest)
+    return Source({"train": everything.select(kept), "test": everything.select(held)}, classes, digest)
 
 
 def _table() -> tuple[np.ndarray, np.ndarray]:

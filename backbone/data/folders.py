@@ -6,29 +6,38 @@ from pathlib import Path
 
 import torch
 
-from engram.backbone.data.class_folders import Parts, find_parts, pictures_of
-from engram.backbone.data.options import PictureOptions
-from engram.backbone.data.pictures import open_pictures
+from engram.backbone.data.class_folders import Parts, find_parts, folder_of, pictures_of
+from engram.backbone.data.columns import read_as_column
+from engram.backbone.data.metadata import described
+from engram.backbone.data.options import FolderOptions
+from engram.backbone.data.pictures import Labelled, open_pictures
 from engram.backbone.data.sets import Source
 
 
 def open_folder(
-    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, budget_bytes: int
+    path: str | None, options: FolderOptions | None, *, root: Path, download: bool, budget_bytes: int
 ) -> Source:
     """The pictures in the folders of PATH, see `engram.backbone.data.class_folders.find_parts`.
 
     Raises:
-        UserError: nothing is there, a class has no picture, or pictures are damaged or differ in size or colour.
+        UserError: nothing is there, a class has no picture, pictures are damaged or differ in size or colour, or what
+            is asked for is not told of every one.
     """
-    return open_classes(find_parts(path), options or PictureOptions(), budget_bytes)
+    o = options or FolderOptions()
+    parts = find_parts(path, o.parts)
+    pictures = pictures_of(parts)
+    values = described(folder_of(path), pictures.paths, o)
+    classes, labels = labels_of(parts)
+    told = {name: read_as_column(texts) for name, texts in values.items()}
+    known = Labelled(labels, classes, told=told, disjoint=o.parts == "disjoint")
+    return open_pictures(pictures, known, o, budget_bytes)
 
 
-def open_classes(parts: Parts, options: PictureOptions, budget_bytes: int) -> Source:
-    """Open splits of pictures by class; the classes are those of ``train``."""
-    classes = tuple(parts["train"])
+def labels_of(parts: Parts) -> tuple[tuple[str, ...], dict[str, torch.Tensor]]:
+    """The classes of all parts, those of ``train`` first, and the labels ``[n] int64`` of each part's pictures."""
+    classes = tuple(dict.fromkeys(name for part in parts.values() for name in part))
     number = {name: label for label, name in enumerate(classes)}
-    labels = {
+    return classes, {
         name: torch.tensor([number[each] for each, paths in part.items() for _ in paths])
         for name, part in parts.items()
     }
-    return open_pictures(pictures_of(parts), labels, classes, options, budget_bytes)

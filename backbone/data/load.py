@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Scalar
-from engram.backbone.data.checking import untrainable
+from engram.backbone.data.checking import disjoint_classes, untrainable
 from engram.backbone.data.duplicates import Keyed, Repeated, apart
 from engram.backbone.data.sets import Data, Source, Split
-from engram.backbone.data.splits import stratified
+from engram.backbone.data.splits import dealt, stratified
 from engram.backbone.errors import UserError, must
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
@@ -51,20 +51,51 @@ def load(
     Raises:
         UserError: as `open_source`, or the set cannot be trained on.
     """
-    if not 0 <= validation < 1:
-        raise must("--validation", "at least 0 and less than 1", validation, "A tenth is usual: 0.1.")
+    _check_share(validation)
     source = open_source(name, options, root=root, download=download)
+    if source.disjoint:
+        raise disjoint_classes(name)
     sets = _sets(source, validation)
-    train, held = sets.train, sets.validation
-    _check_trainable(name, source, train, sets.test)
-    if validation and not held:
-        got = f"{validation} of {len(train)} images"
+    _check_trainable(name, source, sets.train, sets.test)
+    if validation and not sets.validation:
+        got = f"{validation} of {len(sets.train)} images"
         raise must("--validation", "enough for one image", got, "Hold out more, or none with --validation 0.")
-    mean, std = _statistics(train)
-    about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
-    facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
-    cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
-    return Data(name, train, held, sets.test, *about, facts, cautions)
+    return _as_data(name, source, sets)
+
+
+def load_disjoint(
+    name: str, options: Mapping[str, Scalar], *, root: Path, download: bool = False, validation: float = 0.2
+) -> Data:
+    """The sets of few-shot episodes: no class stands in two of them; the same ones for every seed and machine.
+
+    They are the parts of a source of class-disjoint parts. Otherwise its classes are dealt out, with all their images:
+    a fixed fifth of them to the test set, and the share ``validation`` of the others to the validation set, 0 for none.
+    So are the classes to train on where a source lacks one of these parts. Labels number the classes of all sets
+    together (`Data.classes`); those of one are ``split.labels.unique()``.
+
+    Raises:
+        UserError: as `open_source`, or a set would have fewer than two classes.
+    """
+    _check_share(validation)
+    source = open_source(name, options, root=root, download=download)
+    keyed = _keyed(source)
+    if not source.disjoint:
+        keyed = {"train": _all(keyed)}
+    wanted = {"test": (TEST_SHARE, _TEST), **({"validation": (validation, _VALIDATION)} if validation else {})}
+    for part, (share, salt) in wanted.items():
+        if part not in keyed:
+            keyed["train"], keyed[part] = _by_class(keyed["train"], share, salt)
+    for part in ("train", *wanted):
+        if (count := len(keyed[part].split.labels.unique())) < 2:
+            step = "Take a set of more classes, or hold out more with --validation, or none with 0."
+            raise must(f"the {part} part of {name!r}", "of at least two classes of its own", count, step)
+    train = keyed["train"]
+    repeated: tuple[Repeated, ...] = ()
+    for part in wanted:
+        train, found = apart(train, keyed[part], part, source.duplicates)
+        repeated += found
+    held = keyed["validation"].split if validation else None
+    return _as_data(name, source, _Sets(train.split, held, keyed["test"].split, repeated))
 
 
 def load_for_scoring(
@@ -87,9 +118,11 @@ def load_for_scoring(
     """
     source = open_source(name, options, root=root, download=download)
     if split == "all":
-        chosen = source.train if source.test is None else source.train.and_also(source.test)
+        chosen = _all(_keyed(source)).split
     elif split == "test" and source.test is None and source.fingerprint != trained_on:
         chosen = source.train
+    elif source.disjoint:
+        chosen = source.parts.get(split)
     else:
         sets = _sets(source, validation)
         chosen = {"train": sets.train, "validation": sets.validation, "test": sets.test}[split]
@@ -108,21 +141,59 @@ class _Sets:
     repeated: tuple[Repeated, ...]
 
 
+def _check_share(validation: float) -> None:
+    if not 0 <= validation < 1:
+        raise must("--validation", "at least 0 and less than 1", validation, "A tenth is usual: 0.1.")
+
+
+def _keyed(source: Source) -> dict[str, Keyed]:
+    """The parts of a source, each with the keys of its images."""
+    sizes = [len(part) for part in source.parts.values()]
+    keys = [None] * len(sizes) if source.keys is None else source.keys.split(sizes)
+    return {name: Keyed(part, key) for (name, part), key in zip(source.parts.items(), keys, strict=True)}
+
+
 def _sets(source: Source, validation: float) -> _Sets:
-    count = len(source.train)
-    train = Keyed(source.train, None if source.keys is None else source.keys[:count])
-    if source.test is None:
+    parts = _keyed(source)
+    train, test = parts["train"], parts.get("test")
+    if test is None:
         kept, held = stratified(train.split.labels, TEST_SHARE, _TEST)
         train, test = train.select(kept), train.select(held)
-    else:
-        test = Keyed(source.test, None if source.keys is None else source.keys[count:])
     train, in_test = apart(train, test, "test", source.duplicates)
     if not validation:
         return _Sets(train.split, None, test.split, in_test)
-    kept, held = stratified(train.split.labels, validation, _VALIDATION)
-    train, chosen = train.select(kept), train.select(held)
+    chosen = parts.get("validation")
+    if chosen is None:
+        kept, held = stratified(train.split.labels, validation, _VALIDATION)
+        train, chosen = train.select(kept), train.select(held)
     train, in_validation = apart(train, chosen, "validation", source.duplicates)
     return _Sets(train.split, chosen.split, test.split, in_test + in_validation)
+
+
+def _all(parts: Mapping[str, Keyed]) -> Keyed:
+    """All parts, one after another."""
+    first, *others = parts.values()
+    split, keys = first.split, [first.keys]
+    for other in others:
+        split, keys = split.and_also(other.split), [*keys, other.keys]
+    known = [each for each in keys if each is not None]
+    return Keyed(split, torch.cat(known) if len(known) == len(keys) else None)
+
+
+def _by_class(keyed: Keyed, share: float, salt: int) -> tuple[Keyed, Keyed]:
+    """Images of the classes that are kept, and of those held out."""
+    classes, labels = keyed.split.labels.unique(return_inverse=True)
+    held = torch.isin(labels, dealt(len(classes), share, salt)[1])
+    return keyed.select((~held).nonzero().squeeze(1)), keyed.select(held.nonzero().squeeze(1))
+
+
+def _as_data(name: str, source: Source, sets: _Sets) -> Data:
+    train = sets.train
+    mean, std = _statistics(train)
+    about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
+    facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
+    cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
+    return Data(name, train, sets.validation, sets.test, *about, facts, cautions)
 
 
 def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:

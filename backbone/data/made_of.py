@@ -1,4 +1,7 @@
-"""The files that data sets are made of, by which data of one name are told apart; no torch here."""
+"""The files that data sets are made of, by which data of one name are told apart; no torch here.
+
+They are all that any option could make a reader look at.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 from engram.backbone.contract import DataFiles
 from engram.backbone.data.class_folders import find_parts
+from engram.backbone.data.metadata import metadata_files
 from engram.backbone.data.places import (
     IDX_FILES,
     TONIC_FOLDERS,
@@ -17,20 +21,28 @@ from engram.backbone.data.places import (
     missing_omniglot,
     missing_tonic,
     omniglot_drawings,
+    omniglot_folders,
     tonic_recordings,
 )
 from engram.backbone.data.table_files import files_of
+from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 
 
 def folder_files(path: str | None, *, root: Path) -> DataFiles:
-    """The pictures of ``folder:PATH`` by split, class and position: how they are called beyond that decides nothing."""
+    """The pictures of ``folder:PATH`` by split, class, position and name, and what is told of them beside."""
+    where = _absolute(path)
+    try:
+        parts = find_parts(str(where), "any")
+    except UserError:  # in a part that is usually left out, perhaps
+        parts = find_parts(str(where))
     files = {
-        f"{part}/{name}/{position}": file
-        for part, classes in find_parts(str(_absolute(path))).items()
+        f"{part}/{name}/{position}/{file.name}": file
+        for part, classes in parts.items()
         for name, held in classes.items()
         for position, file in enumerate(held)
     }
+    files |= {file.relative_to(where).as_posix(): file for file in metadata_files(where, files.values())}
     return DataFiles(name="folder", where=f"folder:{_absolute(path)}", files=files)
 
 
@@ -62,7 +74,7 @@ def omniglot_files(path: str | None, *, root: Path) -> DataFiles:
     """The drawings by character and name."""
     if lost := missing_omniglot("omniglot", "Omniglot", root):
         raise lost
-    drawings = omniglot_drawings(root)
+    drawings = omniglot_drawings(omniglot_folders(root))
     files = {f"{name}/{file.name}": file for name, held in drawings.items() for file in held}
     return DataFiles(name="omniglot", where="omniglot", files=files)
 
@@ -91,7 +103,11 @@ cifar100_files = partial(_cifar_files, "cifar100", "CIFAR100")
 
 
 def _tables(where: Path) -> dict[str, Path]:
-    return {f"{part}/{position}": file for part, held in files_of(where).items() for position, file in enumerate(held)}
+    try:
+        parts = files_of(where, "any")
+    except UserError:  # in a part that is usually left out, perhaps
+        parts = files_of(where)
+    return {f"{part}/{position}": file for part, held in parts.items() for position, file in enumerate(held)}
 
 
 def _absolute(path: str | None) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engram.backbone.data.event_options import MovingShapesOptions
 from engram.backbone.data.fingerprint import of_tensors
-from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.sets import Source, in_memory
 from engram.backbone.errors import must
 
 DIRECTIONS = ((-1, 0), (0, 1), (1, 0), (0, -1))
@@ -71,7 +71,7 @@ def open_moving_shapes(
         name: _recordings(count, part, o) for part, (name, count) in enumerate([("train", o.samples), ("test", tests)])
     }
     digest = of_tensors(CLASSES, splits)
-    return Source(MemorySplit(*splits["train"]), MemorySplit(*splits["test"]), CLASSES, digest)
+    return Source(in_memory(splits), CLASSES, digest)
 
 
 def _recordings(count: int, part: int, options: MovingShapesOptions) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from engram.backbone.errors import must
+from engram.backbone.data.options import Which
+from engram.backbone.errors import UserError, must
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 USUAL = "train, test, validation, or usual variants of these"
@@ -23,6 +25,8 @@ _NAME = re.compile(
     r"([-_. ]?\d+([-_]of[-_]\d+(-[0-9a-f]+)?)?)?",  # of a shard of the hub: its number, how many, a hash
     re.IGNORECASE,
 )
+Reading = Which | Literal["any"]
+"""Which parts are read; any: all there are, whatever their classes."""
 _STEMS = {"train": TRAIN, "test": TEST, "valid": VALIDATION}
 
 
@@ -47,13 +51,14 @@ def hints(name: str) -> set[str]:
     return known | {split for stem, split in _STEMS.items() for word in words if word.startswith(stem)}
 
 
-def train_and_test(where: Path, kind: str, found: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
-    """What to train on and, where there is one, what to test on; ``validation`` is the test set where there is none.
+def wanted(where: Path, kind: str, found: Mapping[str, Sequence[Path]], which: Reading) -> dict[str, list[Path]]:
+    """The parts to read, ``train`` first.
 
     Args:
         where: what holds the splits.
         kind: ``folder`` or ``parquet``.
         found: the folders or files of each split.
+        which: usually ``train`` and ``test``, where ``validation`` is the test set if there is none; or all there are.
 
     Raises:
         UserError: there is no ``train``.
@@ -62,10 +67,18 @@ def train_and_test(where: Path, kind: str, found: Mapping[str, Sequence[Path]]) 
         held = [path for paths in found.values() for path in paths]
         got, step = f"only {_listed(held)}", f"Give the split itself: {kind}:{shown(held[0])}"
         raise must(shown(where), "a folder with a train split in it", got, step)
+    if which != "usual":
+        return {split: list(found[split]) for split in (TRAIN, VALIDATION, TEST) if split in found}
     tests = [split for split in (TEST, VALIDATION) if split in found]
     if len(tests) > 1:
         warn_once(f"{shown(where)}: {_listed(found[VALIDATION])} is left out, as there is {_listed(found[TEST])}")
     return {TRAIN: list(found[TRAIN]), **({TEST: list(found[tests[0]])} if tests else {})}
+
+
+def without_validation(where: Path) -> UserError:
+    """The error for a set that is to be chosen on by its own validation part, and has none."""
+    got = f"none in {shown(where)}"
+    return must("--dataset.parts own", "for a set with a validation part", got, "Leave it out, or add one.")
 
 
 @cache

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 Duplicates = Literal["keep", "drop", "refuse"]
+Which = Literal["usual", "own", "disjoint"]
+"""Which parts of a set are read, see `PartOptions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +22,39 @@ class PictureOptions:
     """1 for grey, 3 for colour; None: as the pictures are."""
     duplicates: Duplicates = "keep"
     """Training images that are test or validation images too, pixel for pixel: keep and count, drop, or refuse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOptions(PictureOptions):
+    """What is read of a set beside pictures and labels."""
+
+    parts: Which = "usual"
+    """usual: train and test, of the same classes. own: its validation part too, which is then chosen on, whatever the
+    share of --validation. disjoint: all parts, each with classes that no other has, for few-shot episodes."""
+    columns: str | None = None
+    """What else to read of every picture: names of columns, separated by commas. A table's own columns; of a folder
+    those of the files metadata.csv in it, which say in file_name what they speak of, and file_name itself."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(name.strip() for name in (self.columns or "").split(",") if name.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(PartOptions):
+    """What is read of a folder."""
+
+    name_pattern: str | None = None
+    """A regular expression that the name of every file begins with; its named groups are columns, for example
+    (?P<crystal>mono|poly)-."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmniglotOptions(PictureOptions):
+    """Which of Omniglot's characters are learned and which are tested."""
+
+    split: Literal["within", "lake", "vinyals"] = "within"
+    """within: a fifth of every character is the test set. The others have classes of their own in every part, for
+    few-shot episodes. lake: the published background and evaluation sets (Lake et al. 2015). vinyals: 1,028, 172 and
+    423 characters to train, choose and test on, each of the four quarter turns of one a class (Vinyals et al. 2016)."""

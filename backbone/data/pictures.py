@@ -6,12 +6,13 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from engram.backbone.data.columns import Columns, identify, indexed
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures, pieces
 from engram.backbone.data.fingerprint import Fingerprint
@@ -67,19 +68,28 @@ class PictureStore:
         return min(max(_CHUNK_BYTES // int(np.prod(self.in_shape)), 1), _CHUNK_PICTURES)
 
 
-def open_pictures(
-    pictures: Pictures,
-    parts: Mapping[str, Tensor],
-    classes: tuple[str, ...],
-    options: PictureOptions,
-    budget_bytes: int,
-) -> Source:
+@dataclass(frozen=True)
+class Labelled:
+    """What is known of pictures before they are decoded, part after part in their order."""
+
+    parts: Mapping[str, Tensor]
+    """Labels ``[n] int64`` of ``train`` and what other parts there are."""
+    classes: tuple[str, ...]
+    """Names of the labels."""
+    told: Columns = field(default_factory=dict)
+    """Columns of values that neither pictures nor classes tell: part of the fingerprint."""
+    implied: Columns = field(default_factory=dict)
+    """Columns that follow from the classes and the order of the pictures."""
+    disjoint: bool = False
+    """Whether no class stands in two parts."""
+
+
+def open_pictures(pictures: Pictures, known: Labelled, options: PictureOptions, budget_bytes: int) -> Source:
     """Decode every picture once, so that a damaged one is found now and not in the middle of training.
 
     Args:
         pictures: all of them, part after part.
-        parts: labels ``[n] int64`` of ``train`` and perhaps ``test``, in the order of ``pictures``.
-        classes: names of the labels.
+        known: their labels, and what else is known.
         options: size and channels.
         budget_bytes: sets that take more when decoded are streamed, and only their sums are kept.
 
@@ -87,20 +97,14 @@ def open_pictures(
         UserError: pictures are damaged or do not fit the others, one line for each problem.
     """
     try:
-        return _opened(pictures, parts, classes, options, budget_bytes)
+        return _opened(pictures, known, options, budget_bytes)
     except UserError as first:
         problems = survey(pictures, options, whole=True)  # all of them, now that there is one
         raise (UserError("\n".join(problems)) if problems else first) from first
 
 
-def _opened(
-    pictures: Pictures,
-    parts: Mapping[str, Tensor],
-    classes: tuple[str, ...],
-    options: PictureOptions,
-    budget_bytes: int,
-) -> Source:
-    labels = torch.cat(list(parts.values()))
+def _opened(pictures: Pictures, known: Labelled, options: PictureOptions, budget_bytes: int) -> Source:
+    labels, sizes = torch.cat(list(known.parts.values())), [len(part) for part in known.parts.values()]
     if not len(pictures):
         raise must("a dataset", "at least one picture", "none", "Look into the files it was read from.")
     with bombs_are_errors():
@@ -117,19 +121,21 @@ def _opened(
                 held[span] = images
             else:
                 sums[:, span] = pixel_sums(images)
-    digest.words((*classes, *parts))
+    digest.words((*known.classes, *known.parts))
     digest.array(labels.numpy())
-    digest.array(np.array([len(part) for part in parts.values()]))
+    digest.array(np.array(sizes))
+    identify(digest, known.told)
+    columns = {**indexed(*sizes), **known.implied, **known.told}
     everything: Split
     if held is not None:
-        everything = MemorySplit(torch.from_numpy(held), labels)
+        everything = MemorySplit(torch.from_numpy(held), labels, columns)
     else:
         first, second = torch.from_numpy(sums)
-        everything = StreamedSplit(store, torch.arange(len(labels)), labels, first, second)
-    chosen = dict(zip(parts, torch.arange(len(labels)).split([len(part) for part in parts.values()]), strict=True))
-    test = everything.select(chosen["test"]) if "test" in chosen else None
-    train = everything if test is None else everything.select(chosen["train"])
-    return Source(train, test, classes, digest.hexdigest(), torch.from_numpy(keys), options.duplicates)
+        everything = StreamedSplit(store, torch.arange(len(labels)), labels, first, second, columns)
+    chosen = dict(zip(known.parts, torch.arange(len(labels)).split(sizes), strict=True))
+    parts = {name: everything if len(chosen) == 1 else everything.select(rows) for name, rows in chosen.items()}
+    about = (digest.hexdigest(), torch.from_numpy(keys), options.duplicates, known.disjoint)
+    return Source(parts, known.classes, *about)
 
 
 def _decoded(store: PictureStore, digest: Fingerprint) -> Iterator[tuple[slice, np.ndarray]]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from engram.backbone.data.class_folders import picture_folders
-from engram.backbone.errors import MissingData
+from engram.backbone.errors import MissingData, must
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 TONIC_FOLDERS = {"nmnist": "NMNIST", "dvs128-gesture": "DVSGesture", "shd": "SHD"}
 """The set's name for tonic, which is its folder's."""
+_EVALUATION = "images_evaluation"
+_VINYALS = {
+    **dict.fromkeys(("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)"), "validation"),
+    **dict.fromkeys(("Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian", "Oriya", "Sylheti", "Tengwar"), "test"),
+    **dict.fromkeys(("Old_Church_Slavonic_(Cyrillic)", "Syriac_(Serto)", "Tibetan", "ULOG"), "test"),
+}
+_GURMUKHI_TESTED = tuple(f"character{number}" for number in (42, 43, 44, 45))
 _RECORDINGS = (".bin", ".npy", ".h5")
 
 
@@ -40,8 +48,9 @@ def missing_cifar(name: str, kind: str, root: Path) -> MissingData | None:
 
 
 def omniglot_folders(root: Path) -> list[Path]:
+    """Those of its background sets, then that of the evaluation set."""
     for place in (root / "omniglot-py", *sorted(root.glob("omniglot*")), root):
-        found = [*sorted(place.glob("images_background*")), *sorted(place.glob("images_evaluation"))]
+        found = [*sorted(place.glob("images_background*")), *sorted(place.glob(_EVALUATION))]
         if folders := [folder for folder in found if folder.is_dir()]:
             return folders
     return []
@@ -52,13 +61,46 @@ def missing_omniglot(name: str, kind: str, root: Path) -> MissingData | None:
     return None if omniglot_folders(root) else missing(name, f"{root}/omniglot-py/images_background")
 
 
-def omniglot_drawings(root: Path) -> dict[str, list[Path]]:
+def omniglot_drawings(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Character -> its drawings, by name; one that stands in several of the folders counts once."""
     found: dict[str, dict[str, Path]] = {}
-    for folder in omniglot_folders(root):
+    for folder in folders:
         for name, paths in picture_folders(folder).items():
             found.setdefault(name, {}).update({path.name: path for path in paths})
     return {name: [found[name][file] for file in sorted(found[name])] for name in sorted(found)}
+
+
+def omniglot_parts(root: Path, split: str) -> dict[str, dict[str, list[Path]]]:
+    """Part -> character -> its drawings, of a split with characters of their own in every part.
+
+    Raises:
+        UserError: a part has no character here.
+    """
+    folders = omniglot_folders(root)
+    if split == "lake":
+        background = [folder for folder in folders if folder.name != _EVALUATION]
+        parts = {"train": omniglot_drawings(background)}
+        parts["test"] = omniglot_drawings(folder for folder in folders if folder.name == _EVALUATION)
+    else:
+        parts = {"train": {}, "validation": {}, "test": {}}
+        for name, paths in omniglot_drawings(folders).items():
+            parts[_in_vinyals(name)][name] = paths
+    if lost := [part for part, held in parts.items() if not held]:
+        rule, got = f"for the characters of images_background and {_EVALUATION}", f"none to {' or '.join(lost)} on"
+        raise must(f"--dataset.split {split}", rule, f"{got} below {root}", "Get both with --download.")
+    return parts
+
+
+def _in_vinyals(name: str) -> str:
+    """The part of a character ``ALPHABET/characterNN``.
+
+    Source: the lists of Vinyals et al. 2016 (arXiv 1606.04080) as Snell et al. 2017 publish them: whole alphabets but
+    for Gurmukhi, whose last four characters are tested.
+    """
+    alphabet, _, character = name.partition("/")
+    if alphabet == "Gurmukhi":
+        return "test" if character in _GURMUKHI_TESTED else "train"
+    return _VINYALS.get(alphabet, "train")
 
 
 def tonic_recordings(name: str, root: Path) -> list[Path]:

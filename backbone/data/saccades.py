@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from engram.backbone.data.camera import Camera
+from engram.backbone.data.columns import Columns, without_masks
 from engram.backbone.data.event_options import SaccadesOptions
 from engram.backbone.data.fingerprint import Fingerprint
 from engram.backbone.data.load import open_source
@@ -32,6 +34,10 @@ class SaccadeSplit:
     @property
     def labels(self) -> Tensor:
         return self.pictures.labels
+
+    @property
+    def columns(self) -> Columns:
+        return without_masks(self.pictures.columns)
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -87,6 +93,5 @@ def open_saccades(
     digest = Fingerprint()
     digest.words((base.fingerprint,))
     camera.identify(digest)
-    test = None if base.test is None else SaccadeSplit(base.test, camera)
-    train = SaccadeSplit(base.train, camera)
-    return Source(train, test, base.classes, digest.hexdigest(), base.keys, base.duplicates)
+    parts = {name: SaccadeSplit(part, camera) for name, part in base.parts.items()}
+    return replace(base, parts=parts, fingerprint=digest.hexdigest())

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engram.backbone.data.columns import NO_COLUMNS, Columns, checked, chosen, indexed, joined
 from engram.backbone.data.options import Duplicates
 
 _CHUNK_VALUES = 2**24  # summed at once
@@ -26,6 +27,11 @@ class Split(Protocol):
     @property
     def labels(self) -> Tensor:
         """``[N] int64`` on the CPU."""
+        ...
+
+    @property
+    def columns(self) -> Columns:
+        """What else is known of every image, by name (`engram.backbone.data.columns`)."""
         ...
 
     @property
@@ -73,9 +79,15 @@ class Split(Protocol):
 class MemorySplit:
     """Images held as one tensor, copied to the device once; a batch is an index select, in file order a slice."""
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        """``images: [N, C, H, W] uint8``, event frames ``[N, T, C, H, W]``, and ``labels: [N] int64``, on the CPU."""
-        self.images, self.labels = images, labels
+    def __init__(self, images: Tensor, labels: Tensor, columns: Columns = NO_COLUMNS) -> None:
+        """Images and labels on the CPU.
+
+        Args:
+            images: ``[N, C, H, W] uint8``, event frames ``[N, T, C, H, W]``.
+            labels: ``[N] int64``.
+            columns: what else is known of every image.
+        """
+        self.images, self.labels, self.columns = images, labels, checked(columns, len(labels))
         self._held = {"cpu": (images, labels)}
 
     @property
@@ -104,14 +116,16 @@ class MemorySplit:
             return
         if not len(order):
             return
-        for chosen, positions in zip(order.to(device).split(batch_size), order.split(batch_size), strict=True):
-            yield images.index_select(0, chosen), labels.index_select(0, chosen), positions
+        for there, positions in zip(order.to(device).split(batch_size), order.split(batch_size), strict=True):
+            yield images.index_select(0, there), labels.index_select(0, there), positions
 
     def select(self, indices: Tensor) -> MemorySplit:
-        return MemorySplit(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+        images, labels = self.images.index_select(0, indices), self.labels.index_select(0, indices)
+        return MemorySplit(images, labels, chosen(self.columns, indices))
 
     def and_also(self, other: MemorySplit) -> MemorySplit:
-        return MemorySplit(torch.cat((self.images, other.images)), torch.cat((self.labels, other.labels)))
+        images, labels = torch.cat((self.images, other.images)), torch.cat((self.labels, other.labels))
+        return MemorySplit(images, labels, joined((self.columns, other.columns)))
 
     def moments(self) -> tuple[Tensor, Tensor, int]:
         channels, height, width = self.in_shape
@@ -134,20 +148,36 @@ def pixel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat.sum((1, 3, 4), dtype=np.int64), (flat * flat).sum((1, 3, 4), dtype=np.int64)
 
 
+def in_memory(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Split]:
+    """Parts of a source from images and labels as `MemorySplit` takes them, each with its ``original_index``."""
+    return {name: MemorySplit(images, labels, indexed(len(labels))) for name, (images, labels) in parts.items()}
+
+
 @dataclass(frozen=True)
 class Source:
     """What a dataset holds, before training needs anything of it."""
 
-    train: Split
-    test: Split | None
-    """None: the source has one split only."""
+    parts: Mapping[str, Split]
+    """By name: ``train`` first, and what else the source has, such as ``test`` or ``validation``."""
     classes: tuple[str, ...]
+    """What the labels of all parts stand for."""
     fingerprint: str
-    """sha256 over all image bytes, labels and class names."""
+    """sha256 over all image bytes, labels and class names, and over the columns that were asked for."""
     keys: Tensor | None = None
-    """``[N] int64`` of the train images, then of the test images: equal where the pixels are. None: not known."""
+    """``[N] int64`` of the images, part after part: equal where the pixels are. None: not known."""
     duplicates: Duplicates = "keep"
     """What becomes of images that stand in two splits."""
+    disjoint: bool = False
+    """Whether no class stands in two parts, so that what is learned must serve classes never seen."""
+
+    @property
+    def train(self) -> Split:
+        return self.parts["train"]
+
+    @property
+    def test(self) -> Split | None:
+        """None: the source has no test set of its own."""
+        return self.parts.get("test")
 
 
 @dataclass(frozen=True)

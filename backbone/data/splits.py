@@ -37,6 +37,21 @@ def stratified(labels: Tensor, fraction: float, salt: int) -> tuple[Tensor, Tens
     return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
+def dealt(classes: int, fraction: float, salt: int) -> tuple[Tensor, Tensor]:
+    """Hold out ``round(fraction * classes)`` whole classes, whichever images they have.
+
+    Returns:
+        Classes kept and classes held out, each ascending ``int64``.
+
+    >>> kept, held = dealt(10, 0.2, salt=1)
+    >>> len(kept), len(held)
+    (8, 2)
+    """
+    order = torch.from_numpy(np.argsort(_scrambled(classes, salt), kind="stable"))
+    count = int(np.floor(classes * fraction + 0.5))
+    return order[count:].sort().values, order[:count].sort().values
+
+
 def _quota(counts: np.ndarray, fraction: float) -> np.ndarray:
     """How many images each class gives, by the method of largest remainders."""
     share = counts * fraction

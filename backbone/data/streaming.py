@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from engram.backbone.data.columns import NO_COLUMNS, Columns, checked, chosen, joined
 from engram.backbone.errors import UserError
 
 WORKERS = 2
@@ -47,6 +48,7 @@ class StreamedSplit:
         labels: Tensor,
         sums: Tensor,
         squares: Tensor,
+        columns: Columns = NO_COLUMNS,
         ahead: Ahead | None = None,
     ) -> None:
         """Choose ``indices: [N] int64`` of a store.
@@ -57,9 +59,11 @@ class StreamedSplit:
             labels: ``[N] int64``, of the chosen images.
             sums: ``[N, C] int64``, the pixels of each chosen image summed.
             squares: ``[N, C] int64``, the squares of the pixels summed.
+            columns: what else is known of the chosen images.
             ahead: the processes that decode this store already; None: start some when they are needed.
         """
         self.store, self.indices, self.labels = store, indices, labels
+        self.columns = checked(columns, len(labels))
         self._sums, self._squares = sums, squares
         self._ahead = ahead or Ahead(store)
 
@@ -75,17 +79,17 @@ class StreamedSplit:
         return len(self.indices)
 
     def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        chosen = self.indices.index_select(0, order)
+        places = self.indices.index_select(0, order)
         spans = order.split(batch_size) if len(order) else ()
-        wanted = [part.tolist() for part in chosen.split(batch_size)]
+        wanted = [part.tolist() for part in places.split(batch_size)]
         for position, span in enumerate(spans):
             images = self._ahead.take(wanted, position)
             yield torch.from_numpy(images).to(device), self.labels.index_select(0, span).to(device), span
 
     def select(self, indices: Tensor) -> StreamedSplit:
         labels, sums, squares = (held.index_select(0, indices) for held in (self.labels, self._sums, self._squares))
-        chosen = self.indices.index_select(0, indices)
-        return StreamedSplit(self.store, chosen, labels, sums, squares, self._ahead)
+        columns, places = chosen(self.columns, indices), self.indices.index_select(0, indices)
+        return StreamedSplit(self.store, places, labels, sums, squares, columns, self._ahead)
 
     def moments(self) -> tuple[Tensor, Tensor, int]:
         _, height, width = self.in_shape
@@ -99,7 +103,8 @@ class StreamedSplit:
             strict=True,
         )
         indices, labels, sums, squares = (torch.cat(pair) for pair in pairs)
-        return StreamedSplit(self.store, indices, labels, sums, squares, self._ahead)
+        columns = joined((self.columns, other.columns))
+        return StreamedSplit(self.store, indices, labels, sums, squares, columns, self._ahead)
 
 
 class Ahead:

@@ -78,6 +78,30 @@ class Table:
             raise must("a label", f"from 0 to {limit - 1}, as {why}", got, step)
         return values.astype(np.int64)
 
+    def column(self, name: str) -> np.ndarray | list[str]:
+        """One more column, ``[rows]`` numbers or texts.
+
+        Raises:
+            UserError: the table has no such column, it holds something else, or a value is missing.
+        """
+        with _damaged(self.path), self._open() as file:
+            known = file.schema_arrow
+            rule, got = f"a column of {self.path} ({', '.join(known.names)})", repr(name)
+            if name not in known.names:
+                raise must("every name in --dataset.columns", rule, got, "Name one of these.")
+            column = file.read(columns=[name], use_threads=False).column(0)
+        if column.null_count:
+            row = column.is_null().to_pylist().index(True)
+            raise must(f"a value of {name}", "given", f"none in {self.path} row {row}", "Fill it in.")
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            return column.to_pylist()
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            got = f"{column.type} in column {name} of {self.path}"
+            raise must("a column of --dataset.columns", "of numbers or texts", got, "Name another.")
+        values = np.array(column.to_pylist())
+        return values.astype(np.int64) if pa.types.is_integer(kind) else values
+
     def pictures(self, group: int) -> list[bytes | None]:
         """The encoded pictures of a row group, in the order of its rows; equal ones are one object.
 

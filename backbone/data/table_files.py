@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engram.backbone.data.files import unfit
-from engram.backbone.data.names import TRAIN, USUAL, hints, is_text, shown, split_of, train_and_test
+from engram.backbone.data.names import (
+    TRAIN,
+    USUAL,
+    VALIDATION,
+    Reading,
+    hints,
+    is_text,
+    shown,
+    split_of,
+    wanted,
+    without_validation,
+)
 from engram.backbone.errors import UserError, must
 
 _ENDING = re.compile(r"(\.(snappy|gz|gzip|zstd|lz4|brotli))?\.parquet$", re.IGNORECASE)
 _SHARD = re.compile(r"(.*)[-_](\d+)[-_]of[-_](\d+)(?:-[0-9a-f]+)?", re.IGNORECASE)
 
 
-def files_of(where: Path) -> dict[str, list[Path]]:
-    """The files to train on and, where there are some, to test on.
+def files_of(where: Path, which: Reading = "usual") -> dict[str, list[Path]]:
+    """The files of each part that is to be read, ``train`` first.
 
     A file is one split. In a folder, or in ``data`` in it, files and folders of files may be called as splits
     (`engram.backbone.data.names.split_of`); when no name sounds like one, all files are one split.
@@ -26,14 +37,16 @@ def files_of(where: Path) -> dict[str, list[Path]]:
     if not where.exists():
         got = f"nothing at {shown(where.absolute())}"
         raise must("parquet:PATH", "a parquet file or a folder of them", got, "Check the path.")
-    chosen = _splits(where) if where.is_dir() else {TRAIN: [where]}
+    chosen = _splits(where, which) if where.is_dir() else {TRAIN: [where]}
+    if which == "own" and VALIDATION not in chosen:
+        raise without_validation(where)
     problems = [problem for files in chosen.values() for file in files if (problem := _problem(file))]
     if problems:
         raise UserError("\n".join(map(str, problems)))
     return chosen
 
 
-def _splits(where: Path) -> dict[str, list[Path]]:
+def _splits(where: Path, which: Reading) -> dict[str, list[Path]]:
     found = _tables(where) or _tables(where / "data")
     if not found:
         got = f"{shown(where.absolute())} with no *.parquet in it"
@@ -48,7 +61,7 @@ def _splits(where: Path) -> dict[str, list[Path]]:
         raise must(f"every table in {shown(where)}", f"called as a split ({USUAL})", shown(strange[0].name), step)
     for files in splits.values():
         _check_shards(files)
-    return {TRAIN: unknown} if unknown else train_and_test(where, "parquet", splits)
+    return {TRAIN: unknown} if unknown else wanted(where, "parquet", splits, which)
 
 
 def _problem(file: Path) -> UserError | None:

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engram.backbone.data.names import is_text
+from engram.backbone.data.names import Reading, is_text
 from engram.backbone.data.table import Table
 from engram.backbone.data.table_files import files_of
 from engram.backbone.errors import UserError, must
 
 T = TypeVar("T")
+_MOST = 10  # classes that are named
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Tables:
     labels: Mapping[str, np.ndarray]
     """``[rows] int64`` of each split."""
     classes: tuple[str, ...]
+    columns: Mapping[str, np.ndarray | list[str]]
+    """What was asked for, row after row of all splits."""
 
     @property
     def pictures(self) -> TablePictures:
         return TablePictures([table for part in self.parts.values() for table in part])
 
 
-def find_tables(path: str | None) -> Tables:
-    """The tables of `engram.backbone.data.table_files.files_of`.
+def find_tables(path: str | None, which: Reading = "usual", asked: Sequence[str] = ()) -> Tables:
+    """The tables of `engram.backbone.data.table_files.files_of`, and the columns ``asked`` for.
 
     The image column holds encoded pictures, or structs with a field ``bytes`` of them; the label column holds whole
     numbers and is called as one of `LABELS`. Class names come from the schema's ``huggingface`` metadata, or are
@@ -55,19 +58,45 @@ def find_tables(path: str | None) -> Tables:
             problems.append(str(error))
             return None
 
-    found = {part: [each(partial(Table.open, file)) for file in files] for part, files in files_of(where).items()}
+    files = files_of(where, which)
+    found = {part: [each(partial(Table.open, file)) for file in held] for part, held in files.items()}
     parts = {part: [table for table in held if table is not None] for part, held in found.items()}
     opened = [table for held in parts.values() for table in held]
     names = each(lambda: class_names(opened)) if opened else None
     count = len(names) if names else None
     read = {part: [each(partial(table.labels, count)) for table in held] for part, held in parts.items()}
+    values = {name: [each(partial(table.column, name)) for table in opened] for name in asked}
     if problems:
         raise UserError("\n".join(problems))
     labels = {part: np.concatenate([held for held in several if held is not None]) for part, several in read.items()}
     if not names:
         largest = max(int(part.max()) for part in labels.values())
         names = tuple(str(label) for label in range(largest + 1))
-    return Tables(parts, labels, names)
+    if which == "disjoint":
+        _require_disjoint(labels, names)
+    return Tables(parts, labels, names, {name: _whole(name, several) for name, several in values.items()})
+
+
+def _whole(name: str, several: Sequence[np.ndarray | list[str] | None]) -> np.ndarray | list[str]:
+    """A column of several tables."""
+    arrays = [each for each in several if isinstance(each, np.ndarray)]
+    if len({each.dtype for each in arrays}) == 1 and len(arrays) == len(several):
+        return np.concatenate(arrays)
+    if arrays:
+        raise must(f"column {name}", "of one kind in all tables", "several", "Write them alike.")
+    return [text for each in several if isinstance(each, list) for text in each]
+
+
+def _require_disjoint(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """Refuse a class that stands in several splits."""
+    holders: dict[int, list[str]] = {}
+    for part, held in labels.items():
+        for label in np.unique(held).tolist():
+            holders.setdefault(label, []).append(part)
+    twice = [f"{names[label]!r} in {' and in '.join(held)}" for label, held in holders.items() if len(held) > 1]
+    if twice:
+        got = ", ".join(twice[:_MOST]) + (f" and {len(twice) - _MOST} more" if len(twice) > _MOST else "")
+        raise must("every class", "in one part alone", got, "Take it out of all but one, or leave --dataset.parts out.")
 
 
 class TablePictures:

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engram.backbone.data.columns import indexed
 from engram.backbone.data.event_options import TonicOptions
 from engram.backbone.data.files import unfit
 from engram.backbone.data.fingerprint import Fingerprint
 from engram.backbone.data.locking import one_at_a_time
 from engram.backbone.data.places import TONIC_FOLDERS, incomplete_tonic
-from engram.backbone.data.sets import MemorySplit, Source, Split, pixel_sums
+from engram.backbone.data.sets import MemorySplit, Source, Split, in_memory, pixel_sums
 from engram.backbone.data.streaming import StreamedSplit
 from engram.backbone.errors import UserError, must, nearest
 
@@ -57,7 +58,7 @@ def open_tonic(
     digest.words(store.classes)
     digest.array(everything.labels.numpy())
     digest.array(np.array([len(order) for order in store.orders]))
-    return Source(*_parts(everything, len(store.orders[0])), store.classes, digest.hexdigest())
+    return Source(_parts(everything, len(store.orders[0])), store.classes, digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,13 @@ def _in_order(recordings: Any) -> Sequence[int]:
     return sorted(range(len(paths)), key=lambda index: Path(paths[index]).parts) or range(len(recordings))
 
 
-def _parts(everything: Split, count: int) -> tuple[Split, Split]:
-    """The first ``count`` and the others."""
+def _parts(everything: Split, count: int) -> dict[str, Split]:
+    """The first ``count`` to train on, the others to test on."""
     if isinstance(everything, MemorySplit):  # as views: a copy of N-MNIST would take 1.6 GB
-        images, labels = everything.images, everything.labels
-        return MemorySplit(images[:count], labels[:count]), MemorySplit(images[count:], labels[count:])
+        spans = {"train": slice(count), "test": slice(count, None)}
+        return in_memory({part: (everything.images[span], everything.labels[span]) for part, span in spans.items()})
     positions = torch.arange(len(everything))
-    return everything.select(positions[:count]), everything.select(positions[count:])
+    return {"train": everything.select(positions[:count]), "test": everything.select(positions[count:])}
 
 
 def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
@@ -177,7 +178,8 @@ def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
     if held is not None:
         return MemorySplit(torch.from_numpy(held), known)
     first, second = torch.from_numpy(sums)
-    return StreamedSplit(store, torch.arange(count), known, first, second)
+    columns = indexed(*(len(order) for order in store.orders))
+    return StreamedSplit(store, torch.arange(count), known, first, second, columns)
 
 
 def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 
 from engram.backbone.data.fingerprint import of_tensors
-from engram.backbone.data.folders import open_classes
 from engram.backbone.data.idx import read_labelled
 from engram.backbone.data.locking import one_at_a_time
-from engram.backbone.data.options import PictureOptions
 from engram.backbone.data.parquet import open_parquet
 from engram.backbone.data.places import (
     cifar_folder,
@@ -19,13 +17,11 @@ from engram.backbone.data.places import (
     missing,
     missing_cifar,
     missing_idx,
-    missing_omniglot,
-    omniglot_drawings,
 )
-from engram.backbone.data.sets import MemorySplit, Source
-from engram.backbone.data.splits import stratified
+from engram.backbone.data.sets import Source, in_memory
 from engram.backbone.errors import MissingData, UserError, must
 
+_PREFIXES = {"train": "train", "test": "t10k"}
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -62,51 +58,26 @@ def open_cifar100(path: str | None, options: object, *, root: Path, download: bo
     return _open_cifar("cifar100", "CIFAR100", root, download, budget_bytes)
 
 
-def open_omniglot(
-    path: str | None, options: PictureOptions | None, *, root: Path, download: bool, budget_bytes: int
-) -> Source:
-    """1,623 characters of 50 alphabets, 20 drawings of 105x105 each; the test set is a fixed fifth of every character.
-
-    The published background and evaluation sets share no character, so neither can test a classifier trained on the
-    other; they are one set here. Found are ``images_background*`` and ``images_evaluation`` in ``ROOT/omniglot-py``,
-    ``ROOT/omniglot*`` or ROOT; a drawing that stands in several of them counts once.
-
-    Source: Lake, Salakhutdinov, Tenenbaum 2015, "Human-level concept learning through probabilistic program induction".
-    """
-    if lost := missing_omniglot("omniglot", "Omniglot", root):
-        _download("Omniglot", root, lost, download)
-    by_class = omniglot_drawings(root)
-    labels = torch.tensor([label for label, paths in enumerate(by_class.values()) for _ in paths])
-    held = set(stratified(labels, 0.2, salt=1)[1].tolist())
-    parts: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
-    position = 0
-    for name, paths in by_class.items():
-        for drawing in paths:
-            parts["test" if position in held else "train"].setdefault(name, []).append(drawing)
-            position += 1
-    return open_classes(parts, options or PictureOptions(), budget_bytes)
-
-
 def _open_idx(name: str, kind: str, classes: tuple[str, ...], root: Path, download: bool) -> Source:
     folder = idx_folder(root, kind)
     if lost := missing_idx(name, kind, root):
-        _download(kind, root, lost, download)
-    train, test = (read_labelled(folder, prefix, len(classes)) for prefix in ("train", "t10k"))
-    if train[0].shape[1:] != test[0].shape[1:]:
+        download_from_torchvision(kind, root, lost, download)
+    parts = {part: read_labelled(folder, prefix, len(classes)) for part, prefix in _PREFIXES.items()}
+    (train, _), (test, _) = parts.values()
+    if train.shape[1:] != test.shape[1:]:
         raise must(
             f"the images in {folder}",
             "of one size",
-            f"{list(train[0].shape)} and {list(test[0].shape)}",
+            f"{list(train.shape)} and {list(test.shape)}",
             "Restore the files.",
         )
-    digest = of_tensors(classes, {"train": train, "test": test})
-    return Source(MemorySplit(*train), MemorySplit(*test), classes, digest)
+    return Source(in_memory(parts), classes, of_tensors(classes, parts))
 
 
 def _open_cifar(name: str, kind: str, root: Path, download: bool, budget_bytes: int) -> Source:
     folder = cifar_folder(root, kind)
     if lost := missing_cifar(name, kind, root):
-        _download(kind, root, lost, download)
+        download_from_torchvision(kind, root, lost, download)
     elif not folder.is_dir():
         return open_parquet(str(root / name), None, root=root, download=False, budget_bytes=budget_bytes)
     cls = _torchvision(kind)
@@ -118,14 +89,14 @@ def _open_cifar(name: str, kind: str, root: Path, download: bool, budget_bytes: 
                 f"another or none: {damaged}",
                 "Delete it and run again with --download.",
             )
-        _download(kind, root, missing(name, folder), download)
+        download_from_torchvision(kind, root, missing(name, folder), download)
     parts = {}
     for part in ("train", "test"):
         held = cls(root, train=part == "train", download=False)  # checks every md5 before it unpickles
         images = torch.from_numpy(held.data).permute(0, 3, 1, 2).contiguous()
         parts[part] = (images, torch.tensor(held.targets))
         classes = tuple(held.classes)
-    return Source(MemorySplit(*parts["train"]), MemorySplit(*parts["test"]), classes, of_tensors(classes, parts))
+    return Source(in_memory(parts), classes, of_tensors(classes, parts))
 
 
 def _damaged_cifar(cls: Any, folder: Path) -> Path | None:
@@ -141,7 +112,7 @@ def _torchvision(kind: str) -> Any:
     return getattr(datasets, kind)
 
 
-def _download(kind: str, root: Path, lost: MissingData, allowed: bool) -> None:
+def download_from_torchvision(kind: str, root: Path, lost: MissingData, allowed: bool) -> None:
     """Let torchvision download a set, one process at a time; every file is checked against its md5."""
     if not allowed:
         raise lost

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from engram.backbone.data.columns import NO_COLUMNS, Columns, checked, chosen, joined, without_masks
 from engram.backbone.data.sets import MemorySplit, Split
 
 CHUNK = 10_000  # images changed at once
@@ -28,8 +29,8 @@ class DrawnAnew(Protocol):
         ...
 
 
-def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Split:
-    """``split`` with label ``table[label]`` (``table``: [classes] int64) and every image changed.
+def seen(split: Split, table: Tensor, transform: Transform | None = None, columns: Columns = NO_COLUMNS) -> Split:
+    """``split`` with label ``table[label]`` (``table``: [classes] int64), every image changed and ``columns`` added.
 
     Images in memory are changed once, those that are streamed or look different in every pass batch by batch.
     """
@@ -38,8 +39,8 @@ def seen(split: Split, table: Tensor, transform: Transform | None = None) -> Spl
         if transform is not None:
             parts = zip(images.split(CHUNK), torch.arange(len(images)).split(CHUNK), strict=True)
             images = torch.cat([transform(part, places) for part, places in parts])
-        return MemorySplit(images, table[split.labels])
-    return View(split, table, transform)
+        return MemorySplit(images, table[split.labels], _known(split, transform, columns))
+    return View(split, table, transform, columns=columns)
 
 
 def in_pass(split: Split, number: int) -> Split:
@@ -47,8 +48,13 @@ def in_pass(split: Split, number: int) -> Split:
     if isinstance(split, Joined):
         return Joined([in_pass(part, number) for part in split.parts])
     if isinstance(split, View) and isinstance(split.transform, DrawnAnew):
-        return View(split.split, split.table, split.transform.in_pass(number), split.places)
+        return View(split.split, split.table, split.transform.in_pass(number), split.places, split.columns)
     return split
+
+
+def _known(split: Split, transform: Transform | None, columns: Columns) -> Columns:
+    """The columns of a split that is changed, and those added."""
+    return {**(split.columns if transform is None else without_masks(split.columns)), **columns}
 
 
 class View:
@@ -59,12 +65,21 @@ class View:
         table: [classes] int64, the label for each class.
         transform: what changes the images.
         places: [N] int64 of the images, for the transform; None where ``split`` is the whole part of a task.
+        columns: what is known of the images beside what ``split`` tells.
     """
 
-    def __init__(self, split: Split, table: Tensor, transform: Transform | None, places: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        table: Tensor,
+        transform: Transform | None,
+        places: Tensor | None = None,
+        columns: Columns = NO_COLUMNS,
+    ) -> None:
         self.split, self.table, self.transform = split, table, transform
         self.places = torch.arange(len(split)) if places is None else places
         self.labels = table[split.labels]
+        self.columns = checked(_known(split, transform, columns), len(split))
         self.in_shape, self.frames = split.in_shape, split.frames
 
     def __len__(self) -> int:
@@ -77,7 +92,8 @@ class View:
             yield changed, table[labels], positions
 
     def select(self, indices: Tensor) -> Split:
-        return View(self.split.select(indices), self.table, self.transform, self.places[indices])
+        columns = chosen(self.columns, indices)
+        return View(self.split.select(indices), self.table, self.transform, self.places[indices], columns)
 
     def and_also(self, other: Any) -> Any:
         return Joined([self, other])
@@ -92,6 +108,7 @@ class Joined:
     def __init__(self, parts: list[Split]) -> None:
         self.parts = parts
         self.labels = torch.cat([part.labels for part in parts])
+        self.columns = joined([part.columns for part in parts])
         self.in_shape, self.frames = parts[0].in_shape, parts[0].frames
         sizes = torch.tensor([len(part) for part in parts])
         self.starts = sizes.cumsum(0) - sizes
@@ -100,25 +117,25 @@ class Joined:
         return len(self.labels)
 
     def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for chosen in order.split(batch_size):
-            owner = torch.searchsorted(self.starts, chosen, right=True) - 1
+        for positions in order.split(batch_size):
+            owner = torch.searchsorted(self.starts, positions, right=True) - 1
             images: Tensor | None = None
             for index, part in enumerate(self.parts):
                 rows = (owner == index).nonzero().squeeze(1)
                 if not len(rows):
                     continue
-                (found,) = (x for x, _, _ in part.batches(chosen[rows] - self.starts[index], len(rows), device))
-                images = found.new_empty(len(chosen), *found.shape[1:]) if images is None else images
+                (found,) = (x for x, _, _ in part.batches(positions[rows] - self.starts[index], len(rows), device))
+                images = found.new_empty(len(positions), *found.shape[1:]) if images is None else images
                 images[rows.to(device)] = found
             assert images is not None
-            yield images, self.labels[chosen].to(device), chosen
+            yield images, self.labels[positions].to(device), positions
 
     def select(self, indices: Tensor) -> Split:
         owner = torch.searchsorted(self.starts, indices, right=True) - 1
         if len(indices) > 1 and bool((owner.diff() < 0).any()):
             raise ValueError("positions must go through the parts in their order")
-        chosen = [part.select(indices[owner == i] - self.starts[i]) for i, part in enumerate(self.parts)]
-        return Joined([part for part in chosen if len(part)])
+        parts = [part.select(indices[owner == i] - self.starts[i]) for i, part in enumerate(self.parts)]
+        return Joined([part for part in parts if len(part)])
 
     def and_also(self, other: Any) -> Any:
         return Joined([*self.parts, other])

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engram.backbone.data.columns import Columns
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.views import Transform, View, seen
@@ -116,10 +117,13 @@ class Stream:
 
     def shown(self, index: int, part: Part) -> View:
         """The images of one task, changed whenever they are read; nothing is copied or kept."""
-        return View(*self._choice(index, part))
+        split, table, transform, columns = self._choice(index, part)
+        return View(split, table, transform, columns=columns)
 
-    def _choice(self, index: int, part: Part) -> tuple[Split, Tensor, Transform | None]:
-        """The images of one task as they are in the data, the output for each class, and what changes the images."""
+    def _choice(self, index: int, part: Part) -> tuple[Split, Tensor, Transform | None, Columns]:
+        """The images of one task as they are in the data, the output for each class, what changes the images, and the
+        column ``task``: the task that shows them.
+        """
         split: Split = getattr(self.data, part)
         table = torch.full((len(self.data.classes),), -1)
         if part == "train" and self.config.scenario in MIXED:
@@ -129,7 +133,8 @@ class Stream:
             table[list(self.groups[index])] = torch.tensor(self.outputs[index])
             chosen = (table[split.labels] >= 0).nonzero().squeeze(1)
         whole = len(chosen) == len(split) and bool(chosen.equal(torch.arange(len(split))))
-        return split if whole else split.select(chosen), table, self._transform(index, part)
+        task = torch.full((len(chosen),), index)
+        return split if whole else split.select(chosen), table, self._transform(index, part), {"task": task}
 
     def _mixed(self) -> list[Tensor]:
         """Positions of the training images of every task, where tasks share classes."""

@@ -15,7 +15,7 @@ from engram.backbone.data.checking import check_folder
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import FilePictures, pieces
 from engram.backbone.data.folders import open_folder
-from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.options import FolderOptions, PictureOptions
 from engram.backbone.data.parquet import open_parquet
 from engram.backbone.data.png import decode_alike, plain_shape
 from engram.backbone.data.survey import survey
@@ -181,7 +181,7 @@ def test_pictures_are_turned_as_exif_says(images, kind):
         assert (resized == planes(np.asarray(small))).all()
 
 
-@pytest.mark.parametrize("options", [PictureOptions(), PictureOptions(channels=1)])
+@pytest.mark.parametrize("options", [FolderOptions(), FolderOptions(channels=1)])
 def test_folders_and_tables_of_turned_pictures(images, table, tmp_path, options):
     """Upright, all have one size."""
     shapes = [(16, 24, 3) if turn < 5 else (24, 16, 3) for turn in range(1, 9)]

@@ -10,7 +10,7 @@ from engram.backbone.data import pictures
 from engram.backbone.data.checking import check_folder
 from engram.backbone.data.encoded import FORMATS, SUFFIXES
 from engram.backbone.data.folders import open_folder
-from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.options import FolderOptions
 from engram.backbone.errors import UserError
 
 
@@ -184,7 +184,7 @@ def test_fingerprint_knows_every_byte_label_and_name_and_how_they_are_read(folde
 
 def test_options(folder, opened):
     where = folder({"a": 2, "b": 2}, (8, 9, 3))
-    assert opened(where, PictureOptions(size=4, channels=1)).train.in_shape == (1, 4, 4)
+    assert opened(where, FolderOptions(size=4, channels=1)).train.in_shape == (1, 4, 4)
 
 
 def test_the_first_odd_file_is_named(folder, opened):
@@ -192,7 +192,7 @@ def test_the_first_odd_file_is_named(folder, opened):
     where = folder({"c": 3}, (8, 9))
     with pytest.raises(UserError, match=r"8 x 8 pixels like .*a/000.png\); got 9 x 8 in .*c/000.png.*--dataset.size 8"):
         opened(where)
-    assert opened(where, PictureOptions(size=8)).train.in_shape == (1, 8, 8)
+    assert opened(where, FolderOptions(size=8)).train.in_shape == (1, 8, 8)
 
 
 def test_a_damaged_file_is_named(folder, opened):
@@ -257,7 +257,7 @@ def test_all_problems_of_the_pictures_come_at_once(folder, opened):
     with pytest.raises(UserError) as error:  # whoever opens the set anyway is told the same
         opened(where)
     assert sorted(str(error.value).splitlines()) == sorted(found)
-    options = PictureOptions(size=8, channels=1)
+    options = FolderOptions(size=8, channels=1)
     assert len(check_folder(str(where), options, root=where, download=False, training=True)) == 3
 
 

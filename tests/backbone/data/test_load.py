@@ -70,7 +70,7 @@ def test_a_constant_channel_can_be_divided_by(monkeypatch):
     images = torch.zeros(20, 2, 3, 3, dtype=torch.uint8)
     images[:, 1] = 77
     split = MemorySplit(images, torch.arange(20) % 2)
-    monkeypatch.setattr(module, "open_source", lambda *_, **__: Source(split, None, ("a", "b"), ""))
+    monkeypatch.setattr(module, "open_source", lambda *_, **__: Source({"train": split}, ("a", "b"), ""))
     data = load("digits", {}, root=NOWHERE)
     assert data.std.tolist() == pytest.approx([1 / 255] * 2)
     assert data.mean.tolist() == pytest.approx([0, 77 / 255])
@@ -79,7 +79,7 @@ def test_a_constant_channel_can_be_divided_by(monkeypatch):
 def test_event_frames_and_their_statistics(monkeypatch):
     images = torch.randint(0, 9, (40, 6, 2, 3, 3), dtype=torch.uint8)
     split = MemorySplit(images, torch.arange(40) % 2)
-    monkeypatch.setattr(module, "open_source", lambda *_, **__: Source(split, None, ("a", "b"), ""))
+    monkeypatch.setattr(module, "open_source", lambda *_, **__: Source({"train": split}, ("a", "b"), ""))
     data = load("digits", {}, root=NOWHERE)
     counts = data.train.images.double() / 255
     assert (data.in_shape, data.frames, data.train.frames) == ((2, 3, 3), 6, 6)

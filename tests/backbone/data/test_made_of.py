@@ -12,14 +12,14 @@ from engram.backbone.registry import Registry
 REGISTRY = Registry.discover()
 
 
-def test_a_folder_is_known_by_splits_classes_and_positions(folder, tmp_path, monkeypatch):
+def test_a_folder_is_known_by_splits_classes_positions_and_names(folder, tmp_path, monkeypatch):
     where = folder({"cat": 2, "a/b": 1})
     found = REGISTRY.files(f"folder:{where}", root=tmp_path)
     assert (found.name, found.where) == ("folder", f"folder:{where}")
     assert found.files == {
-        "train/a/b/0": where / "a" / "b" / "000.png",
-        "train/cat/0": where / "cat" / "000.png",
-        "train/cat/1": where / "cat" / "001.png",
+        "train/a/b/0/000.png": where / "a" / "b" / "000.png",
+        "train/cat/0/000.png": where / "cat" / "000.png",
+        "train/cat/1/001.png": where / "cat" / "001.png",
     }
     (where / "cat" / "notes.txt").write_text("no picture")
     monkeypatch.chdir(tmp_path)
@@ -32,11 +32,24 @@ def test_a_folder_is_known_by_splits_classes_and_positions(folder, tmp_path, mon
 def test_splits_are_words_of_their_own(folder, table, tmp_path):
     folder({"cat": 1, "dog": 1}, name="split/train")
     where = folder({"cat": 1}, name="split/val").parent
-    assert set(REGISTRY.files(f"folder:{where}", root=tmp_path).files) == {"train/cat/0", "train/dog/0", "test/cat/0"}
+    parts = [name.rpartition("/")[0] for name in REGISTRY.files(f"folder:{where}", root=tmp_path).files]
+    assert parts == ["train/cat/0", "train/dog/0", "validation/cat/0"]
     one = table()
     assert REGISTRY.files(f"parquet:{one}", root=tmp_path).files == {"train/0": one}
     other = table("test-00000-of-00001.parquet")
     assert REGISTRY.files(f"parquet:{one.parent}", root=tmp_path).files == {"train/0": one, "test/0": other}
+
+
+def test_all_that_an_option_could_make_a_reader_look_at_is_known(folder, tmp_path):
+    for part in ("train", "validation", "test"):
+        where = folder({"cat": 1, "dog": 1}, name=f"set/{part}").parent
+    for at in ("", "train/", "train/cat/"):
+        (where / f"{at}metadata.csv").write_text("file_name,writer\n")
+    found = set(REGISTRY.files(f"folder:{where}", root=tmp_path).files)
+    assert {"metadata.csv", "train/metadata.csv", "train/cat/metadata.csv", "validation/dog/0/000.png"} <= found
+    assert len(found) == 9
+    (where / "validation" / "empty").mkdir()  # a part that is usually left out need not be whole
+    assert len(REGISTRY.files(f"folder:{where}", root=tmp_path).files) == 7
 
 
 def test_published_sets_are_known_by_their_files_unless_their_readers_know_a_checksum(idx, table, tmp_path):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.options import PartOptions
 from engram.backbone.data.parquet import open_parquet
 from engram.backbone.data.table import Table
 from engram.backbone.data.tables import find_tables
@@ -94,7 +94,7 @@ def test_any_whole_numbers(table, opened, kind):
 
 
 def test_options(table, opened):
-    assert opened(table(), PictureOptions(size=4, channels=1)).train.in_shape == (1, 4, 4)
+    assert opened(table(), PartOptions(size=4, channels=1)).train.in_shape == (1, 4, 4)
 
 
 def test_fingerprint_knows_every_byte_label_and_name(table, opened, images, png):

@@ -26,11 +26,3 @@ def test_cifar10(data_root):
     assert torch.equal(alone.labels, data.test.labels)
     [(one, *_)], [(two, *_)] = (split.batches(torch.arange(len(split)), 10**6, "cpu") for split in (alone, data.test))
     assert torch.equal(one, two)
-
-
-def test_omniglot(data_root):
-    root = data_root("omniglot*/images_background*")
-    data = load("omniglot", {"size": 28}, root=root)
-    assert data.in_shape == (1, 28, 28)
-    assert (data.test.labels.bincount() == 4).all()
-    assert len(data.train) + len(data.validation) + len(data.test) == 20 * len(data.classes)

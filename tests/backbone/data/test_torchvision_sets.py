@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from engram.backbone.data import torchvision_sets as sets
-from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.omniglot import open_omniglot
 from engram.backbone.errors import MissingData, UserError
 from engram.backbone.registry import Registry
 
@@ -128,7 +128,7 @@ def test_idx_parts_must_be_of_one_size(idx):
         (sets.open_mnist, "MNIST/raw"),
         (sets.open_cifar10, r"cifar-10-batches-py and .*cifar10/\*.parquet"),
         (sets.open_cifar100, "cifar-100-python"),
-        (sets.open_omniglot, "omniglot-py"),
+        (open_omniglot, "omniglot-py"),
     ],
 )
 def test_a_root_without_the_set(tmp_path, opener, looked_in):
@@ -208,22 +208,3 @@ def test_cifar_as_tables(table, tmp_path):
     table("cifar10/test-00000-of-00001.parquet", labels=(0, 1), seed=1)
     source = opened(sets.open_cifar10, tmp_path / "tables")
     assert (len(source.train), len(source.test), source.classes) == (20, 2, ("cat", "dog"))
-
-
-@pytest.mark.parametrize("place", ["omniglot-py", "omniglot-small", "."])
-def test_omniglot(folder, tmp_path, place):
-    for number, part in enumerate(("images_background_small1", "images_evaluation")):
-        folder({f"{place}/{part}/Alphabet{number}/character0{index}": 20 for index in (1, 2)}, name="root", seed=number)
-    source = opened(sets.open_omniglot, tmp_path / "root")
-    assert source.classes == tuple(f"Alphabet{a}/character0{c}" for a in (0, 1) for c in (1, 2))
-    assert source.train.labels.bincount().tolist() == [16] * 4
-    assert source.test.labels.bincount().tolist() == [4] * 4
-    assert opened(sets.open_omniglot, tmp_path / "root", options=PictureOptions(size=4)).train.in_shape == (1, 4, 4)
-
-
-def test_omniglot_drawings_in_two_sets_count_once(folder, tmp_path):
-    for part in ("small1", "small2"):
-        where = f"images_background_{part}"
-        folder({f"{where}/Greek/character01": 20, f"{where}/{part}/a": 5}, name="root")
-    source = opened(sets.open_omniglot, tmp_path / "root")
-    assert (source.train.labels.bincount() + source.test.labels.bincount()).tolist() == [20, 5, 5]
