@@ -68,7 +68,15 @@ PLUGIN = Plugin(
             offers=(*_STAGES, "Prepared"),
         ),
     },
-    heads={"linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer")},
+    heads={
+        "linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer"),
+        "cosine": Entry(
+            target="engram.backbone.nets.heads:Cosine",
+            options="engram.backbone.nets.head_options:CosineOptions",
+            summary="Cosine of the angle to a vector for each class, Gidaris and Komodakis 2018",
+            linear=False,
+        ),
+    },
     datasets={
         "digits": Entry(
             target="engram.backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"

@@ -122,6 +122,12 @@ class Registry:
         what = SINGULAR[kind]
         raise UserError(f"{what} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
 
+    def without_linear_form(self, head: str | None, who: str) -> list[str]:
+        """A problem where a head, None for that of another trial, cannot be the linear one that ``who`` needs."""
+        if head is None or self.entry("heads", head).linear:
+            return []
+        return [f"--head must be one with a linear form for {who}; got {head}. Use --head linear."]
+
     def load(self, kind: Kind, name: str) -> Any:
         """Import and return the object an entry points at."""
         return resolve(self.entry(kind, name).target)

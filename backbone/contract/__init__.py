@@ -4,6 +4,7 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 """
 
 from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
+from engram.backbone.contract.heads import Head, SupportHead
 from engram.backbone.contract.learning import Strategy
 from engram.backbone.contract.networks import (
     ABILITIES,
@@ -84,6 +85,7 @@ __all__ = [
     "Flags",
     "Graphed",
     "Grid",
+    "Head",
     "Initialised",
     "Invocation",
     "Judged",
@@ -113,6 +115,7 @@ __all__ = [
     "StageSteps",
     "Staged",
     "Strategy",
+    "SupportHead",
     "Tap",
     "Target",
     "Traceable",

@@ -32,6 +32,11 @@ class Entry:
     backbone or adapter makes is none that ``offers`` leaves out (None: nobody knows before it is made). A network that
     an adapter cannot be put on is then refused when a trial is planned.
 
+    The target of an adapter is a ``make(backbone, options, saved) -> Backbone`` that leaves the backbone it is given as
+    it is; ``saved`` is None, or where a saved network is made again the tensors that it will get, by their names in it.
+    A head whose ``as_linear()`` is None says ``linear=False``: experiments that need a linear one then refuse it before
+    any trial starts.
+
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
     they were made with, and are not made with another.
 
@@ -46,6 +51,7 @@ class Entry:
     offers: tuple[Ability, ...] | None = None
     version: int = 1
     instead: str = ""
+    linear: bool = True
     takes_path: bool = False
     check: str | None = None
     files: str | None = None

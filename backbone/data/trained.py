@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from engram.backbone.contract import Named, Row
 from engram.backbone.data.load import Data, load
+from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.views import seen
 from engram.backbone.errors import must
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry, resolve
@@ -42,11 +45,57 @@ def load_as_trained(made: Made, *, root: Path, download: bool) -> tuple[Data, Te
     data = load(ref.name, ref.options, root=root, download=download, validation=ref.validation)
     require_trained_on(ref, data.fingerprint)
     data = as_seen(ref, data)
-    if made.in_shape != tuple(data.in_shape):
-        shapes = ["x".join(map(str, shape)) for shape in (made.in_shape, data.in_shape)]
-        remedy = "Train the network again, so that its file says how its images were made."
-        raise must(f"images of {ref.name}", f"{shapes[0]} like those trained on", shapes[1], remedy)
+    remedy = "Train the network again, so that its file says how its images were made."
+    require_shape(made, f"images of {ref.name}", data.in_shape, remedy)
     return data, outputs_of(made, data.classes)
+
+
+def to_train_on(made: Made, data: Data, flag: str, dataset: str) -> Data | None:
+    """Data for a saved network that goes on learning: their labels are its outputs, their classes what these stand for.
+
+    Images of its own data are shown as it saw them. None where it does not know every class by name: its outputs mean
+    something else, and what reads them has to start afresh.
+
+    Args:
+        flag: what asked for the network.
+        dataset: the name of the data set.
+
+    Raises:
+        UserError: the images have another shape.
+    """
+    own = made.data is not None and data.fingerprint == made.data.fingerprint
+    data = as_seen(made.data, data) if own and made.data is not None else data
+    require_shape(made, f"images for the network of {flag}", data.in_shape, of_such_images(made, dataset))
+    outputs = _by_name(made, data.classes)
+    if outputs is None:
+        return None
+    if outputs == list(range(len(made.classes))):
+        return replace(data, classes=made.classes)
+    table = torch.tensor(outputs)
+    train, held, test = (part and seen(part, table) for part in (data.train, data.validation, data.test))
+    assert train is not None and test is not None
+    return replace(data, train=train, validation=held, test=test, classes=made.classes)
+
+
+def require_shape(made: Made, what: str, got: Sequence[int], remedy: str) -> None:
+    """Refuse images of another shape than those a network was trained on.
+
+    Raises:
+        UserError: ``what`` has the shape ``got``.
+    """
+    if made.in_shape != tuple(got):
+        shapes = ["x".join(map(str, shape)) for shape in (made.in_shape, got)]
+        raise must(what, f"{shapes[0]} like those trained on", shapes[1], remedy)
+
+
+def of_such_images(made: Made, dataset: str) -> str:
+    """How to get images of the shape that a network takes, where a data set has others."""
+    channels, height, width = made.in_shape
+    if channels not in (1, 3) or height != width:  # what picture files cannot become
+        return "Choose a --dataset of such images."
+    if Registry.discover().options("datasets", dataset) is PictureOptions:
+        return f"Pass --dataset.size {height} --dataset.channels {channels}."
+    return f"Choose a --dataset of such images, such as folder:PATH --dataset.size {height}."
 
 
 def require_trained_on(ref: DataRef, fingerprint: str) -> None:
@@ -76,30 +125,43 @@ def as_seen(ref: DataRef, data: Data) -> Data:
     return resolve(views[view.name])(data, view.options)
 
 
-def outputs_of(made: Made, classes: Sequence[str]) -> Tensor:
+def outputs_of(made: Made, classes: Sequence[str], *, by_number: bool = True) -> Tensor:
     """The network's output for each class of some data, [K] int64: by name, or by number where either has numbers only.
 
     One output may stand for several classes (`engram.backbone.saved.made.Made.meanings`).
 
+    Args:
+        by_number: False in training, where no bad score shows that classes of one number are not the same.
+
     Raises:
         UserError: a class of the data was not trained, or has an output in each of several tasks.
     """
+    named = _by_name(made, classes)
+    if named is not None:
+        return torch.tensor(named)
+    for name in classes:
+        if len(outputs := _meaning(made, name)) > 1:
+            what, remedy = f"the output for class {name!r}", "Score it on its own data: leave --dataset out."
+            raise must(what, "one", f"one in each of {len(outputs)} tasks", remedy)
     trained = list(made.classes)
-    if set(classes) <= set(trained):
-        return torch.tensor([trained.index(name) for name in classes])
-    found = {name: [k for k, names in enumerate(made.meanings) if name in names] for name in classes}
-    if all(len(outputs) == 1 for outputs in found.values()):
-        return torch.tensor([found[name][0] for name in classes])
-    several = next((name for name, outputs in found.items() if len(outputs) > 1), None)
-    if several is not None:
-        what, remedy = f"the output for class {several!r}", "Score it on its own data: leave --dataset out."
-        raise must(what, "one", f"one in each of {len(found[several])} tasks", remedy)
-    fits = len(classes) <= len(trained) and not set(classes) & set(trained)
+    fits = by_number and len(classes) <= len(trained) and not set(classes) & set(trained)
     if fits and (_only_numbered(trained) or _only_numbered(classes)):
         return torch.arange(len(classes))
     unknown = next((name for name in classes if name not in trained), classes[-1])
     known = ", ".join(trained[:10]) + (", ..." if len(trained) > 10 else "")
     raise must("the classes", f"among those trained on ({known})", repr(unknown), "Score data with these classes.")
+
+
+def _by_name(made: Made, classes: Sequence[str]) -> list[int] | None:
+    """The output for each class that has the class's name, or is known to stand for it; None if one is missing."""
+    if set(classes) <= set(made.classes):
+        return [made.classes.index(name) for name in classes]
+    found = [_meaning(made, name) for name in classes]
+    return [outputs[0] for outputs in found] if all(len(outputs) == 1 for outputs in found) else None
+
+
+def _meaning(made: Made, name: str) -> list[int]:
+    return [output for output, names in enumerate(made.meanings) if name in names]
 
 
 def cautions(*of: Made | Data) -> list[Row]:

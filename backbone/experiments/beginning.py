@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from engram.backbone.contract import Judged, Named, Scalar, Services
 from engram.backbone.data.load import Data
+from engram.backbone.data.trained import of_such_images, outputs_of, require_shape, to_train_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.nets.classifier import LINEAR, Classifier, adapt, build, build_head
@@ -21,13 +22,20 @@ from engram.backbone.saved.model import load_model
 
 @dataclass
 class Beginning:
-    """A network, how to build it again, and which of its methods wants to see training images first."""
+    """A network, how to build it again, what to train it on, and which of its methods wants to see images first.
+
+    ``data`` are those that were given, in terms of the network's outputs; ``meanings`` and ``view`` are as in
+    `engram.backbone.saved.made.Made`.
+    """
 
     model: Classifier
+    data: Data
     backbone: Named
-    head: Named = LINEAR
+    head: Named
     adapters: list[Named] = field(default_factory=list)
     prepare: Literal["prepare", "calibrate"] | None = "prepare"
+    meanings: tuple[tuple[str, ...], ...] = ()
+    view: Named | None = None
 
     def add(self, name: str, options: Mapping[str, Scalar]) -> None:
         """Adapt the network."""
@@ -51,9 +59,11 @@ def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
     """
     c = config
     if trained is None:
-        net = in_full(Registry.discover(), "backbones", c.backbone, c.backbone_options)
-        model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std)
-        found = Beginning(model, net)
+        registry = Registry.discover()
+        net = in_full(registry, "backbones", c.backbone, c.backbone_options)
+        head = LINEAR if c.head is None else in_full(registry, "heads", c.head, c.head_options)
+        model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std, head)
+        found = Beginning(model, data, net, head)
     else:
         found = _carry_on(c, data, trained)
     if c.adapter is not None:
@@ -62,15 +72,24 @@ def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
 
 
 def _carry_on(config: TrainConfig, data: Data, folder: Path) -> Beginning:
-    """A trained network; its head starts afresh when the classes are others."""
+    """A trained network; its head starts afresh where it has outputs for other classes, or another one is asked for."""
     model, made = load_model(folder)
     _check(config, made)
-    _check_shape("--from", made.in_shape, data.in_shape)
-    if made.classes != tuple(data.classes):
-        width: Any = model.backbone.feature_dim
-        model.head = build_head(made.head, width, len(data.classes))
+    known = to_train_on(made, data, "--from", config.dataset)
+    asked = config.head and in_full(Registry.discover(), "heads", config.head, config.head_options)
+    found = Beginning(model.train(), known or data, made.backbone, asked or made.head, list(made.adapters), None)
+    if known is None:
         model.normalise.mean, model.normalise.std = data.mean, data.std
-    return Beginning(model.train(), made.backbone, made.head, list(made.adapters), None)
+    else:
+        found.meanings, found.view = made.meanings, _view_of(made, data)
+    if known is None or found.head != made.head:
+        width: Any = model.backbone.feature_dim
+        model.head = build_head(found.head, width, len(found.data.classes))
+    return found
+
+
+def _view_of(made: Made, data: Data) -> Named | None:
+    return made.data.view if made.data is not None and made.data.fingerprint == data.fingerprint else None
 
 
 def _check(config: TrainConfig, made: Made) -> None:
@@ -81,22 +100,15 @@ def _check(config: TrainConfig, made: Made) -> None:
         raise must("--backbone.*", "left out beside --from, or as in the trial", options, "Leave them out.")
 
 
-def _check_shape(flag: str, trained: Sequence[int], got: Sequence[int]) -> None:
-    if list(trained) != list(got):
-        shapes = ["x".join(map(str, shape)) for shape in (got, trained)]
-        raise must(
-            f"{flag}", f"a network for images of {shapes[0]}", f"one for {shapes[1]}", "Choose --dataset to match it."
-        )
-
-
-def load_teacher(folder: Path, student: Classifier, data: Data, weight: float, temperature: float) -> Distillation:
-    """The network saved in ``folder`` as a teacher.
+def load_teacher(
+    folder: Path, student: Classifier, data: Data, dataset: str, weight: float, temperature: float
+) -> Distillation:
+    """The network saved in ``folder`` as a teacher of a student that is trained on some data.
 
     Raises:
-        UserError: it knows other classes or takes other images.
+        UserError: it does not know their classes by name or takes other images.
     """
     teacher, made = load_model(folder)
-    _check_shape("--teacher", made.in_shape, data.in_shape)
-    if made.classes != tuple(data.classes):
-        raise must("--teacher", "trained on the same classes", ", ".join(made.classes[:5]), "Choose another.")
-    return Distillation(teacher, student.normalise, weight, temperature)
+    require_shape(made, "images for the network of --teacher", data.in_shape, of_such_images(made, dataset))
+    outputs = outputs_of(made, data.classes, by_number=False)
+    return Distillation(teacher, student.normalise, weight, temperature, outputs)

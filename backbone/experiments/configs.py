@@ -64,6 +64,11 @@ class TrainConfig(ExperimentConfig):
     """The network: see ``engram list backbones``."""
     backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
     """Options of the network."""
+    head: Annotated[str | None, Registered("heads")] = None
+    """What makes logits of features: see ``engram list heads``. None: linear, or beside --from that of the trial;
+    another one than that starts afresh."""
+    head_options: Annotated[Mapping[str, Scalar], OptionsOf("head")] = field(default_factory=dict)
+    """Options of the head."""
     adapter: Annotated[str | None, Registered("adapters")] = None
     """What changes the network before it is trained: see ``engram list adapters``."""
     adapter_options: Annotated[Mapping[str, Scalar], OptionsOf("adapter")] = field(default_factory=dict)
@@ -127,6 +132,8 @@ class TrainConfig(ExperimentConfig):
     def resolved(self) -> Self:
         values = self.recipe()
         missing = {f.name: values[f.name] for f in fields(self) if f.name in values and getattr(self, f.name) is None}
+        if self.from_trial is None and self.head is None:
+            missing["head"] = "linear"
         found = replace(self, **missing)
         return found if found.translate else replace(found, border=type(self).border)  # no other trial
 

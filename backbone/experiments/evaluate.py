@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -10,15 +10,20 @@ from torch import Tensor
 
 from engram.backbone.contract import Result, Row, Services
 from engram.backbone.data.load import load_for_scoring
-from engram.backbone.data.options import PictureOptions
 from engram.backbone.data.sets import Split
-from engram.backbone.data.trained import cautions, load_as_trained, outputs_of, require_trained_on
+from engram.backbone.data.trained import (
+    cautions,
+    load_as_trained,
+    of_such_images,
+    outputs_of,
+    require_shape,
+    require_trained_on,
+)
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import EvaluateConfig
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
-from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 
@@ -50,7 +55,7 @@ class Evaluate:
             )
             if c.dataset is None:
                 require_trained_on(ref, fingerprint)
-            _check_shape(made.in_shape, split.in_shape, c.dataset or ref.name)
+            require_shape(made, "the images", split.in_shape, of_such_images(made, c.dataset or ref.name))
             targets = outputs_of(made, classes)
         s.provenance(data_sha256=fingerprint, **({"dataset": ref.name} if c.dataset is None else {}))
         state["cautions"] = cautions(made)
@@ -90,15 +95,3 @@ class Evaluate:
 
     def load_state_dict(self, state: dict[str, Any], saved: Mapping[str, Any]) -> None:
         pass
-
-
-def _check_shape(trained: Sequence[int], got: Sequence[int], dataset: str) -> None:
-    if list(trained) == list(got):
-        return
-    channels, height, width = trained
-    step = "Choose a --dataset of such images."
-    if channels in (1, 3) and height == width:  # what picture files can become
-        step = f"Choose a --dataset of such images, such as folder:PATH --dataset.size {height}."
-        if Registry.discover().options("datasets", dataset) is PictureOptions:
-            step = f"Pass --dataset.size {height} --dataset.channels {channels}."
-    raise must("the images", f"{'x'.join(map(str, trained))} like those trained on", "x".join(map(str, got)), step)

@@ -50,6 +50,7 @@ class Train:
             s.table("caution", found)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
         beginning = self.begin(data)
+        data = beginning.data
         show_verdicts(beginning.model.backbone, s)
         if not any(parameter.requires_grad for parameter in beginning.model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
@@ -57,7 +58,7 @@ class Train:
         distillation = None
         if c.teacher is not None:
             folder = s.inputs["teacher"] / "model"
-            distillation = load_teacher(folder, beginning.model, data, c.distill, c.temperature)
+            distillation = load_teacher(folder, beginning.model, beginning.data, c.dataset, c.distill, c.temperature)
         options = TrainingOptions(**{f.name: getattr(c, f.name) for f in fields(TrainingOptions)})
         trainer = self.trainer(
             beginning.model,
@@ -146,7 +147,8 @@ class Train:
             head=beginning.head,
             classes=tuple(data.classes),
             in_shape=data.in_shape,
-            data=reference(c.dataset, c.dataset_options, data, c.validation),
+            data=reference(c.dataset, c.dataset_options, data, c.validation, beginning.view),
+            meanings=beginning.meanings,
             test_accuracy=accuracy,
             precision=self.precision,
         )

@@ -2,9 +2,70 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engram.backbone.contract import Head
+from engram.backbone.errors import must
+from engram.backbone.nets.head_options import CosineOptions
 
 
 def linear(features: int, classes: int, options: None = None) -> nn.Linear:
-    """features: [B, features] -> logits [B, classes]."""
+    """features: [..., features] -> logits [..., classes]."""
     return nn.Linear(features, classes)
+
+
+class Cosine(nn.Module):
+    """The cosine of the angle between the features and a vector for each class, times a scale.
+
+        z_k = s cos(f, w_k) = s (f / |f|) . (w_k / |w_k|)
+
+    How long the features are does not matter, nor how often a class was seen: no class has a longer vector or a bias.
+
+    Args:
+        features: F.
+        classes: K.
+        options: the scale s.
+
+    Source: Gidaris and Komodakis 2018 (arXiv 1804.09458), section 3.2, with a fixed scale; they begin with 10.
+    """
+
+    def __init__(self, features: int, classes: int, options: CosineOptions) -> None:
+        super().__init__()
+        self.scale = options.scale
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [..., F] -> logits [..., K]."""
+        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+
+    def as_linear(self) -> None:
+        """No linear layer divides by the length of the features."""
+        return
+
+
+def as_linear(head: nn.Module, who: str) -> nn.Linear:
+    """The linear layer that computes what a head does.
+
+    Args:
+        head: a layer itself, or one of the contract (`engram.backbone.contract.Head`).
+        who: needs it, such as the name of an experiment.
+
+    Raises:
+        UserError: there is none.
+    """
+    layer = linear_form(head)
+    if layer is None:
+        raise must(f"the head for {who}", "one with a linear form", type(head).__name__, "Train with --head linear.")
+    return layer
+
+
+def linear_form(head: nn.Module) -> nn.Linear | None:
+    """As `as_linear`, or None."""
+    if isinstance(head, nn.Linear):
+        return head
+    return head.as_linear() if isinstance(head, Head) else None

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from engram.backbone.contract import Flag, Metric, Requirement
 from engram.backbone.experiments.configs import TrainConfig, accuracy
+from engram.backbone.registry import Registry
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
 
 CONVERT_METRICS = (
@@ -89,7 +90,8 @@ class ConvertConfig(TrainConfig):
     def problems(self) -> list[str]:
         if self.from_trial is not None:
             return [*self._conversion_problems(), *(self._beside(name) for name in self._training_options_given())]
-        found = [*super().problems(), *self._conversion_problems()]
+        heads = Registry.discover().without_linear_form(self.head, "snn.convert")
+        found = [*super().problems(), *self._conversion_problems(), *heads]
         for option, (hopeless, good) in _HOPELESS.items():
             value = self.backbone_options.get(option)
             if value in hopeless:

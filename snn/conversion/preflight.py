@@ -10,6 +10,7 @@ from torch import fx, nn
 from engram.backbone.contract import Row
 from engram.backbone.errors import UserError
 from engram.backbone.nets.folding import Untraceable, traced_with_stages
+from engram.backbone.nets.heads import linear_form
 from engram.backbone.nets.shapes import note_shapes
 from engram.snn.graph.calls import MIXES
 from engram.snn.graph.operations import (
@@ -95,8 +96,8 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
         verdicts = [Verdict("features", type(backbone).__name__, "", str(error))]
     else:
         verdicts = judge(graph, hybrid)
-    linear = isinstance(head, nn.Linear)
-    reason = "" if linear else "the read-out averages logits over steps; make the head one nn.Linear layer"
+    linear = linear_form(head) is not None
+    reason = "" if linear else "the read-out has to be linear; train with a head that has a linear form (--head linear)"
     verdicts.append(Verdict("head", type(head).__name__, LINEAR, reason))
     return Preflight(tuple(verdicts))
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engram.backbone.contract import Figure, Row
 from engram.backbone.measures import anytime
 from engram.backbone.measures.answers import Answers, beside
 from engram.backbone.measures.anytime import StepScores
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.heads import as_linear
 from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.convert import full_float32, lower
 from engram.snn.measures.costs import InputLayer, analog, costs, operations, spikes_sent, spiking_memory
@@ -45,7 +46,8 @@ class Scoring:
         self.analog, self.spiking, self.net, self.steps = analog, spiking, net, steps
         self.input_layer: InputLayer = input_layer
         self.graph = lower(analog.backbone)
-        self.structure = synapses(net.graph, spiking.head, net.in_shape)  # type: ignore[arg-type]
+        self.head = as_linear(spiking.head, "snn.convert")
+        self.structure = synapses(net.graph, self.head, net.in_shape)
         self.analog_scores, self.answers = StepScores([1]), Answers(spiking, steps)
         self.held_analog, self.held = StepScores([1]), Answers(spiking, steps)
         self.tally = Tally(self.structure.fan_out, self.answers.points)
@@ -122,11 +124,10 @@ class Scoring:
 
     def costs(self) -> list[Row]:
         """What one image costs in both networks, the spiking one after each number of steps."""
-        head: nn.Linear = self.spiking.head  # type: ignore[assignment]
         return costs(
-            analog(self.graph, head, self.net.in_shape, self.effective_macs / self.images),
+            analog(self.graph, self.head, self.net.in_shape, self.effective_macs / self.images),
             self.structure,
-            spiking_memory(self.net.graph, head, self.structure, self.input_layer),
+            spiking_memory(self.net.graph, self.head, self.structure, self.input_layer),
             [self.simulated(steps) for steps in self.answers.points],
             operations(self.structure, self.tally, self.images),
             input_layer=self.input_layer,

@@ -8,6 +8,7 @@ from torch import Tensor
 from engram.backbone.contract import AnyFigure, Bars, Figure, Row, Site
 from engram.backbone.measures.answers import Answers
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.heads import as_linear
 from engram.snn.measures.costs import operations, spikes_sent
 from engram.snn.measures.counting import Tally, synapses
 from engram.snn.measures.raster import SpikeTimes
@@ -29,7 +30,7 @@ class Survey:
     def __init__(self, model: Classifier, steps: int) -> None:
         assert isinstance(model.backbone, SpikingNetwork)
         self.model, self.net, self.answers = model, model.backbone, Answers(model, steps)
-        self.structure = synapses(self.net.graph, model.head, self.net.in_shape)  # type: ignore[arg-type]
+        self.structure = synapses(self.net.graph, as_linear(model.head, "counting spikes"), self.net.in_shape)
         self.tally = Tally(self.structure.fan_out, self.answers.points)
         layers = {name: self.structure.fan_out[name] for name in self.net.neurons()}
         self.fired = {name: torch.zeros_like(fan, dtype=torch.bool) for name, fan in layers.items()}

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt
 
 from engram.backbone.contract import Metric, Scalar
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
+from engram.backbone.registry import Registry
 from engram.snn.neurons.options import Neuron
 from engram.snn.training.options import SpikingOptions
 
@@ -60,7 +61,8 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
 
     def problems(self) -> list[str]:
         found = [f"--{problem.replace('_', '-', 1)}" for problem in SpikingOptions.problems(self)]
-        return [*TrainConfig.problems(self), *found]
+        heads = Registry.discover().without_linear_form(self.head, "snn.train")
+        return [*TrainConfig.problems(self), *found, *heads]
 
     def neurons(self) -> dict[str, Scalar]:
         """The options of the adapter ``snn.spiking``."""

@@ -13,6 +13,7 @@ from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import Train
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.heads import as_linear
 from engram.backbone.objectives.every_step import TemporalTrainer
 from engram.backbone.training.loop import Trainer
 from engram.snn.measures.survey import Survey
@@ -36,6 +37,7 @@ class SpikingTrain(Train):
         if isinstance(beginning.model.backbone, SpikingNetwork):
             remedy = "Train it on with: backbone.train --from."
             raise must("the network for snn.train", "one without neurons so far", "a spiking one", remedy)
+        as_linear(beginning.model.head, "snn.train")  # what its spikes cause there is counted
         beginning.add("snn.spiking", self.neurons)
         return beginning
 

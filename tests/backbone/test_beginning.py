@@ -7,12 +7,21 @@ import torch
 
 from engram.backbone.contract import Named
 from engram.backbone.data.load import load
+from engram.backbone.data.trained import outputs_of
+from engram.backbone.data.views import seen
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import begin, load_teacher
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.experiments.train import Train
+from engram.backbone.measures.scoring import score
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
+from engram.snn.conversion.configs import ConvertConfig
+from engram.snn.conversion.experiment import Convert
+from engram.snn.training.configs import SpikingTrainConfig
+from engram.snn.training.experiment import SpikingTrain
 
 TINY = TrainConfig(
     backbone="vgg-tiny", backbone_options={"width": 0.25}, epochs=4, batch_size=32, lr=0.01, precision="fp32"
@@ -61,6 +70,74 @@ def test_an_adapter_is_added_and_calibrated(trained, services, tmp_path):
     assert load_model(tmp_path / "again" / "model")[1].adapters == (qcfs,)
 
 
+def shuffled(digits):
+    """The digits as another source has them: classes in another order, and the last one missing."""
+    order = torch.tensor([4, 7, 0, 2, 8, 1, 6, 3, 5])
+    table = torch.full((10,), -1)
+    table[order] = torch.arange(9)
+    parts = {}
+    for name in ("train", "validation", "test"):
+        split = getattr(digits, name)
+        there = (split.labels != 9).nonzero().squeeze(1)
+        parts[name] = seen(split.select(there), table)
+    return replace(digits, classes=tuple(digits.classes[k] for k in order), fingerprint="f" * 64, **parts)
+
+
+def test_classes_that_it_knows_keep_their_outputs(trained, digits):
+    """Whatever their order, and whether all of them come: it is scored there as it is scored by evaluate."""
+    other, (before, made) = shuffled(digits), load_model(trained[0] / "model")
+    beginning = begin(replace(TINY, from_trial="x"), other, trained[0] / "model")
+    assert torch.equal(beginning.model.head.weight, before.head.weight)
+    assert beginning.data.classes == made.classes and beginning.meanings == () and beginning.view is None
+    model = beginning.model.eval()
+    wanted = score(before, other.test, "cpu", targets=outputs_of(made, other.classes))
+    assert score(model, beginning.data.test, "cpu") == wanted and wanted["accuracy"] > 0.6
+    names = [made.classes[label] for label in beginning.data.train.labels.tolist()]
+    assert names == [other.classes[label] for label in other.train.labels.tolist()]
+    again = begin(replace(TINY, from_trial="x"), digits, trained[0] / "model")
+    assert again.data.train is digits.train
+
+
+def test_a_teacher_answers_in_the_order_of_its_students_classes(trained, digits):
+    other, (teacher, _) = shuffled(digits), load_model(trained[0] / "model")
+    distillation = load_teacher(trained[0] / "model", teacher, other, "digits", 0.5, 1.0)
+    x = torch.rand(5, 1, 8, 8)
+    columns = [digits.classes.index(name) for name in other.classes]
+    assert torch.equal(distillation.targets(x), teacher.forward_normalised(x)[:, columns])
+
+
+def test_a_head_is_trained_saved_kept_and_replaced(trained, digits, services, tmp_path):
+    config = replace(TINY, head="cosine", head_options={"scale": 6.0}, epochs=1)
+    after = run(config, services(tmp_path))
+    model, made = load_model(tmp_path / "model")
+    assert made.head == Named("cosine", 1, {"scale": 6.0}) and model.head.scale == 6.0
+    assert score(model, digits.test, "cpu")["accuracy"] == after.metrics["test/accuracy"]
+    kept = begin(replace(TINY, from_trial="x", head=None), digits, tmp_path / "model")
+    assert kept.head == made.head and torch.equal(kept.model.head.weight, model.head.weight)
+    for asked in ({"head": "linear"}, {"head": "cosine"}):
+        fresh = begin(replace(TINY, from_trial="x", **asked), digits, tmp_path / "model")
+        assert fresh.head == in_full(Registry.discover(), "heads", asked["head"], {})
+        assert not torch.equal(fresh.model.head.weight, model.head.weight)
+    other = begin(replace(TINY, from_trial="x", head=None), replace(digits, classes=("x", "y")), tmp_path / "model")
+    assert other.model.head.scale == 6.0 and other.model.head.weight.shape[0] == 2
+    spiking = SpikingTrainConfig(backbone="vgg-tiny", from_trial="x", precision="fp32").resolved()
+    for refused in (
+        SpikingTrain(spiking, services(tmp_path / "no", {"trained": tmp_path})),
+        Convert(ConvertConfig(from_trial="x"), services(tmp_path / "no", {"trained": tmp_path})),
+    ):
+        with pytest.raises(
+            UserError, match=r"head.*Cosine.*linear form|head for snn.train must be one with a linear form"
+        ):
+            refused.start()
+
+
+@pytest.mark.parametrize("config", [SpikingTrainConfig, ConvertConfig])
+def test_a_head_that_cannot_be_linear_is_refused_while_planning(config):
+    (problem,) = config(head="cosine").resolved().problems()
+    assert problem.startswith("--head must be one with a linear form for snn.") and "got cosine." in problem
+    assert config().resolved().problems() == [] and TrainConfig(head="cosine").resolved().problems() == []
+
+
 def test_other_classes_get_a_head_of_their_own(trained, digits):
     data = replace(digits, classes=("x", "y"), mean=digits.mean + 0.1)
     beginning = begin(replace(TINY, from_trial="x"), data, trained[0] / "model")
@@ -82,13 +159,14 @@ def test_another_network_is_refused(trained, digits, change, message):
 
 def test_other_images_and_classes_are_refused(trained, digits):
     large, student = replace(digits, in_shape=(3, 9, 9)), load_model(trained[0] / "model")[0]
-    message = "must be a network for images of 3x9x9; got one for 1x8x8"
-    with pytest.raises(UserError, match=f"--from {message}"):
+    message = "must be 1x8x8 like those trained on; got 3x9x9. Choose a --dataset of such images"
+    with pytest.raises(UserError, match=f"images for the network of --from {message}"):
         begin(replace(TINY, from_trial="x"), large, trained[0] / "model")
-    with pytest.raises(UserError, match=f"--teacher {message}"):
-        load_teacher(trained[0] / "model", student, large, 0.5, 1.0)
-    with pytest.raises(UserError, match="--teacher must be trained on the same classes; got 0, 1"):
-        load_teacher(trained[0] / "model", student, replace(digits, classes=("a", "b")), 0.5, 1.0)
+    with pytest.raises(UserError, match=f"images for the network of --teacher {message}"):
+        load_teacher(trained[0] / "model", student, large, "digits", 0.5, 1.0)
+    for others in (("a", "b"), ("9", "ten")):  # classes without a common name are not matched by number here
+        with pytest.raises(UserError, match=r"the classes must be among those trained on \(0, 1"):
+            load_teacher(trained[0] / "model", student, replace(digits, classes=others), "digits", 0.5, 1.0)
 
 
 def test_a_teacher_is_learned_from(trained, services, tmp_path):

@@ -250,3 +250,15 @@ def test_toml_round_trip(config):
 def test_any_text_survives_toml(text):
     text = "".join(char for char in text if not 0xD800 <= ord(char) <= 0xDFFF)
     assert tomllib.loads(to_toml({"from": text})) == {"from": text}
+
+
+def test_what_needs_more_than_options_is_no_choice():
+    (line,) = complaints("--adapter", "snn.convert")
+    assert line.startswith("adapter must be one of snn.qcfs, snn.spiking; got snn.convert. It needs images,")
+    assert "snn.convert" not in REGISTRY.names("adapters") and REGISTRY.entry("adapters", "snn.convert").instead
+
+
+def test_a_head_and_its_options():
+    config = flags("--head", "cosine", "--head.scale", "4")
+    assert config.head == "cosine" and config.head_options == {"scale": 4.0}
+    assert flags().head is None and flags().resolved().head == "linear"
