@@ -26,7 +26,8 @@ UNIT_BOUNDS: Mapping[str, Bounds] = {
 class Registered:
     """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``).
 
-    ``training`` is False for a data set that nothing is trained on: it need not hold every class.
+    ``training`` is False for a data set that no classifier is trained on: its training part need not hold every class,
+    and its parts may have classes of their own.
     """
 
     kind: Kind

@@ -54,6 +54,9 @@ def test_every_image_and_class_comes_exactly_once(stream, digits, scenario):
         held = getattr(digits, part)
         splits = [ours.part(index, part) for index in range(3)]
         assert sum(map(len, splits)) == len(held)
+        assert [split.columns["task"].unique().tolist() for split in splits] == [[0], [1], [2]]
+        places = torch.cat([split.columns["original_index"] for split in splits]).sort().values
+        assert torch.equal(places, held.columns["original_index"].sort().values)
         together = torch.cat([images_of(split)[0] for split in splits]).flatten(1).sum(1).sort().values
         assert torch.equal(together, images_of(held)[0].flatten(1).sum(1).sort().values)
     assert [len(group) for group in ours.groups] == [4, 3, 3]  # the remainder is kept

@@ -51,10 +51,15 @@ def test_columns_follow_the_images_through_selections_joins_and_views(split):
 
 def test_positions_of_a_batch_find_its_columns(split):
     part = split.select(torch.arange(19, -1, -1))
-    for images, _, positions in part.batches(torch.randperm(20), 6, "cpu"):
-        found = chosen(part.columns, positions)
-        assert found["group"].tolist() == [10 * int(image[0, 0, 0]) for image in images]
-        assert found["writer"] == tuple(f"w{int(image[0, 0, 0])}" for image in images)
+    view = View(part, torch.arange(2), None)
+    order = torch.randperm(20)
+    for each in (part, view, Joined([view.select(torch.arange(8)), part.select(torch.arange(8, 20))])):
+        batches = list(each.batches(order, 6, "cpu"))
+        assert torch.cat([positions for _, _, positions in batches]).equal(order)
+        for images, _, positions in batches:
+            found = chosen(each.columns, positions)
+            assert found["group"].tolist() == [10 * int(image[0, 0, 0]) for image in images]
+            assert found["writer"] == tuple(f"w{int(image[0, 0, 0])}" for image in images)
 
 
 def test_masks_are_left_out_where_pixels_may_have_moved(split):
