@@ -68,6 +68,13 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class Shaped(Protocol):
+    """It says which images it takes, (C, H, W). Every `Backbone` does."""
+
+    in_shape: tuple[int, int, int]
+
+
+@runtime_checkable
 class Traceable(Protocol):
     """Its features of images have no control flow on tensors: a graph can be made of the code."""
 

@@ -79,6 +79,29 @@ def hooked(net: nn.Module, see: Callable[[str, Tensor], Tensor]) -> Iterator[Non
             handle.remove()
 
 
+@contextmanager
+def at_step(net: nn.Module, tap: Tap | None, step: int) -> Iterator[Callable[[int | None, Tensor], Tensor]]:
+    """What a network with steps of its own needs to honour a tap while it runs one of them.
+
+    Inside, the activations are shown to the tap; what is yielded shows it a stage, by its number, or the features, by
+    None, [B, ...], and returns what goes on. Nothing happens, and nothing costs anything, where ``tap`` is None::
+
+        for step in range(steps):
+            with at_step(self, tap, step) as show:
+                first = show(0, self.first(images, state))
+                features.append(show(None, self.tail(first)))
+    """
+    if tap is None:
+        yield lambda _stage, value: value
+        return
+
+    def see(site: Site, value: Tensor) -> Tensor:
+        return passed(tap, site, value.unsqueeze(0)).squeeze(0)
+
+    with hooked(net, lambda name, value: see(Site(None, step, name), value)):
+        yield lambda stage, value: see(Site(None, step, FEATURES) if stage is None else stage_site(stage, step), value)
+
+
 def folded_steps(net: nn.Module, x: Tensor, tap: Tap, run: Callable[[Tensor, Show], Tensor]) -> Tensor:
     """``forward_steps`` with a tap of a network without steps of its own: each frame is one, all run as one batch.
 

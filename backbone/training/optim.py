@@ -83,7 +83,7 @@ class Optimizers:
         layers: Sequence[Sequence[int]] = (),
     ) -> None:
         params = [p for p in model.parameters() if p.requires_grad]
-        head = [p for p in getattr(model, "head", nn.Module()).parameters() if p.requires_grad]
+        head = [p for name, p in model.named_parameters() if name.startswith("head.") and p.requires_grad]
         self.layers = [[_part(p, run) for p in head for run in runs(rows)] for rows in layers]
         self.train(range(len(layers)))
         self.divided = head if layers else []

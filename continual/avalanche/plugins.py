@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.contract import Shaped
 from engram.backbone.errors import must
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
@@ -148,9 +149,9 @@ class Hooked:
         what = f"a network for {type(self).__name__}"
         if isinstance(model, module("avalanche.models.dynamic_modules").MultiTaskModule):
             raise must(what, "one with all its outputs in one layer", type(model).__name__, "Use one linear layer.")
-        if self.gated and not (hasattr(model, "backbone") and hasattr(model, "head")):
+        if self.gated and not {"backbone", "head"} <= dict(model.named_children()).keys():
             raise must(what, "one whose parts are called backbone and head", type(model).__name__, "Rename them.")
-        if self.gated and not hasattr(model.backbone, "in_shape"):
+        if self.gated and not isinstance(model.backbone, Shaped):
             model.backbone.in_shape = tuple(image.shape)
         training = model.training
         outputs = model.eval()(image[None].to(device)).shape[1]

@@ -1,13 +1,16 @@
 """Taps: they see what forward hooks see, change nothing by themselves, and what they put in place flows on."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
-from engram.backbone.contract import ABILITIES, Backbone, Site, Staged
+from engram.backbone.contract import ABILITIES, Backbone, Site, Staged, StageSteps
 from engram.backbone.errors import UserError
 from engram.backbone.nets.needs import need
-from engram.backbone.nets.tapped import sites, tapped_steps
+from engram.backbone.nets.tapped import attach, attached, detach, sites, tapped_steps
+from engram.backbone.nets.taps import at_step, stage_values
 from engram.backbone.registry import Registry
 
 NAMES = Registry.discover().names("backbones")
@@ -138,6 +141,99 @@ def test_a_row_of_stages_can_be_run_by_hand(net):
     for index in range(len(net.stage_channels)):
         value = net.apply_stage(index, value)
     assert torch.equal(net.apply_tail(value), net(x))
+
+
+class Gated(nn.Module):
+    """An adapter with steps of its own: the last stage scales the first one in the next step."""
+
+    readout = "last"
+
+    def __init__(self, net, steps):
+        super().__init__()
+        need(net, Staged, "gated")
+        self.net, self.steps, self.back = net, steps, nn.Conv2d(net.stage_channels[-1], net.stage_channels[0], 1)
+        self.in_shape, self.feature_dim, self.stage_channels = net.in_shape, net.feature_dim, net.stage_channels
+
+    def forward_steps(self, x, tap=None):
+        images = x.unbind(1) if x.ndim == 5 else [x] * self.steps
+        features, state = [], None
+        for step, image in enumerate(images):
+            with at_step(self, tap, step) as show:
+                value = image
+                for index in range(len(self.stage_channels)):
+                    value = self.net.apply_stage(index, value)
+                    if index == 0 and state is not None:
+                        size = value.shape[2:]
+                        value = value * (1 + nn.functional.interpolate(self.back(state).tanh(), size))
+                    value = show(index, value)
+                state = value
+                features.append(show(None, self.net.apply_tail(value)))
+        return torch.stack(features)
+
+    def stage_steps(self, x):
+        return stage_values(self, x)
+
+    def stages(self, x):
+        return [stage.mean(0) for stage in self.stage_steps(x)]
+
+    def forward(self, x):
+        return self.forward_steps(x)[-1]
+
+
+@pytest.fixture
+def gated(backbone):
+    torch.manual_seed(0)
+    return Gated(backbone("vgg-tiny", SHAPE, **SMALL), 4).eval()
+
+
+@torch.no_grad()
+def test_a_network_with_steps_of_its_own_is_tapped_step_by_step(gated):
+    x = torch.randn(2, *SHAPE)
+    steps, found = collect(gated, x)
+    assert isinstance(gated, Backbone) and isinstance(gated, StageSteps)
+    assert torch.equal(steps, gated.forward_steps(x)) and not torch.equal(steps[0], steps[1])
+    names = ["net.body.0.2", "stages.0", "net.body.1.2", "stages.1", "net.body.2.2", "stages.2", "features"]
+    assert [(site.step, site.name) for site in found] == [(step, name) for step in range(4) for name in names]
+    last = torch.stack([found[Site(2, step, "stages.2")][0] for step in range(4)])
+    assert torch.equal(gated.stage_steps(x)[2], last)
+    cut = gated.forward_steps(x, lambda site, value: value * 0 if site == Site(2, 1, "stages.2") else value)
+    assert torch.equal(cut[0], steps[0]) and not cut[1].any()
+    assert not torch.equal(cut[2], steps[2])  # the step after it is told of it
+    assert not hooks_of(gated)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [*NAMES, "gated"])
+def test_a_still_image_is_as_many_equal_frames_as_a_network_has_steps(backbone, gated, name):
+    net = gated if name == "gated" else backbone(name, SHAPE, **SMALL).eval()
+    x = torch.randn(2, *SHAPE)
+    frames = x.unsqueeze(1).expand(-1, net.steps, -1, -1, -1)
+    torch.testing.assert_close(net.forward_steps(frames), net.forward_steps(x))
+    torch.testing.assert_close(net(frames), net(x))
+    more = torch.cat([frames, torch.randn(2, 3, *SHAPE)], 1)
+    longer = net.forward_steps(more)
+    assert len(longer) == net.steps + 3  # one for each frame, whatever a still image takes
+    torch.testing.assert_close(longer[: net.steps], net.forward_steps(x))  # the state is carried, never looked ahead
+    alone = net.forward_steps(more[:, -1:])[0]
+    assert torch.allclose(longer[-1], alone, atol=1e-5) == (name != "gated")
+
+
+@torch.no_grad()
+def test_a_tap_may_stay_until_it_is_taken_off(gated, backbone):
+    x = torch.randn(2, *SHAPE)
+    for net in (gated, backbone("lenet5", SHAPE).eval(), Twice(), Twice(branching=True)):
+        names, plain, steps = set(net.state_dict()), net(x), net.forward_steps(x)
+        tap, other = zeroed("features"), lambda site, value: value + 1 if site.name == "features" else value
+        attach(net, tap)
+        attach(net, other)
+        assert attached(net) == [tap, other] and set(net.state_dict()) == names
+        assert bool((net(x) == 1).all()) and bool((tapped_steps(net, x, other) == 2).all())
+        twin = deepcopy(net)
+        detach(net, tap)
+        torch.testing.assert_close(net(x), plain + 1)
+        detach(net, other)
+        assert torch.equal(net(x), plain) and torch.equal(net.forward_steps(x), steps) and not attached(net)
+        assert bool((twin(x) == 1).all())
 
 
 class Twice(nn.Module):
