@@ -19,15 +19,14 @@ from engram.snn.training.options import QCFSOptions, SpikingOptions
 from engram.snn.training.qcfs import qcfs
 
 STEPS = 6
-ENGINES = ["fused", *(name for name in ("snntorch", "norse") if find_spec(name))]
+ENGINES = {"snntorch": {}, "norse": {"surrogate": "superspike", "slope": 1.0}}
 
 
 def converted(net, steps=STEPS, **options):
     graph, never = lower(net), torch.zeros(1, dtype=torch.bool)
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
-    return converted_from(
-        net, graph, {name: Thresholds(torch.full((1,), 2.0), never) for name in names}, steps, **options
-    )
+    found = {name: Thresholds(torch.full((1,), 2.0), never) for name in names}
+    return converted_from(net, graph, found, steps, **options)
 
 
 def trained(net, **options):
@@ -37,8 +36,9 @@ def trained(net, **options):
 MADE = {
     "spiking": trained,
     **{
-        f"spiking, {engine}": (lambda net, engine=engine: trained(net, engine=engine, neuron="lif"))
-        for engine in ENGINES
+        f"spiking, {name}": (lambda net, name=name, more=more: trained(net, engine=name, neuron="lif", **more))
+        for name, more in ENGINES.items()
+        if find_spec(name)
     },
     "spiking in pieces": lambda net: trained(net, truncate=2),
     "quantised": lambda net: qcfs(net, QCFSOptions(threshold=2.0)).eval(),
