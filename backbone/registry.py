@@ -160,6 +160,18 @@ class Registry:
     def commands(self) -> Mapping[str, Command]:
         return {name: command for plugin in self.plugins.values() for name, command in plugin.commands.items()}
 
+    def function(self, name: str) -> tuple[Any, type | None]:
+        """A function of the Python face and the dataclass of its options.
+
+        Raises:
+            UserError: no plugin brings it.
+        """
+        for plugin in self.plugins.values():
+            if (entry := plugin.functions.get(name)) is not None:
+                return resolve(entry.target), None if entry.options is None else resolve(entry.options)
+        lost = " ".join(f"Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
+        raise UserError(f"engram.{name} must be brought by a plugin; got none that does. {lost or 'Install it.'}")
+
     def targets(self) -> Mapping[str, Target]:
         return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}
 

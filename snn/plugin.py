@@ -92,4 +92,11 @@ PLUGIN = Plugin(
             instead="It needs images, and is an experiment: engram run snn.convert --from TRIAL.",
         ),
     },
+    functions={
+        "convert": Entry(
+            target="engram.snn.conversion.converted:converted",
+            options="engram.snn.conversion.methods:Conversion",
+            summary="Turn any classifier into a spiking one",
+        ),
+    },
 )

@@ -91,3 +91,6 @@ class Plugin:
     checks: Mapping[str, str] = field(default_factory=dict)
     """Rows of ``engram doctor``: what is looked at, and ``"module:object"`` of a ``check(places: Places) ->
     Iterable[Check]`` whose module imports nothing heavy."""
+    functions: Mapping[str, Entry] = field(default_factory=dict)
+    """What ``import engram`` offers beside running experiments, by the name that it has there; ``options`` are keyword
+    arguments."""

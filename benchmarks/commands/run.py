@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import must
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import say
@@ -37,15 +38,25 @@ def run(given: Given[Planning]) -> int:
     assert config is not None  # the command takes an experiment
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     how = setting(flags, out, given.argv)
-    planner = planner_for(registry, how, dry=flags.dry_run)
-    trial = planner.add(given.words[0], config)
-    trials, told = list(planner.trials.values()), list(by_flag(changed(registry, config)))
     if flags.dry_run:
-        return show_plan(trials, told, flags.json)
+        planner = planner_for(registry, how, dry=True)
+        planner.add(given.words[0], config)
+        return show_plan(list(planner.trials.values()), list(by_flag(changed(registry, config))), flags.json)
+    return _finish_run(*carry_out(given.words[0], config, registry, how), flags)
+
+
+def carry_out(experiment: str, config: ExperimentConfig, registry: Registry, how: Setting) -> tuple[Trial, Outcome]:
+    """Plan a trial and what it needs, and run what is not done.
+
+    Raises:
+        UserError: it cannot be planned, or its data are not what they must be.
+    """
+    planner = planner_for(registry, how)
+    trial = planner.add(experiment, config)
+    trials = list(planner.trials.values())
     planner.sets.contents.save()
     check_data(trials, registry, how)
-    outcome = drive(trials, how, None, told)
-    return _finish_run(trial, outcome, flags)
+    return trial, drive(trials, how, None, list(by_flag(changed(registry, config))))
 
 
 def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> Setting:
@@ -131,14 +142,25 @@ def sweep(given: Given[Sweeping]) -> int:
     suite = load_suite(Path(path), registry)
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     how = setting(flags, out, given.argv, flags.workers)
-    planner = planner_for(registry, how, dry=flags.dry_run)
-    trials, plan = plan_suite(suite, planner)
     if flags.dry_run:
+        trials, _ = plan_suite(suite, planner_for(registry, how, dry=True))
         return show_plan(trials, list(suite.axes), flags.json)
+    plan, outcome = carry_out_suite(suite, registry, how)
+    return finish_sweep(out, plan, outcome, flags)
+
+
+def carry_out_suite(suite: Suite, registry: Registry, how: Setting) -> tuple[Mapping[str, Any], Outcome]:
+    """Plan a suite and run what is not done; the content of its plan.json, and what became of it.
+
+    Raises:
+        UserError: as `plan_suite` and `run_suite`, or its data are not what they must be.
+        Busy: another driver holds the sweep.
+    """
+    planner = planner_for(registry, how)
+    trials, plan = plan_suite(suite, planner)
     planner.sets.contents.save()
     check_data(trials, registry, how)
-    outcome = run_suite(suite, trials, plan, how)
-    return finish_sweep(out, plan, outcome, flags)
+    return plan, run_suite(suite, trials, plan, how)
 
 
 def plan_suite(suite: Suite, planner: Planner) -> tuple[list[Trial], dict[str, Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from engram.backbone.errors import UserError, must
 
@@ -28,15 +30,15 @@ class Conversion:
         UserError: there are no steps, or the read-out leaves out all of them.
     """
 
-    steps: int
+    steps: Annotated[int, Ge(1), Le(4096)]
     threshold: Threshold = "mse"
-    percentile: float = 99.9
+    percentile: Annotated[float, Gt(0), Le(100)] = 99.9
     per: Per = "channel"
     calibration: Calibration = "auto"
-    calibration_steps: int | None = None
-    start: float = 0.5
-    delay: int | None = None
-    pre_simulation: int = 0
+    calibration_steps: Annotated[int, Ge(1), Le(4096)] | None = None
+    start: Annotated[float, Ge(0), Lt(1)] = 0.5
+    delay: Annotated[int, Ge(0), Lt(4096)] | None = None
+    pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0
     hybrid: str = "none"
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ def without(tmp_path, engram):
         site = tmp_path / "copy"
         (site / "engram").mkdir(parents=True)
         shutil.copy(TREE / "engram" / "__init__.py", site / "engram")
+        shutil.copytree(TREE / "engram" / "face", site / "engram" / "face")
         for package in ("benchmarks", *POINTS):
             if package != plugin:
                 left_out = shutil.ignore_patterns("__pycache__", "perf")

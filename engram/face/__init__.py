@@ -1,0 +1,1 @@
+"""What ``import engram`` offers: the runner and the plugins for people who write Python."""
