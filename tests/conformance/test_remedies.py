@@ -119,7 +119,7 @@ def strings(path: Path) -> Iterator[Text]:
 @cache
 def texts() -> tuple[Text, ...]:
     found = [text for path in sources() for text in strings(path)]
-    documents = [TREE / "README.md", TREE / "CONTRIBUTING.md", *sorted((TREE / "docs").glob("*.md"))]
+    documents = [TREE / "README.md", TREE / "CONTRIBUTING.md", *sorted((TREE / "docs").rglob("*.md"))]
     for path in [*documents, *sorted((TREE / "benchmarks" / "suites").glob("*.toml"))]:
         code = False
         for number, line in enumerate(path.read_text().splitlines(), start=1):
