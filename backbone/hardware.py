@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,6 +12,14 @@ from engram.backbone.errors import must
 
 Precision = Literal["fp32", "bf16"]
 SMALL_BATCH = 2**15  # values: a third of an MNIST batch of 128
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a network computes, and how exactly: "bf16" is autocast around the forward pass."""
+
+    device: str
+    precision: Precision = "fp32"
 
 
 def choose_device(wanted: str) -> str:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Task, Tasks
 from engram.backbone.data.sets import Split
 from engram.continual.strategy import Strategy
-from engram.continual.streams.stream import Stream, Task
 
 
 class Finetune(Strategy):
     """Train on, whatever becomes of the earlier tasks: the lower bound."""
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "own"
 
 
 class Joint(Strategy):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "own"
     kept = 0
     """Images of the tasks so far."""
 
-    def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
+    def training_data(self, stream: Tasks, task: Task) -> tuple[Split, Tensor | None]:
         splits = [stream.task(index).train for index in range(task.index)] + [task.train]
         everything = splits[0]
         for split in splits[1:]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from engram.backbone import contract
+from engram.backbone.contract import Learner, Task
 from engram.backbone.data.sets import MemorySplit, Split
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.prototypes import nearest_mean
-from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.strategy import Strategy
-from engram.continual.streams.stream import Task
+from engram.continual.streams.heads import MASKED
 
 
 class Prototypes(Strategy):
@@ -25,7 +26,7 @@ class Prototypes(Strategy):
     Source: nearest class mean, Mensink et al. 2013; for streams: Rebuffi et al. 2017 (arXiv 1611.07725), section 2.1.
     """
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "own"
     means: Tensor | None = None
     """[outputs, D]"""
@@ -34,7 +35,7 @@ class Prototypes(Strategy):
 
     @torch.no_grad()
     def after_task(self, learner: Learner, task: Task) -> None:
-        splits = [*kept(learner.strategies, learner.task), learner.train]
+        splits = [*kept(learner.strategies, learner.task), learner.data]
         each = [class_sums(learner, split, self.setting.outputs) for split in splits]
         sums, counts = (torch.stack(parts).sum(0) for parts in zip(*each, strict=True))
         if self.means is None:
@@ -48,7 +49,7 @@ class Prototypes(Strategy):
         if self.means is None:
             return None
         weight, bias = nearest_mean(self.means)
-        features = learner.progress.model.backbone(images).float()
+        features = learner.model.backbone(images).float()
         return (features @ weight.T + bias).masked_fill(~self.known, MASKED)
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Prototypes(Strategy):
             self.means, self.known = (saved[name].to(self.setting.device, copy=True) for name in ("means", "known"))
 
 
-def kept(strategies: Sequence[Strategy], before: int) -> list[MemorySplit]:
+def kept(strategies: Sequence[contract.Strategy], before: int) -> list[MemorySplit]:
     """The images that strategies keep of the tasks before one."""
     found = []
     for stored in (strategy.stored() for strategy in strategies):
@@ -72,7 +73,7 @@ def kept(strategies: Sequence[Strategy], before: int) -> list[MemorySplit]:
 @torch.no_grad()
 def class_sums(learner: Learner, split: Split, outputs: int) -> tuple[Tensor, Tensor]:
     """Sums of features per output, [outputs, D], and how many images each has, [outputs]; in evaluation mode."""
-    model = learner.progress.model
+    model = learner.model
     training = model.training
     model.eval()
     width: Any = model.backbone.feature_dim

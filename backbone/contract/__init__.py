@@ -5,7 +5,16 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 
 from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
 from engram.backbone.contract.heads import Head, SupportHead
-from engram.backbone.contract.learning import Strategy
+from engram.backbone.contract.learning import (
+    Batch,
+    Hook,
+    Objective,
+    ObjectiveSetting,
+    Outputs,
+    Sampler,
+    Training,
+    Wanted,
+)
 from engram.backbone.contract.networks import (
     ABILITIES,
     Ability,
@@ -56,6 +65,18 @@ from engram.backbone.contract.results import (
     Scatter,
 )
 from engram.backbone.contract.running import Experiment, Services
+from engram.backbone.contract.strategies import (
+    Learned,
+    Learner,
+    Reach,
+    Setting,
+    Strategy,
+    StrategyOptions,
+    Task,
+    TaskHead,
+    Tasks,
+    Traits,
+)
 from engram.backbone.contract.targets import Present, Target
 from engram.backbone.contract.values import Named, Row, Scalar
 
@@ -69,6 +90,7 @@ __all__ = [
     "AnyLayout",
     "Backbone",
     "Bars",
+    "Batch",
     "Bounds",
     "Calibrated",
     "Check",
@@ -87,13 +109,19 @@ __all__ = [
     "Graphed",
     "Grid",
     "Head",
+    "Hook",
     "Initialised",
     "Invocation",
     "Judged",
     "Kind",
+    "Learned",
+    "Learner",
     "Metric",
     "Named",
+    "Objective",
+    "ObjectiveSetting",
     "OptionsOf",
+    "Outputs",
     "Pictures",
     "Places",
     "Plugin",
@@ -102,14 +130,17 @@ __all__ = [
     "Presimulating",
     "Range",
     "Raster",
+    "Reach",
     "Recomputing",
     "Registered",
     "Requirement",
     "Result",
     "Row",
+    "Sampler",
     "Scalar",
     "Scatter",
     "Services",
+    "Setting",
     "Shaped",
     "Site",
     "SplitName",
@@ -117,9 +148,16 @@ __all__ = [
     "StageSteps",
     "Staged",
     "Strategy",
+    "StrategyOptions",
     "SupportHead",
     "Tap",
     "Target",
+    "Task",
+    "TaskHead",
+    "Tasks",
     "Traceable",
+    "Training",
+    "Traits",
+    "Wanted",
     "Whole",
 ]

@@ -1,36 +1,205 @@
-"""What takes part in training."""
+"""What takes part in a step of training: the batch, what is minimised, the order of the images, and hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from engram.backbone.data.sets import Split
+    from engram.backbone.hardware import Precision
+    from engram.backbone.nets.classifier import Classifier
+    from engram.backbone.training.optim import Optimizers
+    from engram.backbone.training.options import TrainingOptions
 
-class Strategy(Protocol):
-    """Hooks around the one training loop. A strategy never knows which backbone it trains.
 
-    ``learner`` is the `engram.backbone.training.loop.Trainer` that runs the loop and ``batch`` its
-    `engram.backbone.training.loop.Batch`. In a step the hooks run in this order, each for all strategies in turn:
-    ``before_forward`` (may append rows), forward pass, ``loss``, backward pass, ``after_backward`` (gradients are
-    there), optimizer step, ``after_step`` (gradients are gone; in reverse, so that whoever saw the gradients first
-    sees the weights last). ``enter_task`` precedes every forward pass of a task's images, in training and in tests,
-    wherever the task is known.
+@dataclass
+class Batch:
+    """What one step trains on. Hooks may append rows of their own in ``before_forward``.
 
-    One with an attribute ``recordable = True`` promises, for its subclasses too, that a training pass stays the same
-    function of images and weights: it adds no hooks, changes no mode of a module and no ``requires_grad``, puts no
-    other tensor in a weight's place and goes backward through a pass once. On a GPU such passes are recorded
-    (`engram.backbone.training.recorded`).
+    Attributes:
+        raw: [B, C, H, W] uint8 (event frames [B, T, C, H, W]), as the split holds them.
+        images: [N, C, H, W] float32, normalised and augmented; the first B rows come from ``raw``.
+        labels: [N] int64.
+        indices: [B] int64 on the CPU, positions in the split.
+        columns: [N] each, what else is known of every row.
+        by_rows: whether somebody asks for ``losses``.
+        logits: [N, K] float32, once the forward pass is done.
+        losses: [N] float32, the loss of every row, once the objective has been asked; only where ``by_rows`` is set.
     """
 
-    def before_task(self, learner: Any, task: Any) -> None: ...
-    def enter_task(self, learner: Any, task: int) -> None: ...
-    def before_forward(self, learner: Any, batch: Any) -> None: ...
-    def loss(self, learner: Any, batch: Any, loss: Tensor) -> Tensor: ...
-    def after_backward(self, learner: Any, batch: Any) -> None: ...
-    def after_step(self, learner: Any, batch: Any) -> None: ...
-    def after_task(self, learner: Any, task: Any) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...
+    raw: Tensor
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    by_rows: bool = False
+    logits: Tensor = field(init=False)
+    losses: Tensor = field(init=False)
+
+    @property
+    def own(self) -> int:
+        """How many rows come from the split."""
+        return len(self.raw)
+
+    def repeated(self, times: int) -> Batch:
+        """Labels and columns of all rows, then all again, so many times; images stay as they are."""
+        columns = {name: column.repeat(times) for name, column in self.columns.items()}
+        return replace(self, labels=self.labels.repeat(times), columns=columns)
+
+
+Wanted = Literal["steps", "features"]
+
+
+@dataclass
+class Outputs:
+    """What the network makes of a batch.
+
+    Attributes:
+        logits: [N, K] float32, the read-out of all steps.
+        steps: [S, N, K] float32, those of every step, for objectives that want ``"steps"``.
+        features: [N, D], the read-out in front of the head, for objectives that want ``"features"``.
+    """
+
+    logits: Tensor
+    steps: Tensor | None = None
+    features: Tensor | None = None
+
+
+class Objective(Protocol):
+    """What training minimises. Subclass it: what is not overridden is as it says here.
+
+    Made before the first step as ``NAME(options, setting)`` (`ObjectiveSetting`); ``--objective`` names it. Label
+    smoothing, masks of heads, the loss of every step and distillation are put around it
+    (`engram.backbone.objectives`).
+    """
+
+    columns: tuple[str, ...] = ()
+    """Columns of the data it needs in ``batch.columns``."""
+    wants: tuple[Wanted, ...] = ()
+    """What of `Outputs` it looks at beside the logits."""
+    recordable: bool = True
+    """Whether a pass may be recorded on a GPU: it goes backward through a pass once, and does not ask for gradients of
+    gradients."""
+    by_rows: bool = False
+    """Whether it is the mean of the losses of rows, and fills ``batch.losses`` where it is asked to."""
+
+    def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        """The loss to go backward from, [].
+
+        Args:
+            outputs: of the network, for all rows.
+            batch: with the labels and columns of all rows.
+            step: how many steps were done before.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has to remember between two steps: tensors, numbers, strings, and containers of them."""
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSetting:
+    """What an objective may know before the first step."""
+
+    data: Split
+    """The training images, with the columns that it needs."""
+    outputs: int
+    """Width of the head."""
+    label_smoothing: float
+    """Share of the target to spread over all classes."""
+    device: str
+
+
+class Sampler(Protocol):
+    """Which images an epoch shows, and in which order: a pure function of the data, a seed and the epoch."""
+
+    def rows(self, data: Split) -> int:
+        """How many images an epoch shows, each as often as it comes."""
+        ...
+
+    def order(self, data: Split, seed: int, epoch: int) -> Tensor:
+        """Their positions, ``[rows] int64`` on the CPU; batches are consecutive stretches of it."""
+        ...
+
+
+class Training(Protocol):
+    """What hooks may ask of the training they are in."""
+
+    @property
+    def model(self) -> Classifier: ...
+    @property
+    def data(self) -> Split:
+        """The images that are trained on."""
+        ...
+
+    @property
+    def options(self) -> TrainingOptions:
+        """Its seed is that of all that is random in this training."""
+        ...
+
+    @property
+    def optimizers(self) -> Optimizers: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        ...
+
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def forward(self, images: Tensor) -> Tensor:
+        """images: ``[N, C, H, W]`` float, normalised -> logits ``[N, K]`` float32, at the training's precision."""
+        ...
+
+    def augmented(self, raw: Tensor, purpose: str) -> Tensor:
+        """Images ``[b, C, H, W] uint8`` as the training sees its own, with draws of their own for every purpose."""
+        ...
+
+
+class Hook(Protocol):
+    """What is called around the steps of a training; subclass it, the calls here do nothing.
+
+    In a step all hooks are called in their order, ``after_step`` in reverse.
+    """
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a training pass stays the same function of images and weights (`Strategy.recordable`)."""
+        return False
+
+    def before_forward(self, training: Training, batch: Batch) -> None:
+        """Rows may be appended to the batch."""
+        return
+
+    def loss(self, training: Training, batch: Batch, loss: Tensor) -> Tensor:
+        """loss: ``[]`` of the objective -> the loss to go on with, ``[]``."""
+        return loss
+
+    def after_backward(self, training: Training, batch: Batch) -> None:
+        """Gradients are there."""
+        return
+
+    def after_step(self, training: Training, batch: Batch) -> None:
+        """Weights have changed, gradients are gone."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        return

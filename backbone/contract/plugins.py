@@ -9,6 +9,7 @@ from typing import Literal
 
 from engram.backbone.contract.commands import Command
 from engram.backbone.contract.networks import Ability
+from engram.backbone.contract.strategies import Traits
 from engram.backbone.contract.targets import Target
 
 Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
@@ -26,7 +27,7 @@ class Entry:
     problems of its files before any trial starts: all of them, and much faster than a trial would find one. ``files``
     names a ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of
     every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
-    checksum). It raises UserError where they are not there.
+    checksum). It raises UserError where they are not there. A strategy says in ``traits`` what it does and needs.
 
     ``needs`` are names of protocols (`engram.backbone.contract.networks`) that a network must be for an adapter; what a
     backbone or adapter makes is none that ``offers`` leaves out (None: nobody knows before it is made). A network that
@@ -55,6 +56,7 @@ class Entry:
     takes_path: bool = False
     check: str | None = None
     files: str | None = None
+    traits: Traits = field(default_factory=Traits)
 
 
 @dataclass(frozen=True, kw_only=True)

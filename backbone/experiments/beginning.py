@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from engram.backbone.contract import Judged, Named, Scalar, Services
 from engram.backbone.data.load import Data
 from engram.backbone.data.trained import of_such_images, outputs_of, require_shape, to_train_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.nets.classifier import LINEAR, Classifier, adapt, build, build_head
-from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
@@ -100,15 +101,12 @@ def _check(config: TrainConfig, made: Made) -> None:
         raise must("--backbone.*", "left out beside --from, or as in the trial", options, "Leave them out.")
 
 
-def load_teacher(
-    folder: Path, student: Classifier, data: Data, dataset: str, weight: float, temperature: float
-) -> Distillation:
-    """The network saved in ``folder`` as a teacher of a student that is trained on some data.
+def load_teacher(folder: Path, data: Data, dataset: str) -> tuple[Classifier, Tensor]:
+    """The network saved in ``folder`` as a teacher of some data, and its output for each class of them, [classes].
 
     Raises:
         UserError: it does not know their classes by name or takes other images.
     """
     teacher, made = load_model(folder)
     require_shape(made, "images for the network of --teacher", data.in_shape, of_such_images(made, dataset))
-    outputs = outputs_of(made, data.classes, by_number=False)
-    return Distillation(teacher, student.normalise, weight, temperature, outputs)
+    return teacher, outputs_of(made, data.classes, by_number=False)

@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engram.backbone.contract import Figure, Result, Services
+from engram.backbone.contract import Figure, Objective, Result, Services
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
-from engram.backbone.hardware import Precision, choose_precision, suit_threads
+from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import save_model
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.preparing import prepare
 
 
 @dataclass
@@ -40,12 +43,12 @@ class Train:
 
     def __init__(self, config: TrainConfig, services: Services) -> None:
         self.config, self.services = config, services
-        self.precision: Precision = choose_precision(config.precision, services.device)
+        self.machine = Machine(services.device, choose_precision(config.precision, services.device))
 
     def start(self) -> State:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
-        s.provenance(data_sha256=data.fingerprint, precision=self.precision, **data.facts)
+        s.provenance(data_sha256=data.fingerprint, precision=self.machine.precision, **data.facts)
         if found := cautions(data):
             s.table("caution", found)
         suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
@@ -55,30 +58,30 @@ class Train:
         if not any(parameter.requires_grad for parameter in beginning.model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
             raise must("the network of --from", "one whose weights can be trained", "one that can only run", remedy)
-        distillation = None
-        if c.teacher is not None:
-            folder = s.inputs["teacher"] / "model"
-            distillation = load_teacher(folder, beginning.model, beginning.data, c.dataset, c.distill, c.temperature)
         options = TrainingOptions(**{f.name: getattr(c, f.name) for f in fields(TrainingOptions)})
-        trainer = self.trainer(
-            beginning.model,
-            data.train,
-            options,
-            s.device,
-            self.precision,
-            prepare=beginning.prepare,
-            distillation=distillation,
-        )
+        if beginning.prepare is not None:
+            prepare(beginning.model, data.train, options.seed, beginning.prepare)
+        objective = self.objective(beginning)
+        trainer = Trainer(beginning.model, data.train, options, self.machine, objective)
         return State(data, beginning, trainer, [])
+
+    def objective(self, beginning: Beginning) -> Objective:
+        """What to minimise."""
+        c, found = self.config, self.labels(beginning.data)
+        if c.teacher is None:
+            return found
+        teacher, outputs = load_teacher(self.services.inputs["teacher"] / "model", beginning.data, c.dataset)
+        normalise = beginning.model.normalise
+        return Distillation(found, teacher, outputs, normalise, c.distill, c.temperature, self.machine)
+
+    def labels(self, data: Data) -> Objective:
+        """What to minimise of what the labels say."""
+        return CrossEntropy(self.config.label_smoothing or 0.0)
 
     def begin(self, data: Data) -> Beginning:
         """The network to train."""
         trained = self.services.inputs["trained"] / "model" if self.config.from_trial is not None else None
         return begin(self.config, data, trained)
-
-    def trainer(self, *args: Any, **more: Any) -> Trainer:
-        """What trains it, from the arguments of `Trainer`."""
-        return Trainer(*args, **more)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
@@ -111,7 +114,7 @@ class Train:
         every = max(1, round((self.config.epochs or 1) / 10)) if len(state.data.train) > 10_000 else 1
         if split is None or (epoch % every and not trainer.done):
             return {}
-        scores = score(trainer.scored_model, split, self.services.device, self.precision)
+        scores = score(trainer.scored_model, split, self.services.device, self.machine.precision)
         return {f"validation/{name}": scores[name] for name in ("accuracy", "loss")}
 
     def finish(self, state: State) -> Result:
@@ -150,7 +153,7 @@ class Train:
             data=reference(c.dataset, c.dataset_options, data, c.validation, beginning.view),
             meanings=beginning.meanings,
             test_accuracy=accuracy,
-            precision=self.precision,
+            precision=self.machine.precision,
         )
 
     def state_dict(self, state: State) -> dict[str, Any]:

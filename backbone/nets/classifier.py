@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Initialised, Named
+from engram.backbone.contract import Delayed, Initialised, Named, Outputs, Wanted
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
 
@@ -56,6 +56,18 @@ class Classifier(nn.Module):
     def forward_normalised(self, x: Tensor) -> Tensor:
         """x: as above but float, normalised already (training augments between the two) -> logits [B, classes]."""
         return self.head(self.backbone(x))
+
+    def outputs(self, x: Tensor, wants: Collection[Wanted]) -> Outputs:
+        """What objectives look at; x: normalised, as above."""
+        net: Any = self.backbone
+        steps = None
+        if "steps" in wants:
+            each = net.forward_steps(x)
+            steps, late = self.head(each).float(), each[net.delay :] if isinstance(net, Delayed) else each
+            features = late.mean(0) if self.backbone.readout == "mean" else late[-1]
+        else:
+            features = net(x)
+        return Outputs(self.head(features).float(), steps, features if "features" in wants else None)
 
 
 def build(

@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.contract import Batch, Objective, Outputs
+from engram.backbone.hardware import Machine, autocast
 from engram.backbone.nets.classifier import Classifier, Normalise
 from engram.backbone.nets.layout import arranged
 
 
-class Distillation:
-    """Mixes the difference to a teacher's outputs into a training loss.
+class Distillation(Objective):
+    """Mixes the difference to a teacher's outputs into the loss of an objective.
 
         (1 - w) loss + w tau^2 KL(softmax(z_teacher / tau) || softmax(z / tau))
 
     Args:
+        labels: the objective of the labels.
         teacher: a trained classifier; it is put in evaluation mode and never changes.
+        outputs: [classes] int64, the teacher's output for each class of the student.
         normalise: how the student's images are normalised; the teacher sees the same pictures its own way.
         weight: w in [0, 1].
         temperature: tau > 0.
-        outputs: [classes] int64, the teacher's output for each class of the student.
+        machine: where the student computes.
 
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2.
     """
 
     def __init__(
-        self, teacher: Classifier, normalise: Normalise, weight: float, temperature: float, outputs: Tensor
+        self,
+        labels: Objective,
+        teacher: Classifier,
+        outputs: Tensor,
+        normalise: Normalise,
+        weight: float,
+        temperature: float,
+        machine: Machine,
     ) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.weight, self.temperature = weight, temperature
-        self.outputs = outputs
+        self.labels, self.machine = labels, machine
+        self.columns, self.wants, self.recordable = labels.columns, labels.wants, labels.recordable
         ratio = normalise.std / teacher.normalise.std
         shift = (normalise.mean - teacher.normalise.mean) / teacher.normalise.std
-        self.ratio, self.shift = ratio[:, None, None], shift[:, None, None]
         self.same = torch.equal(normalise.mean, teacher.normalise.mean) and bool((ratio == 1).all())
+        self.ratio, self.shift = (each[:, None, None].to(machine.device) for each in (ratio, shift))
+        self.teacher = teacher.eval().requires_grad_(False).to(machine.device)
+        self.outputs = outputs.to(machine.device)
+        self.weight, self.temperature = weight, temperature
 
-    def to(self, device: str) -> Distillation:
-        self.teacher.to(device)
-        self.ratio, self.shift, self.outputs = (each.to(device) for each in (self.ratio, self.shift, self.outputs))
-        return self
+    def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        loss = self.labels(outputs, batch, step)
+        with autocast(self.machine.device, self.machine.precision):
+            targets = self.targets(batch.images)
+        return self.mix(loss, outputs.logits, targets)
 
     @torch.no_grad()
     def targets(self, x: Tensor) -> Tensor:
@@ -56,3 +73,9 @@ class Distillation:
             (logits / tau).log_softmax(1), (targets / tau).log_softmax(1), reduction="batchmean", log_target=True
         )
         return (1 - self.weight) * loss + self.weight * tau**2 * difference
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.labels.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.labels.load_state_dict(saved)

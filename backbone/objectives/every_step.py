@@ -1,60 +1,55 @@
-"""Temporal efficient training: a loss for every step's outputs in place of one for their mean."""
+"""Temporal efficient training: the loss of every step's outputs in place of that of the read-out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.hardware import autocast
-from engram.backbone.training.loop import Batch, Trainer
+from engram.backbone.contract import Batch, Objective, Outputs, Wanted
+from engram.backbone.errors import must
 
 TARGET = 1.0
 """phi: what the outputs of every step are drawn to, a threshold."""
 
 
-def temporal_loss(logits: Tensor, labels: Tensor, share: float, label_smoothing: float = 0.0) -> Tensor:
-    """The loss of outputs that are each to be right by themselves.
+class EveryStep(Objective):
+    """Asks an objective about the outputs of every step, which are each to be right by themselves.
 
-        L = (1 - lambda) mean_t CE(o_t, y) + lambda mean_t MSE(o_t, phi)
+        L = (1 - lambda) mean_t L(o_t, y) + lambda mean_t MSE(o_t, phi)
+
+    All steps make one batch for the objective, of S times as many rows. With one step and lambda = 0 it is the
+    objective itself.
 
     Args:
-        logits: o, [T, N, K] float32.
-        labels: y, [N] int64.
+        each: the objective L; it looks at logits alone.
         share: lambda in [0, 1).
-        label_smoothing: of the cross-entropy.
-
-    Returns: []. With one step and lambda = 0 it is the cross-entropy of the mean output.
 
     Source: Deng et al. 2022 (arXiv 2202.11946), section 4.3, with phi = `TARGET`.
     """
-    each = F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)), label_smoothing=label_smoothing)
-    return (1 - share) * each + share * (logits - TARGET).square().mean() if share else each
 
+    wants: tuple[Wanted, ...] = ("steps",)
+    recordable = False
 
-class TemporalTrainer(Trainer):
-    """`Trainer` of a spiking network with `temporal_loss`; distillation still works on the mean over steps.
+    def __init__(self, each: Objective, share: float) -> None:
+        if each.wants:
+            got = f"one that wants {' and '.join(each.wants)}"
+            raise must("the objective of every step", "one that looks at logits alone", got, "Leave out --tet.")
+        self.each, self.share = each, share
+        self.columns, self.by_rows = each.columns, each.by_rows
 
-    Args:
-        share: lambda.
-        args, more: of `Trainer`.
-    """
+    def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        steps = outputs.steps
+        assert steps is not None  # it was wanted
+        rows = batch.repeated(len(steps))
+        loss = self.each(Outputs(steps.flatten(0, 1)), rows, step)
+        if batch.by_rows:
+            batch.losses = rows.losses.unflatten(0, (len(steps), -1)).mean(0)
+        return (1 - self.share) * loss + self.share * (steps - TARGET).square().mean() if self.share else loss
 
-    def __init__(self, *args: Any, share: float, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.share = share
-        self.every_step: Tensor | None = None
+    def state_dict(self) -> dict[str, Any]:
+        return self.each.state_dict()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: [N, C, H, W] or [N, T, C, H, W] -> the mean over steps of the logits, [N, K] float32."""
-        model: Any = self.progress.model
-        with autocast(self.device, self.precision):
-            logits: Tensor = model.head(model.backbone.forward_steps(images)).float()
-        self.every_step = logits
-        return logits.mean(0)
-
-    def objective(self, batch: Batch) -> Tensor:
-        steps, self.every_step = self.every_step, None
-        assert steps is not None  # forward ran
-        return temporal_loss(steps, batch.labels, self.share, self.options.label_smoothing)
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.each.load_state_dict(saved)

@@ -7,60 +7,33 @@ uninterrupted one bit for bit on a CPU.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from engram.backbone.contract import Calibrated, Prepared, Recomputing, Strategy
+from engram.backbone.contract import Batch, Hook, Objective, Outputs, Recomputing, Sampler
 from engram.backbone.data.sets import Split
+from engram.backbone.data.views import in_pass
 from engram.backbone.errors import TrialError, must
-from engram.backbone.hardware import Precision, autocast
+from engram.backbone.hardware import Machine, Precision, autocast
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged, layout
-from engram.backbone.objectives.distillation import Distillation
+from engram.backbone.objectives.columns import columns_of
+from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment
 from engram.backbone.training.optim import Optimizers, relative_rate
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
+from engram.backbone.training.samplers import Uniform
 
 UNIT_SECONDS = 2.0  # a unit of work between two looks at signals and checkpoints
-PREPARE_IMAGES = 5000
-PREPARE_VALUES = 2**24  # fewer images when they are large
-
-
-@dataclass
-class Batch:
-    """What one step trains on. Strategies may append rows of their own in ``before_forward``.
-
-    Attributes:
-        raw: [B, C, H, W] uint8 (event frames [B, T, C, H, W]), as the split holds them.
-        images: [N, C, H, W] float32, normalised and augmented; the first B rows come from ``raw``.
-        labels: [N] int64.
-        indices: [B] int64 on the CPU, positions in the split.
-        logits: [N, K] float32, once the forward pass is done.
-        losses: [N] float32, the loss of every row, where the objective is their mean and a strategy asks for them.
-    """
-
-    raw: Tensor
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    logits: Tensor = field(init=False)
-    losses: Tensor = field(init=False)
-
-    @property
-    def own(self) -> int:
-        """How many rows come from the split."""
-        return len(self.raw)
 
 
 @dataclass
@@ -76,63 +49,61 @@ class Progress:
 
 
 class Trainer:
-    """Trains one classifier on one set of images or recordings.
+    """Trains one classifier on one set of images or recordings (`engram.backbone.contract.Training`).
 
-    An epoch shows all of them; its last batch is as long as what is left. A single image left over is shown to networks
-    without batch normalisation only, which has nothing to normalise it by; the next epoch leaves out another one.
+    An epoch shows what its sampler says; its last batch is as long as what is left. A single image left over is shown
+    to networks without batch normalisation only, which has nothing to normalise it by; the next epoch leaves out
+    another one.
 
     Args:
-        model: on the CPU.
-        train: the training images.
-        options: every value of the training, but that ``precision`` is what it has come to on this device: "fp32", or
-            "bf16" for autocast around the forward pass.
-        strategies: hooks that change the batch, the loss or the step (`engram.backbone.contract.Strategy`); those
-        about tasks
-            are the caller's, who knows what a task is.
-        prepare: the backbone's method, where it has it, that sees normalised training images first: ``prepare``
-            initialises a fresh network, ``calibrate`` what an adapter has added to a trained one.
-        distillation: a teacher to learn from beside the labels.
-        optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
+        model: prepared (`engram.backbone.training.preparing`), on any device.
+        data: the training images.
+        machine: where, and how exactly; ``options.precision`` is what was asked for.
+        objective: what is minimised; None for the cross-entropy.
+        sampler: the order of the images; None for all of them, shuffled in every epoch.
+        hooks: called around every step.
         steps: how many in all; None for ``options.epochs`` whole epochs.
+        optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
         passes: of an earlier training, gone on with where it was of this model and precision.
 
     Raises:
-        UserError: a batch of one image cannot be normalised, or ``gradient_checkpointing`` has nothing to work on.
+        UserError: a batch of one image cannot be normalised, the data lack a column that the objective or the sampler
+            needs, or ``gradient_checkpointing`` has nothing to work on.
     """
 
     def __init__(
         self,
         model: Classifier,
-        train: Split,
+        data: Split,
         options: TrainingOptions,
-        device: str,
-        precision: Precision,
-        strategies: Sequence[Strategy] = (),
+        machine: Machine,
+        objective: Objective | None = None,
+        sampler: Sampler | None = None,
+        hooks: Sequence[Hook] = (),
         *,
-        prepare: Literal["prepare", "calibrate"] | None = "prepare",
-        distillation: Distillation | None = None,
-        optimizers: Optimizers | None = None,
         steps: int | None = None,
+        optimizers: Optimizers | None = None,
         passes: Passes | None = None,
     ) -> None:
-        self.options, self.train, self.device = options, train, device
-        self.precision: Precision = precision
-        self.strategies = strategies
-        self.distillation = None if distillation is None else distillation.to(device)
-        self.batch_size = min(options.batch_size, len(train))
+        self.options, self.data, self.machine, self.hooks = options, data, machine, hooks
+        self.device = machine.device
+        self.precision: Precision = machine.precision
+        self.objective = CrossEntropy(options.label_smoothing) if objective is None else objective
+        self.sampler = Uniform() if sampler is None else sampler
+        self.columns = columns_of(data, self.objective.columns, machine.device)
+        self.rows = self.sampler.rows(data)
+        self.batch_size = min(options.batch_size, self.rows)
         normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
         if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
-        self.steps_per_epoch = -(-len(train) // self.batch_size)
-        if normalised and len(train) % self.batch_size == 1:
+        self.steps_per_epoch = -(-self.rows // self.batch_size)
+        if normalised and self.rows % self.batch_size == 1:
             self.steps_per_epoch -= 1
         self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
-        if prepare is not None:
-            self._prepare(prepare, model)
         if options.gradient_checkpointing:
             _recompute(model)
-        model = model.to(device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
+        model = model.to(self.device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
         if optimizers is None:
             optimizers = Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay)
         self.passes = self._passes(model, passes)
@@ -140,29 +111,25 @@ class Trainer:
         if options.ema:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
         self.progress = Progress(model, optimizers, average)
-        self.progress.loss_sum = self.progress.loss_sum.to(device)
+        self.progress.loss_sum = self.progress.loss_sum.to(self.device)
         self._epoch_order: tuple[int, Tensor] | None = None
 
-    def _prepare(self, how: Literal["prepare", "calibrate"], model: Classifier) -> None:
-        """Show training images to a network; the frames of a recording are so many images."""
-        net = model.backbone
-        if how == "prepare" and isinstance(net, Prepared):
-            prepare = net.prepare
-        elif how == "calibrate" and isinstance(net, Calibrated):
-            prepare = net.calibrate
-        else:
-            return
-        values = math.prod(self.train.in_shape) * (self.train.frames or 1)
-        count = min(PREPARE_IMAGES, max(1, PREPARE_VALUES // values))
-        order = torch.randperm(len(self.train), generator=generator(self.options.seed, "prepare"))[:count]
-        images = torch.cat([x for x, _, _ in self.train.batches(order, 1000, "cpu")])
-        with torch.no_grad():
-            prepare(model.normalise(images.flatten(0, 1) if images.ndim == 5 else images))
+    @property
+    def model(self) -> Classifier:
+        return self.progress.model
+
+    @property
+    def optimizers(self) -> Optimizers:
+        return self.progress.optimizers
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
 
     def _passes(self, model: Classifier, earlier: Passes | None) -> Passes | None:
-        """Recorded passes, where the network and all strategies leave a pass the same kernels every time."""
-        able = all(getattr(strategy, "recordable", False) for strategy in self.strategies)
-        if not able or not can_record(model, self.device):
+        """Recorded passes, where network, objective and hooks leave a pass the same kernels every time."""
+        plain = self.objective.recordable and not self.objective.wants
+        if not (plain and all(hook.recordable for hook in self.hooks) and can_record(model, self.device)):
             return None
         if earlier is None or earlier.model is not model or earlier.precision != self.precision:
             return Passes(model, self.device, self.precision)
@@ -179,14 +146,10 @@ class Trainer:
     def done(self) -> bool:
         return self.progress.step >= self.total_steps
 
-    def shows(self, epoch: int) -> Split:
-        """The images as an epoch shows them, before augmentation."""
-        return self.train
-
     def shown(self, steps: int) -> int:
         """How many images the first ``steps`` steps train on, each as often as it comes."""
         epochs, rest = divmod(steps, self.steps_per_epoch)
-        whole = min(self.steps_per_epoch * self.batch_size, len(self.train))
+        whole = min(self.steps_per_epoch * self.batch_size, self.rows)
         return epochs * whole + rest * self.batch_size
 
     def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
@@ -207,8 +170,7 @@ class Trainer:
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
         if first == 0:
             p.loss_sum.zero_()
-        batches = self.shows(epoch).batches(indices, self.batch_size, self.device)
-        for images, labels, chosen in batches:
+        for images, labels, chosen in in_pass(self.data, epoch).batches(indices, self.batch_size, self.device):
             p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
             p.step += 1
             if time.perf_counter() - began > seconds:
@@ -226,27 +188,33 @@ class Trainer:
         if self.passes is not None:
             self.passes.begin()
         batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
-        for strategy in self.strategies:
-            strategy.before_forward(self, batch)
-        batch.logits = self.forward(batch.images)
-        loss = self.objective(batch)
-        if self.distillation is not None:
-            with autocast(self.device, self.precision):
-                targets = self.distillation.targets(batch.images)
-            loss = self.distillation.mix(loss, batch.logits, targets)
-        for strategy in self.strategies:
-            loss = strategy.loss(self, batch, loss)
+        for name, column in self.columns.items():
+            batch.columns[name] = column[indices.to(column.device, non_blocking=True)]
+        for hook in self.hooks:
+            hook.before_forward(self, batch)
+        outputs = self._outputs(model, batch.images)
+        batch.logits = outputs.logits
+        loss = self.objective(outputs, batch, step)
+        for hook in self.hooks:
+            loss = hook.loss(self, batch, loss)
         loss.backward()
-        for strategy in self.strategies:
-            strategy.after_backward(self, batch)
+        for hook in self.hooks:
+            hook.after_backward(self, batch)
         if self.options.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.options.clip)
         self.progress.optimizers.step(self._rate(step))
-        for strategy in reversed(self.strategies):
-            strategy.after_step(self, batch)
+        for hook in reversed(self.hooks):
+            hook.after_step(self, batch)
         if self.progress.average is not None:
             self.progress.average.update_parameters(model)
         return loss.detach()
+
+    def _outputs(self, model: Classifier, images: Tensor) -> Outputs:
+        """What the network makes of a batch, with what the objective wants of it."""
+        if not self.objective.wants:
+            return Outputs(self.forward(images))
+        with autocast(self.device, self.precision):
+            return model.outputs(images, self.objective.wants)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, C, H, W] float, normalised -> logits [N, K] float32, at the precision of the training."""
@@ -255,10 +223,6 @@ class Trainer:
             return passes(images)
         with autocast(self.device, self.precision):
             return self.progress.model.forward_normalised(images).float()
-
-    def objective(self, batch: Batch) -> Tensor:
-        """The loss of a batch whose logits are known, before strategies change it."""
-        return F.cross_entropy(batch.logits, batch.labels, label_smoothing=self.options.label_smoothing)
 
     def _seed_layers(self, step: int) -> None:
         """Seed dropout and the like. torch.manual_seed would take a stack trace for CUDA, a tenth of a small step."""
@@ -314,8 +278,7 @@ class Trainer:
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
-            order = torch.randperm(len(self.train), generator=generator(self.options.seed, "order", epoch))
-            self._epoch_order = (epoch, order)
+            self._epoch_order = (epoch, self.sampler.order(self.data, self.options.seed, epoch))
         return self._epoch_order[1]
 
     def _rate(self, step: int) -> float:
@@ -339,7 +302,8 @@ class Trainer:
             "step": p.step,
             "loss_sum": p.loss_sum,
             "seconds": p.seconds,
-            "strategies": [strategy.state_dict() for strategy in self.strategies],
+            "objective": self.objective.state_dict(),
+            "hooks": [hook.state_dict() for hook in self.hooks],
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -350,8 +314,9 @@ class Trainer:
             p.average.load_state_dict(saved["average"])
         p.step, p.seconds = saved["step"], saved["seconds"]
         p.loss_sum = saved["loss_sum"].to(self.device, copy=True)
-        for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
-            strategy.load_state_dict(state)
+        self.objective.load_state_dict(saved["objective"])
+        for hook, state in zip(self.hooks, saved["hooks"], strict=True):
+            hook.load_state_dict(state)
 
 
 def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:

@@ -121,7 +121,7 @@ def _at_task(config: StreamConfig, data: Data, task: int, device: str = "cpu") -
     ours.learning.begin(state)
     while state.learner.task < task - 1:
         ours.step(state)
-    state.learner.total_steps = 10**9
+    state.learner.trainer.total_steps = 10**9
     return state.learner
 
 
@@ -248,7 +248,7 @@ def _against_launches(strategy: str, device: str, backbone: str = "resnet18") ->
 
     def pair() -> tuple[Timed, Timed]:
         ours, theirs = (_at_task(config, _random(SOME, (3, 32, 32)), 2, device) for _ in range(2))
-        theirs.passes = None
+        theirs.trainer.passes = None
         return _epoch(ours), _epoch(theirs)
 
     return _row(f"{strategy}/recorded", pair, "the same passes, not recorded", builds=1)

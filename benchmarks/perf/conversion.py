@@ -28,13 +28,14 @@ from engram.backbone.data.load import Data, load
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TrainConfig
-from engram.backbone.hardware import choose_precision
+from engram.backbone.hardware import Machine, choose_precision
 from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.nets.folding import trace
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.preparing import prepare
 from engram.benchmarks.perf.harness import Row, interleaved
 from engram.snn.conversion.convert import convert, lower
 
@@ -145,7 +146,9 @@ def trained(case: Case, data: Data) -> Classifier:
     model = build(case.net, {}, data.in_shape, len(data.classes), data.mean, data.std)
     config = TrainConfig(dataset=case.dataset, backbone=case.net, epochs=case.epochs, ema=0.0).resolved()
     options = TrainingOptions(**{field.name: getattr(config, field.name) for field in fields(TrainingOptions)})
-    trainer = Trainer(model, first(data.train, case.train), options, "cpu", choose_precision("auto", "cpu"))
+    train = first(data.train, case.train)
+    prepare(model, train, options.seed)
+    trainer = Trainer(model, train, options, Machine("cpu", choose_precision("auto", "cpu")))
     while not trainer.done:
         trainer.advance()
     return trainer.scored_model.eval()

@@ -24,12 +24,13 @@ from engram.backbone.contract import Scalar
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.recipes import recipe
-from engram.backbone.hardware import choose_precision, suit_threads
+from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.optim import relative_rate
 from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.preparing import prepare
 from engram.benchmarks.perf.harness import Row, interleaved
 
 ROUNDS = 5
@@ -124,14 +125,15 @@ class _Peer:
 
 def _ours(net: str, data: Data, epochs: int, seed: int = 0) -> Trainer:
     device = _device()
-    precision = choose_precision("auto", device)
-    return Trainer(_model(net, data, seed), data.train, _options(epochs, seed), device, precision)
+    model, options = _model(net, data, seed), _options(epochs, seed)
+    prepare(model, data.train, seed)
+    return Trainer(model, data.train, options, Machine(device, choose_precision("auto", device)))
 
 
 def _epoch(trainer: Trainer) -> None:
     """One epoch as ``backbone.train`` does it: small batches on one thread."""
     torch.set_num_threads(THREADS)
-    suit_threads(BATCH * math.prod(trainer.train.in_shape))
+    suit_threads(BATCH * math.prod(trainer.data.in_shape))
     trainer.advance(seconds=math.inf)
 
 

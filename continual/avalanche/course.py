@@ -9,7 +9,6 @@ import copy
 import inspect
 import math
 import random
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,50 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Learned, Learner, Setting, Task, Tasks
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import TrialError, UserError, must
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.seeding import derive, seed_everything
-from engram.backbone.training.loop import UNIT_SECONDS
 from engram.continual.avalanche import guard, networks, state
 from engram.continual.avalanche.benchmark import to_benchmark, unit
 from engram.continual.avalanche.options import AvalancheOptions
-from engram.continual.experiment.learner import MASKED, Learner
-from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams.stream import Stream, Task
+from engram.continual.strategy import Strategy, total_bytes
+from engram.continual.streams.heads import MASKED
+from engram.continual.streams.stream import Stream
 
 LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
 """What images become for strategies that cannot work on bytes."""
-
-
-class Course(Learner):
-    """A learner that leaves a task's training to Avalanche; one unit of work is one task."""
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        (self.reference,) = (each for each in self.strategies if isinstance(each, Avalanche))
-        self.steps = more.get("steps")
-        self.reference.build(self)
-
-    def _diverged(self) -> TrialError:
-        name, lr = self.reference.name, self.options.lr
-        return TrialError(
-            f"the training loss must be finite; got nan or inf with avalanche:{name} at learning rate {lr:.3g}. "
-            f"Try --lr {lr / 3:.2g}, or other --strategies.avalanche.arguments."
-        )
-
-    def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
-        """Train the whole task, however long it takes; see `Trainer.advance`."""
-        if self.done:
-            return None
-        began = time.perf_counter()
-        seen = self.reference.learn(self)
-        self.progress.step = self.total_steps = seen.steps
-        self.progress.seconds += time.perf_counter() - began
-        loss = float(seen.loss_sum) / seen.rows
-        if not math.isfinite(loss):
-            raise self._diverged()
-        return {"train/loss": loss, "lr": self.options.lr}
 
 
 class _Watch:
@@ -87,7 +56,6 @@ class Avalanche(Strategy):
     Source: Carta et al. 2023, "Avalanche: A PyTorch library for deep continual learning"; avalanche-lib 0.6.0.
     """
 
-    course = Course
     options: AvalancheOptions
 
     def __init__(self, options: AvalancheOptions, setting: Setting, model: nn.Module) -> None:
@@ -101,11 +69,12 @@ class Avalanche(Strategy):
         self.task, self.learned = 0, 0
         self._generates = self.name == "GenerativeReplay"
 
-    def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
+    def training_data(self, stream: Tasks, task: Task) -> tuple[Split, Tensor | None] | None:
+        assert isinstance(stream, Stream)
         self.stream = stream
-        return super().training_data(stream, task)
+        return None
 
-    def build(self, learner: Course) -> None:
+    def attach(self, learner: Learner) -> None:
         """Make Avalanche's strategy, once; a saved state is put into it."""
         if self.made is not None:
             return
@@ -125,7 +94,7 @@ class Avalanche(Strategy):
             what = f"images for avalanche:{self.name}"
             raise must(what, "1x28x28, for which its generator is made", size, "Use continual.dgr.")
 
-    def _make(self, learner: Course) -> Any:
+    def _make(self, learner: Learner) -> Any:
         model, extra = self._model(learner)
         options = learner.options
         if options.optimizer == "sgd":
@@ -139,11 +108,11 @@ class Avalanche(Strategy):
         given |= {"input_size": list(self.setting.in_shape), "subsample": buffer}
         given |= {"patterns_per_exp": max(buffer // self.setting.tasks, 1), **extra}
         chosen_arguments = guard.arguments(self.cls, self.options.arguments, given)
-        epochs = options.epochs if learner.steps is None else learner.steps
+        epochs = options.epochs if learner.limit is None else learner.limit
         common = {
             "model": model,
             "optimizer": optimizer,
-            "train_mb_size": learner.batch_size,
+            "train_mb_size": min(options.batch_size, len(learner.data)),
             "train_epochs": epochs,
             "eval_mb_size": 256,
             "device": learner.device,
@@ -167,9 +136,9 @@ class Avalanche(Strategy):
                 plugin.generator_strategy.evaluator.loggers = []  # they print
         return made
 
-    def _model(self, learner: Course) -> tuple[nn.Module, dict[str, Any]]:
+    def _model(self, learner: Learner) -> tuple[nn.Module, dict[str, Any]]:
         """What Avalanche trains, and what else the strategy's constructor wants of it."""
-        classifier = learner.progress.model
+        classifier = learner.model
         if self.name == "ICaRL":
             parts = {
                 "feature_extractor": networks.Features(classifier, self.setting.precision),
@@ -187,9 +156,9 @@ class Avalanche(Strategy):
             entrance.generated = self._generates
         return model, {}
 
-    def learn(self, learner: Course) -> _Watch:
+    def learn(self, learner: Learner) -> Learned:
         """Train one task as Avalanche does."""
-        watch, made = _Watch(learner.steps), self.made
+        watch, made = _Watch(learner.limit), self.made
         networks.enter(made.model, learner.task)
         with guard.quiet(), _seeded(derive(self.setting.seed, "avalanche task", learner.task)):
             experience = self.benchmark.train_stream[learner.task]
@@ -200,8 +169,14 @@ class Avalanche(Strategy):
             finally:
                 made.plugins.remove(watch)
         self.learned = learner.task + 1
-        self._hand_over(learner.progress.model)
-        return watch
+        self._hand_over(learner.model)
+        loss, lr = float(watch.loss_sum) / watch.rows, learner.options.lr
+        if not math.isfinite(loss):
+            raise TrialError(
+                f"the training loss must be finite; got nan or inf with avalanche:{self.name} at learning rate "
+                f"{lr:.3g}. Try --lr {lr / 3:.2g}, or other --strategies.avalanche.arguments."
+            )
+        return Learned(steps=watch.steps, loss=loss)
 
     def _hand_over(self, classifier: Classifier) -> None:
         """Give our network the weights, where Avalanche trains a copy of it."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from engram.backbone.contract import TaskHead
 from engram.backbone.hardware import Precision, autocast
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged
 from engram.continual.avalanche.guard import module
-from engram.continual.streams.heads import Head
 
 OFF = -1e4
 """Logit of an output that is switched off: small enough for any softmax, and its square is finite."""
@@ -70,7 +70,7 @@ class Network(nn.Module):
         task: the one at hand, where Avalanche does not say: for a head that grows, and within PackNet.
     """
 
-    def __init__(self, classifier: Classifier, head: Head, precision: Precision) -> None:
+    def __init__(self, classifier: Classifier, head: TaskHead, precision: Precision) -> None:
         super().__init__()
         self.entrance, self.classifier = Entrance(classifier), classifier
         self.head, self.precision, self.task = head, precision, 0
@@ -110,7 +110,7 @@ def _multi_task() -> type[Network]:
     return MultiTaskNetwork
 
 
-def network(classifier: Classifier, head: Head, precision: Precision) -> Network:
+def network(classifier: Classifier, head: TaskHead, precision: Precision) -> Network:
     """A network that shares the classifier's weights, with task labels where the head needs them."""
     return (_multi_task() if head.by_task else Network)(classifier, head, precision)
 

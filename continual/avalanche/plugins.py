@@ -12,7 +12,7 @@ their hooks. The classes are made when they are asked for, because Avalanche is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -21,16 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.contract import Shaped
+from engram.backbone.contract import Batch, Setting, Shaped
 from engram.backbone.errors import must
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
-from engram.backbone.training.loop import Batch
 from engram.continual.avalanche.guard import module
 from engram.continual.avalanche.networks import OFF
-from engram.continual.catalogue import facts
-from engram.continual.experiment.configs import AUTO
-from engram.continual.strategy import Setting, Strategy
+from engram.continual.strategy import Strategy
+from engram.continual.traits import AUTO, traits
 
 NAMES = {"SIPlugin": "continual.si", "DERppPlugin": "continual.derpp", "HATPlugin": "continual.hat"}
 
@@ -62,14 +60,14 @@ class Hooked:
             raise must(what, "True, for no batch of Avalanche's says which images it holds", False, "Leave it out.")
         self.options = options_of(registry, "strategies", self.strategy_name, options)
         self.seed, self.buffer = seed, buffer
-        name, strength = type(self).__name__, facts(self.strategy_name).strength
+        name, strength = type(self).__name__, traits(self.strategy_name).strength
         if strength and getattr(self.options, strength) == AUTO:
             raise must(f"{strength} of {name}", "a number", AUTO, f"Give it one: {name}({strength}=1.0).")
         self.ours: Strategy | None = None
         self.learner: Any = None
         self.batch: Any = None
         self.saved: Mapping[str, Any] = {}
-        self.gated = self.strategy_name == "continual.hat"
+        self.gated = traits(self.strategy_name).needs_task
 
     def before_training_exp(self, strategy: Any, *args: Any, **more: Any) -> None:
         if self.ours is None:
@@ -82,7 +80,7 @@ class Hooked:
         learner.task = strategy.experience.current_experience  # its clock begins anew with every strategy
         learner.steps_per_epoch = len(loader)
         learner.total_steps = strategy.train_epochs * len(loader)
-        learner.progress.step = 0
+        learner.step = 0
         self.ours.before_task(learner, self._task)
         if self.gated:
             self.ours.enter_task(learner, learner.task)
@@ -91,7 +89,7 @@ class Hooked:
         assert self.ours is not None
         images, labels = strategy.mb_x, strategy.mb_y
         self.batch = Batch(images, images, labels, torch.arange(len(labels)))
-        self.learner.train.labels = labels.cpu()
+        self.learner.data.labels = labels.cpu()
         self.ours.before_forward(self.learner, self.batch)
 
     def after_forward(self, strategy: Any, *args: Any, **more: Any) -> None:
@@ -109,7 +107,7 @@ class Hooked:
     def after_update(self, strategy: Any, *args: Any, **more: Any) -> None:
         assert self.ours is not None
         self.ours.after_step(self.learner, self.batch)
-        self.learner.progress.step += 1
+        self.learner.step += 1
 
     def after_training_exp(self, strategy: Any, *args: Any, **more: Any) -> None:
         assert self.ours is not None
@@ -175,7 +173,9 @@ class Hooked:
         table = torch.zeros(len(stream), outputs, dtype=torch.bool, device=device)
         for index, experience in enumerate(stream if self.gated else ()):
             table[index, list(experience.dataset.targets.uniques)] = True
-        self.learner = _learner(strategy, device, table)
+        self.learner = _Learner(
+            model, device, strategy.plugins, SimpleNamespace(table=table), SimpleNamespace(labels=None, frames=None)
+        )
         if self.saved:
             ours.load_state_dict(self.saved)
 
@@ -186,29 +186,27 @@ class Hooked:
             buffer.images = torch.zeros(self.buffer, *image.shape, dtype=image.dtype, device=device)
 
 
-def _losses(logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
+@dataclass
+class _Learner:
+    """What our strategies ask of a learner (`engram.backbone.contract.Learner`), with Avalanche's loop around them."""
 
+    model: Any
+    device: str
+    strategies: Any
+    """All plugins: others may change gradients, and ours are told by how many there are."""
+    head: SimpleNamespace
+    train: SimpleNamespace
+    task = step = total_steps = steps_per_epoch = seed = 0
+    precision, clips, decays = "fp32", False, False
 
-def _learner(strategy: Any, device: str, table: Tensor) -> Any:
-    """What our strategies ask of a learner."""
-    model = strategy.model
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
 
-    return SimpleNamespace(
-        strategies=strategy.plugins,  # others may change gradients: ours are told by how many there are
-        options=SimpleNamespace(clip=0.0),
-        device=device,
-        precision="fp32",
-        head=SimpleNamespace(table=table),
-        train=SimpleNamespace(labels=None, frames=None),
-        progress=SimpleNamespace(model=model, step=0),
-        task=0,
-        total_steps=0,
-        steps_per_epoch=0,
-        forward=lambda images: model(images),
-        augmented=lambda raw, purpose: raw,
-        losses=_losses,
-    )
+    def augmented(self, raw: Tensor, purpose: str) -> Tensor:
+        return raw
+
+    def losses(self, logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
 
 
 @cache

@@ -15,12 +15,12 @@ from engram.backbone.data.splits import stratified
 from engram.backbone.errors import TrialError, must
 from engram.backbone.hardware import Precision
 from engram.backbone.nets.classifier import Classifier
-from engram.continual.catalogue import facts, in_turn, said
 from engram.continual.experiment.candidates import Tried, best, upcoming
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.learning import Learning, State, Within
 from engram.continual.regularisation.penalty import PULL
 from engram.continual.streams.stream import Stream
+from engram.continual.traits import in_turn, said, traits
 
 HELD_OUT = 0.2
 """Share of the training images that strengths are chosen by, where the run holds none out itself."""
@@ -80,7 +80,7 @@ class Choice:
     @property
     def strength(self) -> float:
         """The one to try now."""
-        found = upcoming(self.tried[self.name], facts(self.name).strengths)
+        found = upcoming(self.tried[self.name], traits(self.name).strengths)
         assert found is not None
         return found
 
@@ -89,7 +89,7 @@ class Choice:
         """Tasks that will have been learned on the way, as far as one knows."""
         if self.done:
             return self.learned
-        left = [max(1 + len(facts(name).strengths) - len(self.tried[name]), 1) for name in self.names]
+        left = [max(1 + len(traits(name).strengths) - len(self.tried[name]), 1) for name in self.names]
         return self.learned + sum(left[len(self.strengths) :]) * (self.count - 1) + (self.first is None)
 
     def _held_out(self, data: Data) -> Data:
@@ -101,7 +101,7 @@ class Choice:
             missing = next(name for label, name in enumerate(data.classes) if label not in there)
             what = f"the strength of {said(self.names[0])}"
             rule = f"a number where a class has no image to choose it by, as {missing!r}"
-            remedy = f"Give --strategies.{said(self.names[0])}.{facts(self.names[0]).strength} one, or add images."
+            remedy = f"Give --strategies.{said(self.names[0])}.{traits(self.names[0]).strength} one, or add images."
             raise must(what, rule, "auto", remedy)
         return replace(data, train=data.train.select(kept), validation=data.train.select(held))
 
@@ -154,11 +154,11 @@ class Choice:
         found = Tried(self.strength, accuracy, effect)
         if not math.isnan(accuracy):
             number = sum(map(len, self.tried.values()))
-            key = f"choice/{said(name)}.{facts(name).strength}"
+            key = f"choice/{said(name)}.{traits(name).strength}"
             self.services.log(number, {key: found.strength, f"{key}/validation/average_accuracy": accuracy})
         tried.append(found)
         self.learning = self.state = None
-        if upcoming(tried, facts(name).strengths) is not None:
+        if upcoming(tried, traits(name).strengths) is not None:
             return
         if math.isnan(best(tried, self.images).accuracy):
             raise TrialError(
@@ -173,7 +173,7 @@ class Choice:
         """Every candidate, with what it came to."""
         return [
             {
-                "option": f"{said(name)}.{facts(name).strength}",
+                "option": f"{said(name)}.{traits(name).strength}",
                 "strength": each.strength,
                 "validation accuracy": None if math.isnan(each.accuracy) else each.accuracy,
                 PULL: each.effect,
@@ -190,7 +190,7 @@ class Choice:
             if not tried:
                 continue
             chosen, none = best(tried, self.images), next(each for each in tried if not each.strength)
-            option = f"{said(name)}.{facts(name).strength}"
+            option = f"{said(name)}.{traits(name).strength}"
             found.append(
                 f"{option} = {chosen.strength:g} was chosen on validation images of the first {self.count} tasks, "
                 "which were then learned afresh: their share of the figures is of tasks that were seen before."

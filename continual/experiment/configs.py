@@ -8,26 +8,25 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt
 
-from engram.backbone.contract import Direction, ExperimentConfig, Metric, OptionsOf, Registered, Scalar, SplitName
-from engram.continual.avalanche import guard
-from engram.continual.catalogue import facts, in_turn, said, short
+from engram.backbone.contract import (
+    Direction,
+    ExperimentConfig,
+    Metric,
+    OptionsOf,
+    Registered,
+    Scalar,
+    SplitName,
+    Traits,
+)
+from engram.continual.traits import AUTO, because, in_turn, problems, said, short, strength, traits
 
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
 ]
-AVALANCHE: Mapping[str, Scalar] = {
-    **{"flip": "none", "translate": 0, "schedule": "constant", "clip": 0.0},
-    "weight_decay": 0.0,  # it would shrink biases and norms too
-}
-"""Values of what Avalanche's loop has no word for."""
 MIXED = ("blurry", "task-free")
 """Scenarios in which images of any class may come in any task."""
 BY_CLASS = ("task", "domain", "class", "online", "blurry", "task-free")
 """Scenarios whose tasks have some of the classes each; in the others a task has all, seen differently."""
-BY_MEANS = ("continual.icarl", "avalanche:ICaRL")
-"""Strategies whose tests go to the nearest class mean, whatever the head."""
-AUTO = "auto"
-"""Strength of a penalty that is chosen on the first tasks."""
 
 
 def _score(of: str, direction: Direction, split: SplitName = "test", **more: Any) -> Metric:
@@ -140,7 +139,7 @@ class StreamConfig(ExperimentConfig):
         epochs = self.epochs or (None if self.iterations else 1 if once else 10)
         head = self.head or ("multi" if self.scenario == "task" else "single")
         momentum = self.momentum if self.momentum is not None else (0.9 if self.optimizer == "adamw" else 0.0)
-        kept = any(facts(name).buffer for name in self.strategies)
+        kept = any(self.traits(name).buffer for name in self.strategies)
         first = max(min(self.cross_validation_tasks, self.tasks), 2)
         return replace(
             self,
@@ -155,79 +154,92 @@ class StreamConfig(ExperimentConfig):
             class_order=self.class_order if self.scenario in BY_CLASS else type(self).class_order,
         )
 
+    def traits(self, strategy: str) -> Traits:
+        """What a strategy of the stream is, with its options."""
+        return traits(strategy, self.options_of(strategy))
+
     def problems(self) -> list[str]:
         c = self.resolved()
-        found = [*self._sizes(c), *self._heads(c), *self._answers(c), *self._references(c)]
-        alone = [said(name) for name in c.strategies if facts(name).alone]
+        found = [*self._sizes(c), *self._heads(c), *self._answers(c)]
         if not c.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
-        if alone and len(c.strategies) > 1:
-            got = ", ".join(map(said, c.strategies))
-            found.append(f"--strategies must leave {alone[0]} alone; got {got}. Run them one by one.")
         if len(set(c.strategies)) < len(c.strategies):
             got = ", ".join(map(said, c.strategies))
             found.append(f"--strategies must be different ones; got {got}. Name each once.")
-        isolated = [said(name) for name in c.strategies if facts(name).needs_task]
-        replaying = [said(name) for name in c.strategies if facts(name).replays]
-        if isolated and replaying:
-            found.append(
-                f"--strategies must not mix {isolated[0]}, which works on one task at a time, with replay of others; "
-                f"got {replaying[0]}. Choose one of the two."
-            )
-        return [*found, *self._combinations(c)]
+        for name in c.strategies:
+            found += [*self._alone(c, name), *problems(name, c.options_of(name)), *self._values(c, name)]
+        return [*found, *self._combinations(c), *self._buffers(c)]
+
+    def _named(self, c: Self, trait: str) -> list[str]:
+        """What the strategies with a trait are called in messages."""
+        return [said(name) for name in c.strategies if getattr(c.traits(name), trait)]
+
+    def _alone(self, c: Self, name: str) -> list[str]:
+        if len(c.strategies) == 1 or not c.traits(name).alone:
+            return []
+        if cause := because(name, c.options_of(name), "alone"):
+            return [
+                f"--strategies.{short(name)}.{option} must be left out beside other strategies; got {value}. "
+                f"Leave it out, or {said(name)} alone."
+                for option, value in cause.items()
+            ]
+        got = ", ".join(map(said, c.strategies))
+        return [f"--strategies must leave {said(name)} alone; got {got}. Run them one by one."]
+
+    def _values(self, c: Self, name: str) -> list[str]:
+        """Options of the stream that a strategy cannot have as they are."""
+        found, declared = [], c.traits(name)
+        for option, known in declared.only.items():
+            got = getattr(c, option)
+            if got in known:
+                continue
+            flag, without = f"--{option.replace('_', '-')}", known[0] in (None, False)
+            rule = "left out" if without else " or ".join(map(str, known))
+            remedy = "Leave it out." if without else f"Use {flag} {known[0]}."
+            if declared.instead and not without:
+                remedy = f"Use {declared.instead}, or {flag} {known[0]}."
+            found.append(f"{flag} must be {rule} for {said(name)}; got {got}. {remedy}")
+        return found
 
     def _combinations(self, c: Self) -> list[str]:
         """What each strategy does is right, and what they do together is not."""
-        names, found = [short(name) for name in c.strategies], []
-        weighing = [name for name in names if name in ("er-ace", "dgr")]
-        weighing += ["lwf"] if "lwf" in names and self.options_of("lwf").get("strength") is None else []
-        weighing += ["er"] if self.options_of("er").get("weighting") == "tasks" and "er" in names else []
+        found = []
+        isolated, weighing = self._named(c, "needs_task"), self._named(c, "weighs")
+        for trait, about in (
+            ("replays", "which works on one task at a time, with replay of others"),
+            ("teacher", "whose gates or weights of a task a copy of the network lacks, with such a copy"),
+        ):
+            if isolated and (others := self._named(c, trait)):
+                found.append(
+                    f"--strategies must not mix {isolated[0]}, {about}; got {others[0]}. Choose one of the two."
+                )
         if len(weighing) > 1:
-            got = " and ".join(weighing)
+            ways = [c.traits(name).unweighted for name in c.strategies if said(name) in weighing]
             found.append(
-                f"--strategies must hold one at most that weighs the loss of the task anew; got {got}. "
-                "Use --strategies.lwf.strength, --strategies.er.weighting rows, or one of them."
+                "--strategies must hold one at most that weighs the loss of the task anew; "
+                f"got {' and '.join(weighing)}. Use {', '.join(filter(None, [*ways, 'or one of them']))}."
             )
-        isolated = [short(name) for name in c.strategies if facts(name).needs_task]
-        if "lwf" in names and isolated:
-            found.append(
-                f"--strategies must not mix lwf with {isolated[0]}, whose gates its teacher lacks; got both. "
-                "Choose one."
-            )
-        if self.options_of("dgr").get("space") == "latent" and len(names) > 1:
-            found.append(
-                "--strategies must leave dgr alone where its space is latent and the network's body stays as it is; "
-                f"got {', '.join(names)}. Use --strategies.dgr.space pixel."
-            )
-        if "icarl" in names and c.head != "multi" and c.scenario not in ("task", "class", "online"):
-            found.append(f"--scenario must bring new classes for icarl; got {c.scenario}. Use class, or --head multi.")
-        keeping = sum(facts(name).buffer for name in c.strategies)
-        among = f" of {keeping} strategies" if keeping > 1 else ""
-        if "agem" in names and c.buffer < keeping * c.tasks:
-            least = f"{keeping * c.tasks} for agem, one for each task{among}"
-            found.append(f"--buffer must be at least {least}; got {c.buffer}. Raise it.")
-        elif c.buffer < keeping:
-            found.append(f"--buffer must be at least {keeping}, one for each{among}; got {c.buffer}. Raise it.")
-        drawn = self.options_of("er").get("selection") if "er" in names else None
-        if drawn in ("random", "herding") and self.options_of("er").get("copies"):
-            found.append(
-                f"--strategies.er.copies must be left out where images are chosen at the end of a task; got it beside "
-                f"--strategies.er.selection {drawn}. Use --strategies.er.selection reservoir."
-            )
-        told = {"selection": (("random", "herding"), "reservoir or balanced"), "weighting": (("tasks",), "rows")}
-        given = self.options_of("er") if "er" in names and c.scenario == "task-free" else {}
-        found += [
-            f"--strategies.er.{option} must do without task boundaries for --scenario task-free; "
-            f"got {given[option]}. Use {remedy}."
-            for option, (values, remedy) in told.items()
-            if given.get(option) in values
-        ]
+        if c.head != "multi" and c.scenario not in ("task", "class", "online"):
+            found += [
+                f"--scenario must bring new classes for {name}; got {c.scenario}. Use class, or --head multi."
+                for name in self._named(c, "new_outputs")
+            ]
         return found
+
+    def _buffers(self, c: Self) -> list[str]:
+        keeping = len(self._named(c, "buffer"))
+        among = f" of {keeping} strategies" if keeping > 1 else ""
+        for name in self._named(c, "each_task"):
+            if c.buffer < keeping * c.tasks:
+                least = f"{keeping * c.tasks} for {name}, one for each task{among}"
+                return [f"--buffer must be at least {least}; got {c.buffer}. Raise it."]
+        if c.buffer < keeping:
+            return [f"--buffer must be at least {keeping}, one for each{among}; got {c.buffer}. Raise it."]
+        return []
 
     def _answers(self, c: Self) -> list[str]:
         """What lies between two solutions can be tested where the weights alone give the answers."""
-        others = [name for name in c.strategies if name in (*BY_MEANS, "avalanche:PackNet")]
-        given = [(said(name), "another of --strategies") for name in others]
+        given = [(name, "another of --strategies") for name in self._named(c, "answers_by")]
         given += [(f"--head {c.head}", "--head single or multi")] if c.head in ("growing", "prototype") else []
         return [
             "--connectivity must be 0 where answers do not follow from the weights alone; "
@@ -235,39 +247,6 @@ class StreamConfig(ExperimentConfig):
             for got, remedy in given[:1]
             if c.connectivity
         ]
-
-    def _references(self, c: Self) -> list[str]:
-        """What Avalanche's strategies cannot do, as far as options tell."""
-        found = []
-        for name in c.strategies:
-            if not name.startswith("avalanche:"):
-                continue
-            if reason := guard.refusal(name.partition(":")[2]):
-                found.append(reason)
-            if c.reset_optimizer:
-                found.append(f"--reset-optimizer must be left out for {name}; got it. Avalanche's loop keeps its own.")
-            found += [
-                f"--{option.replace('_', '-')} must be {value} for {name}; got {getattr(c, option)}. "
-                "Avalanche's loop has nothing else."
-                for option, value in AVALANCHE.items()
-                if getattr(c, option) != value
-            ]
-            if c.head == "prototype":
-                found.append(f"--head must be one of logits for {name}; got prototype. Use one of ours there.")
-            if c.head == "multi" and facts(name).one_head:
-                ours = facts(name).one_head
-                found.append(f"--head must be one for all tasks for {name}; got multi. Use {ours}, or --head single.")
-            if name == "avalanche:DER" and c.head == "growing":
-                found.append(
-                    f"--head must be single for {name}, which keeps logits of outputs that are switched off yet; "
-                    "got growing. Use continual.der, or --head single."
-                )
-            if name == "avalanche:PackNet" and c.iterations:
-                found.append(
-                    f"--iterations must be left out for {name}, which prunes before the last epochs; "
-                    f"got {c.iterations}. Use --epochs."
-                )
-        return found
 
     def _sizes(self, c: Self) -> list[str]:
         if c.connectivity in (1, 2):
@@ -280,18 +259,23 @@ class StreamConfig(ExperimentConfig):
         return []
 
     def _heads(self, c: Self) -> list[str]:
-        found = []
-        for name in c.strategies:
-            if facts(name).needs_task and c.head != "multi":
-                found.append(
-                    f"--head must be multi for {said(name)}, which needs to know an image's task; "
-                    f"got {c.head}. Use --scenario task or --head multi."
-                )
-            if facts(name).bounds and c.scenario == "task-free":
-                found.append(
-                    f"--strategies must do without task boundaries for --scenario task-free; got {said(name)}. "
-                    "Use er, der, derpp or er-ace."
-                )
+        found = [
+            f"--head must be multi for {name}, which needs to know an image's task; "
+            f"got {c.head}. Use --scenario task or --head multi."
+            for name in self._named(c, "needs_task")
+            if c.head != "multi"
+        ]
+        for name in c.strategies if c.scenario == "task-free" else ():
+            if not c.traits(name).boundaries:
+                continue
+            rule = "must do without task boundaries for --scenario task-free"
+            if cause := because(name, c.options_of(name), "boundaries"):
+                found += [
+                    f"--strategies.{short(name)}.{option} {rule}; got {value}. Leave it out."
+                    for option, value in cause.items()
+                ]
+            else:
+                found.append(f"--strategies {rule}; got {said(name)}. Use er, der, derpp or er-ace.")
         if c.scenario == "task-free":
             given = {"--reset-optimizer": c.reset_optimizer, "--schedule": c.schedule != "constant"}
             given["--head prototype"] = c.head == "prototype"
@@ -325,22 +309,18 @@ class StreamConfig(ExperimentConfig):
         ]
         return (untold if c.scenario == "task" else []) + [
             f"{said(name)} is known to fail when classes are new and an image's task is not told: "
-            f"{facts(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
+            f"{c.traits(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
             for name in c.strategies
-            if facts(name).fails_without_task and not any(facts(other).replays for other in c.strategies)
+            if c.traits(name).fails_without_task and not self._named(c, "replays")
         ]
 
     def to_choose(self) -> list[str]:
         """Names of the strategies whose strength is auto, in the order of their hooks."""
-        return [
-            name
-            for name in in_turn(self.strategies)
-            if facts(name).strength and self.options_of(name).get(facts(name).strength, AUTO) == AUTO
-        ]
+        return [name for name in in_turn(self.strategies) if strength(name, self.options_of(name)) == AUTO]
 
     def with_strengths(self, chosen: Mapping[str, float]) -> Self:
         """The same with these strengths, by the names of their strategies."""
-        options = {f"{short(name)}.{facts(name).strength}": strength for name, strength in chosen.items()}
+        options = {f"{short(name)}.{traits(name).strength}": value for name, value in chosen.items()}
         return replace(self, strategies_options={**self.strategies_options, **options})
 
     def options_of(self, strategy: str) -> dict[str, Scalar]:

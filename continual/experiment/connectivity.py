@@ -21,7 +21,7 @@ Weights = Mapping[str, Tensor]
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:
     """A copy of the network's state, on the CPU: a stream keeps one for every task."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in learner.progress.model.state_dict().items()}
+    return {name: value.detach().to("cpu", copy=True) for name, value in learner.model.state_dict().items()}
 
 
 def between(first: Weights, second: Weights, share: float) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ def path(learner: Learner, stream: Stream, solutions: Sequence[Weights], points:
     the tasks up to that one) and ``next`` (accuracy on the one after it). Running statistics of BatchNorm are
     interpolated as well. Gates (HAT) are those of the end of the stream. The network is put back afterwards.
     """
-    model, kept, rows = learner.progress.model, snapshot(learner), []
+    model, kept, rows = learner.model, snapshot(learner), []
     for index, (first, second) in enumerate(pairwise(solutions)):
         for share in torch.linspace(0, 1, points).tolist():
             model.load_state_dict(between(first, second, share))

@@ -15,7 +15,6 @@ from engram.backbone.experiments.beginning import show_verdicts
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
 from engram.backbone.nets.classifier import Classifier, adapt, build
 from engram.backbone.training.loop import UNIT_SECONDS
-from engram.continual.catalogue import said
 from engram.continual.experiment.choice import Choice
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import barrier, figure, path
@@ -24,6 +23,7 @@ from engram.continual.experiment.metrics import summary
 from engram.continual.experiment.report import outcome
 from engram.continual.experiment.testing import test
 from engram.continual.streams.stream import Stream
+from engram.continual.traits import said
 
 CHOICE = "choice of strength"
 
@@ -101,7 +101,7 @@ class StreamExperiment:
             held = [state.stream.part(j, "validation") for j in range(len(state.stream))]
             scores = [test(state.learner, split, j).accuracy for j, split in enumerate(held) if split is not None]
             metrics["validation/average_accuracy"] = math.fsum(scores) / len(scores)
-        result = outcome(self.config, self.services, state, metrics)
+        result = outcome(self.learning.config, self.services, state, metrics)
         result = result if self.choice is None else self._chosen(self.choice, result)
         return self._connected(state, result) if self.config.connectivity and len(state.solutions) > 1 else result
 

@@ -1,116 +1,205 @@
-"""The one training loop on one task of a stream: heads with masks, and rows of other tasks among a batch."""
+"""The one training loop on one task of a stream: strategies around it, heads with masks, rows of other tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.contract import Batch, Hook, Learned, Objective, Reach, Strategy, Training
 from engram.backbone.data.sets import Split
-from engram.backbone.data.views import in_pass
-from engram.backbone.hardware import Precision
+from engram.backbone.errors import must
+from engram.backbone.hardware import Machine, Precision
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.seeding import derive
-from engram.backbone.training.loop import Batch, Trainer
+from engram.backbone.training.loop import UNIT_SECONDS, Trainer
 from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.options import TrainingOptions
-from engram.continual.strategy import Strategy
-from engram.continual.streams.heads import Head, Reach
-
-MASKED = -1e30
-"""Logit of an output that must not be chosen: finite, so that zero times it stays zero."""
+from engram.backbone.training.samplers import Uniform
+from engram.continual.streams.heads import Head
+from engram.continual.streams.masking import TASK, Masked
 
 
-class Learner(Trainer):
+@dataclass(frozen=True)
+class Lesson:
+    """What a learner is to learn.
+
+    Attributes:
+        data: the images of the task, labels as the head numbers them.
+        task: the number of the task.
+        head: which outputs count for which task.
+        tasks: [N] int64, of which task every image of ``data`` is; None: all of them of this one.
+        shuffled: False keeps the order of the images, for streams whose order matters.
+    """
+
+    data: Split
+    task: int
+    head: Head
+    tasks: Tensor | None = None
+    shuffled: bool = True
+
+
+class Learner(Hook):
     """Trains on one task; the next task gets a learner of its own, with the same model, optimizers and strategies.
+
+    It is a hook of its trainer, which passes all calls on to the strategies (`engram.backbone.contract.Learner` is what
+    they see of it).
 
     Args:
         model: on its device from the first task on.
-        train: the images of the task, labels as the head numbers them.
-        options: of the whole stream; randomness is derived from their seed and the task.
-        task: the number of the task.
-        head: which outputs count for which task.
-        tasks: [N] int64, of which task every image of ``train`` is; None: all of them of this one.
-        shuffle: False keeps the order of ``train``, for streams whose order matters.
-    """
+        options: of the whole stream; randomness is derived from its seed and the task.
+        objective: of the whole stream; the head's masks are put around it.
+        more: of `Trainer`.
 
-    strategies: Sequence[Strategy]
+    Raises:
+        UserError: a strategy needs the loss of every row, and the objective cannot tell it.
+    """
 
     def __init__(
         self,
         model: Classifier,
-        train: Split,
+        lesson: Lesson,
         options: TrainingOptions,
-        device: str,
-        precision: Precision,
-        strategies: Sequence[Strategy],
-        *,
-        task: int,
-        head: Head,
-        tasks: Tensor | None = None,
-        shuffle: bool = True,
+        machine: Machine,
+        objective: Objective,
+        strategies: Sequence[Strategy] = (),
         **more: Any,
     ) -> None:
-        seeded = replace(options, seed=derive(options.seed, "task", task))
-        super().__init__(model, train, seeded, device, precision, strategies, **more)
-        self.task, self.head, self.tasks, self.shuffle = task, head, tasks, shuffle
-        self.row_tasks: Tensor | None = None
+        self.task, self.head, self.tasks, self.strategies = lesson.task, lesson.head, lesson.tasks, strategies
         self.by_rows = any(strategy.by_rows for strategy in strategies)
-        reaches: list[Reach] = ["own" if tasks is None else "met", *(strategy.reach for strategy in strategies)]
-        self.progress.optimizers.train(head.trained(task, reaches))
+        if self.by_rows and not objective.by_rows:
+            what, remedy = "--objective", "Use cross-entropy, or another strategy."
+            raise must(what, "a mean over rows for strategies that weigh them", type(objective).__name__, remedy)
+        self.limit: int | None = more.get("steps")
+        self.offered = Masked(objective, lesson.head, lesson.task)
+        seeded = replace(options, seed=derive(options.seed, "task", lesson.task))
+        sampler = Uniform(lesson.shuffled)
+        self.trainer = Trainer(model, lesson.data, seeded, machine, self.offered, sampler, (self,), **more)
+        own: Reach = "own" if lesson.tasks is None else "met"
+        reaches: set[Reach] = {own, *(strategy.reach for strategy in strategies)}
+        self.optimizers.train(lesson.head.trained(lesson.task, reaches))
+        for strategy in strategies:
+            strategy.attach(self)
 
-    def shows(self, epoch: int) -> Split:
-        return in_pass(self.train, epoch)
+    @property
+    def model(self) -> Classifier:
+        return self.trainer.model
 
-    def _order(self, epoch: int) -> Tensor:
-        return super()._order(epoch) if self.shuffle else torch.arange(len(self.train))
+    @property
+    def data(self) -> Split:
+        return self.trainer.data
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.trainer.options
+
+    @property
+    def optimizers(self) -> Optimizers:
+        return self.trainer.optimizers
+
+    @property
+    def device(self) -> str:
+        return self.trainer.device
+
+    @property
+    def precision(self) -> Precision:
+        return self.trainer.precision
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    @property
+    def total_steps(self) -> int:
+        return self.trainer.total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.trainer.steps_per_epoch
+
+    @property
+    def done(self) -> bool:
+        return self.trainer.done
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trainer.forward(images)
+
+    def augmented(self, raw: Tensor, purpose: str) -> Tensor:
+        return self.trainer.augmented(raw, purpose)
+
+    def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:
+        return self.offered.masked(logits, tasks)
+
+    def losses(self, logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:
+        return F.cross_entropy(self.masked(logits, tasks), labels, reduction="none")
 
     def replay(self, batch: Batch, images: Tensor, labels: Tensor, tasks: Tensor | None = None) -> None:
-        """Append rows to a batch, to be trained on with the task's own. Call it in ``before_forward`` only.
-
-        images: [R, C, H, W] normalised (see `augmented`); labels: [R]; tasks: [R], whose outputs they choose among
-        (None where the head asks the same of all tasks).
-        """
         if self.head.by_task:
             assert tasks is not None
-            self.row_tasks = torch.cat((self._tasks(batch), tasks))
+            own = batch.columns.get(TASK)
+            own = torch.full_like(batch.labels, self.task) if own is None else own
+            batch.columns[TASK] = torch.cat((own, tasks))
         batch.images = torch.cat((batch.images, images))
         batch.labels = torch.cat((batch.labels, labels))
 
-    def _tasks(self, batch: Batch) -> Tensor:
-        """[N], the task of every row so far."""
-        if self.row_tasks is not None:
-            return self.row_tasks
-        if self.tasks is not None:
-            return self.tasks[batch.indices].to(batch.labels.device, non_blocking=True)
-        return torch.full_like(batch.labels, self.task)
+    def advance(self, seconds: float = UNIT_SECONDS) -> dict[str, float] | None:
+        """Train for about ``seconds``, or all of the task where a strategy has a loop of its own; see `Trainer`."""
+        if self.done:
+            return None
+        began = time.perf_counter()
+        for strategy in self.strategies:
+            learned = strategy.learn(self)
+            if learned is not None:
+                return self._take(learned, time.perf_counter() - began)
+        return self.trainer.advance(seconds)
 
-    def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Logits with the outputs switched off that the head does not offer now, or to rows of other ``tasks``: [N]."""
-        allowed = self.head.allowed(tasks if tasks is not None and self.head.by_task else self.task)
-        return logits if allowed is None else logits.masked_fill(~allowed, MASKED)
+    def _take(self, learned: Learned, seconds: float) -> dict[str, float]:
+        progress = self.trainer.progress
+        progress.step = self.trainer.total_steps = learned.steps
+        progress.seconds += seconds
+        return {"train/loss": learned.loss, "lr": self.options.lr}
 
-    def losses(self, logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Cross-entropy of every row, [N], over the outputs the head offers."""
-        return F.cross_entropy(self.masked(logits, tasks), labels, reduction="none")
+    @property
+    def recordable(self) -> bool:
+        return all(strategy.recordable for strategy in self.strategies)
 
-    def objective(self, batch: Batch) -> Tensor:
-        mixed = self.head.by_task and (self.row_tasks is not None or self.tasks is not None)
-        tasks = self._tasks(batch) if mixed else None
-        self.row_tasks = None
-        if not self.by_rows:  # half the time of the mean of rows
-            return F.cross_entropy(self.masked(batch.logits, tasks), batch.labels)
-        batch.losses = self.losses(batch.logits, batch.labels, tasks)
-        return batch.losses.mean()
+    def before_forward(self, training: Training, batch: Batch) -> None:
+        batch.by_rows = self.by_rows
+        if self.head.by_task and self.tasks is not None:
+            batch.columns[TASK] = self.tasks[batch.indices].to(batch.labels.device, non_blocking=True)
+        for strategy in self.strategies:
+            strategy.before_forward(self, batch)
+
+    def loss(self, training: Training, batch: Batch, loss: Tensor) -> Tensor:
+        for strategy in self.strategies:
+            loss = strategy.loss(self, batch, loss)
+        return loss
+
+    def after_backward(self, training: Training, batch: Batch) -> None:
+        for strategy in self.strategies:
+            strategy.after_backward(self, batch)
+
+    def after_step(self, training: Training, batch: Batch) -> None:
+        for strategy in reversed(self.strategies):
+            strategy.after_step(self, batch)
 
     def enter(self, task: int) -> None:
         """Tell the strategies whose images come next."""
         for strategy in self.strategies:
             strategy.enter_task(self, task)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the strategies, for the trainer, whose state holds all."""
+        return {"strategies": [strategy.state_dict() for strategy in self.strategies]}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        for strategy, state in zip(self.strategies, saved["strategies"], strict=True):
+            strategy.load_state_dict(state)
 
 
 def optimizers_for(model: Classifier, options: TrainingOptions, head: Head) -> Optimizers:

@@ -10,22 +10,25 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from engram.backbone.hardware import Precision, wait
+from engram.backbone.contract import Objective, Setting, Strategy
+from engram.backbone.hardware import Machine, Precision, wait
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
+from engram.backbone.seeding import derive
 from engram.backbone.training.loop import UNIT_SECONDS
 from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.options import TrainingOptions
-from engram.continual.catalogue import facts, in_turn
+from engram.backbone.training.preparing import prepare
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import snapshot
-from engram.continual.experiment.learner import Learner, optimizers_for
+from engram.continual.experiment.learner import Learner, Lesson, optimizers_for
 from engram.continual.experiment.testing import Scores, test
 from engram.continual.prototypes import Prototypes
 from engram.continual.replay.buffers import quota
-from engram.continual.strategy import Setting, Strategy
 from engram.continual.streams.stream import Part, Stream
+from engram.continual.traits import in_turn
 
 NAN = math.nan
 
@@ -47,6 +50,7 @@ class State:
     stream: Stream
     model: Classifier
     optimizers: Optimizers
+    objective: Objective
     strategies: list[Strategy]
     learner: Learner
     matrices: Matrices = field(default_factory=Matrices)
@@ -108,18 +112,18 @@ class Learning:
         part: Literal["validation", "test"] = "test",
     ) -> None:
         self.config, self.services = config, services
-        self.precision: Precision = precision
+        self.machine = Machine(services.device, precision)
         self.tasks = config.tasks if tasks is None else tasks
         self.part: Part = part
 
     def start(self, stream: Stream, model: Classifier, *, prepared: bool = False) -> State:
         """A network that has no strategies yet; unless it is ``prepared``, it may look at images of the first task."""
-        train, options, prepare = stream.task(0).train, self._options(), None if prepared else "prepare"
-        first = Learner(
-            model, train, options, self.services.device, self.precision, (), task=0, head=stream.head, prepare=prepare
-        )
-        model = first.progress.model
-        return State(stream, model, optimizers_for(model, options, stream.head), [], first)
+        train, options = stream.task(0).train, self._options()
+        if not prepared:
+            prepare(model, train, derive(options.seed, "task", 0))
+        objective = CrossEntropy(options.label_smoothing)
+        first = Learner(model, Lesson(train, 0, stream.head), options, self.machine, objective)
+        return State(stream, first.model, optimizers_for(first.model, options, stream.head), objective, [], first)
 
     def begin(self, state: State) -> None:
         """Everything as it is before the first step; the untrained network is tested."""
@@ -162,7 +166,7 @@ class Learning:
         setting = Setting(
             seed=c.seed,
             device=self.services.device,
-            precision=self.precision,
+            precision=self.machine.precision,
             tasks=len(stream),
             outputs=stream.width,
             in_shape=stream.in_shape,
@@ -171,7 +175,7 @@ class Learning:
             groups=int(stream.head.shown.sum()),
             buffer=c.buffer,
         )
-        found, keeping = [], [name for name in in_turn(c.strategies) if facts(name).buffer]
+        found, keeping = [], [name for name in in_turn(c.strategies) if c.traits(name).buffer]
         for name in in_turn(c.strategies):
             options = options_of(registry, "strategies", name, c.options_of(name))
             own = replace(setting, path=name.partition(":")[2])
@@ -183,30 +187,24 @@ class Learning:
     def _learner(self, state: State, task: int) -> Learner:
         """A learner for one task, which goes on with everything there is."""
         c, stream = self.config, state.stream
-        train, tasks = stream.task(task).train, None
+        lesson = Lesson(stream.task(task).train, task, stream.head, shuffled=stream.shuffle)
         began = time.perf_counter()
         for strategy in state.strategies:
-            if type(strategy).training_data is not Strategy.training_data:
-                train, tasks = strategy.training_data(stream, stream.task(task))
+            if (chosen := strategy.training_data(stream, stream.task(task))) is not None:
+                lesson = replace(lesson, data=chosen[0], tasks=chosen[1])
         state.seconds += time.perf_counter() - began
         if c.reset_optimizer and task:
             state.optimizers = optimizers_for(state.model, self._options(), stream.head)
-        course = next((each.course for each in state.strategies if each.course is not None), Learner)
-        return course(
+        return Learner(
             state.model,
-            train,
+            lesson,
             self._options(),
-            self.services.device,
-            self.precision,
+            self.machine,
+            state.objective,
             state.strategies,
-            task=task,
-            head=stream.head,
-            tasks=tasks,
-            shuffle=stream.shuffle,
-            prepare=None,
-            optimizers=state.optimizers,
             steps=c.iterations,
-            passes=state.learner.passes,
+            optimizers=state.optimizers,
+            passes=state.learner.trainer.passes,
         )
 
     def _before(self, state: State) -> None:
@@ -229,10 +227,10 @@ class Learning:
             self._before(state)
         ended = learner.advance(seconds)
         if ended is not None:
-            self.services.log(state.iterations + learner.progress.step, {"train/loss": ended["train/loss"]})
+            self.services.log(state.iterations + learner.step, {"train/loss": ended["train/loss"]})
         if learner.done:
             self._after(state)
-        share = learner.progress.step / learner.total_steps
+        share = learner.step / learner.total_steps
         text = f"task {learner.task + 1} of {self.tasks}"
         self.services.progress(learner.task + share, self.tasks, text)
         return not (learner.done and learner.task == self.tasks - 1)
@@ -248,8 +246,8 @@ class Learning:
         wait(learner.device)
         if self.config.connectivity:
             state.solutions.append(snapshot(learner))
-        state.iterations += learner.progress.step
-        state.seconds += learner.progress.seconds + time.perf_counter() - began
+        state.iterations += learner.step
+        state.seconds += learner.trainer.progress.seconds + time.perf_counter() - began
         near = range(min(learner.task + 2, self.tasks))  # the next one for the forward transfer
         scores: list[Scores | None] = [self._test(state, j) for j in near]
         state.matrices.add(scores + [None] * (self.tasks - len(scores)))
@@ -259,7 +257,7 @@ class Learning:
     def state_dict(self, state: State) -> dict[str, Any]:
         return {
             "task": state.learner.task,
-            "learner": state.learner.state_dict(),
+            "learner": state.learner.trainer.state_dict(),
             "total_steps": state.learner.total_steps,
             "matrices": vars(state.matrices),
             "iterations": state.iterations,
@@ -269,11 +267,14 @@ class Learning:
 
     def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
         state.strategies = self._strategies(state.stream, state.model)
-        for strategy, kept in zip(state.strategies, saved["learner"]["strategies"], strict=True):
-            strategy.load_state_dict(kept)  # what to train on may be theirs
+        kept, (hook,) = saved["learner"], saved["learner"]["hooks"]
+        for strategy, own in zip(state.strategies, hook["strategies"], strict=True):
+            strategy.load_state_dict(own)  # what to train on may be theirs
         state.learner = self._learner(state, saved["task"])
-        state.learner.total_steps = saved["total_steps"]  # once a task is over, what they keep is for the next one
-        state.learner.load_state_dict(saved["learner"])
+        state.learner.trainer.total_steps = saved[
+            "total_steps"
+        ]  # once a task is over, what they keep is for the next one
+        state.learner.trainer.load_state_dict(kept)
         if state.stream.head.kind == "multi":
             state.learner.enter(saved["task"])
         state.matrices = Matrices(**{name: [list(row) for row in rows] for name, rows in saved["matrices"].items()})

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engram.backbone.contract import Figure, Grid, Result, Row, Services
 from engram.backbone.saved.model import save_model
-from engram.continual.catalogue import in_turn, said, short
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.saved import made_of
-from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL, Penalty
+from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL
+from engram.continual.traits import in_turn, said, short, strength
 
 if TYPE_CHECKING:
     from engram.continual.experiment.learning import State
 
 
 def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:
-    """Save the network and gather what there is to see."""
+    """Save the network and gather what there is to see; strengths are numbers in the configuration by now."""
     data = state.stream.data
     save_model(services.trial_dir / "model", state.model.eval(), made_of(state.stream))
     own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
     named = zip(in_turn(config.strategies), state.strategies, strict=False)  # class means come last, without a name
-    penalties = [(name, strategy) for name, strategy in named if isinstance(strategy, Penalty)]
-    if penalties:
+    effects = {name: strategy.effect() for name, strategy in named if config.traits(name).strength}
+    if effects:
         own["penalties"] = [
-            {"strategy": said(name), "strength": penalty.strength, PULL: penalty.effect()}
-            for name, penalty in penalties
+            {"strategy": said(name), "strength": strength(name, config.options_of(name)), PULL: effect}
+            for name, effect in effects.items()
         ]
-    if cautions := [*config.cautions(), *data.cautions, *_idle(penalties)]:
+    if cautions := [*config.cautions(), *data.cautions, *_idle(config, effects)]:
         own["cautions"] = [{"caution": caution} for caution in cautions]
     return Result(
         metrics=metrics,
@@ -38,13 +38,12 @@ def outcome(config: StreamConfig, services: Services, state: State, metrics: dic
     )
 
 
-def _idle(penalties: Sequence[tuple[str, Penalty]]) -> list[str]:
+def _idle(config: StreamConfig, effects: Mapping[str, float | None]) -> list[str]:
     """What there is to say of penalties that changed nothing measurable."""
-    found = [(name, penalty, penalty.effect()) for name, penalty in penalties]
     return [
         f"{said(name)} changed nothing measurable: the gradients of its penalty came to {effect:.2%} of those of the "
-        f"loss. A larger --strategies.{short(name)}.{penalty.option} has an effect, auto finds one."
-        for name, penalty, effect in found
+        f"loss. A larger --strategies.{short(name)}.{config.traits(name).strength} has an effect, auto finds one."
+        for name, effect in effects.items()
         if effect is not None and effect < LEAST_EFFECT
     ]
 

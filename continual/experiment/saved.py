@@ -15,9 +15,9 @@ from engram.backbone.nets.classifier import LINEAR
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
-from engram.continual.catalogue import facts, said
-from engram.continual.experiment.configs import BY_MEANS, StreamConfig
+from engram.continual.experiment.configs import StreamConfig
 from engram.continual.streams.stream import Part, Stream
+from engram.continual.traits import said
 
 VIEW = "continual.stream"
 _OPTIONS = ("scenario", "tasks", "class_order", "head", "seed")
@@ -52,12 +52,14 @@ def _cautions(stream: Stream) -> Iterator[str]:
     c = stream.config
     if c.head == "multi" and len(stream) > 1:
         yield f"The outputs of all {len(stream)} tasks compete here; its own trial told it which task an image is of."
-    if c.head == "prototype" or any(name in BY_MEANS for name in c.strategies):
-        yield "The linear layer answers here; in its own trial the nearest class mean did."
+    by = [c.traits(name).answers_by for name in c.strategies]
+    by += ["the nearest class mean"] if c.head == "prototype" else []
+    if answered := next(filter(None, by), None):
+        yield f"The linear layer answers here; in its own trial {answered} did."
 
 
 def _incomplete(config: StreamConfig) -> str:
-    gated = [said(name) for name in config.strategies if facts(name).needs_task]
+    gated = [said(name) for name in config.strategies if config.traits(name).needs_task]
     return f"the network of {gated[0]}, which computes with other weights or units for every task" if gated else ""
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from engram.backbone.data.sets import Split
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.layout import arranged
-from engram.continual.experiment.learner import MASKED, Learner
+from engram.continual.experiment.learner import Learner
+from engram.continual.streams.heads import MASKED
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Scores:
 @torch.inference_mode()
 def test(learner: Learner, split: Split, task: int) -> Scores:
     """Score the learner's network on images of one task, in evaluation mode; computed in fp32."""
-    head, model = learner.head, learner.progress.model.eval()
+    head, model = learner.head, learner.model.eval()
     if head.kind == "multi":
         learner.enter(task)
     answers, own = head.allowed(task if head.kind == "multi" else learner.task), head.table[task]

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.contract import TaskHead
 from engram.continual.distilling import Scale, factor
-from engram.continual.experiment.learner import MASKED
-from engram.continual.streams.heads import Head
+from engram.continual.streams.heads import MASKED
 
 TEMPERATURE = 2.0
 """Of soft targets."""
@@ -18,7 +18,7 @@ TEMPERATURE = 2.0
 Targets = Literal["hard", "soft"]
 
 
-def masks(head: Head, task: int, rows: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+def masks(head: TaskHead, task: int, rows: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
     """Outputs that generated rows choose among, in the earlier network and in the one that learns ``task``; None: all.
 
     Each is [1, width]; where tasks have outputs of their own [tasks before, width], one question for each of them, or

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner
 from engram.backbone.hardware import autocast
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.generative.dreams import Dreaming
 from engram.continual.generative.options import BIROptions
 from engram.continual.generative.vae import Architecture, Decoder, Scale, Seeded, finished, reconstruction, sampled
@@ -138,7 +137,7 @@ class BIR(Dreaming[Feedback]):
 
     def before_forward(self, learner: Learner, batch: Batch) -> None:
         super().before_forward(learner, batch)
-        self.features.catch(learner.progress.model.head, frozen=self.latent and self.past is not None)
+        self.features.catch(learner.model.head, frozen=self.latent and self.past is not None)
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
         own, dream = batch.own, self.dream
@@ -147,7 +146,7 @@ class BIR(Dreaming[Feedback]):
         if self.latent:
             features = x = features.detach().float()
             if self.generator.scale is not None and self.past is None:
-                self.generator.scale.learn(x, learner.progress.step)
+                self.generator.scale.learn(x, learner.step)
         belief = F.one_hot(batch.labels[:own], self.setting.outputs).float()
         tasks = torch.full_like(batch.labels[:own], learner.task)
         if dream is not None and dream.tasks is not None:

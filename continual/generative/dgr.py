@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Batch, Learner
 from engram.backbone.hardware import autocast
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.generative.dreams import Dreaming
 from engram.continual.generative.options import DGROptions
 from engram.continual.generative.vae import VAE
@@ -38,7 +37,7 @@ class DGR(Dreaming[VAE]):
     def before_forward(self, learner: Learner, batch: Batch) -> None:
         super().before_forward(learner, batch)
         if self.latent:
-            self.features.catch(learner.progress.model.head, frozen=self.past is not None)
+            self.features.catch(learner.model.head, frozen=self.past is not None)
 
     def loss(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:
         return self.mixed(learner, batch, loss)
@@ -61,5 +60,5 @@ class DGR(Dreaming[VAE]):
         features = self.features.value.detach()[: batch.own].float()
         scale = self.generator.scale
         if scale is not None and self.past is None:
-            scale.learn(features, learner.progress.step)
+            scale.learn(features, learner.step)
         return features

@@ -11,16 +11,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.backbone.errors import must
 from engram.backbone.hardware import autocast
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.generative.answers import answers, masks, mismatch
 from engram.continual.generative.options import BIROptions, DGROptions
 from engram.continual.generative.vae import fresh
-from engram.continual.strategy import Setting, Strategy, frozen
-from engram.continual.streams.stream import Task
+from engram.continual.strategy import Strategy, frozen
 
 G = TypeVar("G", bound=nn.Module)
 
@@ -101,7 +99,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
         if self.past is None or self.solver is None:
             return
         if self.latent:
-            learner.progress.model.backbone.eval()  # or its running statistics would go on changing
+            learner.model.backbone.eval()  # or its running statistics would go on changing
         with torch.no_grad(), autocast(learner.device, learner.precision):
             x, tasks = self._sample(learner, self.past, len(batch.raw), self.random(learner, "sample"))
             seen = x if self.latent else learner.augmented(x, self.name)
@@ -116,7 +114,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
     def random(self, learner: Learner, purpose: str) -> torch.Generator:
         """Draws of the step at hand."""
         name = f"{self.name}/{purpose}"
-        return generator(learner.options.seed, name, learner.progress.step, learner.device)
+        return generator(learner.options.seed, name, learner.step, learner.device)
 
     def share(self, learner: Learner) -> float:
         """Of the task at hand in the loss."""
@@ -130,7 +128,7 @@ class Dreaming(Strategy, ABC, Generic[G]):
         share, rows = self.share(learner), len(dream.x)
         if self.latent:
             with autocast(learner.device, learner.precision):
-                logits = learner.progress.model.head(dream.x).float()
+                logits = learner.model.head(dream.x).float()
             rest = batch.losses.mean()
         else:
             ours = slice(dream.first, dream.first + rows)

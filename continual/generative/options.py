@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from engram.backbone.contract import StrategyOptions, Traits
 from engram.continual.distilling import Scale
 
 
 @dataclass(frozen=True, kw_only=True)
-class DGROptions:
+class DGROptions(StrategyOptions):
     """Deep generative replay."""
 
     space: Literal["pixel", "latent"] = "pixel"
@@ -30,6 +31,9 @@ class DGROptions:
     as van de Ven's code of 2018 has it; none: 1."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate of the autoencoder, which is trained by Adam."""
+
+    def traits(self, declared: Traits, path: str) -> Traits:
+        return replace(declared, alone=self.space == "latent")  # the network's body stays as it is
 
 
 @dataclass(frozen=True, kw_only=True)

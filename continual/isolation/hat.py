@@ -9,16 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engram.backbone.contract import Row
+from engram.backbone.contract import Batch, Learner, Row, Setting, Task
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import HATOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.strategy import Setting, Strategy
-from engram.continual.streams.stream import Task
+from engram.continual.strategy import Strategy
 
 LARGEST = 6.0
 """Embeddings stay within this, where a sigmoid still has a slope."""
@@ -86,7 +83,7 @@ class HAT(Strategy):
         if learner.task > 0:
             for norm in self.norms:
                 norm.eval()
-        self.scale = annealed(learner.progress.step, learner.total_steps, learner.steps_per_epoch, self.options.s_max)
+        self.scale = annealed(learner.step, learner.total_steps, learner.steps_per_epoch, self.options.s_max)
         self.attention = [(self.scale * e[learner.task]).sigmoid().requires_grad_() for e in self.embeddings]
         self._open(self.attention)
 

@@ -9,13 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engram.backbone.contract import Row
-from engram.backbone.training.loop import Batch
+from engram.backbone.contract import Batch, Learner, Row, Setting, Task
 from engram.backbone.training.optim import lists
-from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.options import PackNetOptions
-from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams.stream import Task
+from engram.continual.strategy import Strategy, total_bytes
 
 FREE = 2**15 - 1
 """Owner of a weight no task has kept."""
@@ -79,7 +76,7 @@ class PackNet(Strategy):
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch) -> None:
         self._restore()
-        if learner.progress.step + 1 == self.prune_at(learner):
+        if learner.step + 1 == self.prune_at(learner):
             self._prune(learner.task)
 
     def prune_at(self, learner: Learner) -> int:

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import XdGOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.strategy import Setting, Strategy, total_bytes
-from engram.continual.streams.stream import Task
+from engram.continual.strategy import Strategy, total_bytes
 
 
 class XdG(Strategy):
@@ -54,7 +52,7 @@ class XdG(Strategy):
     def before_task(self, learner: Learner, task: Task) -> None:
         self.still = None
         for p, acts in self._acts(learner):
-            learner.progress.optimizers.still(p, acts)
+            learner.optimizers.still(p, acts)
 
     def _acts(self, learner: Learner) -> list[tuple[nn.Parameter, Tensor]]:
         """Every parameter of the body, and where it acts in the task at hand."""

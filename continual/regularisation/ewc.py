@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Learner, Task
 from engram.backbone.seeding import generator
 from engram.continual.regularisation.importance import BATCH, importance
 from engram.continual.regularisation.options import EWCOptions
 from engram.continual.regularisation.penalty import Anchored
-
-if TYPE_CHECKING:
-    from engram.continual.experiment.learner import Learner
-    from engram.continual.streams.stream import Task
 
 
 class EWC(Anchored):
@@ -64,14 +60,14 @@ class EWC(Anchored):
             return chances, torch.ones_like(chances)
 
         objective = every if self.options.fisher == "exact" else one
-        return importance(learner.progress.model, self._images(learner, task), objective, "square")
+        return importance(learner.model, self._images(learner, task), objective, "square")
 
     def _images(self, learner: Learner, task: Task) -> Iterator[tuple[Tensor, Tensor]]:
         random = generator(self.setting.seed, "ewc labels", learner.task)
         for images, labels in images_of(learner, task, self.options.samples):
             if self.options.fisher == "sampled":
                 with torch.no_grad():
-                    logits = learner.progress.model.forward_normalised(images).float()
+                    logits = learner.model.forward_normalised(images).float()
                     chances = learner.masked(logits).softmax(1).cpu()
                 labels = torch.multinomial(chances, 1, generator=random)[:, 0].to(images.device)
             yield images, labels
@@ -84,4 +80,4 @@ def images_of(learner: Learner, task: Task, samples: int | None) -> Iterator[tup
         drawn = torch.randperm(len(order), generator=generator(learner.options.seed, "importance"))
         order = drawn[:samples].sort().values
     for images, labels, _ in task.train.batches(order, BATCH, learner.device):
-        yield learner.progress.model.normalise(images), labels
+        yield learner.model.normalise(images), labels

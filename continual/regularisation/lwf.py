@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.classifier import Classifier
 from engram.continual.distilling import factor
-from engram.continual.experiment.learner import MASKED
 from engram.continual.regularisation.options import LwFOptions
-from engram.continual.strategy import Setting, Strategy, frozen
-
-if TYPE_CHECKING:
-    from engram.backbone.training.loop import Batch
-    from engram.continual.experiment.learner import Learner
-    from engram.continual.streams.stream import Task
+from engram.continual.strategy import Strategy, frozen
+from engram.continual.streams.heads import MASKED
 
 
 class LwF(Strategy):
@@ -38,7 +34,7 @@ class LwF(Strategy):
     1809.10635), whose code then took the mean over outputs where the formula has the sum over k.
     """
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "met"
     options: LwFOptions
     model: Classifier

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Learner, Task
 from engram.continual.regularisation.ewc import images_of
 from engram.continual.regularisation.importance import importance
 from engram.continual.regularisation.options import MASOptions
 from engram.continual.regularisation.penalty import Anchored
-
-if TYPE_CHECKING:
-    from engram.continual.experiment.learner import Learner
-    from engram.continual.streams.stream import Task
 
 
 class MAS(Anchored):
@@ -48,4 +43,4 @@ class MAS(Anchored):
             return squared, torch.ones_like(squared)
 
         images = images_of(learner, task, self.options.samples)
-        return importance(learner.progress.model, images, length, "absolute")
+        return importance(learner.model, images, length, "absolute")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from engram.backbone.contract import StrategyOptions, Traits
 from engram.continual.distilling import Scale
 
 Strength = Annotated[float, Ge(0)] | Literal["auto"]
@@ -57,7 +58,7 @@ class MASOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LwFOptions:
+class LwFOptions(StrategyOptions):
     """Learning without forgetting."""
 
     strength: Annotated[float, Ge(0)] | None = None
@@ -68,3 +69,6 @@ class LwFOptions:
     scale: Scale = "none"
     """Factor of the distillation. temperature: its square, which gives gradients back the size they have at 1; outputs:
     that divided by the number of outputs, as van de Ven's code of 2018 has it; none: 1, as Li and Hoiem."""
+
+    def traits(self, declared: Traits, path: str) -> Traits:
+        return replace(declared, weighs=self.strength is None)

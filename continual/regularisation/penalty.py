@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting
 from engram.backbone.training.optim import lists
-from engram.continual.strategy import Setting, Strategy, trainable
-
-if TYPE_CHECKING:
-    from engram.backbone.training.loop import Batch
-    from engram.continual.experiment.learner import Learner
-
+from engram.continual.strategy import Strategy, trainable
 
 STRIDE = 10
 """A penalty's gradient is measured every so many steps, as it takes two more passes over the weights."""
@@ -28,7 +24,7 @@ PULL = "penalty's gradient over the loss's"
 class Penalty(Strategy):
     """What penalties share: the weights they hold, a strength, and the size of what they add."""
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "own"
     option: ClassVar[str] = "strength"
     """Which of its options is the strength."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.backbone.training.optim import lists
 from engram.continual.regularisation.options import SIOptions
 from engram.continual.regularisation.penalty import Penalty
-from engram.continual.strategy import Setting, total_bytes
-
-if TYPE_CHECKING:
-    from engram.backbone.training.loop import Batch
-    from engram.continual.experiment.learner import Learner
-    from engram.continual.streams.stream import Task
+from engram.continual.strategy import total_bytes
 
 
 class SI(Penalty):

@@ -7,15 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.backbone.errors import must
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Batch
 from engram.backbone.training.optim import lists
-from engram.continual.experiment.learner import Learner
 from engram.continual.replay.options import AGEMOptions
 from engram.continual.replay.rehearsal import Rehearsal
-from engram.continual.strategy import Setting
-from engram.continual.streams.stream import Task
 
 
 class AGEM(Rehearsal):
@@ -44,7 +41,7 @@ class AGEM(Rehearsal):
             return
         images, rows = self.recall(learner)
         loss = learner.losses(learner.forward(images), rows.labels, rows.tasks).mean()
-        params = [p for p in learner.progress.model.parameters() if p.grad is not None]
+        params = [p for p in learner.model.parameters() if p.grad is not None]
         reference = torch.autograd.grad(loss, params, materialize_grads=True)
         project([p.grad for p in params if p.grad is not None], reference)
 

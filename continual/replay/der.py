@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
+from engram.backbone.contract import Batch, Learner
 from engram.continual.replay.rehearsal import Rehearsal
 
 

@@ -6,12 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
+from engram.backbone.contract import Batch, Learner, Setting, Task
 from engram.continual.replay.options import EROptions
 from engram.continual.replay.rehearsal import Rehearsal, keep_drawn, keep_herded
-from engram.continual.strategy import Setting
-from engram.continual.streams.stream import Task
 
 
 class ER(Rehearsal):

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import MASKED, Learner
+from engram.backbone.contract import Batch, Learner, Setting
 from engram.continual.replay.options import ERACEOptions
 from engram.continual.replay.rehearsal import Rehearsal
-from engram.continual.strategy import Setting
+from engram.continual.streams.heads import MASKED
 
 
 class ERACE(Rehearsal):

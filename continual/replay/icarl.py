@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.backbone.contract import Batch, Learner, Setting, Task, Tasks
 from engram.backbone.data.sets import MemorySplit, Split
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.prototypes import nearest_mean
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import MASKED, Learner
 from engram.continual.replay.options import ICaRLOptions
 from engram.continual.replay.rehearsal import Rehearsal, features, keep_herded
-from engram.continual.strategy import Setting, frozen
-from engram.continual.streams.stream import Stream, Task
+from engram.continual.strategy import frozen
+from engram.continual.streams.heads import MASKED
 
 
 class ICaRL(Rehearsal):
@@ -48,9 +47,9 @@ class ICaRL(Rehearsal):
         """[outputs], these and the classes of the task at hand."""
         self.means: tuple[list[int], Tensor, Tensor] | None = None
 
-    def training_data(self, stream: Stream, task: Task) -> tuple[Split, Tensor | None]:
+    def training_data(self, stream: Tasks, task: Task) -> tuple[Split, Tensor | None] | None:
         if not len(self.buffer):
-            return task.train, None
+            return None
         kept = self.buffer.content()
         exemplars = MemorySplit(kept.images.cpu().clone(), kept.labels.cpu().clone())
         tasks = torch.cat((torch.full((len(task.train),), task.index), kept.tasks.cpu()))
@@ -78,18 +77,18 @@ class ICaRL(Rehearsal):
     def after_task(self, learner: Learner, task: Task) -> None:
         keep_herded(learner, self.buffer, task.train)
         self.means = None
-        self.old = frozen(learner.progress.model)
+        self.old = frozen(learner.model)
 
     def scores(self, learner: Learner, images: Tensor) -> Tensor | None:
         if not len(self.buffer):
             return None
         means, there = self._means(learner)
-        found = F.normalize(learner.progress.model.backbone(images).float(), dim=1)
+        found = F.normalize(learner.model.backbone(images).float(), dim=1)
         return F.linear(found, *nearest_mean(means)).masked_fill(~there, MASKED)
 
     def _means(self, learner: Learner) -> tuple[Tensor, Tensor]:
         """[outputs, D] means and [outputs] bool, which there are; taken again when weights or exemplars change."""
-        state = [p._version for p in learner.progress.model.parameters()]
+        state = [p._version for p in learner.model.parameters()]
         if self.means is None or self.means[0] != state:
             kept = self.buffer.content()
             found = F.normalize(features(learner, kept.images), dim=1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from engram.backbone.contract import StrategyOptions, Traits
+
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedOptions:
+class StreamedOptions(StrategyOptions):
     """Of strategies that choose what to keep while images come by."""
 
     copies: bool = False
@@ -29,6 +31,18 @@ class EROptions(StreamedOptions):
     """Rows replayed per step. None: --batch-size."""
     weighting: Literal["rows", "tasks"] = "rows"
     """rows: every row counts the same. tasks: the task at hand counts 1/T, the rest 1 - 1/T, at the T-th task."""
+
+    def traits(self, declared: Traits, path: str) -> Traits:
+        told, weighs = self.selection in ("random", "herding"), self.weighting == "tasks"
+        return replace(declared, boundaries=told or weighs, weighs=weighs, unweighted="--strategies.er.weighting rows")
+
+    def problems(self, path: str) -> list[str]:
+        if not self.copies or self.selection not in ("random", "herding"):
+            return []
+        return [
+            "--strategies.er.copies must be left out where images are chosen at the end of a task; got it beside "
+            f"--strategies.er.selection {self.selection}. Use --strategies.er.selection reservoir."
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

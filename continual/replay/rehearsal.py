@@ -9,20 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engram.backbone.contract import Batch, Learner, Setting
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.seeding import generator
-from engram.backbone.training.loop import Batch
-from engram.continual.experiment.learner import Learner
 from engram.continual.replay.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
-from engram.continual.strategy import Setting, Strategy
+from engram.continual.strategy import Strategy
 
 
 class Rehearsal(Strategy):
     """Keeps images of its batches as they were before augmentation, after every step, each at most once (`Turns`)."""
 
-    recordable: ClassVar[bool] = True
+    recordable = True
     reach = "met"
     name: ClassVar[str]
     selection: Literal["reservoir", "balanced"] | None = "reservoir"
@@ -80,14 +79,14 @@ class Rehearsal(Strategy):
         labels = batch.labels[:own]
         logits = batch.logits[:own].detach() if self.keeps_logits else None
         rows = Rows(batch.raw, labels, torch.full_like(labels, learner.task), logits)
-        self.buffer.add(rows, learner.train.labels[batch.indices].tolist(), self._offered(learner, batch))
+        self.buffer.add(rows, learner.data.labels[batch.indices].tolist(), self._offered(learner, batch))
 
     def _offered(self, learner: Learner, batch: Batch) -> list[int] | None:
         """Which rows of the batch may be kept now; None: all."""
         if self.turns is None:
             return None
-        passes, now = (steps // learner.steps_per_epoch for steps in (learner.total_steps, learner.progress.step))
-        return self.turns.due(learner.task, len(learner.train), passes, now, batch.indices)
+        passes, now = (steps // learner.steps_per_epoch for steps in (learner.total_steps, learner.step))
+        return self.turns.due(learner.task, len(learner.data), passes, now, batch.indices)
 
     def stored(self) -> dict[str, Tensor]:
         kept = self.buffer.content()
@@ -103,10 +102,10 @@ class Rehearsal(Strategy):
 @torch.no_grad()
 def features(learner: Learner, images: Tensor) -> Tensor:
     """images: [N, C, H, W] uint8 -> [N, D] float32 of the network as it is, in evaluation mode, on its device."""
-    model = learner.progress.model
+    model = learner.model
     training = model.training
     model.eval()
-    size = max(SCORING_BATCH // (learner.train.frames or 1), 1)
+    size = max(SCORING_BATCH // (learner.data.frames or 1), 1)
     parts = [model.backbone(model.normalise(part.to(learner.device))).float() for part in images.split(size)]
     model.train(training)
     return torch.cat(parts)

@@ -13,9 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Reach
+
 Kind = Literal["single", "multi", "growing", "prototype"]
-Reach = Literal["own", "met", "all"]
-"""Outputs of the task at hand, of the tasks so far, or all."""
+MASKED = -1e30
+"""Logit of an output that must not be chosen: finite, so that zero times it stays zero."""
 
 
 class Head:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import Task
 from engram.backbone.data.columns import Columns
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
@@ -20,20 +20,6 @@ from engram.continual.streams.heads import Head
 from engram.continual.streams.transforms import coloured, noisy, permuted, rotated
 
 Part = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task of a stream. Labels are outputs of the network's head."""
-
-    index: int
-    train: Split
-    validation: Split | None
-    test: Split
-    outputs: tuple[int, ...]
-    """The labels its images may have."""
-    told: bool = True
-    """Whether the learner is told that it begins and ends."""
 
 
 class Stream:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from engram.backbone.contract import Result, Services
+from engram.backbone.contract import Objective, Result, Services
 from engram.backbone.data.load import Data
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
@@ -14,8 +12,7 @@ from engram.backbone.experiments.train import Train
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import as_linear
-from engram.backbone.objectives.every_step import TemporalTrainer
-from engram.backbone.training.loop import Trainer
+from engram.backbone.objectives.every_step import EveryStep
 from engram.snn.measures.survey import Survey
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.network import SpikingNetwork
@@ -41,9 +38,9 @@ class SpikingTrain(Train):
         beginning.add("snn.spiking", self.neurons)
         return beginning
 
-    def trainer(self, *args: Any, **more: Any) -> Trainer:
-        share = self.config.tet
-        return Trainer(*args, **more) if share is None else TemporalTrainer(*args, share=share, **more)
+    def labels(self, data: Data) -> Objective:
+        found, share = super().labels(data), self.config.tet
+        return found if share is None else EveryStep(found, share)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test accuracy after every number of steps, spikes and synaptic operations."""

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
+from engram.backbone.hardware import Machine
 from engram.backbone.nets.classifier import build
 from engram.backbone.registry import Registry
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.preparing import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -89,13 +91,16 @@ def plain_options():
 
 @pytest.fixture
 def trainer(blobs, plain_options):
-    """``trainer(net, net options, count=..., strategies=..., **recipe)``, the same weights each time."""
+    """``trainer(net, net options, count=..., hooks=..., **recipe)``, the same weights each time."""
 
-    def make(net="lenet5", options=None, count=50, strategies=(), precision="fp32", **recipe):
+    def make(net="lenet5", options=None, count=50, hooks=(), objective=None, sampler=None, precision="fp32", **recipe):
         torch.manual_seed(0)
         split = blobs(count, (1, 10, 10))
         model = build(net, options or {"width": 0.5}, (1, 10, 10), 3, torch.tensor([0.35]), torch.tensor([0.2]))
-        return Trainer(model, split, replace(plain_options, **recipe), "cpu", precision, strategies)
+        prepare(model, split, plain_options.seed)
+        return Trainer(
+            model, split, replace(plain_options, **recipe), Machine("cpu", precision), objective, sampler, hooks
+        )
 
     return make
 

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
+from engram.backbone.hardware import Machine
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.nets.layout import arranged, layout
+from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.registry import Registry
 from engram.backbone.seeding import generator
@@ -49,7 +51,7 @@ def test_networks_train_as_their_authors_train_them(stranger, plain_options, tra
     recipe = replace(plain_options, schedule="constant", warmup=0.0, momentum=0.0, weight_decay=0.0, batch_size=10)
     model, split = classifier(stranger), split_of(stranger)
     expected = by_hand(copy.deepcopy(model), split, recipe)
-    trainer = Trainer(model, split, recipe, "cpu", "fp32")
+    trainer = Trainer(model, split, recipe, Machine("cpu"))
     train(trainer)
     for ours, theirs in zip(trainer.scored_model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -62,7 +64,7 @@ def test_networks_train_as_their_authors_train_them(stranger, plain_options, tra
 def test_a_teacher_is_shown_images_in_its_own_layout(stranger):
     model = classifier(stranger)
     images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    teacher = Distillation(model, model.normalise, 0.5, 2.0)
+    teacher = Distillation(CrossEntropy(), model, torch.arange(3), model.normalise, 0.5, 2.0, Machine("cpu"))
     torch.testing.assert_close(teacher.targets(images), model.eval().forward_normalised(images.contiguous()))
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engram.backbone.errors import UserError
+from engram.backbone.hardware import Machine
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.recompute import recomputed
 from engram.backbone.saved.states import load_latest, save_state
@@ -32,7 +33,7 @@ def same(first, second):
 
 def test_a_run_by_hand(trainer, train):
     ours = trainer(label_smoothing=0.2, momentum=0.0, weight_decay=0.0, warmup=0.5)
-    model, split = copy.deepcopy(ours.progress.model), ours.train
+    model, split = copy.deepcopy(ours.progress.model), ours.data
     rows, step = [], 0
     for epoch in range(2):
         order, losses = torch.randperm(50, generator=generator(5, "order", epoch)), []
@@ -299,4 +300,4 @@ def test_gradient_checkpointing_of_a_network_that_cannot(blobs, plain_options):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     model = Classifier(net, nn.Linear(4, 3), torch.zeros(1), torch.ones(1))
     with pytest.raises(UserError, match="--gradient-checkpointing must be left out for this network"):
-        Trainer(model, blobs(), replace(plain_options, gradient_checkpointing=True), "cpu", "fp32")
+        Trainer(model, blobs(), replace(plain_options, gradient_checkpointing=True), Machine("cpu"))

@@ -48,7 +48,7 @@ def test_steps_go_along_the_projected_gradient(experiment):
         ours.step(state, 0.0)
     rule, learner, model = state.strategies[0], state.learner, state.model
     params = list(model.parameters())
-    ((raw, labels, _),) = learner.train.batches(torch.arange(32), 32, "cpu")
+    ((raw, labels, _),) = learner.data.batches(torch.arange(32), 32, "cpu")
     F.cross_entropy(model(raw), labels).backward()
     before, draws = flat([p.grad for p in params]).clone(), rule.buffer.draws
     rule.after_backward(learner, None)

@@ -7,14 +7,10 @@ import torch
 
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
-from engram.continual.catalogue import FACTS, facts
 from engram.continual.experiment.configs import StreamConfig
+from engram.continual.traits import traits
 
 STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
-
-
-def test_facts_are_known_of_every_strategy():
-    assert set(STRATEGIES) == {name for name in FACTS if name.startswith("continual.")}
 
 
 @pytest.mark.parametrize("network", ["residual", "spiking"])
@@ -28,7 +24,7 @@ def test_it_learns_on_any_network_and_is_resumed_bit_for_bit(learn, resume, netw
     assert str(whole.result.tables) == str(broken.result.tables)
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if not facts(name).bounds])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if not traits(name).boundaries])
 def test_it_learns_from_a_stream_without_boundaries(learn, resume, strategy):
     options = {"scenario": "task-free", "epochs": None, "batch_size": 10, "lr": 3e-3}
     whole, broken = learn(strategy, **options), resume(70, strategy, **options)

@@ -58,7 +58,7 @@ def test_the_loss_is_that_of_classification_and_of_generation(experiment, scenar
         own, dream, head = batch.own, strategy.dream, learner.head
         with torch.no_grad():
             then = strategy.solver.forward_normalised(batch.images[own:])
-            features = learner.progress.model.backbone(batch.images)
+            features = learner.model.backbone(batch.images)
         allowed = head.table[dream.tasks] if scenario == "task" else torch.ones_like(then).bool()
         there = (then.masked_fill(~allowed, -1e30) / 2).softmax(1)
         here = batch.logits[own:].masked_fill(~allowed, -1e30)

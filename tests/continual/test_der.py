@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.training.loop import Batch
+from engram.backbone.contract import Batch, Outputs
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 STRONG = {"der": {"der.alpha": 1.0}, "derpp": {"derpp.alpha": 0.5, "derpp.beta": 0.5}}
@@ -49,7 +49,7 @@ def test_the_loss_and_its_gradient_are_the_papers(experiment, strategy):
     rule, learner, model = state.strategies[0], state.learner, state.model
     batch = _batch(learner)
     draws = rule.buffer.draws
-    loss = rule.loss(learner, batch, learner.objective(batch))
+    loss = rule.loss(learner, batch, learner.trainer.objective(Outputs(batch.logits), batch, 0))
     grads = torch.autograd.grad(loss, list(model.parameters()))
     assert rule.buffer.draws == draws + (1 if strategy == "der" else 2)
     rule.buffer.draws = draws
@@ -68,7 +68,7 @@ def test_the_loss_and_its_gradient_are_the_papers(experiment, strategy):
 
 def _batch(learner):
     indices = torch.arange(32)
-    ((raw, labels, _),) = learner.train.batches(indices, 32, "cpu")
+    ((raw, labels, _),) = learner.data.batches(indices, 32, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, indices)
     batch.logits = learner.forward(batch.images)
     return batch

@@ -92,7 +92,7 @@ def test_the_network_sees_generated_images_as_it_sees_others(experiment, monkeyp
         pass
     learner, _, batch, dream, _, _ = record.seen[-1]
     assert 0 <= dream.x.min() < dream.x.max() <= 1 and not dream.x.requires_grad
-    torch.testing.assert_close(batch.images[batch.own :], learner.progress.model.normalise(dream.x))
+    torch.testing.assert_close(batch.images[batch.own :], learner.model.normalise(dream.x))
 
 
 @pytest.mark.parametrize("space", ["pixel", "latent"])
@@ -113,7 +113,7 @@ def test_the_generator_is_trained_on_the_same_mix(experiment, space):
         (losses[:32].mean() / 2 + losses[32:].mean() / 2).backward()
         mine.step()
         original(learner, batch)
-        seen.append(learner.progress.step)
+        seen.append(learner.step)
 
     strategy.after_step = after_step
     assert ours.step(state, 0.0) and len(seen) == 1

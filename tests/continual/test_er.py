@@ -120,7 +120,7 @@ def test_a_herded_buffer_holds_images_of_the_tasks_so_far(learn):
 def test_a_drawn_buffer_has_the_same_room_for_every_class_from_the_first_task_on(experiment):
     ours = experiment("er", scenario="class", buffer=95, epochs=1, strategies_options={"er.selection": "random"})
     state = ours.start()
-    while state.learner.task < 2 or state.learner.progress.step < 5:
+    while state.learner.task < 2 or state.learner.step < 5:
         ours.step(state, 0.0)
         kept, task = state.strategies[0].stored(), state.learner.task
         if not state.learner.done:

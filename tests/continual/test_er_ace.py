@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.training.loop import Batch
+from engram.backbone.contract import Batch, Outputs
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
 
 def batch_of(learner, count=32):
     indices = torch.arange(count)
-    ((raw, labels, _),) = learner.train.batches(indices, count, "cpu")
+    ((raw, labels, _),) = learner.data.batches(indices, count, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, indices)
     batch.logits = learner.forward(batch.images)
     return batch
@@ -41,7 +41,7 @@ def test_the_loss_is_the_sum_over_two_sets_of_classes(experiment):
     state = halfway(experiment)
     rule, learner, model = state.strategies[0], state.learner, state.model
     batch, draws = batch_of(learner), rule.buffer.draws
-    loss = rule.loss(learner, batch, learner.objective(batch))
+    loss = rule.loss(learner, batch, learner.trainer.objective(Outputs(batch.logits), batch, 0))
     grads = torch.autograd.grad(loss, list(model.parameters()))
     rule.buffer.draws = draws
     kept = rule.buffer.draw(20)
@@ -61,7 +61,7 @@ def test_the_tasks_own_rows_leave_absent_classes_exactly_alone(experiment):
     rule.buffer.filled = 0
     batch = batch_of(learner)
     absent = [output for output in range(10) if output not in batch.labels]
-    rule.loss(learner, batch, learner.objective(batch)).backward()
+    rule.loss(learner, batch, learner.trainer.objective(Outputs(batch.logits), batch, 0)).backward()
     grad = state.model.head.weight.grad
     assert len(absent) == 7 and (grad[absent] == 0).all() and (grad[batch.labels.unique()] != 0).any(1).all()
 

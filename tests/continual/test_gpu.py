@@ -25,7 +25,7 @@ def soon(monkeypatch):
 
 
 def recorded(state):
-    passes = state.learner.passes
+    passes = state.learner.trainer.passes
     return 0 if passes is None else len(passes._recorded)
 
 
@@ -63,14 +63,14 @@ def test_a_step_never_waits_for_the_device(experiment, networks, strategy):
     options = {**SHORT, **networks["dense"], "flip": "random", "translate": 2, "device": "cuda"}
     ours = experiment(strategy, **options)
     state = ours.start()
-    while state.learner.task == 0 or state.learner.progress.step < 2:
+    while state.learner.task == 0 or state.learner.step < 2:
         ours.step(state, 0.0)
     learner = state.learner
     chosen = torch.arange(learner.batch_size) * 2
-    (images, labels, _), *_ = learner.train.batches(chosen, learner.batch_size, "cuda")
+    (images, labels, _), *_ = learner.data.batches(chosen, learner.batch_size, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        learner._step(learner.progress.model.train(), images, labels, chosen, 0)
+        learner._step(learner.model.train(), images, labels, chosen, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

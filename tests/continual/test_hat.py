@@ -72,7 +72,7 @@ def rig(s_max=50.0, c=0.75, lr=0.05) -> tuple[Any, Any, Any]:
     setting: Any = SimpleNamespace(seed=0, device="cpu", tasks=2, frames=None)
     hat = HAT(HATOptions(s_max=s_max, c=c, lr=lr), setting, net)
     head = SimpleNamespace(table=torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0]]).bool())
-    learner = SimpleNamespace(task=1, head=head, total_steps=9, steps_per_epoch=9, progress=SimpleNamespace(step=4))
+    learner = SimpleNamespace(task=1, head=head, total_steps=9, steps_per_epoch=9, step=4)
     hat.used = [torch.rand(len(used)) for used in hat.used]
     hat.used[0][:2], hat.used[0][2:4] = 0.0, 1.0
     hat.learned = 1

@@ -136,7 +136,7 @@ def test_means_are_of_all_that_several_strategies_keep_of_earlier_tasks(learn):
         mean = ours.model.eval().backbone(ours.model.normalise(torch.cat(images))).mean(0)
     torch.testing.assert_close(ours.strategies[-1].means[label], mean)
     newest = ours.state.stream.outputs[2][0]
-    split = ours.state.learner.train
+    split = ours.state.learner.data
     with torch.no_grad():
         mean = ours.model.backbone(ours.model.normalise(split.images[split.labels == newest])).mean(0)
     torch.testing.assert_close(ours.strategies[-1].means[newest], mean)  # none of its images counts twice
@@ -184,14 +184,14 @@ def test_halfway_is_the_mean():
 
 def test_a_prototype_head_leaves_the_training_data_to_the_strategies(learn):
     ours = learn("joint", scenario="class", head="prototype", epochs=1)
-    assert len(ours.state.learner.train) == len(ours.state.stream.data.train)
+    assert len(ours.state.learner.data) == len(ours.state.stream.data.train)
 
 
 @pytest.mark.parametrize("strategy", ["er", "derpp", "er-ace"])
 def test_old_rows_are_compared_with_new_classes_as_the_head_grows(experiment, strategy):
     ours = experiment(strategy, scenario="class", head="growing", epochs=1)
     state = ours.start()
-    while state.learner.task < 1 or state.learner.progress.step < 2:
+    while state.learner.task < 1 or state.learner.step < 2:
         ours.step(state, 0.0)
     learner = state.learner
     logits = torch.zeros(1, 10, requires_grad=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from engram.backbone.contract import Batch, Outputs
 from engram.backbone.errors import UserError
-from engram.backbone.training.loop import Batch
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
@@ -35,9 +35,9 @@ def test_distillation_helps(learn):
 def test_a_task_trains_on_its_images_and_all_exemplars(experiment):
     _, state = at_second_task(experiment)
     learner, kept = state.learner, state.strategies[0].stored()
-    assert len(learner.train) == len(state.stream.task(1).train) + 120
-    assert torch.equal(learner.train.labels[-120:], kept["labels"])
-    assert torch.equal(learner.tasks.bincount(), torch.tensor([120, len(learner.train) - 120]))
+    assert len(learner.data) == len(state.stream.task(1).train) + 120
+    assert torch.equal(learner.data.labels[-120:], kept["labels"])
+    assert torch.equal(learner.tasks.bincount(), torch.tensor([120, len(learner.data) - 120]))
     assert set(kept["labels"].tolist()) == set(state.stream.outputs[0])
 
 
@@ -47,11 +47,11 @@ def test_the_loss_asks_for_the_new_classes_and_the_old_answers(experiment, scale
     for _ in range(5):
         ours.step(state, 0.0)
     rule, learner, model = state.strategies[0], state.learner, state.model
-    chosen = torch.cat((torch.arange(20), torch.arange(len(learner.train) - 12, len(learner.train))))
-    ((raw, labels, _),) = learner.train.batches(chosen, 32, "cpu")
+    chosen = torch.cat((torch.arange(20), torch.arange(len(learner.data) - 12, len(learner.data))))
+    ((raw, labels, _),) = learner.data.batches(chosen, 32, "cpu")
     batch = Batch(raw, learner.augmented(raw, "test"), labels, chosen)
     batch.logits = learner.forward(batch.images)
-    loss = rule.loss(learner, batch, learner.objective(batch))
+    loss = rule.loss(learner, batch, learner.trainer.objective(Outputs(batch.logits), batch, 0))
     old, new = state.stream.outputs[0], state.stream.outputs[1]
     said, asked = model(raw).sigmoid(), rule.old(raw).sigmoid()
     assert not torch.allclose(said[:, list(old)], asked[:, list(old)])

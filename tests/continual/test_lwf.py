@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engram.backbone.training.loop import Batch
+from engram.backbone.contract import Batch, Outputs
 
 
 def at_task(experiment, task, **options):
@@ -13,8 +13,8 @@ def at_task(experiment, task, **options):
     while state.learner.task < task:
         assert ours.step(state, 0.0)
     learner = state.learner
-    images, labels, _ = next(iter(learner.train.batches(torch.arange(16), 16, "cpu")))
-    batch = Batch(images, learner.progress.model.normalise(images), labels, torch.arange(16))
+    images, labels, _ = next(iter(learner.data.batches(torch.arange(16), 16, "cpu")))
+    batch = Batch(images, learner.model.normalise(images), labels, torch.arange(16))
     batch.logits = learner.forward(batch.images)
     return state, learner, batch
 
@@ -38,7 +38,7 @@ def test_loss_with_a_head_for_each_task(experiment, strength, scale, tau=3.0):
     options = {"lwf.strength": strength, "lwf.temperature": tau, "lwf.scale": scale}
     state, learner, batch = at_task(experiment, 2, scenario="task", epochs=1, strategies_options=options)
     assert [len(outputs) for outputs in state.stream.outputs] == [4, 3, 3]
-    strategy, plain = state.strategies[0], learner.objective(batch)
+    strategy, plain = state.strategies[0], learner.trainer.objective(Outputs(batch.logits), batch, 0)
     old = strategy.teacher.forward_normalised(batch.images)
     heads = [list(outputs) for outputs in state.stream.outputs[:2]]
     each = [by_hand(batch.logits, old, head, head, tau, scale) for head in heads]
@@ -57,7 +57,7 @@ def test_loss_with_one_head(experiment, scenario, head, scale):
     state, learner, batch = at_task(
         experiment, 2, scenario=scenario, head=head, epochs=1, strategies_options={"lwf.scale": scale}
     )
-    strategy, plain = state.strategies[0], learner.objective(batch)
+    strategy, plain = state.strategies[0], learner.trainer.objective(Outputs(batch.logits), batch, 0)
     old = strategy.teacher.forward_normalised(batch.images)
     met = sorted({k for outputs in state.stream.outputs[:2] for k in outputs})
     offered = sorted({*met, *state.stream.outputs[2]}) if head == "growing" else list(range(state.stream.width))
@@ -70,7 +70,7 @@ def test_gradient_vanishes_where_nothing_has_changed(experiment):
     options = {"lwf.strength": 1.0}
     state, learner, batch = at_task(experiment, 1, scenario="task", epochs=1, strategies_options=options)
     strategy = state.strategies[0]
-    model = learner.progress.model
+    model = learner.model
     model.load_state_dict(strategy.teacher.state_dict())
     batch.logits = learner.forward(batch.images)
     strategy.loss(learner, batch, torch.zeros(())).backward()
@@ -99,8 +99,8 @@ def test_the_teacher_keeps_its_running_statistics(experiment):
     assert not any(module.training for module in strategy.teacher.modules())
     before = {name: value.clone() for name, value in strategy.teacher.state_dict().items()}
     first = strategy.teacher.forward_normalised(batch.images)
-    learner.progress.model.train()
-    strategy.loss(learner, batch, learner.objective(batch)).backward()
+    learner.model.train()
+    strategy.loss(learner, batch, learner.trainer.objective(Outputs(batch.logits), batch, 0)).backward()
     assert all(torch.equal(value, before[name]) for name, value in strategy.teacher.state_dict().items())
     assert torch.equal(first, strategy.teacher.forward_normalised(batch.images))
     assert all(p.grad is None for p in strategy.teacher.parameters())

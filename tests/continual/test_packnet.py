@@ -65,7 +65,7 @@ def test_every_task_prunes_the_smallest_free_weights_of_every_layer(experiment):
         owned = [owner != FREE for owner in strategy.owner]
         going = ours.step(state, 0.0)
         task = state.learner.task
-        if strategy.pruned == task and state.learner.progress.step == strategy.prune_at(state.learner):
+        if strategy.pruned == task and state.learner.step == strategy.prune_at(state.learner):
             for place, (p, owner) in enumerate(zip(strategy.weights, strategy.owner, strict=True)):
                 left = owner == FREE
                 assert left.sum() == round(0.6 * free[place]) and not p[left].any()
@@ -87,10 +87,10 @@ def test_pruning_comes_when_a_third_of_the_steps_is_left(experiment):
     total, strategy = state.learner.total_steps, state.strategies[0]
     while strategy.pruned < 0:
         ours.step(state, 0.0)
-    assert state.learner.progress.step == total - round(0.33 * total)
+    assert state.learner.step == total - round(0.33 * total)
     last = experiment("packnet", strategies_options={"packnet.retrain": 0.0}, **DIGITS)
     state = last.start()
-    while state.learner.progress.step < total - 1:
+    while state.learner.step < total - 1:
         last.step(state, 0.0)
     assert state.strategies[0].pruned == -1
     last.step(state, 0.0)

@@ -5,7 +5,7 @@ import torch
 
 from engram.backbone.errors import UserError
 from engram.backbone.saved.model import load_model
-from engram.continual.experiment.learner import Learner
+from engram.backbone.training.loop import Trainer
 
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])
@@ -34,13 +34,13 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, sce
 def test_a_pass_leaves_no_image_out(experiment, monkeypatch, scenario, pass_):
     """Without their last batches it would be 730 of the 1,438 digits."""
     seen = []
-    step = Learner._step
+    step = Trainer._step
 
     def watched(self, model, raw, labels, indices, epoch):
-        seen.append((self.task, epoch, indices))
+        seen.append((self.hooks[0].task, epoch, indices))
         return step(self, model, raw, labels, indices, epoch)
 
-    monkeypatch.setattr(Learner, "_step", watched)
+    monkeypatch.setattr(Trainer, "_step", watched)
     options = {"tasks": 5, "class_order": "sorted", "batch_size": 146, "epochs": None, **pass_}
     ours = experiment("finetune", scenario=scenario, **options)
     state = ours.start()

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.objectives.every_step import temporal_loss
+from engram.backbone.contract import Batch, Outputs
+from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
 from engram.snn.training.configs import SpikingTrainConfig
@@ -26,6 +28,13 @@ def run(config, services):
     while work.step(state):
         pass
     return work.finish(state)
+
+
+def temporal_loss(logits, labels, share, label_smoothing=0.0):
+    """Of outputs of every step, [T, N, K]."""
+    images = torch.zeros(len(labels), 1, 2, 2)
+    batch = Batch(images, images, labels, torch.arange(len(labels)))
+    return EveryStep(CrossEntropy(label_smoothing), share)(Outputs(logits.mean(0), logits), batch, 0)
 
 
 def test_the_loss_is_its_formula():

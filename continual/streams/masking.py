@@ -1,0 +1,47 @@
+"""What a stream's head offers, around an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from engram.backbone.contract import Batch, Objective, Outputs
+from engram.continual.streams.heads import MASKED, Head
+
+TASK = "task"
+"""The column with the task of every row, where rows of several tasks choose among different outputs."""
+
+
+class Masked(Objective):
+    """Asks an objective about logits with the outputs switched off that the head does not offer.
+
+    Rows are of the task at hand, or of those in the batch's column `TASK`.
+
+    Args:
+        offered: the objective, of the outputs on offer.
+        task: the one at hand.
+    """
+
+    def __init__(self, offered: Objective, head: Head, task: int) -> None:
+        self.offered, self.head, self.task = offered, head, task
+        self.columns, self.wants, self.by_rows = offered.columns, offered.wants, offered.by_rows
+        self.recordable = offered.recordable
+
+    def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        tasks = batch.columns.get(TASK)
+        steps = None if outputs.steps is None else self.masked(outputs.steps, tasks)
+        return self.offered(replace(outputs, logits=self.masked(outputs.logits, tasks), steps=steps), batch, step)
+
+    def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """logits: [..., K]; tasks: [N] of rows, None for the task at hand -> the same, the others at `MASKED`."""
+        allowed = self.head.allowed(tasks if tasks is not None and self.head.by_task else self.task)
+        return logits if allowed is None else logits.masked_fill(~allowed, MASKED)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.offered.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.offered.load_state_dict(saved)
