@@ -14,6 +14,7 @@ from engram.benchmarks.drawing.numbers import about, seconds
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.pace import Progress, sweep_left
 from engram.benchmarks.planning.naming import record_words
+from engram.benchmarks.records.meaning import subject
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
 
@@ -58,8 +59,7 @@ def _row(record: Record) -> dict[str, Any]:
         "trial": record.trial,
         "status": record.status,
         "experiment": record.experiment,
-        "dataset": record.config.get("dataset"),
-        "backbone": record.config.get("backbone"),
+        **{name: record.config.get(name) for name in subject(record.experiment)},
         "options": dict(record.options),
         "seed": record.seed,
         "seconds": record.seconds,

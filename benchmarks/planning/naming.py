@@ -11,6 +11,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.planning.config import full
 from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.records.meaning import subject
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.spelling import by_flag, spell
 
@@ -24,7 +25,7 @@ def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) 
     >>> words("backbone.train", {"dataset": "digits", "backbone": "mlp", "epochs": 3, "lr": 0.1, "seed": 2}, ["lr"])
     ['backbone.train', 'digits', 'mlp', 'lr=0.1', 'seed 2']
     """
-    about = ("dataset", "backbone")
+    about = tuple(subject(experiment))
     if config.get("from") and config.get("epochs") is None:
         about = ("from",)  # nothing is trained: data set and network are those of the trial it is from
     said = [word(config[key]) for key in about if config.get(key)]

@@ -1,11 +1,13 @@
-"""What the metrics of trials mean: what their experiments promise, and the names that older trials have for it."""
+"""What trials are about and what their metrics mean, as their experiments say; and the names that older trials have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from engram.backbone.contract import Bounds, ExperimentConfig, Metric, Scalar
+from engram.backbone.contract import Bounds, ExperimentConfig, Kind, Metric, Registered, Scalar
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.spelling import spell
@@ -25,6 +27,32 @@ def options_of(experiment: str) -> type[ExperimentConfig]:
             return ExperimentConfig
         _KNOWN[experiment] = found
     return _KNOWN[experiment]
+
+
+def subject(experiment: str) -> Mapping[str, Kind]:
+    """The options that say what a trial is about, its data and its network: flag name -> kind.
+
+    >>> subject("backbone.train")
+    {'dataset': 'datasets', 'backbone': 'backbones'}
+    """
+    return _subject(options_of(experiment))
+
+
+@cache
+def _subject(cls: type[ExperimentConfig]) -> dict[str, Kind]:
+    hints = get_type_hints(cls, include_extras=True)
+    marked: dict[str, Kind | None] = {name: next(_kinds(hint), None) for name, hint in hints.items()}
+    return {spell(name): kind for name, kind in marked.items() if kind == "datasets" or kind == "backbones"}
+
+
+def _kinds(hint: Any) -> Iterator[Kind]:
+    """The kinds of registered things that an annotation marks."""
+    if get_origin(hint) is Annotated:
+        for mark in get_args(hint)[1:]:
+            if isinstance(mark, Registered):
+                yield mark.kind
+    for inner in get_args(hint):
+        yield from _kinds(inner)
 
 
 def declared(experiment: str) -> dict[str, Metric]:

@@ -16,6 +16,7 @@ from engram.benchmarks.drawing.numbers import p_value, seconds, span
 from engram.benchmarks.drawing.svg import Chart, legend
 from engram.benchmarks.drawing.tables import typed
 from engram.benchmarks.planning.config import Checker, changed, experiment_config
+from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.curves import learning_curves
@@ -168,13 +169,13 @@ def one_table(caption: str, rows: Sequence[dict[str, object]]) -> str:
 def absent(subject: Subject) -> str:
     """Trials that are not counted: never dropped silently."""
     rows = [
-        [record.trial, record.config.get("backbone"), record.seed, record.status, record.why]
+        [record.trial, " ".join(record_words(record)), record.status, record.why]
         for record in subject.records
         if record.status != "done"
     ]
     if not rows:
         return ""
-    head = ("trial", "backbone", "seed", "state", "why")
+    head = ("trial", "what", "state", "why")
     return section("Not counted", "absent", table("Trials without a result", head, [[*map(str, row)] for row in rows]))
 
 

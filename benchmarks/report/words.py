@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from engram.backbone.contract import Kind
 from engram.benchmarks.compare.groups import Comparison, Group, Pair
 from engram.benchmarks.compare.stats import Interval, seeds_needed
 from engram.benchmarks.drawing.numbers import number, p_value, signed
 from engram.benchmarks.records.meaning import declared
+from engram.benchmarks.records.meaning import subject as subject_of
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.write import Subject
 
 
@@ -29,17 +34,23 @@ def what(subject: Subject) -> str:
     """What was run, in one line."""
     records = subject.records
     experiment = next((record.experiment for record in records if record.experiment != "?"), "?")
-    about = [record.origin.config for record in records]
-    data = sorted({str(config["dataset"]) for config in about if config.get("dataset")})
+    data, networks = (_named(records, kind) for kind in ("datasets", "backbones"))
     on = f" on {' and '.join(data)}" if data else ""
     if subject.single:
-        record = records[0]
-        net = f" of {about[0]['backbone']}" if about[0].get("backbone") else ""
-        return f"One trial of {experiment}{net}{on}, seed {record.seed}."
-    cells = [f"{len(values)} {_plural(axis, len(values))}" for axis, values in subject.sweep.axes.items()]
+        net = f" of {' and '.join(networks)}" if networks else ""
+        return f"One trial of {experiment}{net}{on}, seed {records[0].seed}."
+    kinds = subject_of(experiment)
+    cells = [f"{len(values)} {_plural(axis, len(values), kinds)}" for axis, values in subject.sweep.axes.items()]
     seeds = len({record.seed for record in records})
     grid = " \N{MULTIPLICATION SIGN} ".join([*cells, f"{seeds} seed{'s' if seeds != 1 else ''}"])
     return f"A sweep of {experiment}{on}: {grid}, {len(records)} trials."
+
+
+def _named(records: Sequence[Record], kind: Kind) -> list[str]:
+    """What of a kind the trials are about, or those they were made from."""
+    about = [(record.origin.config, subject_of(record.origin.experiment)) for record in records]
+    found = {config.get(name) for config, kinds in about for name, its in kinds.items() if its == kind}
+    return sorted(map(str, found - {None}))
 
 
 def headline(subject: Subject) -> str:
@@ -108,7 +119,7 @@ def _states(subject: Subject) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items()) or "none planned"
 
 
-def _plural(axis: str, count: int) -> str:
-    names = {"backbone": "networks", "dataset": "data sets"}
-    singular = {"backbone": "network", "dataset": "data set"}
-    return (singular if count == 1 else names).get(axis, f"value{'s' if count != 1 else ''} of {axis}")
+def _plural(axis: str, count: int, kinds: Mapping[str, Kind]) -> str:
+    many = "s" if count != 1 else ""
+    nouns: Mapping[Kind, str] = {"backbones": f"network{many}", "datasets": f"data set{many}"}
+    return nouns[kinds[axis]] if axis in kinds else f"value{many} of {axis}"

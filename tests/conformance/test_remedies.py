@@ -210,7 +210,7 @@ def test_a_wrong_remedy_is_found():
     """The check itself: names and values that nothing takes, and those that something does."""
     for text in (
         "Use --hed multi.",
-        "needs --head linear",
+        "needs --head linaer",
         "Raise --backbone.widht.",
         "--no-epochs",
         "--dataset.a\N{WHITE SQUARE}",
