@@ -39,6 +39,7 @@ from engram.backbone.contract.networks import (
     Whole,
 )
 from engram.backbone.contract.options import (
+    PLAIN_UNITS,
     UNIT_BOUNDS,
     Bounds,
     Direction,
@@ -84,6 +85,7 @@ __all__ = [
     "ABILITIES",
     "FIGURES",
     "KINDS",
+    "PLAIN_UNITS",
     "UNIT_BOUNDS",
     "Ability",
     "AnyFigure",

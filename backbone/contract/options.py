@@ -20,6 +20,8 @@ UNIT_BOUNDS: Mapping[str, Bounds] = {
     **dict.fromkeys(("count", "B", "s", "nat", "spikes", "1/image", "1/s"), (0.0, None)),
 }
 """Between what a metric lies, by its unit; without bounds in other units."""
+PLAIN_UNITS = ("fraction", "count", "")
+"""Units that an axis need not say."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Metric:
         'loss (nat)'
         """
         said = (self.of or self.name).replace("_", " ")
-        return said if self.unit in ("fraction", "count", "") else f"{said} ({self.unit})"
+        return said if self.unit in PLAIN_UNITS else f"{said} ({self.unit})"
 
 
 @dataclass(frozen=True, kw_only=True)

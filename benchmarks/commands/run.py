@@ -85,7 +85,7 @@ def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
         by_kind = {"user": 2, "data": 2, "busy": 4}
         return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
     if flags.json:
-        print(json.dumps(public(trial.folder, record.result)))
+        print(json.dumps(public(record)))
         return 0
     for title, rows in record.result["tables"].items():
         print(render(title, rows, terminal_width()))
@@ -94,11 +94,14 @@ def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
     return 0
 
 
-def public(folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+def public(record: Record) -> dict[str, Any]:
     """What ``--json`` promises: a result with absolute paths, without what only the report draws."""
+    result = record.result
     return {
-        **{key: result[key] for key in ("experiment", "trial", "config", "metrics", "tables")},
-        "artifacts": {name: str(folder / path) for name, path in result["artifacts"].items()},
+        **{key: result[key] for key in ("experiment", "trial", "config")},
+        "metrics": record.metrics,
+        "tables": result["tables"],
+        "artifacts": {name: str(record.folder / path) for name, path in result["artifacts"].items()},
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engram.backbone.contract import Bounds, Direction, Metric, Scalar
+from engram.backbone.contract import PLAIN_UNITS, Bounds, Direction, Metric, Scalar
 from engram.backbone.errors import must, nearest
 from engram.benchmarks.compare.gate import Condition, Gate, parse
 from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
@@ -90,6 +90,12 @@ class Comparison:
     def oracle(self) -> bool:
         """Whether a best group is picked by looking at test data."""
         return len(self.groups) > 1 and self.meaning is not None and self.meaning.split in ("test", "all")
+
+    @property
+    def label(self) -> str:
+        """The metric on an axis, with its unit where that is not plain."""
+        unit = "" if self.meaning is None or self.meaning.unit in PLAIN_UNITS else f" ({self.meaning.unit})"
+        return f"{self.metric}{unit}"
 
     @property
     def order(self) -> str:

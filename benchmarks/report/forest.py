@@ -34,7 +34,7 @@ def forest(comparison: Comparison, name: str) -> str:
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="6" y2="{foot}"/>')
         parts.append(svg_text("tick", x(tick), foot + 16, tick_text(tick, axis.ticks), "middle"))
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{foot}" y2="{foot}"/>')
-    parts.append(svg_text("label", WIDTH / 2, height - 8, comparison.metric, "middle"))
+    parts.append(svg_text("label", WIDTH / 2, height - 8, comparison.label, "middle"))
     for index, group in enumerate(groups):
         top = 8 + index * _ROW
         middle, mean = top + 25, group.interval.mean

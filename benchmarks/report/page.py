@@ -124,7 +124,9 @@ def differences(found: Comparison) -> str:
 
 def other_metrics(subject: Subject, found: Comparison) -> str:
     """Means of all metrics per group, folded away."""
-    names = sorted({name for record in subject.done for name in record.metrics})
+    known = {name for record in subject.done for name in record.metrics}
+    names = [name for name in declared(found.experiment) if name in known]  # in the order of their declaration
+    names += sorted(known.difference(names))
     rows = []
     for label, records in subject.groups.items():
         values = [[record.metrics[name] for record in records if name in record.metrics] for name in names]

@@ -65,7 +65,7 @@ def test_what_is_reported_and_logged_agrees(trained):
     assert steps == [steps[0] * epoch for epoch in range(1, 9)]
     assert result.metrics["train/loss"] == epochs[-1]["train/loss"]
     assert result.figures["loss"].series["train/loss"] == [(row["epoch"], row["train/loss"]) for row in epochs]
-    assert set(result.figures) == {"loss", "accuracy"}
+    assert set(result.figures) == {"loss", "accuracy", "confusion"}
     assert all((folder / path).is_file() for path in result.artifacts.values())
     assert len(lent.facts["data_sha256"]) == 64 and lent.facts["precision"] == "fp32"
 
@@ -124,7 +124,7 @@ def test_without_validation(services, tmp_path):
     result = run(Train, replace(TINY, epochs=1, validation=0.0, ema=0.5), services(tmp_path))
     missing = {metric.name for metric in TrainConfig.metrics} - set(result.metrics)
     assert missing == {metric.name for metric in TrainConfig.metrics if metric.optional}
-    assert set(result.figures) == {"loss"}
+    assert set(result.figures) == {"loss", "confusion"}
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
