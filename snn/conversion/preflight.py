@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from engram.backbone.contract import Row
+from engram.backbone.contract import Backbone, Row, Traceable
 from engram.backbone.errors import UserError
 from engram.backbone.nets.folding import Untraceable, traced_with_stages
 from engram.backbone.nets.heads import linear_form
+from engram.backbone.nets.needs import need
 from engram.backbone.nets.shapes import note_shapes
 from engram.snn.graph.calls import MIXES
 from engram.snn.graph.operations import (
@@ -106,8 +107,10 @@ def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]
     """The graph of a network for an adapter, composed layers whole, and the names of its stages.
 
     Raises:
-        UserError: it cannot be traced, or what it computes for a single image is something else.
+        UserError: it cannot be traced, has steps of its own, or computes something else for a single image.
     """
+    if isinstance(backbone, Backbone) and backbone.steps > 1:
+        need(backbone, Traceable, adapter)
     try:
         graph, stages = traced_with_stages(backbone, composed=True)
     except Untraceable as error:

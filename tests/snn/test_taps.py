@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.contract import Site, Staged
+from engram.backbone.contract import Graphed, Site, Staged
+from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.tapped import sites
 from engram.snn.conversion.balancing import Thresholds
@@ -91,7 +92,7 @@ def test_a_tap_sees_every_step_and_changes_nothing_by_itself(net, x):
         torch.testing.assert_close(each.mean(0), mean)
     activations = [site.name for site in values if site.stage is None and site.name != "features"]
     assert len(activations) == 5 and all(net.get_submodule(name) is not None for name in activations)
-    if hasattr(net, "neurons"):
+    if isinstance(net, Graphed):
         assert activations == [f"graph.{name}" for name in net.neurons()]
         assert all(values[Site(None, 0, name)].unique().tolist() in ([0.0], [1.0], [0.0, 1.0]) for name in activations)
 
@@ -131,8 +132,7 @@ def test_a_tap_that_fails_leaves_nothing_behind(net, x):
 @torch.no_grad()
 def test_a_still_image_is_so_many_equal_frames(net, images):
     frames = images.unsqueeze(1).expand(-1, net.steps, -1, -1, -1)
-    if getattr(net, "pre_simulation", 0) == 0:
-        assert torch.equal(net.forward_steps(frames), net.forward_steps(images))
+    assert torch.equal(net.forward_steps(frames), net.forward_steps(images))
     assert len(net.forward_steps(frames[:, :1])) == 1
 
 
@@ -184,3 +184,9 @@ def test_a_quantised_row_of_stages_is_one(residual_net, images):
     for index in range(3):
         value = net.apply_stage(index, value)
     assert torch.equal(net.apply_tail(value), net(images))
+
+
+@pytest.mark.parametrize("adapter", [trained, MADE["quantised"]])
+def test_what_runs_over_time_is_refused_by_what_it_is_not(residual_net, adapter):
+    with pytest.raises(UserError, match="must be Traceable; got AdaptedNetwork, which is StageSteps"):
+        adapter(trained(residual_net))
