@@ -7,10 +7,10 @@ from html import escape
 from engram.backbone.contract import Bars
 from engram.benchmarks.drawing.heatmap import short
 from engram.benchmarks.drawing.numbers import number
-from engram.benchmarks.drawing.svg import COLOURS, WIDTH, begin, drawable, linear_axis, svg_text, tick_text
+from engram.benchmarks.drawing.svg import COLOURS, LETTER, WIDTH, begin, drawable, linear_axis, svg_text, tick_text
 
 _TOP, _RIGHT, _BOTTOM = 8, 22, 46
-_LETTER, _MOST_LETTERS, _ROW = 6.9, 20, 20.0
+_MOST_LETTERS, _ROW = 20, 20.0
 _MOST_SAID = 12
 
 
@@ -19,7 +19,7 @@ def bar_chart(bars: Bars, name: str) -> str:
     count = max(len(bars.series), 1)
     row = max(_ROW if len(bars.names) <= 24 else 13.0, 9.0 * count + 5)
     thick = (row - 5) / count
-    left = 14 + _LETTER * min(max(map(len, bars.names), default=0), _MOST_LETTERS)
+    left = 14 + LETTER * min(max(map(len, bars.names), default=0), _MOST_LETTERS)
     values = [value for series in bars.series.values() for value in series]
     axis = linear_axis([0.0, *values, *(end for each in bars.ranges.values() for pair in each for end in pair)], most=7)
     low = axis.low if min(filter(drawable, values), default=0.0) < 0 else 0.0

@@ -9,10 +9,12 @@ from html import escape
 
 from engram.backbone.contract import Confusion, Grid
 from engram.benchmarks.drawing.numbers import number
-from engram.benchmarks.drawing.svg import LEFT, RIGHT, TOP, WIDTH, begin, svg_text
+from engram.benchmarks.drawing.svg import LETTER, RIGHT, TOP, WIDTH, begin, svg_text
 
 BOTTOM = 46
 MOST_WRITTEN = 12  # columns whose values still fit into their cells
+_MOST_LETTERS = 9  # of a row's name
+_LEAST_LETTERS = 6  # of a column's name: where there is less room, every other one is left out
 _MOST_SAID = 3  # mistakes that are put into words
 
 
@@ -72,13 +74,14 @@ def _table(
     labels: tuple[str, str],
     cells: Iterable[Cell],
 ) -> str:
-    width = (WIDTH - LEFT - RIGHT) / max(len(columns), 1)
+    left = 32 + LETTER * min(max(map(len, rows), default=0), _MOST_LETTERS)
+    width = (WIDTH - left - RIGHT) / max(len(columns), 1)
     height = min(34.0, max(10.0 if len(rows) <= 24 else 6.0, width))
     bottom = TOP + len(rows) * height
     written = len(columns) <= MOST_WRITTEN and height >= 16
     body = [begin(name, title, said, bottom + BOTTOM)]
     for cell in cells:
-        x, y = LEFT + cell.column * width, TOP + cell.row * height
+        x, y = left + cell.column * width, TOP + cell.row * height
         body.append(
             f'<rect class="c{cell.colour} shade" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
             f'fill-opacity="{0.08 + 0.72 * cell.shade:.2f}"><title>{escape(cell.said)}</title></rect>'
@@ -86,15 +89,16 @@ def _table(
         if written:
             tone = "cell on" if cell.shade > 0.55 else "cell"
             body.append(svg_text(tone, x + width / 2, y + height / 2 + 4, cell.text, "middle"))
-    stride = math.ceil(len(columns) / 16)
-    for j in range(0, len(columns), max(stride, 1)):
-        letters = int(stride * width / 6.5)  # that fit
-        body.append(svg_text("tick", LEFT + (j + 0.5) * width, bottom + 16, short(columns[j], letters), "middle"))
+    least = min(max(map(len, columns), default=0), _LEAST_LETTERS)
+    stride = max(math.ceil(len(columns) / 16), math.ceil(LETTER * least / width), 1)
+    for j in range(0, len(columns), stride):
+        letters = int(stride * width / LETTER)  # that fit
+        body.append(svg_text("tick", left + (j + 0.5) * width, bottom + 16, short(columns[j], letters), "middle"))
     stride = math.ceil(len(rows) * 13 / max(bottom - TOP, 1))
     for i in range(0, len(rows), max(stride, 1)):
-        body.append(svg_text("tick", LEFT - 8, TOP + (i + 0.5) * height + 4, short(rows[i], 8), "end"))
+        body.append(svg_text("tick", left - 8, TOP + (i + 0.5) * height + 4, short(rows[i], _MOST_LETTERS), "end"))
     body += [
-        svg_text("label", (LEFT + WIDTH - RIGHT) / 2, bottom + 38, labels[0], "middle"),
+        svg_text("label", (left + WIDTH - RIGHT) / 2, bottom + 38, labels[0], "middle"),
         f'<g transform="translate(13 {(TOP + bottom) / 2:.1f}) rotate(-90)">',
         svg_text("label", 0, 0, labels[1], "middle"),
         "</g></svg>",

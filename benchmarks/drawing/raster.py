@@ -6,7 +6,7 @@ from engram.backbone.contract import Raster
 from engram.benchmarks.drawing.heatmap import short
 from engram.benchmarks.drawing.svg import (
     COLOURS,
-    LEFT,
+    LETTER,
     RIGHT,
     TOP,
     WIDTH,
@@ -19,7 +19,7 @@ from engram.benchmarks.drawing.svg import (
 
 _BOTTOM, _GAP = 46, 10.0
 _MOST_ROWS = 400  # neurons that are drawn
-_LETTERS = 8
+_MOST_LETTERS = 12
 
 
 def raster_plot(raster: Raster, name: str) -> str:
@@ -29,10 +29,11 @@ def raster_plot(raster: Raster, name: str) -> str:
     row = min(7.0, max(1.5, 300 / max(rows, 1)))
     ticks = linear_axis([raster.start, raster.end], most=9, pad=0.0, counts=True)
     axis = Axis(raster.start, max(raster.end, raster.start + 1e-9), ticks.ticks)
+    left = 14 + LETTER * min(max(map(len, groups), default=0), _MOST_LETTERS)
     foot = TOP + rows * row + _GAP * max(len(groups) - 1, 0)
 
     def x(value: float) -> float:
-        return LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
+        return left + axis.place(value) * (WIDTH - left - RIGHT)
 
     parts = [begin(name, raster.title, describe(raster), foot + _BOTTOM)]
     for tick in (tick for tick in axis.ticks if raster.start <= tick <= raster.end):
@@ -47,10 +48,10 @@ def raster_plot(raster: Raster, name: str) -> str:
             if raster.start <= time <= raster.end
         ]
         parts.append(f'<path class="spike c{index % COLOURS}" d="{"".join(strokes)}"/>')
-        parts.append(svg_text("tick", LEFT - 8, top + len(trains) * row / 2 + 4, short(group, _LETTERS), "end"))
+        parts.append(svg_text("tick", left - 8, top + len(trains) * row / 2 + 4, short(group, _MOST_LETTERS), "end"))
         top += len(trains) * row + _GAP
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{foot:.1f}" y2="{foot:.1f}"/>')
-    parts.append(svg_text("label", (LEFT + WIDTH - RIGHT) / 2, foot + 38, raster.x_label, "middle"))
+    parts.append(f'<line class="axis" x1="{left}" x2="{WIDTH - RIGHT}" y1="{foot:.1f}" y2="{foot:.1f}"/>')
+    parts.append(svg_text("label", (left + WIDTH - RIGHT) / 2, foot + 38, raster.x_label, "middle"))
     return "".join([*parts, "</svg>"])
 
 

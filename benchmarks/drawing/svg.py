@@ -12,6 +12,7 @@ from engram.benchmarks.drawing.numbers import number
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 46
+LETTER = 8.2  # how wide one is at most: small screens have larger ones
 COLOURS = 8  # .c0 to .c7 in the style sheet
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 4")
 MARKERS = ("circle", "square", "triangle", "diamond", "cross", "ring")
