@@ -13,10 +13,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
 
+from engram.backbone.brought import find, is_code
 from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
 from engram.backbone.errors import UserError, nearest
 
 GROUP = "engram.plugins"
+_BROUGHT = "engram.backbone.nets.brought:factory"
+"""Makes the target of a network that is code of the user's own."""
 SINGULAR = {kind: "strategy" if kind == "strategies" else kind[:-1] for kind in KINDS}
 _CLAIMED = {**SINGULAR, "commands": "command"}
 
@@ -106,6 +109,9 @@ class Registry:
         offered = {known: entry for _, known, entry in self.entries(kind)}
         shortened = [known for known in offered if known.rpartition(".")[2] == base]
         known = base if base in offered else shortened[0] if len(shortened) == 1 else None
+        if known is None and kind == "backbones" and is_code(name):
+            code = find(name)
+            return code.name, Entry(target=_BROUGHT, summary=f"{code.cls} of {code.path}")
         if known is not None:
             entry, what = offered[known], SINGULAR[kind]
             if entry.takes_path and not path:
@@ -129,13 +135,16 @@ class Registry:
         return [f"--head must be one with a linear form for {who}; got {head}. Use --head linear."]
 
     def load(self, kind: Kind, name: str) -> Any:
-        """Import and return the object an entry points at."""
-        return resolve(self.entry(kind, name).target)
+        """Import and return the object an entry points at; what makes a network of the user's own code."""
+        target = self.entry(kind, name).target
+        return resolve(target)(find(name)) if target == _BROUGHT else resolve(target)
 
     def options(self, kind: Kind, name: str) -> type | None:
         """The options dataclass of an entry (imports no torch), or None."""
-        where = self.entry(kind, name).options
-        return None if where is None else resolve(where)
+        entry = self.entry(kind, name)
+        if entry.target == _BROUGHT:
+            return find(name).options()
+        return None if entry.options is None else resolve(entry.options)
 
     def problems(
         self, dataset: str, options: Mapping[str, Any], *, root: Path, download: bool, training: bool

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import engram
+from engram.backbone.brought import given
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import must
 from engram.benchmarks.records.stored import held, write_json
@@ -24,6 +25,7 @@ def environment(argv: list[str]) -> dict[str, Any]:
     """Everything about this process that may matter to a result."""
     return {
         "git": git(Path(engram.__file__).parent),
+        "code": {code.name: code.sha256 for code in given()},
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

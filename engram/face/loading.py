@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engram.backbone.brought import find
 from engram.backbone.errors import must
 from engram.benchmarks.records.layout import find_trial
 from engram.face.results import FinishedTrial
@@ -99,13 +100,14 @@ class Trained:
         return self.table._repr_html_()
 
 
-def load(trial: FinishedTrial | str | Path, *, out: str | Path = "runs") -> Trained:
+def load(trial: FinishedTrial | str | Path, *, out: str | Path = "runs", code: str | None = None) -> Trained:
     """The network that a trial trained or converted.
 
     Args:
         trial: what `engram.run` returned, a trial's id or the beginning of it, or a folder: a trial's, or one with
             ``model.json`` in it.
         out: where trials are looked for by their ids.
+        code: ``FILE.py:Class`` of a network that came as code: no file of a trial is ever imported.
 
     Raises:
         UserError: there is no such trial, or no whole network in it.
@@ -117,6 +119,8 @@ def load(trial: FinishedTrial | str | Path, *, out: str | Path = "runs") -> Trai
     """
     from engram.backbone.saved.model import load_model
 
+    if code is not None:
+        find(code)
     if isinstance(trial, FinishedTrial):
         folder = trial.folder / "model"
     elif (Path(trial) / "model.json").is_file():
