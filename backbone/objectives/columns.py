@@ -26,5 +26,6 @@ def columns_of(data: Split, names: Collection[str], device: str) -> dict[str, Te
 
 
 def _numbers(column: Column) -> Tensor:
-    grouped = isinstance(column, tuple) or (column.ndim == 1 and not column.is_floating_point())
-    return numbered(column)[0] if grouped else column
+    if isinstance(column, tuple) or (column.ndim == 1 and not column.is_floating_point()):
+        return numbered(column)[0]
+    return column

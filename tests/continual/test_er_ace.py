@@ -12,7 +12,7 @@ DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 def batch_of(learner, count=32):
     indices = torch.arange(count)
     ((raw, labels, _),) = learner.data.batches(indices, count, "cpu")
-    batch = Batch(raw, learner.augmented(raw, "test"), labels, indices)
+    batch = Batch(raw, learner.augmented(raw, "test"), labels, indices, by_rows=True)
     batch.logits = learner.forward(batch.images)
     return batch
 

@@ -66,11 +66,11 @@ def test_a_step_never_waits_for_the_device(experiment, networks, strategy):
     while state.learner.task == 0 or state.learner.step < 2:
         ours.step(state, 0.0)
     learner = state.learner
-    chosen = torch.arange(learner.batch_size) * 2
-    (images, labels, _), *_ = learner.data.batches(chosen, learner.batch_size, "cuda")
+    chosen = torch.arange(learner.trainer.batch_size) * 2
+    (images, labels, _), *_ = learner.data.batches(chosen, learner.trainer.batch_size, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        learner._step(learner.model.train(), images, labels, chosen, 0)
+        learner.trainer._step(learner.model.train(), images, labels, chosen, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -16,7 +16,7 @@ class Rig:
     def __init__(self, model, optimizer, clip=0.0, others=(), **options):
         self.model, self.optimizer, self.clip = model, optimizer, clip
         self.si = SI(SIOptions(**{"c": 0.1, **options}), None, model)
-        self.learner = SimpleNamespace(strategies=(self.si, *others), recipe=SimpleNamespace(clip=clip))
+        self.learner = SimpleNamespace(strategies=(self.si, *others), options=SimpleNamespace(clip=clip))
         self.si.before_task(self.learner, None)
 
     def step(self, loss):
