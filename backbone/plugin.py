@@ -77,6 +77,12 @@ PLUGIN = Plugin(
             linear=False,
         ),
     },
+    objectives={
+        "cross-entropy": Entry(
+            target="engram.backbone.objectives.cross_entropy:cross_entropy",
+            summary="Cross-entropy with the labels, smoothed by --label-smoothing",
+        )
+    },
     datasets={
         "digits": Entry(
             target="engram.backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"

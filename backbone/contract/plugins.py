@@ -12,8 +12,8 @@ from engram.backbone.contract.networks import Ability
 from engram.backbone.contract.strategies import Traits
 from engram.backbone.contract.targets import Target
 
-Kind = Literal["experiments", "backbones", "adapters", "heads", "strategies", "datasets"]
-KINDS: tuple[Kind, ...] = ("experiments", "backbones", "adapters", "heads", "strategies", "datasets")
+Kind = Literal["experiments", "backbones", "adapters", "heads", "objectives", "strategies", "datasets"]
+KINDS: tuple[Kind, ...] = ("experiments", "backbones", "adapters", "heads", "objectives", "strategies", "datasets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,7 @@ class Plugin:
     backbones: Mapping[str, Entry] = field(default_factory=dict)
     adapters: Mapping[str, Entry] = field(default_factory=dict)
     heads: Mapping[str, Entry] = field(default_factory=dict)
+    objectives: Mapping[str, Entry] = field(default_factory=dict)
     strategies: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     targets: Sequence[Target] = ()

@@ -19,6 +19,7 @@ from engram.backbone.contract import (
     SplitName,
 )
 from engram.backbone.experiments.recipes import recipe
+from engram.backbone.objectives.options import ObjectiveOptions
 
 
 def accuracy(split: SplitName, network: str = "", **more: Any) -> Metric:
@@ -47,7 +48,7 @@ FINE_TUNING = 0.2  # learning rate of a network that is trained already, relativ
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ExperimentConfig):
+class TrainConfig(ObjectiveOptions, ExperimentConfig):
     """Train a network on images.
 
     Values left out come from the recipe of the network and dataset (``backbone/experiments/recipes.py``).
@@ -84,6 +85,12 @@ class TrainConfig(ExperimentConfig):
     """Share of the loss that is the difference to the teacher's outputs."""
     temperature: Annotated[float, Gt(0)] = 2.0
     """Divides the logits of both before they are compared; above 1 the teacher's small probabilities count more."""
+    tet: Annotated[float, Ge(0), Lt(1)] | None = None
+    """Temporal efficient training: the mean of the losses of every step's output in place of the loss of the read-out;
+    of it, this share draws outputs to 1. None: the loss of the read-out. With one step both are the same."""
+    balance: str | None = None
+    """A column of the data, or ``label``: every batch shows as many images of each of its values. None: every image
+    once in a pass."""
 
     epochs: Annotated[int, Ge(1)] | None = None
     """Passes over the training images."""

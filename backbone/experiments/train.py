@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from engram.backbone.contract import Figure, Objective, Result, Services
+from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
@@ -18,13 +18,15 @@ from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.objectives.distillation import Distillation
+from engram.backbone.objectives.every_step import EveryStep
+from engram.backbone.objectives.making import objective_of
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import save_model
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.preparing import prepare
+from engram.backbone.training.samplers import Balanced
 
 
 @dataclass
@@ -62,21 +64,27 @@ class Train:
         if beginning.prepare is not None:
             prepare(beginning.model, data.train, options.seed, beginning.prepare)
         objective = self.objective(beginning)
-        trainer = Trainer(beginning.model, data.train, options, self.machine, objective)
+        sampler = None if c.balance is None else Balanced(c.balance)
+        trainer = Trainer(beginning.model, data.train, options, self.machine, objective, sampler)
         return State(data, beginning, trainer, [])
 
     def objective(self, beginning: Beginning) -> Objective:
         """What to minimise."""
-        c, found = self.config, self.labels(beginning.data)
+        c, data = self.config, beginning.data
+        setting = ObjectiveSetting(
+            data=data.train,
+            outputs=len(data.classes),
+            label_smoothing=c.label_smoothing or 0.0,
+            device=self.machine.device,
+        )
+        found = objective_of(c, setting)
+        if c.tet is not None:
+            found = EveryStep(found, c.tet)
         if c.teacher is None:
             return found
-        teacher, outputs = load_teacher(self.services.inputs["teacher"] / "model", beginning.data, c.dataset)
+        teacher, outputs = load_teacher(self.services.inputs["teacher"] / "model", data, c.dataset)
         normalise = beginning.model.normalise
         return Distillation(found, teacher, outputs, normalise, c.distill, c.temperature, self.machine)
-
-    def labels(self, data: Data) -> Objective:
-        """What to minimise of what the labels say."""
-        return CrossEntropy(self.config.label_smoothing or 0.0)
 
     def begin(self, data: Data) -> Beginning:
         """The network to train."""

@@ -14,6 +14,7 @@ _LOOP: Mapping[str, tuple[Scalar, ...]] = {
     "weight_decay": (0.0,),  # it would shrink biases and norms too
     "reset_optimizer": (False,),  # its loop keeps its own
     "head": ("single", "multi", "growing"),
+    "objective": ("cross-entropy",),
 }
 """What Avalanche's loop can have of the stream's options."""
 _ONE_HEAD = {**_LOOP, "head": ("single", "growing")}

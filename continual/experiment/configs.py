@@ -18,6 +18,7 @@ from engram.backbone.contract import (
     SplitName,
     Traits,
 )
+from engram.backbone.objectives.options import ObjectiveOptions
 from engram.continual.traits import AUTO, because, in_turn, problems, said, short, strength, traits
 
 Scenario = Literal[
@@ -53,7 +54,7 @@ METRICS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig(ExperimentConfig):
+class StreamConfig(ObjectiveOptions, ExperimentConfig):
     """Learn one task after another, and see what is left of the earlier ones."""
 
     version: ClassVar[int] = 4

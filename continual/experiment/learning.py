@@ -10,10 +10,12 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from engram.backbone.contract import Objective, Setting, Strategy
+from engram.backbone.contract import Objective, ObjectiveSetting, Setting, Strategy
+from engram.backbone.data.sets import Split
+from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, Precision, wait
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.objectives.making import objective_of
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
 from engram.backbone.seeding import derive
@@ -28,7 +30,7 @@ from engram.continual.experiment.testing import Scores, test
 from engram.continual.prototypes import Prototypes
 from engram.continual.replay.buffers import quota
 from engram.continual.streams.stream import Part, Stream
-from engram.continual.traits import in_turn
+from engram.continual.traits import in_turn, said
 
 NAN = math.nan
 
@@ -121,9 +123,21 @@ class Learning:
         train, options = stream.task(0).train, self._options()
         if not prepared:
             prepare(model, train, derive(options.seed, "task", 0))
-        objective = CrossEntropy(options.label_smoothing)
+        objective = self._objective(train, stream.width, options)
         first = Learner(model, Lesson(train, 0, stream.head), options, self.machine, objective)
         return State(stream, first.model, optimizers_for(first.model, options, stream.head), objective, [], first)
+
+    def _objective(self, train: Split, outputs: int, options: TrainingOptions) -> Objective:
+        """Of the whole stream; replayed rows have labels alone."""
+        setting = ObjectiveSetting(
+            data=train, outputs=outputs, label_smoothing=options.label_smoothing, device=self.machine.device
+        )
+        found = objective_of(self.config, setting)
+        replaying = [name for name in self.config.strategies if self.config.traits(name).replays]
+        if found.columns and replaying:
+            rule = f"one that needs no column of the data beside {said(replaying[0])}, which replays images and labels"
+            raise must("--objective", rule, self.config.objective, "Use cross-entropy, or no replay.")
+        return found
 
     def begin(self, state: State) -> None:
         """Everything as it is before the first step; the untrained network is tested."""

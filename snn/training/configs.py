@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, ClassVar, Self, cast
-
-from annotated_types import Ge, Lt
+from typing import ClassVar, Self, cast
 
 from engram.backbone.contract import Metric, Scalar
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
@@ -46,9 +44,6 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
     neuron: Neuron | None = None  # type: ignore[assignment]
     """if: no leak; lif: leaky; plif: with a learned decay; cuba-lif: a synaptic current; adaptive-lif: a threshold
     that rises with every spike. None: lif, and if beside --from."""
-    tet: Annotated[float, Ge(0), Lt(1)] | None = None
-    """Temporal efficient training: the mean of the losses of every step's output in place of the loss of their mean; of
-    it, this share draws outputs to 1. None: the loss of the mean."""
 
     def recipe(self) -> Mapping[str, Scalar]:
         return {**super().recipe(), **_RECIPES.get(self.dataset.partition(":")[0], {})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engram.backbone.contract import Objective, Result, Services
+from engram.backbone.contract import Result, Services
 from engram.backbone.data.load import Data
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
@@ -12,7 +12,6 @@ from engram.backbone.experiments.train import Train
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import as_linear
-from engram.backbone.objectives.every_step import EveryStep
 from engram.snn.measures.survey import Survey
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.network import SpikingNetwork
@@ -37,10 +36,6 @@ class SpikingTrain(Train):
         as_linear(beginning.model.head, "snn.train")  # what its spikes cause there is counted
         beginning.add("snn.spiking", self.neurons)
         return beginning
-
-    def labels(self, data: Data) -> Objective:
-        found, share = super().labels(data), self.config.tet
-        return found if share is None else EveryStep(found, share)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test accuracy after every number of steps, spikes and synaptic operations."""

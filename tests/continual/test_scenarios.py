@@ -321,8 +321,6 @@ def test_what_has_no_meaning_makes_no_other_configuration():
     for options in ({"buffer": 500}, {"blur": 0.5}, {"class_order": "sorted"}):
         blurry = {"scenario": "blurry", "strategies": ("continual.er",)}
         assert StreamConfig(**blurry, **options).resolved() != StreamConfig(**blurry).resolved()
-    strange = {"strategies": ("others.method",)}
-    assert StreamConfig(**strange, buffer=500).resolved() != StreamConfig(**strange).resolved()
 
 
 def test_a_head_that_is_not_told_the_task_is_pointed_out():

@@ -1,0 +1,127 @@
+"""Objectives and samplers against their formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engram.backbone.contract import Batch, Outputs
+from engram.backbone.data.sets import MemorySplit
+from engram.backbone.errors import UserError
+from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.objectives.every_step import EveryStep
+from engram.backbone.seeding import generator
+from engram.backbone.training.samplers import Balanced, Uniform, Weighted
+
+
+def batch(labels, **more):
+    images = torch.zeros(len(labels), 1, 2, 2)
+    return Batch(images, images, labels, torch.arange(len(labels)), **more)
+
+
+def split(groups):
+    count = len(groups)
+    labels = torch.arange(count) % 3
+    return MemorySplit(torch.zeros(count, 1, 2, 2, dtype=torch.uint8), labels, {"group": groups})
+
+
+def test_losses_of_rows_are_those_of_the_mean_and_of_every_step():
+    logits, labels = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
+    rows = batch(labels, by_rows=True)
+    loss = EveryStep(CrossEntropy(0.1), 0.0)(Outputs(logits.mean(0), logits), rows, 0)
+    each = [F.cross_entropy(step, labels, reduction="none", label_smoothing=0.1) for step in logits]
+    torch.testing.assert_close(rows.losses, torch.stack(each).mean(0))
+    torch.testing.assert_close(loss, rows.losses.mean())
+
+
+def test_every_step_needs_an_objective_of_logits():
+    class Features(CrossEntropy):
+        wants = ("features",)
+
+    with pytest.raises(UserError, match="one that looks at logits alone; got one that wants features"):
+        EveryStep(Features(), 0.0)
+
+
+def test_an_objective_sees_what_it_wants_of_the_network(trainer):
+    class Watching(CrossEntropy):
+        wants = ("steps", "features")
+
+        def __call__(self, outputs, batch, step):
+            assert outputs.steps.shape == (1, 16, 3) and outputs.features.shape[0] == 16
+            torch.testing.assert_close(outputs.steps[0], outputs.logits)
+            return super().__call__(outputs, batch, step)
+
+    plain, ours = trainer(count=48), trainer(count=48, objective=Watching())
+    for each in (plain, ours):
+        each.advance()
+    assert torch.equal(plain.model.head.weight, ours.model.head.weight)
+
+
+def test_a_column_that_data_lack_is_refused_before_any_work(trainer):
+    class Grouped(CrossEntropy):
+        columns = ("writer",)
+
+    with pytest.raises(UserError, match="--dataset must be one with a column 'writer'; got columns: "):
+        trainer(objective=Grouped())
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_the_state_and_the_column_of_an_objective(plain_options):
+    from dataclasses import replace
+
+    from remembering.objective import Worst
+    from remembering.options import WorstOptions
+
+    from engram.backbone.contract import ObjectiveSetting
+    from engram.backbone.hardware import Machine
+    from engram.backbone.nets.classifier import build
+    from engram.backbone.training.loop import Trainer
+
+    data = split(("a", "b", "b", "c") * 8)
+
+    def made():
+        torch.manual_seed(0)
+        model = build("mlp", {}, (1, 2, 2), 3, torch.zeros(1), torch.ones(1))
+        setting = ObjectiveSetting(data=data, outputs=3, label_smoothing=0.0, device="cpu")
+        return Trainer(model, data, replace(plain_options, ema=0.0), Machine("cpu"), Worst(WorstOptions(), setting))
+
+    whole, first, second = made(), made(), made()
+    while not whole.done:
+        whole.advance()
+    first.advance(0)
+    second.load_state_dict(first.state_dict())
+    while not second.done:
+        second.advance()
+    assert torch.equal(whole.objective.weights, second.objective.weights)
+    assert torch.equal(whole.model.head.weight, second.model.head.weight)
+    assert whole.objective.weights.sum().item() == pytest.approx(1.0) and len(whole.objective.weights) == 3
+
+
+def test_uniform_order_is_a_function_of_seed_and_epoch():
+    data = split(torch.zeros(20, dtype=torch.long))
+    expected = torch.randperm(20, generator=generator(3, "order", 2))
+    assert torch.equal(Uniform().order(data, 3, 2), expected)
+    assert torch.equal(Uniform(shuffled=False).order(data, 3, 2), torch.arange(20))
+
+
+@pytest.mark.parametrize("groups", [("a",) * 21 + ("b",) * 6 + ("c",) * 3, torch.tensor([7] * 26 + [2] * 2 + [5] * 2)])
+def test_balanced_batches_and_their_halves_have_as_many_of_every_group(groups):
+    data, sampler = split(groups), Balanced("group")
+    names = torch.unique(torch.tensor([ord(g) for g in groups]) if isinstance(groups, tuple) else groups)
+    of = torch.tensor([ord(g) for g in groups]) if isinstance(groups, tuple) else groups
+    order = sampler.order(data, 0, 1)
+    assert len(order) == sampler.rows(data) == 30
+    for part in order.split(6):
+        for half in part.split(3):
+            assert sorted(of[half].tolist()) == names.tolist()
+    for name in names:
+        shown = order[of[order] == name].bincount(minlength=30)[of == name]
+        assert shown.max() - shown.min() <= 1  # none comes again before all of its group have
+    assert torch.equal(order, sampler.order(data, 0, 1)) and not torch.equal(order, sampler.order(data, 0, 2))
+
+
+def test_weighted_images_come_as_often_as_their_weights_say():
+    data = split(torch.zeros(4000, dtype=torch.long))
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0]).repeat(1000)
+    order = Weighted(weights).order(data, 0, 0)
+    share = (order % 4 == 2).double().mean().item()
+    assert set((order % 4).tolist()) == {1, 2} and share == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 4000) ** 0.5)

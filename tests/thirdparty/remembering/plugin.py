@@ -1,0 +1,20 @@
+from engram.backbone.contract import Entry, Plugin, Traits
+
+PLUGIN = Plugin(
+    name="remembering",
+    strategies={
+        "remembering.first": Entry(
+            target="remembering.strategy:First",
+            options="remembering.options:FirstOptions",
+            summary="Keep the first images of every task",
+            traits=Traits(buffer=True, replays=True, turn=1),
+        ),
+    },
+    objectives={
+        "remembering.worst": Entry(
+            target="remembering.objective:Worst",
+            options="remembering.options:WorstOptions",
+            summary="The loss of the groups that are worst",
+        ),
+    },
+)
