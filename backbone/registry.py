@@ -7,11 +7,13 @@ True
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from engram.backbone.brought import find, is_code
 from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
@@ -34,15 +36,32 @@ class Registry:
 
     plugins: Mapping[str, Plugin]
     broken: Mapping[str, str] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    """By plugin, the name of the installed distribution that it came with."""
+    schemas: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What has been looked up before: the options of named things (`engram.backbone.options.named.named_schema`)."""
+    _found: dict[tuple[Kind, str], tuple[str, Entry]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
-    def discover(cls, runner: Plugin | None = None) -> Self:
+    def discover(cls, runner: Plugin | None = None) -> Registry:
         """Load every entry point of the group; a plugin that fails to import becomes a row in ``broken``.
 
-        ``runner`` is what the command line offers itself: no plugin may offer that, too.
+        ``runner`` is what the command line offers itself: no plugin may offer that, too. Entry points are looked up
+        again only where something was installed since.
         """
+        places = tuple((place, _changed(place)) for place in sys.path)
+        key = ("" if runner is None else runner.name, places)
+        if key not in _DISCOVERED:
+            _DISCOVERED[key] = cls._discover(runner)
+        return _DISCOVERED[key]
+
+    @classmethod
+    def _discover(cls, runner: Plugin | None) -> Registry:
         plugins: dict[str, Plugin] = {} if runner is None else {runner.name: runner}
         broken: dict[str, str] = {}
+        distributions: dict[str, str] = {}
         for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
             try:
                 plugin = point.load()
@@ -54,9 +73,11 @@ class Registry:
                     raise ValueError(f"another installed package has a plugin called {point.name!r}")
                 cls._claim(plugin, plugins)
                 plugins[point.name] = plugin
+                if point.dist is not None:
+                    distributions[point.name] = point.dist.name
             except (Exception, SystemExit) as error:  # a stranger's plugin may fail in any way; the others must live
                 broken[point.name] = _why(error)
-        return cls(plugins, broken)
+        return cls(plugins, broken, distributions)
 
     @staticmethod
     def _claim(plugin: Plugin, others: Mapping[str, Plugin]) -> None:
@@ -104,7 +125,24 @@ class Registry:
             raise UserError(f"{SINGULAR[kind]} must be {offered}; got {whole}. {entry.instead}")
         return whole
 
+    def plugin_of(self, kind: Kind, name: str) -> str:
+        """The plugin that offers something; its name may leave out the plugin.
+
+        Raises:
+            UserError: as `entry`.
+        """
+        known = self._find(kind, name)[0].partition(":")[0]
+        return next(plugin for plugin, held in self.plugins.items() if known in getattr(held, kind))
+
     def _find(self, kind: Kind, name: str) -> tuple[str, Entry]:
+        if (kind, name) in self._found:
+            return self._found[kind, name]
+        found = self._look_up(kind, name)
+        if found[1].target != _BROUGHT:  # what stands in a user's file may change
+            self._found[kind, name] = found
+        return found
+
+    def _look_up(self, kind: Kind, name: str) -> tuple[str, Entry]:
         base, colon, path = name.partition(":")
         offered = {known: entry for _, known, entry in self.entries(kind)}
         shortened = [known for known in offered if known.rpartition(".")[2] == base]
@@ -185,6 +223,18 @@ class Registry:
         return {target.name: target for plugin in self.plugins.values() for target in plugin.targets}
 
 
+_DISCOVERED: dict[tuple[str, tuple[tuple[str, int], ...]], Registry] = {}
+
+
+def _changed(place: str) -> int:
+    """When something was last put into a folder of packages."""
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@cache
 def resolve(where: str) -> Any:
     """Import ``"module:object"``; only strings written in a plugin's own code get here, never configuration."""
     module, _, name = where.partition(":")

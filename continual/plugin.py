@@ -21,6 +21,7 @@ def _entry(module: str, name: str, summary: str, traits: Traits, *, options: boo
 _STAYS = "it keeps weights, but nothing compares old classes with new ones"
 _NEW_IMAGES = "its targets for old classes come from images of new ones"
 _STREAMED = Traits(replays=True, buffer=True, boundaries=False)
+_OWN_LOSS = {"label_smoothing": (0.0,)}  # in place of the cross-entropy with the labels
 _ISOLATED = Traits(needs_task=True, turn=3)
 
 
@@ -81,7 +82,10 @@ PLUGIN = Plugin(
         "continual.der": _entry("replay.der", "DER", "Dark experience replay, Buzzega et al. 2020", _STREAMED),
         "continual.derpp": _entry("replay.der", "DERpp", "DER with labels as well, Buzzega et al. 2020", _STREAMED),
         "continual.er-ace": _entry(
-            "replay.er_ace", "ERACE", "Asymmetric cross-entropy, Caccia et al. 2022", replace(_STREAMED, weighs=True)
+            "replay.er_ace",
+            "ERACE",
+            "Asymmetric cross-entropy, Caccia et al. 2022",
+            replace(_STREAMED, weighs=True, only=_OWN_LOSS),
         ),
         "continual.agem": _entry(
             "replay.agem",
@@ -93,7 +97,10 @@ PLUGIN = Plugin(
             "replay.icarl",
             "ICaRL",
             "Exemplars and nearest means, Rebuffi et al. 2017",
-            Traits(replays=True, buffer=True, new_outputs=True, alone=True, answers_by="the nearest class mean"),
+            Traits(
+                **{"replays": True, "buffer": True, "new_outputs": True, "alone": True, "only": _OWN_LOSS},
+                answers_by="the nearest class mean",
+            ),
         ),
         "continual.dgr": _entry(
             "generative.dgr", "DGR", "Deep generative replay, Shin et al. 2017", Traits(replays=True, weighs=True)

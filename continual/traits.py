@@ -82,12 +82,3 @@ def said(name: str) -> str:
     ('si', 'avalanche:Replay')
     """
     return name.removeprefix("continual.")
-
-
-def short(name: str) -> str:
-    """What a strategy is called among the options: the name without its plugin.
-
-    >>> short("continual.si"), short("avalanche:Replay")
-    ('si', 'avalanche')
-    """
-    return name.partition(":")[0].rpartition(".")[2]

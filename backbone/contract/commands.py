@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from engram.backbone.contract.options import ExperimentConfig
+from typing import Any, Literal, Protocol, TypeVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +61,8 @@ class Invocation(Protocol[F]):
         ...
 
     @property
-    def config(self) -> ExperimentConfig | None:
-        """The experiment's options, checked; None where the command takes no experiment."""
+    def options(self) -> Mapping[str, Any] | None:
+        """The options given to the experiment, checked, by field; None where the command takes no experiment."""
         ...
 
     def trial(self, out: Path, name: str) -> Path:

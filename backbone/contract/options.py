@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Lt
 
@@ -12,6 +13,10 @@ from engram.backbone.contract.plugins import Kind
 
 Direction = Literal["max", "min"]
 SplitName = Literal["train", "validation", "test", "all"]
+Seed = Annotated[int, Ge(0), Lt(2**31)]
+Inputs = Mapping[str, Mapping[str, Any]]
+"""Values of the configurations of other trials, by field, for each role they have."""
+NOTHING: Inputs = MappingProxyType({})
 Bounds = tuple[float | None, float | None]
 """The least and the largest value a number can have; None where there is none."""
 UNIT_BOUNDS: Mapping[str, Bounds] = {
@@ -41,6 +46,23 @@ class OptionsOf:
     """Marks a mapping field that holds the options of the thing another field names; flags ``--FIELD.OPTION``."""
 
     field: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """Marks a field that names a trial this one is made from: its id, the beginning of it, or its folder.
+
+    The trial is finished first, and the experiment is handed its folder under this ``role``.
+    """
+
+    role: str
+
+
+@dataclass(frozen=True)
+class ProvidedBy:
+    """Marks a field some of whose values are another distribution's work: pairs of a value and the distribution."""
+
+    distributions: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -96,22 +118,21 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """A trial that must be done before this one: an existing one (``trial``) or one to plan from a configuration.
+    """A trial to plan and finish before this one: an experiment and its whole configuration."""
 
-    ``same_data``: this trial works on the data of the existing one.
-    """
-
-    trial: str | None = None
-    experiment: str | None = None
-    config: ExperimentConfig | None = None
-    same_data: bool = False
+    experiment: str
+    config: ExperimentConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """Base of every experiment's options. Subclasses are frozen, keyword-only, and import no torch.
 
+    An instance is whole: every field has the value that the trial works with. What somebody gave is a mapping of some
+    of the fields, and `resolve` is the one way from there to an instance.
+
     ``version`` is raised when results stop being comparable with earlier ones; it is part of a trial's identity.
+    ``uses`` are registered things, by kind, that no option names and every trial of the experiment works with.
     """
 
     version: ClassVar[int] = 1
@@ -119,18 +140,29 @@ class ExperimentConfig:
     """What a trial reports. Its primary metric is the first of those marked so that it reports."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Name in trials of earlier releases -> name of now, in which ``{option}`` is the trial's value of that option."""
+    uses: ClassVar[Mapping[Kind, tuple[str, ...]]] = {}
 
-    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    seed: Seed = 0
     """Seed of everything random in the trial."""
 
-    def resolved(self) -> Self:
-        """The configuration with every value that depends on others filled in; idempotent."""
-        return self
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        """The whole configuration for what was given: defaults that depend on other values are filled in.
+
+        Args:
+            given: checked values by field.
+            inputs: for each role of a trial that ``given`` names (`Input`), the values of that trial's own
+                configuration, by this class's fields, as far as it has them: what they fix is inherited.
+
+        Raises:
+            UserError: something was given that the input fixes, or that has no meaning beside something else.
+        """
+        return cls(**given)
 
     def problems(self) -> list[str]:
         """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>"."""
         return []
 
     def requires(self) -> Mapping[str, Requirement]:
-        """Trials this one needs, by role; the runner completes them first and hands over their folders."""
+        """Trials to plan before this one, by role; the runner completes them first and hands over their folders."""
         return {}

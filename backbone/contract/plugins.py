@@ -39,7 +39,9 @@ class Entry:
     any trial starts.
 
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
-    they were made with, and are not made with another.
+    they were made with, and are not made with another; it is part of the identity of every trial that uses the thing,
+    and of no other. ``distributions`` are those it works with beside its plugin's own, whose versions go into a trial's
+    provenance.
 
     ``instead`` is there where no option can name the thing, because making it takes more than options (an adapter that
     needs data): what to do instead, as a sentence. It is part of saved networks alone, which hold what it needs.
@@ -57,6 +59,7 @@ class Entry:
     check: str | None = None
     files: str | None = None
     traits: Traits = field(default_factory=Traits)
+    distributions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from engram.backbone.contract import Judged, Named, Scalar, Services
 from engram.backbone.data.load import Data
 from engram.backbone.data.trained import of_such_images, outputs_of, require_shape, to_train_on
 from engram.backbone.errors import must
-from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.nets.classifier import LINEAR, Classifier, adapt, build, build_head
 from engram.backbone.options import in_full
+from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
@@ -52,36 +53,49 @@ def show_verdicts(backbone: object, services: Services) -> None:
         services.table("Pre-flight: what becomes of every layer", backbone.verdicts)
 
 
-def begin(config: TrainConfig, data: Data, trained: Path | None) -> Beginning:
-    """A fresh network, or the one saved in the folder ``trained``, with the adapter that is asked for.
+def begin(
+    config: NetworkConfig,
+    data: Data,
+    inputs: Mapping[str, Path],
+    head: Named | None = None,
+    *,
+    relabel: bool = True,
+) -> Beginning:
+    """A fresh network, or the one saved by the trial ``trained`` among ``inputs``, with the adapters asked for.
+
+    Args:
+        head: what turns its features into logits; None: a linear layer, or the saved network's.
+        relabel: False keeps the labels of ``data``: a saved head whose outputs mean other classes starts afresh.
 
     Raises:
         UserError: the trained network is another one than the configuration says, or takes other images.
     """
     c = config
-    if trained is None:
-        registry = Registry.discover()
-        net = in_full(registry, "backbones", c.backbone, c.backbone_options)
-        head = LINEAR if c.head is None else in_full(registry, "heads", c.head, c.head_options)
-        model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std, head)
-        found = Beginning(model, data, net, head)
+    if "trained" not in inputs:
+        net = in_full(Registry.discover(), "backbones", c.backbone, c.backbone_options)
+        made = head or LINEAR
+        model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std, made)
+        found = Beginning(model, data, net, made)
     else:
-        found = _carry_on(c, data, trained)
-    if c.adapter is not None:
-        found.add(c.adapter, c.adapter_options)
+        found = _carry_on(c, data, inputs["trained"] / "model", head, relabel)
+    for name in c.adapter:
+        found.add(name, options_within(c.adapter_options, name))
     return found
 
 
-def _carry_on(config: TrainConfig, data: Data, folder: Path) -> Beginning:
+def _carry_on(config: NetworkConfig, data: Data, folder: Path, asked: Named | None, relabel: bool) -> Beginning:
     """A trained network; its head starts afresh where it has outputs for other classes, or another one is asked for."""
     model, made = load_model(folder)
     _check(config, made)
-    known = to_train_on(made, data, "--from", config.dataset)
-    asked = config.head and in_full(Registry.discover(), "heads", config.head, config.head_options)
+    if relabel:
+        known = to_train_on(made, data, "--from", config.dataset)
+    else:
+        require_shape(made, "images for the network of --from", data.in_shape, of_such_images(made, config.dataset))
+        known = data if made.classes == tuple(data.classes) else None
     found = Beginning(model.train(), known or data, made.backbone, asked or made.head, list(made.adapters), None)
     if known is None:
         model.normalise.mean, model.normalise.std = data.mean, data.std
-    else:
+    elif relabel:
         found.meanings, found.view = made.meanings, _view_of(made, data)
     if known is None or found.head != made.head:
         width: Any = model.backbone.feature_dim
@@ -93,7 +107,7 @@ def _view_of(made: Made, data: Data) -> Named | None:
     return made.data.view if made.data is not None and made.data.fingerprint == data.fingerprint else None
 
 
-def _check(config: TrainConfig, made: Made) -> None:
+def _check(config: NetworkConfig, made: Made) -> None:
     if config.backbone != made.backbone.name:
         raise must("--backbone", "that of the trial beside --from", config.backbone, f"Use {made.backbone.name}.")
     options = dict(config.backbone_options)

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from engram.backbone.contract import Scalar
+from engram.backbone.training.options import TrainingOptions
 
-_PLAIN: dict[str, Scalar] = {
-    "epochs": 30,
-    "batch_size": 64,
-    "optimizer": "adamw",
-    "lr": 2e-3,
-    "momentum": 0.9,
-    "weight_decay": 0.05,
-    "schedule": "onecycle",
-    "warmup": 0.2,
-    "label_smoothing": 0.0,
-    "flip": "none",
-    "translate": 0,
-    "cutout": 0,
-    "randaugment": 0,
-    "ema": 0.0,
-    "clip": 0.0,
-}
 _DIGITS: dict[str, Scalar] = {"epochs": 30, "batch_size": 32, "lr": 8e-3}
 _GREY: dict[str, Scalar] = {"epochs": 15, "batch_size": 128, "lr": 3e-3, "translate": 2}
 _COLOUR: dict[str, Scalar] = {
@@ -60,16 +42,18 @@ _OPTIMIZERS: dict[str, dict[str, Scalar]] = {
 }
 
 
-def recipe(backbone: str, dataset: str, optimizer: str | None = None) -> Mapping[str, Scalar]:
-    """Every training value for one network on one dataset (``dataset`` may carry a path).
+def recipe(backbone: str, dataset: str, optimizer: str | None = None) -> dict[str, Scalar]:
+    """The training values for one network on one dataset that differ from those of `TrainingOptions`.
+
+    ``dataset`` may carry a path.
 
     >>> recipe("airnet", "cifar10")["optimizer"], recipe("airnet", "cifar10", "sgd")["lr"]
     ('muon', 0.05)
     """
     name = dataset.partition(":")[0]
-    values = {**_PLAIN, **_BY_DATASET.get(name, {})}
+    values = dict(_BY_DATASET.get(name, {}))
     if backbone == "airnet" and name in ("cifar10", "cifar100"):
         values |= _AIRNET
-    if optimizer is not None and optimizer != values["optimizer"]:
+    if optimizer is not None and optimizer != values.get("optimizer", TrainingOptions.optimizer):
         values |= {"optimizer": optimizer, **_OPTIMIZERS[optimizer]}
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services
@@ -21,10 +21,11 @@ from engram.backbone.nets.classifier import Classifier
 from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.objectives.making import objective_of
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import save_model
 from engram.backbone.training.loop import Trainer
-from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.preparing import prepare
 from engram.backbone.training.samplers import Balanced
 
@@ -53,19 +54,18 @@ class Train:
         s.provenance(data_sha256=data.fingerprint, precision=self.machine.precision, **data.facts)
         if found := cautions(data):
             s.table("caution", found)
-        suit_threads((c.batch_size or 1) * math.prod(data.in_shape) * (data.frames or 1))
+        suit_threads(c.batch_size * math.prod(data.in_shape) * (data.frames or 1))
         beginning = self.begin(data)
         data = beginning.data
         show_verdicts(beginning.model.backbone, s)
         if not any(parameter.requires_grad for parameter in beginning.model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
             raise must("the network of --from", "one whose weights can be trained", "one that can only run", remedy)
-        options = TrainingOptions(**{f.name: getattr(c, f.name) for f in fields(TrainingOptions)})
         if beginning.prepare is not None:
-            prepare(beginning.model, data.train, options.seed, beginning.prepare)
+            prepare(beginning.model, data.train, c.seed, beginning.prepare)
         objective = self.objective(beginning)
         sampler = None if c.balance is None else Balanced(c.balance)
-        trainer = Trainer(beginning.model, data.train, options, self.machine, objective, sampler)
+        trainer = Trainer(beginning.model, data.train, c, self.machine, objective, sampler)
         return State(data, beginning, trainer, [])
 
     def objective(self, beginning: Beginning) -> Objective:
@@ -74,7 +74,7 @@ class Train:
         setting = ObjectiveSetting(
             data=data.train,
             outputs=len(data.classes),
-            label_smoothing=c.label_smoothing or 0.0,
+            label_smoothing=c.label_smoothing,
             device=self.machine.device,
         )
         found = objective_of(c, setting)
@@ -88,8 +88,9 @@ class Train:
 
     def begin(self, data: Data) -> Beginning:
         """The network to train."""
-        trained = self.services.inputs["trained"] / "model" if self.config.from_trial is not None else None
-        return begin(self.config, data, trained)
+        c = self.config
+        head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
+        return begin(c, data, self.services.inputs, head)
 
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
@@ -119,7 +120,7 @@ class Train:
         """Score the validation images, every epoch for small sets and about ten times in all for large ones."""
         trainer, split = state.trainer, state.data.validation
         epoch = trainer.progress.step // trainer.steps_per_epoch
-        every = max(1, round((self.config.epochs or 1) / 10)) if len(state.data.train) > 10_000 else 1
+        every = max(1, round(self.config.epochs / 10)) if len(state.data.train) > 10_000 else 1
         if split is None or (epoch % every and not trainer.done):
             return {}
         scores = score(trainer.scored_model, split, self.services.device, self.machine.precision)

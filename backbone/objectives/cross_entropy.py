@@ -21,14 +21,23 @@ class CrossEntropy(Objective):
         self.label_smoothing = label_smoothing
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
-        if not batch.by_rows:  # half the time of the mean of rows
+        some_off = self.label_smoothing and outputs.offered is not None
+        if not batch.by_rows and not some_off:  # half the time of the mean of rows
             return F.cross_entropy(outputs.logits, batch.labels, label_smoothing=self.label_smoothing)
-        batch.losses = self.losses(outputs.logits, batch.labels)
+        batch.losses = cross_entropies(outputs.logits, batch.labels, self.label_smoothing, outputs.offered)
         return batch.losses.mean()
 
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits: [N, K], labels: [N] -> the loss of every row, [N]."""
-        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+
+def cross_entropies(logits: Tensor, labels: Tensor, smoothing: float, offered: Tensor | None = None) -> Tensor:
+    """The loss of every row, [N]; labels are smoothed over the outputs on offer alone.
+
+    logits: [N, K]; labels: [N]; offered: [K] or [N, K] bool, None where all are: logits of the others are far below.
+    """
+    if not smoothing or offered is None:
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    offered = offered.expand_as(logits)
+    spread = logits.log_softmax(1).masked_fill(~offered, 0.0).sum(1) / offered.sum(1)
+    return (1 - smoothing) * F.cross_entropy(logits, labels, reduction="none") - smoothing * spread
 
 
 def cross_entropy(options: None, setting: ObjectiveSetting) -> CrossEntropy:

@@ -65,6 +65,7 @@ class Trainer:
         steps: how many in all; None for ``options.epochs`` whole epochs.
         optimizers: of an earlier training of the same model, to go on with; None makes fresh ones.
         passes: of an earlier training, gone on with where it was of this model and precision.
+        average: of the weights, of an earlier training of the same model, to go on with.
 
     Raises:
         UserError: a batch of one image cannot be normalised, the data lack a column that the objective or the sampler
@@ -84,6 +85,7 @@ class Trainer:
         steps: int | None = None,
         optimizers: Optimizers | None = None,
         passes: Passes | None = None,
+        average: AveragedModel | None = None,
     ) -> None:
         self.options, self.data, self.machine, self.hooks = options, data, machine, hooks
         self.device = machine.device
@@ -107,8 +109,7 @@ class Trainer:
         if optimizers is None:
             optimizers = Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay)
         self.passes = self._passes(model, passes)
-        average = None
-        if options.ema:
+        if options.ema and average is None:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
         self.progress = Progress(model, optimizers, average)
         self.progress.loss_sum = self.progress.loss_sum.to(self.device)

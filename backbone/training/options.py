@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from engram.backbone.contract import Seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -15,7 +17,7 @@ class TrainingOptions:
     Experiments that train inherit the fields: they are flags and TOML keys of theirs, with defaults of their own.
     """
 
-    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    seed: Seed = 0
     """Seed of everything random in the trial."""
     epochs: Annotated[int, Ge(1)] = 30
     """Passes over the training images."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engram.backbone.errors import nearest
+from engram.backbone.options.named import is_known, named_schema, owner_of, short, things
+from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.spelling import spell
 from engram.backbone.registry import Registry
-from engram.benchmarks.planning.config import is_known, named_schema, things
-from engram.benchmarks.planning.schema import Option, schema
-from engram.benchmarks.spelling import spell
 
 
 @dataclass
@@ -37,24 +37,27 @@ def places(group: str, cls: type, registry: Registry | None = None, argv: Sequen
     for option in options:
         if option.options_of is None or registry is None:
             continue
-        owner = next(other for other in options if other.field == option.options_of)
-        chosen = named_schema(registry, owner, last_given(argv, owner))
-        if chosen is not None:
-            found |= {f"{option.flag}.{sub.name}": Place(group, sub) for sub in chosen}
+        owner = owner_of(options, option)
+        thing = last_given(argv, owner)
+        chosen = named_schema(registry, owner, thing) or ()
+        found |= {f"{option.flag}.{sub.name}": Place(group, sub) for sub in chosen}
+        if owner.many and len(things(thing)) == 1:  # no need to say whose they are
+            prefix = short(things(thing)[0]) + "."
+            found |= {f"{option.flag}.{sub.name.removeprefix(prefix)}": Place(group, sub) for sub in chosen}
     return found
 
 
 def last_given(argv: Sequence[str], option: Option) -> Any:
-    """What an option will end up with: its default, a value, or several."""
+    """What an option will end up with: its default, a value, or several, however often its flag comes."""
     if not option.many:
         return last_value(argv, option.flag) or option.default
-    values: tuple[str, ...] | None = None
+    values: tuple[str, ...] = ()
     for index, token in enumerate(argv):
         head, equals, tail = token.partition("=")
         if _dashed(head) == option.flag:
             rest = argv[index + 1 :]
             end = next((place for place, word in enumerate(rest) if word.startswith("--")), len(rest))
-            values = tuple(item for word in ([tail] if equals else rest[:end]) for item in word.split(",") if item)
+            values += tuple(item for word in ([tail] if equals else rest[:end]) for item in word.split(",") if item)
     return values or option.default
 
 
@@ -122,7 +125,13 @@ def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tu
 
 
 def _store(parsed: Parsed, place: Place, flag: str, value: Any) -> None:
-    parsed.values.setdefault(place.group, {})[flag[2:]] = value
+    values = parsed.values.setdefault(place.group, {})
+    before = values.get(flag[2:])
+    values[flag[2:]] = value if before is None or not place.option.many else [*_listed(before), *_listed(value)]
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [item for item in value.split(",") if item]
 
 
 def _dashed(head: str) -> str:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from engram.backbone.contract import Command, ExperimentConfig, Flags
+from engram.backbone.contract import Command, Flags
 from engram.backbone.errors import UserError
+from engram.backbone.options import Checker
+from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.argv import Place, parse, places, unregistered
 from engram.benchmarks.commands.given import Given
-from engram.benchmarks.planning.config import Checker, experiment_config
-from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.planning.config import experiment_config
 
 F = TypeVar("F", bound=Flags)
 
@@ -35,8 +36,8 @@ def invoke(name: str, command: Command, argv: Sequence[str], discover: Callable[
         return 0
     typed = (name, *argv)
     if named:
-        flags, config = read_experiment(argv[0], argv[1:], cls, discover(), name)
-        given = Given(typed, argv[:1], flags, config, discover)
+        flags, options = read_experiment(argv[0], argv[1:], cls, discover(), name)
+        given = Given(typed, argv[:1], flags, options, discover)
     else:
         words, flags = read(name, command, argv, cls, discover)
         given = Given(typed, words, flags, None, discover)
@@ -82,8 +83,8 @@ def read(
 
 def read_experiment(
     experiment: str, argv: Sequence[str], flags: type[F], registry: Registry, name: str = "run"
-) -> tuple[F, ExperimentConfig]:
-    """The flags of the command ``name`` and the configuration of the experiment, every mistake reported at once.
+) -> tuple[F, dict[str, Any]]:
+    """The flags of the command ``name`` and the values given to the experiment by field, every mistake at once.
 
     Raises:
         UserError: one line per problem.
@@ -95,13 +96,12 @@ def read_experiment(
     checker = Checker(registry, flag, see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))
     checker.problems += found.problems() if found else []
-    config = checker.build(cls, parsed.values.get("experiment", {}))
+    given = checker.check(cls, parsed.values.get("experiment", {}))
     if parsed.words:
         checker.problems.append(f"arguments must be options only; got {' '.join(parsed.words)} as well. {see}")
-    config = checker.finish(config)
-    if found is None:
+    if checker.problems or found is None:
         raise UserError("\n".join(checker.problems))
-    return found, config
+    return found, given
 
 
 def flag(name: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from engram.backbone.contract import ExperimentConfig, Flags
+from engram.backbone.contract import Flags
 from engram.backbone.registry import Registry
 
 F = TypeVar("F", bound=Flags, covariant=True)
@@ -20,7 +20,7 @@ class Given(Generic[F]):
     argv: Sequence[str]
     words: Sequence[str]
     flags: F
-    config: ExperimentConfig | None
+    options: Mapping[str, Any] | None
     discover: Callable[[], Registry]
 
     @property

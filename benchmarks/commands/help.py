@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from engram.backbone.contract import Command, ExperimentConfig
+from engram.backbone.options.named import named_options, owner_of
+from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.argv import last_given
 from engram.benchmarks.commands.command import synopsis
-from engram.benchmarks.planning.config import experiment_config, named_options
-from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.planning.config import experiment_config
 
 
 def show_command(name: str, command: Command, flags: type) -> None:
@@ -48,7 +49,7 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
             named = Annotated[hint, tyro.conf.arg(name=option.key)] if option.key != option.field else hint
             fields.append((option.field, named, dataclasses.field(default=default)))
             continue
-        owner = next(other for other in options if other.field == option.options_of)
+        owner = owner_of(options, option)
         chosen = named_options(registry, owner, last_given(argv, owner))
         hint = Annotated[chosen, tyro.conf.arg(name=owner.key)] if chosen else tyro.conf.Suppress[str]
         default = dataclasses.field(default_factory=chosen) if chosen else dataclasses.field(default="")
@@ -61,7 +62,7 @@ def _defaults(cls: type[ExperimentConfig], argv: Sequence[str]) -> ExperimentCon
     named = [option for option in schema(cls) if option.kind is not None]
     chosen: dict[str, Any] = {option.field: last_given(argv, option) for option in named}
     try:
-        return cls(**chosen).resolved()
+        return cls.resolve(chosen)
     except Exception:  # help must come up whatever else is on the command line
         return cls()
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import Target
 from engram.backbone.errors import MissingData, UserError, nearest
+from engram.backbone.options import Checker
+from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Reproducing
@@ -17,12 +19,11 @@ from engram.benchmarks.commands.given import Given
 from engram.benchmarks.commands.run import planner_for, report_troubles, setting
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
 from engram.benchmarks.driving.driver import Failure, Outcome, Setting, drive
-from engram.benchmarks.planning.config import Checker, experiment_config
+from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.records.meaning import bounds_of, declared, today
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.spelling import by_flag
 
 if TYPE_CHECKING:
     from engram.benchmarks.compare.stats import Interval
@@ -66,7 +67,8 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
     able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
     wanted = {
         target.name: [
-            planner.add(target.experiment, config_of(target, seed, registry)).id for seed in target.seeds[: flags.seeds]
+            planner.add(target.experiment, options_of(target, seed, registry)).id
+            for seed in target.seeds[: flags.seeds]
         ]
         for target in able
     }
@@ -146,11 +148,13 @@ def _row(target: Target, trials: list[str] | None, outcome: Outcome, how: Settin
     }
 
 
-def config_of(target: Target, seed: int, registry: Registry) -> Any:
-    """The configuration a target asks for; options of named things are written ``backbone.width``."""
+def options_of(target: Target, seed: int, registry: Registry) -> dict[str, Any]:
+    """The values a target gives, by field; options of named things are written ``backbone.width``."""
     cls = experiment_config(registry, target.experiment)
     checker = Checker(registry, lambda name: name, f"Mend the target {target.name}.")
-    return checker.finish(checker.build(cls, {**target.options, "seed": seed}))
+    given = checker.check(cls, {**target.options, "seed": seed})
+    checker.require()
+    return given
 
 
 def metric_of(target: Target) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import must
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import say
@@ -18,7 +17,7 @@ from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.driver import Outcome, Setting, drive
-from engram.benchmarks.planning.config import changed
+from engram.benchmarks.planning.config import experiment_config, made_from, written
 from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.suite import Suite, load_suite
@@ -29,34 +28,34 @@ from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.sink.trouble import refusals, sync_command
-from engram.benchmarks.spelling import by_flag
 
 
 def run(given: Given[Planning]) -> int:
     """``engram run EXPERIMENT``."""
-    flags, config, registry = given.flags, given.config, given.registry
-    assert config is not None  # the command takes an experiment
+    flags, options, registry = given.flags, given.options, given.registry
+    assert options is not None  # the command takes an experiment
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     how = setting(flags, out, given.argv)
     if flags.dry_run:
         planner = planner_for(registry, how, dry=True)
-        planner.add(given.words[0], config)
-        return show_plan(list(planner.trials.values()), list(by_flag(changed(registry, config))), flags.json)
-    return _finish_run(*carry_out(given.words[0], config, registry, how), flags)
+        planner.add(given.words[0], options)
+        told = written(experiment_config(registry, given.words[0]), options)
+        return show_plan(list(planner.trials.values()), told, flags.json)
+    return _finish_run(*carry_out(given.words[0], options, registry, how), flags)
 
 
-def carry_out(experiment: str, config: ExperimentConfig, registry: Registry, how: Setting) -> tuple[Trial, Outcome]:
-    """Plan a trial and what it needs, and run what is not done.
+def carry_out(experiment: str, given: Mapping[str, Any], registry: Registry, how: Setting) -> tuple[Trial, Outcome]:
+    """Plan a trial and what it needs from checked values by field, and run what is not done.
 
     Raises:
         UserError: it cannot be planned, or its data are not what they must be.
     """
     planner = planner_for(registry, how)
-    trial = planner.add(experiment, config)
+    trial = planner.add(experiment, given)
     trials = list(planner.trials.values())
     planner.sets.contents.save()
     check_data(trials, registry, how)
-    return trial, drive(trials, how, None, list(by_flag(changed(registry, config))))
+    return trial, drive(trials, how, None, written(experiment_config(registry, experiment), given))
 
 
 def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> Setting:
@@ -174,8 +173,11 @@ def plan_suite(suite: Suite, planner: Planner) -> tuple[list[Trial], dict[str, A
     """
     check_name(suite, sweep_dir(planner.out, suite.name))
     cells: dict[str, dict[str, Any]] = {}
+    others = [option.field for option, _ in made_from(experiment_config(planner.registry, suite.experiment))]
+    order = sorted(suite.points, key=lambda point: any(point.given.get(name) is not None for name in others))
+    trials = {id(point): planner.add(suite.experiment, point.given) for point in order}  # others may be from these
     for point in suite.points:
-        trial = planner.add(suite.experiment, point.config)
+        trial = trials[id(point)]
         cell = {"trial": trial.id, "experiment": suite.experiment, "options": dict(point.options), "seed": point.seed}
         cells.setdefault(trial.id, cell)
     plan = {

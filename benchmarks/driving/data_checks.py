@@ -8,11 +8,12 @@ from typing import Any
 
 from engram.backbone.contract import Registered
 from engram.backbone.errors import UserError
+from engram.backbone.options.named import named_schema
+from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.driver import Setting
-from engram.benchmarks.planning.config import experiment_config, named_schema
+from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
-from engram.benchmarks.planning.schema import schema
 from engram.benchmarks.records.trials import Record
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from engram.backbone.options.spelling import by_flag
 from engram.benchmarks.commands.command import say
 from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
 from engram.benchmarks.driving.launch.local import LocalPool
@@ -22,7 +23,6 @@ from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import LOG
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.spelling import by_flag
 from engram.benchmarks.worker.disk import FULL, full
 from engram.benchmarks.worker.provenance import redacted
 from engram.benchmarks.worker.stopping import STOPPED

@@ -100,16 +100,9 @@ def _random(count: int, shape: tuple[int, int, int] = (1, 28, 28)) -> Data:
 
 
 def _config(strategy: str, iterations: int = 20, **options: Any) -> StreamConfig:
-    return StreamConfig(
-        strategies=(f"continual.{strategy}",),
-        strategies_options=OPTIONS.get(strategy, {}),
-        iterations=iterations,
-        batch_size=BATCH,
-        lr=LR,
-        buffer=BUFFER,
-        backbone_options={"units": UNITS},
-        **options,
-    )
+    ours = {"strategies": (f"continual.{strategy}",), "strategies_options": OPTIONS.get(strategy, {})}
+    ours |= {"iterations": iterations, "batch_size": BATCH, "lr": LR, "buffer": BUFFER}
+    return StreamConfig.resolve({**ours, "backbone_options": {"units": UNITS}, **options})
 
 
 def _at_task(config: StreamConfig, data: Data, task: int, device: str = "cpu") -> Learner:
@@ -117,7 +110,7 @@ def _at_task(config: StreamConfig, data: Data, task: int, device: str = "cpu") -
     torch.manual_seed(0)
     ours = StreamExperiment(config, _Services(device))
     stream = Stream(config, data, device)
-    state = ours.learning.start(stream, ours._model(stream))
+    state = ours.learning.start(stream, ours._beginning(stream).model)
     ours.learning.begin(state)
     while state.learner.task < task - 1:
         ours.step(state)
@@ -233,18 +226,9 @@ def _against_tasks(strategy: str, task: int) -> Row:
 
 def _against_launches(strategy: str, device: str, backbone: str = "resnet18") -> Row:
     """Recorded passes, and the same launched kernel by kernel."""
-    config = StreamConfig(
-        strategies=(f"continual.{strategy}",),
-        iterations=20,
-        batch_size=32,
-        optimizer="sgd",
-        lr=1e-2,
-        buffer=BUFFER,
-        flip="random",
-        translate=4,
-        backbone=backbone,
-        backbone_options={"pooling": "stride"},
-    )
+    given = {"strategies": (f"continual.{strategy}",), "iterations": 20, "batch_size": 32, "lr": 1e-2, "buffer": BUFFER}
+    given |= {"optimizer": "sgd", "flip": "random", "translate": 4}
+    config = StreamConfig.resolve({**given, "backbone": backbone, "backbone_options": {"pooling": "stride"}})
 
     def pair() -> tuple[Timed, Timed]:
         ours, theirs = (_at_task(config, _random(SOME, (3, 32, 32)), 2, device) for _ in range(2))

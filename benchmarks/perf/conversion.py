@@ -15,7 +15,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +34,6 @@ from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
 from engram.backbone.nets.folding import trace
 from engram.backbone.training.loop import Trainer
-from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.preparing import prepare
 from engram.benchmarks.perf.harness import Row, interleaved
 from engram.snn.conversion.convert import convert, lower
@@ -144,11 +143,10 @@ def trained(case: Case, data: Data) -> Classifier:
     """Briefly trained with the recipe users get, without the running average, which so few steps would not warm up."""
     torch.manual_seed(0)
     model = build(case.net, {}, data.in_shape, len(data.classes), data.mean, data.std)
-    config = TrainConfig(dataset=case.dataset, backbone=case.net, epochs=case.epochs, ema=0.0).resolved()
-    options = TrainingOptions(**{field.name: getattr(config, field.name) for field in fields(TrainingOptions)})
+    config = TrainConfig.resolve({"dataset": case.dataset, "backbone": case.net, "epochs": case.epochs, "ema": 0.0})
     train = first(data.train, case.train)
-    prepare(model, train, options.seed)
-    trainer = Trainer(model, train, options, Machine("cpu", choose_precision("auto", "cpu")))
+    prepare(model, train, config.seed)
+    trainer = Trainer(model, train, config, Machine("cpu", choose_precision("auto", "cpu")))
     while not trainer.done:
         trainer.advance()
     return trainer.scored_model.eval()

@@ -30,18 +30,15 @@ from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import build
 from engram.backbone.seeding import seed_everything
 from engram.backbone.training.loop import Trainer
-from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.preparing import prepare
-from dataclasses import fields
-config = TrainConfig(epochs=int(sys.argv[1]), backbone="vgg-tiny", backbone_options={"width": 2.0}).resolved()
+config = TrainConfig.resolve({"epochs": int(sys.argv[1]), "backbone": "vgg-tiny", "backbone_options": {"width": 2.0}})
 seed_everything(0)
 data = load("digits", {}, root=Path())
 suit_threads(config.batch_size * 64)
 model = build(config.backbone, config.backbone_options, data.in_shape, len(data.classes), data.mean, data.std)
-options = TrainingOptions(**{f.name: getattr(config, f.name) for f in fields(TrainingOptions)})
 precision = choose_precision("auto", "cpu")
-prepare(model, data.train, options.seed)
-trainer = Trainer(model, data.train, options, Machine("cpu", precision))
+prepare(model, data.train, config.seed)
+trainer = Trainer(model, data.train, config, Machine("cpu", precision))
 while not trainer.done:
     if trainer.advance() is not None:
         score(trainer.scored_model, data.validation, "cpu", precision)

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,6 @@ from torchvision.transforms import v2
 from engram.backbone.contract import Scalar
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
-from engram.backbone.experiments.recipes import recipe
 from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier, build
@@ -59,8 +59,8 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
 def _options(epochs: int, seed: int) -> TrainingOptions:
     chosen = {"optimizer": "adamw", "lr": LR, "weight_decay": WEIGHT_DECAY, "schedule": "onecycle", "warmup": WARMUP}
-    values = {**recipe("mlp", "unknown"), **chosen, "epochs": epochs, "batch_size": BATCH, "translate": 2}
-    return TrainingOptions(**values, seed=seed)  # type: ignore[arg-type]
+    values: dict[str, Any] = {**chosen, "epochs": epochs, "batch_size": BATCH, "translate": 2}
+    return TrainingOptions(**values, seed=seed)
 
 
 def _data(name: str) -> Data:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import must
+from engram.backbone.options.schema import Option, schema
 from engram.backbone.registry import Registry
-from engram.benchmarks.planning.schema import Option, schema
 
 
 def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
@@ -13,7 +13,7 @@ def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
 
     Args:
         registry: knows what entries offer and need.
-        config: resolved.
+        config: whole.
     """
     options, found = schema(type(config)), list[str]()
     for backbone in _named(config, options, "backbones"):

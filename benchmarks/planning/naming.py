@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import UserError
+from engram.backbone.options.schema import schema
+from engram.backbone.options.spelling import by_flag, spell
 from engram.backbone.registry import Registry
 from engram.benchmarks.drawing.tables import word
-from engram.benchmarks.planning.config import full
-from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.planning.config import experiment_config, full, made_from, understood, written
 from engram.benchmarks.records.meaning import subject
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.spelling import by_flag, spell
 
 if TYPE_CHECKING:
     from engram.benchmarks.planning.plan import Trial
@@ -53,17 +53,39 @@ def short_labels(trials: Sequence[Trial], axes: Iterable[str]) -> dict[str, str]
 
 def record_words(record: Record) -> list[str]:
     """As `words`, for a trial that was found: what its sweep varies, or else every option off its default."""
-    return words(record.experiment, record.config, record.options or off_default(record))
+    return words(record.experiment, record.config, record.options or off_default(record) or {})
 
 
-def off_default(record: Record) -> dict[str, Scalar]:
-    """The options of a trial that differ from the defaults for its network and data; none when its plugin is gone."""
+def off_default(record: Record) -> dict[str, Scalar] | None:
+    """The options to give for the same trial: what it is made from, and what differs from what follows from that.
+
+    None where its experiment is gone or has other options now.
+    """
     registry = Registry.discover()
     try:
-        cls: Any = registry.options("experiments", record.experiment)
-        named = {option.field: record.config.get(option.name) for option in schema(cls) if option.kind}
-        given = {field: value for field, value in named.items() if isinstance(value, str)}
-        defaults = by_flag(full(registry, cls(**given).resolved()))
+        cls = experiment_config(registry, record.experiment)
+        given = {option.field: record.about["config"].get(option.key) for option, _ in made_from(cls)}
+        given = {field: value for field, value in given.items() if value is not None}
+        roles = [role for option, role in made_from(cls) if option.field in given]
+        inputs = {role: understood(registry, cls, _input(record, role)) for role in roles}
+        config = cls(**understood(registry, cls, record.about["config"]), **given)
+        for option in schema(cls):
+            if option.kind is not None and getattr(config, option.field) != getattr(
+                cls.resolve(given, inputs), option.field
+            ):
+                given[option.field] = getattr(config, option.field)
+        defaults = by_flag(full(registry, cls.resolve(given, inputs)))
     except (UserError, ImportError, TypeError, AttributeError, ValueError):
-        return {}
-    return {key: value for key, value in record.config.items() if key not in defaults or defaults[key] != value}
+        return None
+    told = set(written(cls, given))
+    return {
+        key: value
+        for key, value in record.config.items()
+        if key in told or (value is not None and defaults.get(key) != value)
+    }
+
+
+def _input(record: Record, role: str) -> Mapping[str, Any]:
+    """The configuration of what a trial is made from; its own, which holds what that fixed, where it is not there."""
+    found = Record(record.folder.parent / str(record.about.get("inputs", {}).get(role, "")))
+    return found.origin.about.get("config") or record.about["config"]

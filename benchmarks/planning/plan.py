@@ -9,17 +9,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import ExperimentConfig, Requirement
+from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError, must
+from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import say
-from engram.benchmarks.planning.config import changed, full
-from engram.benchmarks.planning.schema import Option, schema
+from engram.benchmarks.planning.abilities import unmet
+from engram.benchmarks.planning.config import (
+    changed,
+    experiment_config,
+    full,
+    made_from,
+    understood,
+    used,
+    without_defaults,
+)
 from engram.benchmarks.records.contents import finished
 from engram.benchmarks.records.identity import DataSet, DataSets
 from engram.benchmarks.records.layout import find_trial, trials_dir
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.spelling import by_flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,8 @@ class Trial:
             UserError: a default or a recipe changed although the experiment's version did not.
         """
         record = Record(self.folder)
+        if not record.about:
+            return
         before, places = record.config, {*record.data, *self.data}
         for key, value in by_flag(self.config).items():
             old = before.get(key, value)
@@ -89,6 +100,20 @@ def trial_id(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A trial that another one is made from. ``config`` is what its network was trained with, plain.
+
+    ``content`` is what it holds; None for one that is planned beside it and yet to be done.
+    """
+
+    id: str
+    folder: Path
+    config: Mapping[str, Any]
+    data: Mapping[str, str | None]
+    content: str | None
+
+
 @dataclass
 class Planner:
     """Collects trials in an order in which every trial comes after those it needs; equal ones are one."""
@@ -97,42 +122,71 @@ class Planner:
     out: Path
     sets: DataSets
     trials: dict[str, Trial] = field(default_factory=dict)
-    _held: dict[Path, str] = field(default_factory=dict)
+    _origins: dict[str, Origin] = field(default_factory=dict)
+    _inherited: dict[tuple[type, str], dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, experiment: str, config: ExperimentConfig) -> Trial:
-        """Plan a trial and everything that it requires.
+    def add(self, experiment: str, given: Mapping[str, Any]) -> Trial:
+        """Plan a trial, and everything that it requires, from checked values by field (`Checker.check`).
 
         Raises:
-            UserError: a required trial is unknown or unfinished, or the folder holds another configuration.
+            UserError: values that do not go together, one line each; a trial that it is to be made from is unknown or
+                unfinished; or the folder holds another configuration.
         """
-        inputs: dict[str, str] = {}
-        paths: dict[str, str] = {}
-        contents: dict[str, str] = {}
-        needs: list[str] = []
-        found = self._data_sets(config)
-        config = replace(config, **{option.field: each.where for option, each in found})
+        cls = experiment_config(self.registry, experiment)
+        given = {**given, **{option.field: found.where for option, found in self._data_sets(cls, given)}}
+        origins = self._made_from(cls, given)
+        given |= {option.field: origins[role].id for option, role in made_from(cls) if role in origins}
+        inherited = {role: self._values(cls, origin) for role, origin in origins.items()}
+        config = without_defaults(self.registry, cls.resolve(given, inherited))
+        if problems := [*config.problems(), *unmet(self.registry, config)]:
+            raise UserError("\n".join(problems))
+        return self._plan(experiment, config, origins, given)
+
+    def _plan(
+        self,
+        experiment: str,
+        config: ExperimentConfig,
+        origins: Mapping[str, Origin],
+        given: Mapping[str, Any],
+    ) -> Trial:
+        """Plan a trial whose configuration is whole; ``given`` are the options that somebody chose."""
+        cls = type(config)
+        found = self._data_sets(cls, vars(config))
+        moved = {option.field: each.where for option, each in found if getattr(config, option.field) != each.where}
+        config = replace(config, **moved) if moved else config
         data: dict[str, str | None] = {each.where: each.sha256 for _, each in found}
-        wanted = config.resolved().requires()
-        for role, (identity, folder) in self._existing(config, wanted).items():
-            inputs[role], paths[role] = identity, str(folder)
-            contents[role] = self._held_by(folder)
-            data |= self._same_data(identity, folder) if wanted[role].same_data else {}
-            config = replace(config, **dict.fromkeys(_naming(config, wanted[role]), identity))
-        for role, requirement in wanted.items():
-            if requirement.experiment is not None and requirement.config is not None:
-                needed = self.add(requirement.experiment, requirement.config)
-                inputs[role], paths[role] = needed.id, str(needed.folder)
-                needs.append(needed.id)
+        taken = self._taken_over(config, origins, given, data)
+        inputs = {role: origin.id for role, origin in origins.items()}
+        paths = {role: str(origin.folder) for role, origin in origins.items()}
+        needs = [origin.id for origin in origins.values() if origin.content is None]
+        for role, requirement in config.requires().items():
+            whole = vars(requirement.config)
+            before = self._made_from(type(requirement.config), whole)
+            needed = self._plan(requirement.experiment, requirement.config, before, whole)
+            inputs[role], paths[role] = needed.id, str(needed.folder)
+            needs.append(needed.id)
+        contents = {role: origin.content for role, origin in origins.items() if origin.content is not None}
         options = changed(self.registry, config)
+        options = {key: value for key, value in options.items() if key not in taken}
         options |= {option.key: each.name for option, each in found if option.key in options}
-        bytes_of = {option.key: each.sha256 for option, each in found}
-        identity = trial_id(experiment, config.version, options, inputs, data=bytes_of, contents=contents)
+        versions = {
+            f"{kind} {self.registry.canonical(kind, name).partition(':')[0]}": self.registry.entry(kind, name).version
+            for kind, name in used(config)
+        }
+        more = {
+            "data": {option.key: each.sha256 for option, each in found if option.key not in taken},
+            "contents": contents,
+            "versions": versions,
+        }
+        identity = trial_id(experiment, config.version, options, inputs, **more)
+        if identity in self.trials:
+            return self.trials[identity]
         trial = Trial(
             id=identity,
             folder=trials_dir(self.out) / identity,
             experiment=experiment,
             version=config.version,
-            config=full(self.registry, config.resolved()),
+            config=full(self.registry, config),
             inputs=inputs,
             paths=paths,
             needs=tuple(needs),
@@ -140,71 +194,102 @@ class Planner:
             contents=contents,
         )
         trial.check()
-        return self.trials.setdefault(identity, trial)
+        self.trials[identity] = trial
+        return trial
 
-    def _data_sets(self, config: ExperimentConfig) -> list[tuple[Option, DataSet]]:
-        """The data sets that a configuration names and that are known by their files, each with the option."""
+    def _data_sets(self, cls: type, values: Mapping[str, Any]) -> list[tuple[Option, DataSet]]:
+        """The data sets among values that are known by their files, each with the option that names it."""
         found: list[tuple[Option, DataSet]] = []
-        options, resolved = schema(type(config)), config.resolved()
+        options = schema(cls)
         for option in options:
-            name = getattr(resolved, option.field)
+            name = values.get(option.field)
             if option.kind == "datasets" and isinstance(name, str):
-                own = next(
-                    (getattr(resolved, other.field) for other in options if other.options_of == option.field), {}
-                )
+                own = next((values.get(each.field, {}) for each in options if each.options_of == option.field), {})
                 if (each := self.sets.find(name, own)) is not None:
                     found.append((option, each))
         return found
 
-    def _held_by(self, folder: Path) -> str:
-        """What an existing trial holds; says where that is not what it was finished with."""
-        if folder not in self._held:
-            self._held[folder] = finished(folder, self.sets.contents)
-            result = Record(folder).result
-            if result.get("content", self._held[folder]) != self._held[folder]:
-                told = f"{folder} is not trial {result.get('trial')} as it was finished: its files were changed since"
-                say(f"engram: {told}. What is made from it counts as made from another trial.")
-        return self._held[folder]
+    def _taken_over(
+        self,
+        config: ExperimentConfig,
+        origins: Mapping[str, Origin],
+        given: Mapping[str, Any],
+        data: dict[str, str | None],
+    ) -> set[str]:
+        """The options, by key, whose data sets are those of a trial that this one is made from; adds them to ``data``.
 
-    def _same_data(self, identity: str, folder: Path) -> dict[str, str | None]:
-        """The data of an existing trial, which another one is to work on.
+        They are part of its identity with that trial.
+        """
+        found: set[str] = set()
+        for option in schema(type(config)):
+            if option.kind != "datasets":
+                continue
+            name: str | None = getattr(config, option.field)
+            for origin in origins.values():
+                own = name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
+                if name is None or own:
+                    data |= self._same_data(origin)
+                    found.add(option.key)
+        return found
+
+    def _same_data(self, origin: Origin) -> Mapping[str, str | None]:
+        """The data of a trial, which another one is to work on.
 
         Raises:
             UserError: others lie in their place.
         """
-        data = Record(folder).data
-        for where, sha256 in data.items():
+        for where, sha256 in origin.data.items():
             now = self.sets.find(where, {})
             if now is not None and now.sha256 not in (sha256, None):
-                rule = f"the one trial {identity} was made with"
+                rule = f"the one trial {origin.id} was made with"
                 raise must(f"dataset {where}", rule, "other files", "Restore it, or train again.")
-        return data
+        return origin.data
 
-    def _existing(self, config: ExperimentConfig, wanted: Mapping[str, Requirement]) -> dict[str, tuple[str, Path]]:
-        """(id, folder) of the existing trials that are required, by role; their ids stand for every way to write them.
+    def _made_from(self, cls: type, values: Mapping[str, Any]) -> dict[str, Origin]:
+        """The trials that options name, by their role: done, or planned before.
 
         Raises:
             UserError: one line for each that is unknown or unfinished.
         """
-        found: dict[str, tuple[str, Path]] = {}
+        found: dict[str, Origin] = {}
+        said: dict[str, list[str]] = {}
+        for option, _ in made_from(cls):
+            if values.get(option.field) is not None:
+                said.setdefault(str(values[option.field]), []).append(option.flag)
         problems: list[str] = []
-        for role, requirement in wanted.items():
-            if requirement.trial is None:
+        for option, role in made_from(cls):
+            text = values.get(option.field)
+            if text is None:
                 continue
-            what = " and ".join(_naming(config, requirement).values()) or f"the trial for {role}"
             try:
-                found[role] = find_trial(self.out, requirement.trial, what)
+                found[role] = self._origin(str(text), " and ".join(said[str(text)]))
             except UserError as error:
                 problems.append(str(error))
         if problems:
             raise UserError("\n".join(dict.fromkeys(problems)))
         return found
 
+    def _origin(self, text: str, what: str) -> Origin:
+        if text in self._origins:
+            return self._origins[text]
+        planned = [trial for trial in self.trials.values() if text and trial.id.startswith(text)]
+        if len(planned) == 1 and Record(planned[0].folder).status != "done":
+            (trial,) = planned
+            return Origin(id=trial.id, folder=trial.folder, config=trial.config, data=trial.data, content=None)
+        identity, folder = find_trial(self.out, text, what)
+        record = Record(folder)
+        content = finished(folder, self.sets.contents)
+        if record.result.get("content", content) != content:
+            told = (
+                f"{folder} is not trial {record.result.get('trial')} as it was finished: its files were changed since"
+            )
+            say(f"engram: {told}. What is made from it counts as made from another trial.")
+        trained = record.origin.about.get("config", {})
+        found = Origin(id=identity, folder=folder, config=trained, data=record.data, content=content)
+        self._origins |= {text: found, identity: found}
+        return found
 
-def _naming(config: ExperimentConfig, requirement: Requirement) -> dict[str, str]:
-    """The options (field -> flag) in which a required trial's id, its beginning or its folder was written."""
-    return {
-        option.field: option.flag
-        for option in schema(type(config))
-        if option.kind is None and option.base is str and getattr(config, option.field) == requirement.trial
-    }
+    def _values(self, cls: type, origin: Origin) -> dict[str, Any]:
+        if (cls, origin.id) not in self._inherited:
+            self._inherited[cls, origin.id] = understood(self.registry, cls, origin.config)
+        return self._inherited[cls, origin.id]

@@ -22,9 +22,10 @@ from typing import Any
 
 from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError, must, nearest
+from engram.backbone.options import Checker
+from engram.backbone.options.spelling import by_flag, twice
 from engram.backbone.registry import Registry
-from engram.benchmarks.planning.config import Checker, experiment_config
-from engram.benchmarks.spelling import by_flag, twice
+from engram.benchmarks.planning.config import experiment_config
 
 KEYS = ("experiment", "name", "seeds", "options", "grid")
 MOST_TRIALS = 10_000
@@ -35,11 +36,11 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class Point:
-    """One cell of the grid with one seed."""
+    """One cell of the grid with one seed; ``given`` are all values that the suite gives it, checked, by field."""
 
     options: Mapping[str, Any]
     seed: int
-    config: ExperimentConfig
+    given: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -164,14 +165,10 @@ def _points(
     for cell in itertools.product(*axes.values()):
         options = dict(zip(axes, cell, strict=True))
         for seed in seeds:
-            config = checker.build(cls, {**fixed, "seed": seed, **options})
-            if config is not None:
-                found.append(Point(options, config.seed, config))
+            given = checker.check(cls, {**fixed, "seed": seed, **options})
+            found.append(Point(options, given["seed"], given))
     checker.problems += _same(found)
-    if checker.problems:
-        raise UserError("\n".join(checker.problems))
-    for point in found:
-        checker.finish(point.config)
+    checker.require()
     return found
 
 
@@ -180,7 +177,7 @@ def _same(points: Sequence[Point]) -> list[str]:
     first: dict[str, Point] = {}
     problems: dict[str, None] = {}
     for point in points:
-        before = first.setdefault(repr(point.config), point).options
+        before = first.setdefault(repr(point.given), point).options
         apart = [axis for axis, value in point.options.items() if repr(value) != repr(before[axis])]
         problems |= dict.fromkeys(_twofold(axis, before[axis], point.options[axis]) for axis in apart[:1])
     return list(problems)

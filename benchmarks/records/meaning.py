@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from engram.backbone.contract import Bounds, ExperimentConfig, Kind, Metric, Registered, Scalar
 from engram.backbone.errors import UserError
+from engram.backbone.options.spelling import spell
 from engram.backbone.registry import Registry
-from engram.benchmarks.spelling import spell
 
 _KNOWN: dict[str, type[ExperimentConfig]] = {}
 """Experiments whose options were looked up in this process."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
+from engram.backbone.options.spelling import spell
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import declared, today
 from engram.benchmarks.records.trials import Record, Status, Sweep, read_sweep
-from engram.benchmarks.spelling import spell
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
+from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names
 from engram.benchmarks.records.stored import Damaged, read_json
-from engram.benchmarks.spelling import by_flag, flat, spell
 
 Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
 

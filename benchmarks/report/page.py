@@ -7,16 +7,13 @@ from collections.abc import Sequence
 from html import escape
 
 from engram.backbone.contract import Scalar
-from engram.backbone.errors import UserError
-from engram.backbone.registry import Registry
 from engram.benchmarks.compare.groups import Comparison
 from engram.benchmarks.compare.stats import interval
 from engram.benchmarks.drawing.figures import Drawable, draw, key
 from engram.benchmarks.drawing.numbers import p_value, seconds, span
 from engram.benchmarks.drawing.svg import Chart, legend
 from engram.benchmarks.drawing.tables import typed
-from engram.benchmarks.planning.config import Checker, changed, experiment_config
-from engram.benchmarks.planning.naming import record_words
+from engram.benchmarks.planning.naming import off_default, record_words
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.curves import learning_curves
@@ -26,7 +23,6 @@ from engram.benchmarks.report.html import Number, cell_text, code, details, fact
 from engram.benchmarks.report.style import STYLE
 from engram.benchmarks.report.words import amount, headline, pair_words, unit_of, what
 from engram.benchmarks.report.write import Subject
-from engram.benchmarks.spelling import by_flag
 
 _MOST_ROWS = 200
 
@@ -239,13 +235,8 @@ def command(record: Record) -> str:
 
 def _given(record: Record) -> dict[str, Scalar]:
     """The options that make a trial what it is and its seed; all it has where its experiment is no longer known."""
-    registry = Registry.discover()
-    try:
-        kind = experiment_config(registry, record.experiment)
-        config = Checker(registry, lambda name: name, "").build(kind, record.about.get("config", {}))
-    except UserError:
-        config = None
-    return record.config if config is None else {"seed": record.seed, **by_flag(changed(registry, config))}
+    given = off_default(record)
+    return record.config if given is None else {"seed": record.seed, **given}
 
 
 def _p(value: object) -> object:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engram.backbone.options.spelling import by_flag, spell
 from engram.benchmarks.records.meaning import by_todays_names
 from engram.benchmarks.records.outcomes import Outcome
 from engram.benchmarks.records.trials import Status
 from engram.benchmarks.sink.state import ASIDE_TAG, CONFIG_TAG, metric_key
-from engram.benchmarks.spelling import by_flag, spell
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

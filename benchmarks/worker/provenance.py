@@ -15,8 +15,8 @@ import engram
 from engram.backbone.brought import given
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import must
+from engram.backbone.options.spelling import spell
 from engram.benchmarks.records.stored import held, write_json
-from engram.benchmarks.spelling import spell
 
 PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "mlflow")
 

@@ -22,10 +22,11 @@ from typing import Any
 
 from engram.backbone.contract import ExperimentConfig, Flags, Result
 from engram.backbone.errors import MissingData, TrialError, UserError, must
+from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.given import Given
 from engram.benchmarks.driving.pace import PROGRESS
-from engram.benchmarks.planning.config import Checker, experiment_config
+from engram.benchmarks.planning.config import experiment_config, without_defaults
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
@@ -142,7 +143,11 @@ def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfi
     """The configuration in a config.json, checked again: the file may be a stranger's."""
     cls = experiment_config(registry, str(about.get("experiment")))
     checker = Checker(registry, lambda name: name, "Plan the trial again.")
-    return checker.finish(checker.build(cls, about.get("config", {})))
+    config = checker.build(cls, about.get("config", {}))
+    checker.problems += config.problems() if config is not None else []
+    checker.require()
+    assert config is not None  # or there was a problem
+    return without_defaults(registry, config)
 
 
 def _input(folder: Path, role: str, trial: str, launch: Mapping[str, Any]) -> Path:

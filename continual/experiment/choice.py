@@ -40,7 +40,7 @@ class Choice:
     the stream goes on with the others alone; here it begins anew with all of them.
 
     Args:
-        config: resolved.
+        config: of the stream.
         data: of the run; a part of its training images is held out where it has no validation images.
         model: with the weights to begin with.
 
@@ -141,7 +141,7 @@ class Choice:
         before = self.learned - (self.first is not None)
         audience = Within(self.services, before, self.planned + self.config.tasks, about, logs=False)
         learning = Learning(config, audience, self.precision, tasks=self.count, part="validation")
-        state = learning.start(self.stream, copy.deepcopy(self.model), prepared=True)
+        state = learning.start(self.stream, copy.deepcopy(self.model), method=None)
         learning.begin(state)
         return learning, state
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Lt
 
 from engram.backbone.contract import (
+    NOTHING,
     Direction,
-    ExperimentConfig,
+    Inputs,
     Metric,
     OptionsOf,
     Registered,
@@ -18,8 +19,12 @@ from engram.backbone.contract import (
     SplitName,
     Traits,
 )
+from engram.backbone.errors import must
+from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.objectives.options import ObjectiveOptions
-from engram.continual.traits import AUTO, because, in_turn, problems, said, short, strength, traits
+from engram.backbone.options.named import options_within, short
+from engram.backbone.training.options import TrainingOptions
+from engram.continual.traits import AUTO, because, in_turn, problems, said, strength, traits
 
 Scenario = Literal[
     "task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"
@@ -54,7 +59,7 @@ METRICS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig(ObjectiveOptions, ExperimentConfig):
+class StreamConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     """Learn one task after another, and see what is left of the earlier ones."""
 
     version: ClassVar[int] = 4
@@ -63,10 +68,6 @@ class StreamConfig(ObjectiveOptions, ExperimentConfig):
         metric.of: metric.name for metric in METRICS if metric.split == "test"
     }  # they had no split in front
 
-    dataset: Annotated[str, Registered("datasets")] = "digits"
-    """What to make the tasks from: see ``engram list datasets``."""
-    dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
-    """Options of the dataset."""
     scenario: Scenario = "class"
     """task, domain, class: some classes each; an image's task is told in tests, does not matter, or must be found out.
     online: class, every image once. blurry: classes return. task-free: nobody says where a task ends. permuted,
@@ -87,67 +88,64 @@ class StreamConfig(ObjectiveOptions, ExperimentConfig):
     learned from its beginning."""
     buffer: Annotated[int, Ge(1)] = 200
     """Images that may be kept, all tasks together; several strategies that keep some have equal shares."""
-    head: Literal["single", "multi", "growing", "prototype"] | None = None
+    head: Literal["single", "multi", "growing", "prototype"] = "single"
     """single: all outputs always; multi: those of the image's task; growing: those of the classes met; prototype: the
-    nearest class mean. None: multi for task, single otherwise."""
+    nearest class mean. By default multi for task, single otherwise."""
     backbone: Annotated[str, Registered("backbones")] = "mlp"
-    """The network: see ``engram list backbones``."""
-    backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
-    """Options of the network."""
-    adapter: Annotated[str | None, Registered("adapters")] = None
-    """What changes the network before it is trained: see ``engram list adapters``."""
-    adapter_options: Annotated[Mapping[str, Scalar], OptionsOf("adapter")] = field(default_factory=dict)
-    """Options of the adapter."""
+    """The network: see ``engram list backbones``. Beside --from that of the trial."""
     validation: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the training images held out to choose options by; 0 trains on all of them."""
+    """Share of the training images held out to choose options by; 0 trains on all of them. Beside --from that of the
+    trial."""
     normalise: bool = True
-    """Bring images to zero mean and unit deviation; without it they stay in [0, 1]."""
+    """Bring images to zero mean and unit deviation; without it they stay in [0, 1]. Beside --from as the trial did."""
 
     iterations: Annotated[int, Ge(1)] | None = None
     """Steps per task, however many images it has."""
-    epochs: Annotated[int, Ge(1)] | None = None
-    """Passes over a task's images, where --iterations is not given. None: 10, and 1 for online and task-free."""
+    epochs: Annotated[int, Ge(1)] = 10
+    """Passes over a task's images, where --iterations is not given. By default 1 for online and task-free."""
     batch_size: Annotated[int, Ge(1)] = 128
     """Images of the task per step; the last step of a pass takes what is left."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """adamw without decay is Adam; sgd has Nesterov momentum where it has any."""
     lr: Annotated[float, Gt(0)] = 1e-3
     """Learning rate."""
-    momentum: Annotated[float, Ge(0), Lt(1)] | None = None
-    """Momentum of sgd, beta1 of adamw. None: 0 and 0.9."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Momentum of sgd and muon, beta1 of adamw. By default 0 for sgd."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    """Decay of weights; biases and norms are spared."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate within a task."""
+    """Decay of weights (decoupled for adamw and muon); biases and norms are spared."""
+    schedule: Literal["onecycle", "cosine", "constant"] = "constant"
+    """Of the learning rate within a task. onecycle: linear up, then linear down to zero; cosine: linear warm-up, then
+    half a cosine."""
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of a task's steps in which the learning rate rises."""
     reset_optimizer: bool = False
     """Begin every task with a fresh optimizer."""
-    flip: Literal["none", "random"] = "none"
-    """Horizontal mirror."""
-    translate: Annotated[int, Ge(0)] = 0
-    """Largest shift in pixels, in each direction."""
-    border: Literal["reflect", "black"] = "reflect"
-    """What a shifted picture shows beyond its border: its mirror image, or black."""
-    clip: Annotated[float, Ge(0)] = 0.0
-    """Largest norm of the gradient; 0 for no limit."""
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     """auto: bf16 autocast where the processor has it in hardware."""
     connectivity: Annotated[int, Ge(0)] = 0
     """Places on the straight line between the weights after one task and after the next at which to test; 0 for none,
     else at least 3."""
 
-    def resolved(self) -> Self:
-        once = self.scenario in ("online", "task-free")
-        epochs = self.epochs or (None if self.iterations else 1 if once else 10)
-        head = self.head or ("multi" if self.scenario == "task" else "single")
-        momentum = self.momentum if self.momentum is not None else (0.9 if self.optimizer == "adamw" else 0.0)
-        kept = any(self.traits(name).buffer for name in self.strategies)
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        iterations = given.get("iterations") is not None
+        if iterations and "epochs" in given:
+            raise must("--epochs", "left out beside --iterations", given["epochs"], "Give one of the two.")
+        if "normalise" in given and given.get("from_trial") is not None:
+            got = str(given["normalise"]).lower()
+            raise must("--normalise", "left out beside --from, whose network does as it did", got, "Leave it out.")
+        scenario = given.get("scenario", cls.scenario)
+        default: dict[str, Any] = {
+            "epochs": 1 if iterations or scenario in ("online", "task-free") else cls.epochs,
+            "head": "multi" if scenario == "task" else cls.head,
+            "momentum": 0.0 if given.get("optimizer") == "sgd" else cls.momentum,
+        }
+        return cls(**{**default, **cls.carried_on(given, inputs)})._plain()
+
+    def _plain(self) -> Self:
+        """What has no meaning here, at its default: it makes no other trial."""
         first = max(min(self.cross_validation_tasks, self.tasks), 2)
+        kept = any(self.traits(name).buffer for name in self.strategies)
         return replace(
             self,
-            epochs=epochs,
-            head=head,
-            momentum=momentum,
-            # what has no meaning here makes no other trial
             cross_validation_tasks=first if self.to_choose() else type(self).cross_validation_tasks,
             buffer=self.buffer if kept else type(self).buffer,
             blur=self.blur if self.scenario in MIXED else type(self).blur,
@@ -160,38 +158,34 @@ class StreamConfig(ObjectiveOptions, ExperimentConfig):
         return traits(strategy, self.options_of(strategy))
 
     def problems(self) -> list[str]:
-        c = self.resolved()
-        found = [*self._sizes(c), *self._heads(c), *self._answers(c)]
-        if not c.strategies:
+        found = [*self._sizes(), *self._heads(), *self._answers()]
+        if not self.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
-        if len(set(c.strategies)) < len(c.strategies):
-            got = ", ".join(map(said, c.strategies))
-            found.append(f"--strategies must be different ones; got {got}. Name each once.")
-        for name in c.strategies:
-            found += [*self._alone(c, name), *problems(name, c.options_of(name)), *self._values(c, name)]
-        return [*found, *self._combinations(c), *self._buffers(c)]
+        for name in self.strategies:
+            found += [*self._alone(name), *problems(name, self.options_of(name)), *self._values(name)]
+        return [*found, *self._combinations(), *self._buffers(), *self._averages()]
 
-    def _named(self, c: Self, trait: str) -> list[str]:
+    def _named(self, trait: str) -> list[str]:
         """What the strategies with a trait are called in messages."""
-        return [said(name) for name in c.strategies if getattr(c.traits(name), trait)]
+        return [said(name) for name in self.strategies if getattr(self.traits(name), trait)]
 
-    def _alone(self, c: Self, name: str) -> list[str]:
-        if len(c.strategies) == 1 or not c.traits(name).alone:
+    def _alone(self, name: str) -> list[str]:
+        if len(self.strategies) == 1 or not self.traits(name).alone:
             return []
-        if cause := because(name, c.options_of(name), "alone"):
+        if cause := because(name, self.options_of(name), "alone"):
             return [
                 f"--strategies.{short(name)}.{option} must be left out beside other strategies; got {value}. "
                 f"Leave it out, or {said(name)} alone."
                 for option, value in cause.items()
             ]
-        got = ", ".join(map(said, c.strategies))
+        got = ", ".join(map(said, self.strategies))
         return [f"--strategies must leave {said(name)} alone; got {got}. Run them one by one."]
 
-    def _values(self, c: Self, name: str) -> list[str]:
+    def _values(self, name: str) -> list[str]:
         """Options of the stream that a strategy cannot have as they are."""
-        found, declared = [], c.traits(name)
+        found, declared = [], self.traits(name)
         for option, known in declared.only.items():
-            got = getattr(c, option)
+            got = getattr(self, option)
             if got in known:
                 continue
             flag, without = f"--{option.replace('_', '-')}", known[0] in (None, False)
@@ -202,117 +196,124 @@ class StreamConfig(ObjectiveOptions, ExperimentConfig):
             found.append(f"{flag} must be {rule} for {said(name)}; got {got}. {remedy}")
         return found
 
-    def _combinations(self, c: Self) -> list[str]:
+    def _combinations(self) -> list[str]:
         """What each strategy does is right, and what they do together is not."""
         found = []
-        isolated, weighing = self._named(c, "needs_task"), self._named(c, "weighs")
+        isolated, weighing = self._named("needs_task"), self._named("weighs")
         for trait, about in (
             ("replays", "which works on one task at a time, with replay of others"),
             ("teacher", "whose gates or weights of a task a copy of the network lacks, with such a copy"),
         ):
-            if isolated and (others := self._named(c, trait)):
+            if isolated and (others := self._named(trait)):
                 found.append(
                     f"--strategies must not mix {isolated[0]}, {about}; got {others[0]}. Choose one of the two."
                 )
         if len(weighing) > 1:
-            ways = [c.traits(name).unweighted for name in c.strategies if said(name) in weighing]
+            ways = [self.traits(name).unweighted for name in self.strategies if said(name) in weighing]
             found.append(
                 "--strategies must hold one at most that weighs the loss of the task anew; "
                 f"got {' and '.join(weighing)}. Use {', '.join(filter(None, [*ways, 'or one of them']))}."
             )
-        if c.head != "multi" and c.scenario not in ("task", "class", "online"):
+        if self.head != "multi" and self.scenario not in ("task", "class", "online"):
             found += [
-                f"--scenario must bring new classes for {name}; got {c.scenario}. Use class, or --head multi."
-                for name in self._named(c, "new_outputs")
+                f"--scenario must bring new classes for {name}; got {self.scenario}. Use class, or --head multi."
+                for name in self._named("new_outputs")
             ]
         return found
 
-    def _buffers(self, c: Self) -> list[str]:
-        keeping = len(self._named(c, "buffer"))
+    def _averages(self) -> list[str]:
+        """What does not go with a running average of the weights."""
+        means = [*self._named("answers_by"), *(["--head prototype"] if self.head == "prototype" else [])]
+        reasons = [f"{name}, whose answers are those of the network that is trained" for name in means]
+        reasons += [
+            f"{name}, which computes with other weights or units for every task" for name in self._named("needs_task")
+        ]
+        reasons += ["--connectivity, which looks at the weights that are trained"] if self.connectivity else []
+        return [f"--ema must be 0 for {reason}; got {self.ema}. Leave it out." for reason in reasons[:1] if self.ema]
+
+    def _buffers(self) -> list[str]:
+        keeping = len(self._named("buffer"))
         among = f" of {keeping} strategies" if keeping > 1 else ""
-        for name in self._named(c, "each_task"):
-            if c.buffer < keeping * c.tasks:
-                least = f"{keeping * c.tasks} for {name}, one for each task{among}"
-                return [f"--buffer must be at least {least}; got {c.buffer}. Raise it."]
-        if c.buffer < keeping:
-            return [f"--buffer must be at least {keeping}, one for each{among}; got {c.buffer}. Raise it."]
+        for name in self._named("each_task"):
+            if self.buffer < keeping * self.tasks:
+                least = f"{keeping * self.tasks} for {name}, one for each task{among}"
+                return [f"--buffer must be at least {least}; got {self.buffer}. Raise it."]
+        if self.buffer < keeping:
+            return [f"--buffer must be at least {keeping}, one for each{among}; got {self.buffer}. Raise it."]
         return []
 
-    def _answers(self, c: Self) -> list[str]:
+    def _answers(self) -> list[str]:
         """What lies between two solutions can be tested where the weights alone give the answers."""
-        given = [(name, "another of --strategies") for name in self._named(c, "answers_by")]
-        given += [(f"--head {c.head}", "--head single or multi")] if c.head in ("growing", "prototype") else []
+        given = [(name, "another of --strategies") for name in self._named("answers_by")]
+        given += [(f"--head {self.head}", "--head single or multi")] if self.head in ("growing", "prototype") else []
         return [
             "--connectivity must be 0 where answers do not follow from the weights alone; "
             f"got {got}. Leave it out, or use {remedy}."
             for got, remedy in given[:1]
-            if c.connectivity
+            if self.connectivity
         ]
 
-    def _sizes(self, c: Self) -> list[str]:
-        if c.connectivity in (1, 2):
-            return [f"--connectivity must be 0 or at least 3; got {c.connectivity}. 11 is usual."]
-        if self.iterations and self.epochs:
-            return [f"--epochs must be left out beside --iterations; got {self.epochs}. Give one of the two."]
-        if c.scenario in ("online", "task-free") and (self.iterations or c.epochs != 1):
-            got = f"--iterations {self.iterations}" if self.iterations else f"--epochs {c.epochs}"
-            return [f"a single pass must be what --scenario {c.scenario} makes; got {got}. Leave it out."]
+    def _sizes(self) -> list[str]:
+        if self.connectivity in (1, 2):
+            return [f"--connectivity must be 0 or at least 3; got {self.connectivity}. 11 is usual."]
+        if self.scenario in ("online", "task-free") and (self.iterations or self.epochs != 1):
+            got = f"--iterations {self.iterations}" if self.iterations else f"--epochs {self.epochs}"
+            return [f"a single pass must be what --scenario {self.scenario} makes; got {got}. Leave it out."]
         return []
 
-    def _heads(self, c: Self) -> list[str]:
+    def _heads(self) -> list[str]:
         found = [
             f"--head must be multi for {name}, which needs to know an image's task; "
-            f"got {c.head}. Use --scenario task or --head multi."
-            for name in self._named(c, "needs_task")
-            if c.head != "multi"
+            f"got {self.head}. Use --scenario task or --head multi."
+            for name in self._named("needs_task")
+            if self.head != "multi"
         ]
-        for name in c.strategies if c.scenario == "task-free" else ():
-            if not c.traits(name).boundaries:
+        for name in self.strategies if self.scenario == "task-free" else ():
+            if not self.traits(name).boundaries:
                 continue
             rule = "must do without task boundaries for --scenario task-free"
-            if cause := because(name, c.options_of(name), "boundaries"):
+            if cause := because(name, self.options_of(name), "boundaries"):
                 found += [
                     f"--strategies.{short(name)}.{option} {rule}; got {value}. Leave it out."
                     for option, value in cause.items()
                 ]
             else:
                 found.append(f"--strategies {rule}; got {said(name)}. Use er, der, derpp or er-ace.")
-        if c.scenario == "task-free":
-            given = {"--reset-optimizer": c.reset_optimizer, "--schedule": c.schedule != "constant"}
-            given["--head prototype"] = c.head == "prototype"
+        if self.scenario == "task-free":
+            given = {"--reset-optimizer": self.reset_optimizer, "--schedule": self.schedule != "constant"}
+            given["--head prototype"] = self.head == "prototype"
             found += [
                 f"{flag} must be left out for --scenario task-free, where nobody tells a task's end; got it. "
                 "Leave it out."
                 for flag, is_given in given.items()
                 if is_given
             ]
-        if c.scenario in MIXED and c.head in ("multi", "growing"):
+        if self.scenario in MIXED and self.head in ("multi", "growing"):
             found.append(
-                f"--head must be another one for --scenario {c.scenario}, whose tasks share their classes; "
-                f"got {c.head}. Leave it out."
+                f"--head must be another one for --scenario {self.scenario}, whose tasks share their classes; "
+                f"got {self.head}. Leave it out."
             )
-        shared = c.scenario in ("domain", "permuted", "rotated", "coloured", "noisy")
-        if shared and c.head in ("growing", "prototype"):
+        shared = self.scenario in ("domain", "permuted", "rotated", "coloured", "noisy")
+        if shared and self.head in ("growing", "prototype"):
             found.append(
-                f"--head must be single or multi for --scenario {c.scenario}, whose tasks share their outputs; "
-                f"got {c.head}. Leave it out."
+                f"--head must be single or multi for --scenario {self.scenario}, whose tasks share their outputs; "
+                f"got {self.head}. Leave it out."
             )
         return found
 
     def cautions(self) -> list[str]:
         """What is allowed and known not to work."""
-        c = self.resolved()
-        if c.head == "multi" or c.scenario not in BY_CLASS or c.scenario == "domain":
+        if self.head == "multi" or self.scenario not in BY_CLASS or self.scenario == "domain":
             return []
         untold = [
-            f"--head {c.head} has nothing to tell it an image's task with: --scenario task is tested like class. "
+            f"--head {self.head} has nothing to tell it an image's task with: --scenario task is tested like class. "
             "--head multi is told."
         ]
-        return (untold if c.scenario == "task" else []) + [
+        return (untold if self.scenario == "task" else []) + [
             f"{said(name)} is known to fail when classes are new and an image's task is not told: "
-            f"{c.traits(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
-            for name in c.strategies
-            if c.traits(name).fails_without_task and not self._named(c, "replays")
+            f"{self.traits(name).fails_without_task}. Its accuracy will be near that of finetune; replay works there."
+            for name in self.strategies
+            if self.traits(name).fails_without_task and not self._named("replays")
         ]
 
     def to_choose(self) -> list[str]:
@@ -326,7 +327,4 @@ class StreamConfig(ObjectiveOptions, ExperimentConfig):
 
     def options_of(self, strategy: str) -> dict[str, Scalar]:
         """The options given to one strategy, by its own names."""
-        prefix = short(strategy) + "."
-        return {
-            key.removeprefix(prefix): value for key, value in self.strategies_options.items() if key.startswith(prefix)
-        }
+        return options_within(self.strategies_options, strategy)

@@ -11,9 +11,8 @@ import torch
 
 from engram.backbone.contract import Result, Services
 from engram.backbone.data.load import load
-from engram.backbone.experiments.beginning import show_verdicts
+from engram.backbone.experiments.beginning import Beginning, begin, show_verdicts
 from engram.backbone.hardware import Precision, choose_precision, suit_threads
-from engram.backbone.nets.classifier import Classifier, adapt, build
 from engram.backbone.training.loop import UNIT_SECONDS
 from engram.continual.experiment.choice import Choice
 from engram.continual.experiment.configs import StreamConfig
@@ -32,7 +31,7 @@ class StreamExperiment:
     """First strengths that are auto are chosen, then the stream is learned; units of work are those of `Learning`."""
 
     def __init__(self, config: StreamConfig, services: Services) -> None:
-        self.config, self.services = config.resolved(), services
+        self.config, self.services = config, services
         self.precision: Precision = choose_precision(config.precision, services.device)
         self.learning = Learning(self.config, services, self.precision)
         self.choice: Choice | None = None
@@ -45,7 +44,9 @@ class StreamExperiment:
         for caution in (*c.cautions(), *data.cautions):
             s.table("caution", [{"caution": caution}])
         stream = Stream(c, data, s.device)
-        state = self.learning.start(stream, self._model(stream))
+        self.beginning = self._beginning(stream)
+        show_verdicts(self.beginning.model.backbone, s)
+        state = self.learning.start(stream, self.beginning.model, self.beginning.prepare)
         if c.to_choose():
             self.choice = Choice(c, s, self.precision, data, state.model)
         if self.choice is None or self.choice.done:
@@ -65,15 +66,12 @@ class StreamExperiment:
         audience = Within(self.services, learned, learned + config.tasks)
         self.learning = Learning(config, audience, self.precision)
 
-    def _model(self, stream: Stream) -> Classifier:
-        c = self.config
+    def _beginning(self, stream: Stream) -> Beginning:
+        """The network before the first task."""
         zero, one = torch.zeros_like(stream.mean), torch.ones_like(stream.std)
-        mean, std = (stream.mean, stream.std) if c.normalise else (zero, one)
-        model = build(c.backbone, c.backbone_options, stream.in_shape, stream.width, mean, std)
-        if c.adapter is not None:
-            model.backbone = adapt(model.backbone, c.adapter, c.adapter_options)
-            show_verdicts(model.backbone, self.services)
-        return model
+        mean, std = (stream.mean, stream.std) if self.config.normalise else (zero, one)
+        seen = replace(stream.data, classes=stream.names, in_shape=stream.in_shape, mean=mean, std=std)
+        return begin(self.config, seen, self.services.inputs, relabel=False)
 
     def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
         choice = self.choice
@@ -101,7 +99,7 @@ class StreamExperiment:
             held = [state.stream.part(j, "validation") for j in range(len(state.stream))]
             scores = [test(state.learner, split, j).accuracy for j, split in enumerate(held) if split is not None]
             metrics["validation/average_accuracy"] = math.fsum(scores) / len(scores)
-        result = outcome(self.learning.config, self.services, state, metrics)
+        result = outcome(self.learning.config, self.services, state, self.beginning, metrics)
         result = result if self.choice is None else self._chosen(self.choice, result)
         return self._connected(state, result) if self.config.connectivity and len(state.solutions) > 1 else result
 

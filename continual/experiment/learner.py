@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Hook, Learned, Objective, Reach, Strategy, Training
@@ -16,6 +15,7 @@ from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, Precision
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.objectives.cross_entropy import cross_entropies
 from engram.backbone.seeding import derive
 from engram.backbone.training.loop import UNIT_SECONDS, Trainer
 from engram.backbone.training.optim import Optimizers
@@ -136,7 +136,8 @@ class Learner(Hook):
         return self.offered.masked(logits, tasks)
 
     def losses(self, logits: Tensor, labels: Tensor, tasks: Tensor | None = None) -> Tensor:
-        return F.cross_entropy(self.masked(logits, tasks), labels, reduction="none")
+        share = self.options.label_smoothing
+        return cross_entropies(self.masked(logits, tasks), labels, share, self.offered.allowed(tasks))
 
     def replay(self, batch: Batch, images: Tensor, labels: Tensor, tasks: Tensor | None = None) -> None:
         if self.head.by_task:

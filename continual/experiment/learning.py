@@ -21,7 +21,6 @@ from engram.backbone.registry import Registry
 from engram.backbone.seeding import derive
 from engram.backbone.training.loop import UNIT_SECONDS
 from engram.backbone.training.optim import Optimizers
-from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.preparing import prepare
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import snapshot
@@ -118,19 +117,21 @@ class Learning:
         self.tasks = config.tasks if tasks is None else tasks
         self.part: Part = part
 
-    def start(self, stream: Stream, model: Classifier, *, prepared: bool = False) -> State:
-        """A network that has no strategies yet; unless it is ``prepared``, it may look at images of the first task."""
-        train, options = stream.task(0).train, self._options()
-        if not prepared:
-            prepare(model, train, derive(options.seed, "task", 0))
-        objective = self._objective(train, stream.width, options)
+    def start(
+        self, stream: Stream, model: Classifier, method: Literal["prepare", "calibrate"] | None = "prepare"
+    ) -> State:
+        """A network that has no strategies yet; by that method, if any, it looks at images of the first task."""
+        train, options = stream.task(0).train, self.config
+        if method is not None:
+            prepare(model, train, derive(options.seed, "task", 0), method)
+        objective = self._objective(train, stream.width)
         first = Learner(model, Lesson(train, 0, stream.head), options, self.machine, objective)
         return State(stream, first.model, optimizers_for(first.model, options, stream.head), objective, [], first)
 
-    def _objective(self, train: Split, outputs: int, options: TrainingOptions) -> Objective:
+    def _objective(self, train: Split, outputs: int) -> Objective:
         """Of the whole stream; replayed rows have labels alone."""
         setting = ObjectiveSetting(
-            data=train, outputs=outputs, label_smoothing=options.label_smoothing, device=self.machine.device
+            data=train, outputs=outputs, label_smoothing=self.config.label_smoothing, device=self.machine.device
         )
         found = objective_of(self.config, setting)
         replaying = [name for name in self.config.strategies if self.config.traits(name).replays]
@@ -150,30 +151,6 @@ class Learning:
         split = state.stream.part(task, self.part)
         assert split is not None
         return test(state.learner, split, task)
-
-    def _options(self) -> TrainingOptions:
-        c = self.config
-        assert c.momentum is not None
-        return TrainingOptions(
-            epochs=c.epochs or 1,
-            batch_size=c.batch_size,
-            optimizer=c.optimizer,
-            lr=c.lr,
-            momentum=c.momentum,
-            weight_decay=c.weight_decay,
-            schedule=c.schedule,
-            warmup=0.0,
-            label_smoothing=0.0,
-            flip=c.flip,
-            translate=c.translate,
-            border=c.border,
-            cutout=0,
-            randaugment=0,
-            ema=0.0,
-            clip=c.clip,
-            gradient_checkpointing=False,
-            seed=c.seed,
-        )
 
     def _strategies(self, stream: Stream, model: Classifier) -> list[Strategy]:
         c, registry = self.config, Registry.discover()
@@ -208,17 +185,18 @@ class Learning:
                 lesson = replace(lesson, data=chosen[0], tasks=chosen[1])
         state.seconds += time.perf_counter() - began
         if c.reset_optimizer and task:
-            state.optimizers = optimizers_for(state.model, self._options(), stream.head)
+            state.optimizers = optimizers_for(state.model, self.config, stream.head)
         return Learner(
             state.model,
             lesson,
-            self._options(),
+            self.config,
             self.machine,
             state.objective,
             state.strategies,
             steps=c.iterations,
             optimizers=state.optimizers,
             passes=state.learner.trainer.passes,
+            average=state.learner.trainer.progress.average,
         )
 
     def _before(self, state: State) -> None:

@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from engram.backbone.contract import Figure, Grid, Result, Row, Services
+from engram.backbone.experiments.beginning import Beginning
+from engram.backbone.options.named import short
 from engram.backbone.saved.model import save_model
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.saved import made_of
 from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL
-from engram.continual.traits import in_turn, said, short, strength
+from engram.continual.traits import in_turn, said, strength
 
 if TYPE_CHECKING:
     from engram.continual.experiment.learning import State
 
 
-def outcome(config: StreamConfig, services: Services, state: State, metrics: dict[str, float]) -> Result:
+def outcome(
+    config: StreamConfig, services: Services, state: State, beginning: Beginning, metrics: dict[str, float]
+) -> Result:
     """Save the network and gather what there is to see; strengths are numbers in the configuration by now."""
     data = state.stream.data
-    save_model(services.trial_dir / "model", state.model.eval(), made_of(state.stream))
+    save_model(
+        services.trial_dir / "model", state.learner.trainer.scored_model.eval(), made_of(state.stream, beginning)
+    )
     own = {title: rows for strategy in state.strategies for title, rows in strategy.tables().items()}
     named = zip(in_turn(config.strategies), state.strategies, strict=False)  # class means come last, without a name
     effects = {name: strategy.effect() for name, strategy in named if config.traits(name).strength}

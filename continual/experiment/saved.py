@@ -11,9 +11,7 @@ from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import reference
 from engram.backbone.data.views import Joined
-from engram.backbone.nets.classifier import LINEAR
-from engram.backbone.options import in_full
-from engram.backbone.registry import Registry
+from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.saved.made import Made
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.streams.stream import Part, Stream
@@ -24,21 +22,20 @@ _OPTIONS = ("scenario", "tasks", "class_order", "head", "seed")
 """Of a stream; with the data they decide what an image looks like and which output it belongs to."""
 
 
-def made_of(stream: Stream) -> Made:
+def made_of(stream: Stream, beginning: Beginning) -> Made:
     """What the network of a stream says of itself.
 
     Its ``meanings`` list for every output the classes it stands for, where labels were changed; a view says how images
     or labels were. ``cautions`` say where its own trial answered by other means than all outputs of the linear layer.
     """
-    c, registry = stream.config, Registry.discover()
+    c = stream.config
     plain = all(pair[0] == pair[1] for pair in zip(stream.groups, stream.outputs, strict=True))
     changed = not plain or stream.changes_images
     view = Named(VIEW, 1, {name: getattr(c, name) for name in _OPTIONS}) if changed else None
-    adapters = [in_full(registry, "adapters", c.adapter, c.adapter_options)] if c.adapter else []
     return Made(
-        backbone=in_full(registry, "backbones", c.backbone, c.backbone_options),
-        adapters=tuple(adapters),
-        head=LINEAR,
+        backbone=beginning.backbone,
+        adapters=tuple(beginning.adapters),
+        head=beginning.head,
         classes=tuple(stream.names),
         in_shape=stream.in_shape,
         data=reference(c.dataset, c.dataset_options, stream.data, c.validation, view),

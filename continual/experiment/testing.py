@@ -25,7 +25,7 @@ class Scores:
 @torch.inference_mode()
 def test(learner: Learner, split: Split, task: int) -> Scores:
     """Score the learner's network on images of one task, in evaluation mode; computed in fp32."""
-    head, model = learner.head, learner.model.eval()
+    head, model = learner.head, learner.trainer.scored_model.eval()
     if head.kind == "multi":
         learner.enter(task)
     answers, own = head.allowed(task if head.kind == "multi" else learner.task), head.table[task]

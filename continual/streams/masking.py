@@ -33,11 +33,16 @@ class Masked(Objective):
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         tasks = batch.columns.get(TASK)
         steps = None if outputs.steps is None else self.masked(outputs.steps, tasks)
-        return self.offered(replace(outputs, logits=self.masked(outputs.logits, tasks), steps=steps), batch, step)
+        logits, on = self.masked(outputs.logits, tasks), self.allowed(tasks)
+        return self.offered(replace(outputs, logits=logits, steps=steps, offered=on), batch, step)
+
+    def allowed(self, tasks: Tensor | None = None) -> Tensor | None:
+        """The outputs on offer, [K] bool, or [N, K] to rows of other tasks, [N]; None where all are."""
+        return self.head.allowed(tasks if tasks is not None and self.head.by_task else self.task)
 
     def masked(self, logits: Tensor, tasks: Tensor | None = None) -> Tensor:
         """logits: [..., K]; tasks: [N] of rows, None for the task at hand -> the same, the others at `MASKED`."""
-        allowed = self.head.allowed(tasks if tasks is not None and self.head.by_task else self.task)
+        allowed = self.allowed(tasks)
         return logits if allowed is None else logits.masked_fill(~allowed, MASKED)
 
     def state_dict(self) -> dict[str, Any]:

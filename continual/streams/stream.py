@@ -37,7 +37,7 @@ class Stream:
 
     def __init__(self, config: StreamConfig, data: Data, device: str) -> None:
         """Raises UserError when the classes or images do not suffice for the tasks, or cannot be shown as asked for."""
-        c = config.resolved()
+        c = config
         if c.scenario == "noisy" and data.frames is not None:
             remedy = "Use another --scenario, such as rotated."
             raise must("images for --scenario noisy", "of grey levels or colours", "counts of events", remedy)
@@ -56,7 +56,6 @@ class Stream:
         if c.scenario == "coloured" and data.in_shape[0] == 1:
             self.in_shape = (3, *data.in_shape[1:])
             self.mean, self.std = data.mean.expand(3), data.std.expand(3)
-        assert c.head is not None
         self.head = Head(c.head, self.outputs, self.width, device, closed=c.scenario not in MIXED)
         self._parts: dict[tuple[int, Part], Split | None] = {}
         self._need_images()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engram.backbone.errors import UserError
+from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
-from engram.benchmarks.planning.config import Checker
 from engram.face.views import Plot, Table
 
 if TYPE_CHECKING:

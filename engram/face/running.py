@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from engram.backbone.errors import TrialError, UserError, must
+from engram.backbone.options import Checker
+from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Sweeping
 from engram.benchmarks.commands.run import carry_out, carry_out_suite, report_troubles, setting
 from engram.benchmarks.driving.driver import Failure, Outcome
-from engram.benchmarks.planning.config import Checker, experiment_config, to_toml
-from engram.benchmarks.planning.schema import schema
+from engram.benchmarks.planning.config import experiment_config, to_toml
 from engram.benchmarks.planning.suite import check_suite, load_suite
 from engram.benchmarks.records.layout import prepare
 from engram.face.results import FinishedSweep, FinishedTrial
@@ -67,9 +68,10 @@ def run(
     flags = _flags(checker, out, data_root, download, device, tracking_uri)
     fields = {option.field: option.name for option in schema(cls) if option.options_of is None}
     given = {fields.get(name, name): _plain(value) for name, value in options.items()}
-    config = checker.finish(checker.build(cls, given))
+    checked = checker.check(cls, given)
+    checker.require()
     how = setting(flags, prepare(flags.out), ["engram.run", experiment])
-    trial, outcome = carry_out(experiment, config, registry, how)
+    trial, outcome = carry_out(experiment, checked, registry, how)
     _require_done(outcome, flags)
     return FinishedTrial.read(trial.folder)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from engram.backbone.contract import Flag, Metric, Requirement
+from engram.backbone.contract import NOTHING, Flag, Input, Inputs, Metric, Requirement
+from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig, accuracy
 from engram.backbone.registry import Registry
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
@@ -33,6 +34,9 @@ _HOPELESS: Mapping[str, tuple[frozenset[str], str]] = {
     "normalisation": (frozenset({"group"}), "batch"),
 }
 
+_TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name not in ("seed", "from_trial"))
+_TEACHER = ("teacher", "distill", "temperature")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(TrainConfig):
@@ -49,8 +53,8 @@ class ConvertConfig(TrainConfig):
         "accuracy_drop": "test/accuracy_drop",
     }
 
-    from_trial: Annotated[str | None, Flag("from")] = None
-    """The trained trial: its id, the beginning of it, or its folder."""
+    from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
+    """The trained trial: its id, the beginning of it, or its folder. Options of training are then its own."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
     """Simulation steps; accuracy is also given for 1, 2, 4, ... up to it."""
     threshold: Threshold = "mse"
@@ -84,12 +88,19 @@ class ConvertConfig(TrainConfig):
     """How an image becomes T frames. constant: shown at every step; poisson: random spikes at the pixels' rates;
     latency: the brighter the earlier; delta: changes of brightness."""
 
-    def resolved(self) -> Self:
-        return self if self.from_trial is not None else super().resolved()
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        if given.get("from_trial") is None:
+            return super().resolve(given, inputs)
+        beside = [name for name in _TRAINING if name in given]
+        if beside:
+            raise UserError("\n".join(_beside(name, given[name]) for name in beside))
+        trained = inputs.get("trained", {})
+        return cls(**{name: trained[name] for name in _TRAINING if name in trained and name not in _TEACHER}, **given)
 
     def problems(self) -> list[str]:
         if self.from_trial is not None:
-            return [*self._conversion_problems(), *(self._beside(name) for name in self._training_options_given())]
+            return self._conversion_problems()
         heads = Registry.discover().without_linear_form(self.head, "snn.convert")
         found = [*super().problems(), *self._conversion_problems(), *heads]
         for option, (hopeless, good) in _HOPELESS.items():
@@ -117,21 +128,11 @@ class ConvertConfig(TrainConfig):
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:
-            return {"trained": Requirement(trial=self.from_trial, same_data=True)}
+            return {}
         values = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         return {"trained": Requirement(experiment="backbone.train", config=TrainConfig(**values))}
 
-    def _training_options_given(self) -> list[str]:
-        given = []
-        for field in fields(TrainConfig):
-            default = field.default_factory() if field.default_factory is not MISSING else field.default
-            if field.name not in ("seed", "from_trial") and getattr(self, field.name) != default:
-                given.append(field.name)
-        return given
 
-    def _beside(self, name: str) -> str:
-        flag = "--" + name.replace("_options", ".*").replace("_", "-")
-        return (
-            f"{flag} must be left out beside --from, whose network is trained already;"
-            f" got {getattr(self, name)}. Drop one of the two."
-        )
+def _beside(name: str, value: Any) -> str:
+    flag = "--" + name.replace("_options", ".*").replace("_", "-")
+    return f"{flag} must be left out beside --from, whose network is trained already; got {value}. Drop one of the two."

@@ -34,7 +34,7 @@ class SpikingLayer(TimedNeurons):
         super().__init__()
         if problems := options.problems():
             raise UserError("\n".join(problems))
-        self.options = options = options.resolved()
+        self.options = options = options.filled()
         self.run, self.pool = engine(options.engine), pool
         value = torch.tensor(options.threshold) if threshold is None else threshold.detach().clone()
         self.register_buffer("threshold", value)

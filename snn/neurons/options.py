@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from engram.backbone.contract import ProvidedBy
+
 Neuron = Literal["if", "lif", "plif", "cuba-lif", "adaptive-lif"]
 Reset = Literal["soft", "hard"]
 Surrogate = Literal["arctan", "fast-sigmoid", "triangle", "sigmoid", "superspike", "gaussian"]
@@ -63,10 +65,10 @@ class NeuronOptions:
     slope: Annotated[float, Gt(0)] | None = None
     """Steepness of the surrogate. None: 2 for arctan, fast-sigmoid and gaussian, 1 for triangle and superspike, 4 for
     sigmoid."""
-    engine: Engine = "fused"
+    engine: Annotated[Engine, ProvidedBy((("snntorch", "snntorch"), ("norse", "norse")))] = "fused"
     """What runs the steps; snntorch and norse are there to compare with."""
 
-    def resolved(self) -> Self:
+    def filled(self) -> Self:
         """With the neuron's and the surrogate's own values where none were given; idempotent."""
         own = {
             name: value
@@ -105,7 +107,7 @@ class NeuronOptions:
 
     def _not_in_norse(self) -> list[tuple[str, str, object]]:
         found: list[tuple[str, str, object]] = []
-        slope = self.resolved().slope
+        slope = self.filled().slope
         if _NORSE_SURROGATES.get(self.surrogate) != slope:
             rule = " or ".join(f"{name} with slope {value:g}" for name, value in _NORSE_SURROGATES.items())
             found.append(("surrogate", rule, f"{self.surrogate} with slope {slope:g}"))

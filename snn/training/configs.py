@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self, cast
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
-from engram.backbone.contract import Metric, Scalar
+from engram.backbone.contract import NOTHING, Inputs, Kind, Metric, Scalar
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
 from engram.backbone.registry import Registry
 from engram.snn.neurons.options import Neuron
@@ -41,18 +41,21 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
     version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = SPIKING_METRICS
 
-    neuron: Neuron | None = None  # type: ignore[assignment]
+    uses: ClassVar[Mapping[Kind, tuple[str, ...]]] = {"adapters": ("snn.spiking",)}
+
+    neuron: Neuron = "lif"
     """if: no leak; lif: leaky; plif: with a learned decay; cuba-lif: a synaptic current; adaptive-lif: a threshold
-    that rises with every spike. None: lif, and if beside --from."""
+    that rises with every spike. By default lif, and if beside --from."""
 
-    def recipe(self) -> Mapping[str, Scalar]:
-        return {**super().recipe(), **_RECIPES.get(self.dataset.partition(":")[0], {})}
+    @classmethod
+    def recipe(cls, given: Mapping[str, Any]) -> dict[str, Scalar]:
+        return {**super().recipe(given), **_RECIPES.get(given.get("dataset", cls.dataset).partition(":")[0], {})}
 
-    def resolved(self) -> Self:
-        config = cast("Self", TrainConfig.resolved(self))
-        if self.from_trial is not None:
-            config = replace(config, learn_scale=True, start=self.start or 0.5, neuron=self.neuron or "if")
-        return cast("Self", SpikingOptions.resolved(replace(config, neuron=config.neuron or "lif")))
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        if given.get("from_trial") is not None:
+            given = {"neuron": "if", "start": 0.5, **given, "learn_scale": True}
+        return super().resolve(given, inputs).filled()
 
     def problems(self) -> list[str]:
         found = [f"--{problem.replace('_', '-', 1)}" for problem in SpikingOptions.problems(self)]

@@ -6,10 +6,9 @@ import pytest
 
 from engram.backbone.contract import Entry, Plugin
 from engram.backbone.errors import UserError
-from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.registry import Registry
-from engram.benchmarks.planning.abilities import unmet
-from engram.benchmarks.planning.config import Checker
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.records.identity import DataSets
 
 
 def registry(**offers):
@@ -32,13 +31,12 @@ def registry(**offers):
         ("branching", "gated", "a network for gated must be Staged; got branching, which makes none that is"),
     ],
 )
-def test_a_network_without_what_an_adapter_needs_is_refused_by_that_name(backbone, adapter, why):
+def test_a_network_without_what_an_adapter_needs_is_refused_by_that_name(backbone, adapter, why, tmp_path):
     held = registry(unknown=None, branching=("StageSteps",))
-    checker = Checker(held, lambda name: f"--{name}", "See --help.")
-    config = checker.build(TrainConfig, {"backbone": backbone, **({"adapter": adapter} if adapter else {})})
-    assert config is not None
+    planner = Planner(held, tmp_path, DataSets(held, tmp_path))
+    given = {"backbone": backbone, "adapter": (adapter,) if adapter else ()}
     if why is None:
-        assert not unmet(held, config.resolved())
+        assert planner.add("backbone.train", given)
         return
     with pytest.raises(UserError, match=why):
-        checker.finish(config)
+        planner.add("backbone.train", given)

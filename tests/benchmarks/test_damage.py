@@ -58,10 +58,9 @@ def plan(tmp_path, with_plugins, monkeypatch):
     out = tmp_path / "runs"
 
     def count(**options):
-        from counting.configs import CountConfig
 
         registry = Registry.discover()
-        trial = Planner(registry, out, DataSets(registry, tmp_path)).add("counting.count", CountConfig(**options))
+        trial = Planner(registry, out, DataSets(registry, tmp_path)).add("counting.count", options)
         write_trial(trial, Setting(out=out, data_root=tmp_path, argv=["test"]))
         return trial.folder
 

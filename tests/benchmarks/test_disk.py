@@ -32,11 +32,10 @@ REMEDY = "Free some, or raise the limit on its files: then the same command goes
 @pytest.fixture
 def counted(tmp_path, with_plugins):
     """The planned trial of a count."""
-    from counting.configs import CountConfig
 
     registry = Registry.discover()
     planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
-    planned = planner.add("counting.count", CountConfig(steps=2))
+    planned = planner.add("counting.count", {"steps": 2})
     write_trial(planned, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=[]))
     return planned
 

@@ -43,7 +43,7 @@ def test_grid_times_seeds(tmp_path):
     assert len(suite.points) == 8
     point = suite.points[-1]
     assert (point.options, point.seed) == ({"backbone": "vgg-tiny", "backbone.width": 2}, 1)
-    assert point.config.backbone_options == {"pooling": "max", "width": 2.0}
+    assert point.given["backbone_options"] == {"pooling": "max", "width": 2.0}
 
 
 def test_a_table_in_the_grid_is_the_same(tmp_path):

@@ -26,11 +26,10 @@ def plan(tmp_path) -> Callable[..., Trial]:
     """Write the folder of one trial of counting.count."""
 
     def count(**options) -> Trial:
-        from counting.configs import CountConfig
 
         registry = Registry.discover()
         planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
-        trial = planner.add("counting.count", CountConfig(**options))
+        trial = planner.add("counting.count", options)
         write_trial(trial, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=["test"]))
         return trial
 

@@ -60,7 +60,14 @@ def undisturbed(tmp_path_factory, site):
         registry = Registry.discover()
         suite = load_suite(path, registry)
         kind = registry.load("experiments", suite.experiment)
-        return [(dict(p.options), p.seed, _step_through(kind, p.config.resolved(), path.parent)) for p in suite.points]
+        return [
+            (
+                dict(p.options),
+                p.seed,
+                _step_through(kind, registry.options("experiments", suite.experiment).resolve(p.given), path.parent),
+            )
+            for p in suite.points
+        ]
 
 
 def _step_through(kind, config, folder):

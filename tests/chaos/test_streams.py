@@ -14,7 +14,6 @@ from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.stopping import Stop
 from engram.benchmarks.worker.trial import work
-from engram.continual.experiment.configs import StreamConfig
 
 REGISTRY = Registry.discover()
 TIMED = ("seconds_per_iteration", "train_seconds", "choosing_seconds")
@@ -30,10 +29,10 @@ def figures(folder) -> dict:
 
 @pytest.mark.parametrize(("strength", "iterations", "shares"), [(0.1, 400, (0.3, 1.3)), ("auto", 60, (0.4, 2.5, 8.3))])
 def test_a_killed_stream(engram, wait_for, tmp_path, strength, iterations, shares):
-    config = StreamConfig(**WORDS, strategies_options={"si.c": strength}, iterations=iterations)
+    given = {**WORDS, "strategies_options": {"si.c": strength}, "iterations": iterations}
     folders = []
     for out in (tmp_path / "whole", tmp_path / "broken"):
-        trial = Planner(REGISTRY, out, DataSets(REGISTRY, out)).add("continual.stream", config)
+        trial = Planner(REGISTRY, out, DataSets(REGISTRY, out)).add("continual.stream", given)
         write_trial(trial, Setting(out=out, data_root=out, argv=[], device="cpu"))
         folders.append(trial.folder)
     whole, broken = folders

@@ -6,16 +6,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engram.backbone.options import Checker
+from engram.backbone.options.schema import by_key
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.driver import Setting, write_trial
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Planner, Trial
-from engram.benchmarks.planning.schema import by_key
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.stopping import Stop
@@ -61,12 +61,14 @@ class Bench:
         values = {key: value for key, value in TINY.items() if key in known and not options.get("from_trial")}
         if options.get("dataset") == "PICTURES":
             options["dataset"] = f"folder:{self.pictures}"
-        config = cls(**{**values, **options})
-        if config.resolved().problems() and "from" in known:
+        checker = Checker(REGISTRY, lambda name: name, "")
+        given = checker.check(cls, {**values, **options})
+        checker.require()
+        if cls.resolve(given).problems() and "from" in known:
             trained = self.plan("backbone.train")
             self.run(trained)
-            config = replace(config, **{known["from"].field: trained.id})
-        trial = self.planner.add(experiment, config)
+            given[known["from"].field] = trained.id
+        trial = self.planner.add(experiment, given)
         trial.folder.mkdir(parents=True, exist_ok=True)
         for need in trial.needs:
             self.run(self.planner.trials[need])

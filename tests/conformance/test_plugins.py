@@ -12,10 +12,11 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from engram.backbone.contract import KINDS
+from engram.backbone.options import Checker
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.driving.driver import Setting, write_trial
-from engram.benchmarks.planning.config import Checker, experiment_config, full, to_toml
+from engram.benchmarks.planning.config import experiment_config, full, to_toml
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
@@ -44,13 +45,13 @@ def test_every_plugin_loads():
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_config_survives_toml(experiment):
     cls = experiment_config(REGISTRY, experiment)
-    config = cls()
+    config = cls.resolve({})
     values = full(REGISTRY, config)
     checker = Checker(REGISTRY, lambda name: name, "Mend it.")
     again = checker.build(cls, tomllib.loads(to_toml(values)))
     assert again == config
     assert to_toml(full(REGISTRY, again)) == to_toml(values)
-    assert config.resolved().resolved() == config.resolved()
+    assert cls.resolve(vars(config)) == config
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

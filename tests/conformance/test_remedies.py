@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from engram.backbone.contract import KINDS
+from engram.backbone.options.schema import schema
+from engram.backbone.options.spelling import spell
 from engram.backbone.registry import resolve
 from engram.benchmarks.commands.argv import Place, places
 from engram.benchmarks.commands.reproduce import is_in
 from engram.benchmarks.planning.config import experiment_config
-from engram.benchmarks.planning.schema import schema
 from engram.benchmarks.plugin import discover
-from engram.benchmarks.spelling import spell
 
 TREE = Path(__file__).parents[2]
 REGISTRY = discover()

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
+from engram.backbone.options import Checker
+from engram.backbone.options.named import named_schema
+from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.spelling import by_flag
+from engram.backbone.options.values import convert, plain
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.argv import parse, places
 from engram.benchmarks.commands.command import flag
 from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.commands.help import show_experiment
 from engram.benchmarks.drawing.tables import word
-from engram.benchmarks.planning.config import Checker, convert, experiment_config, full, named_schema, plain
-from engram.benchmarks.planning.schema import Option, schema
+from engram.benchmarks.planning.config import experiment_config, full, without_defaults
 from engram.benchmarks.records.outcomes import Outcome, Outcomes, choose_axes
 from engram.benchmarks.sink.state import metric_key
-from engram.benchmarks.spelling import by_flag
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
@@ -73,7 +76,7 @@ def told(cls: type, values: dict[str, Any]):
     checker = Checker(REGISTRY, lambda name: name, "")
     config = checker.build(cls, values)
     assert not checker.problems
-    return config
+    return without_defaults(REGISTRY, config)
 
 
 def typed(cls: type, words: list[str]):

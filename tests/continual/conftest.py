@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from engram.backbone.options import Checker
+from engram.backbone.registry import Registry
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.experiment import StreamExperiment
+
+REGISTRY = Registry.discover()
 
 
 class Services:
@@ -89,7 +93,10 @@ def experiment(tmp_path):
         options = {key: value for key, value in {**SMALL, **options}.items() if value is not None}
         strengths = {key: value for key, value in STRENGTHS.items() if f"continual.{key.partition('.')[0]}" in names}
         options["strategies_options"] = {**strengths, **options.get("strategies_options", {})}
-        config = StreamConfig(strategies=names or ("continual.finetune",), **options)
+        checker = Checker(REGISTRY, lambda name: name, "")
+        given = checker.check(StreamConfig, {"strategies": names or ("continual.finetune",), **options})
+        checker.require()
+        config = StreamConfig.resolve(given)
         assert not config.problems()
         return StreamExperiment(config, Services(tmp_path, device))
 

@@ -33,7 +33,7 @@ def test_it_learns_from_a_stream_without_boundaries(learn, resume, strategy):
 
 
 def combine(pair):
-    return not StreamConfig(scenario="task", strategies=pair).problems()
+    return not StreamConfig.resolve({"scenario": "task", "strategies": pair}).problems()
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ WORKING = [
 
 
 def stream_of(**options) -> Stream:
-    return Stream(StreamConfig(**{"tasks": 3, **options}), load("digits", {}, root=Path("none")), "cpu")
+    return Stream(StreamConfig.resolve({"tasks": 3, **options}), load("digits", {}, root=Path("none")), "cpu")
 
 
 def arguments(text: str) -> dict:
@@ -201,7 +201,7 @@ def test_what_cannot_work_is_refused_with_a_reason(experiment, name, text, optio
     ("name", "words"), [("SynapticIntelligence", "continual.si"), ("BiC", "verbose"), ("GEM", "quadprog")]
 )
 def test_what_is_known_not_to_work_is_refused_before_anything_begins(name, words):
-    (problem,) = StreamConfig(strategies=(f"avalanche:{name}",)).problems()
+    (problem,) = StreamConfig.resolve({"strategies": (f"avalanche:{name}",)}).problems()
     assert words in problem
     with pytest.raises(UserError, match=words):
         guard.strategy(name)

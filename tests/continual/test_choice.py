@@ -159,10 +159,14 @@ def test_too_few_images_to_choose_by(experiment, monkeypatch):
 
 
 def test_what_has_no_meaning_makes_no_other_trial():
-    plain = StreamConfig(strategies=("continual.er",)).resolved()
-    assert StreamConfig(strategies=("continual.er",), cross_validation_tasks=2).resolved() == plain
-    chosen = StreamConfig(strategies=("continual.si",), cross_validation_tasks=4, tasks=2).resolved()
-    assert chosen == StreamConfig(strategies=("continual.si",), tasks=2).resolved() == chosen.resolved()
+    plain = StreamConfig.resolve({"strategies": ("continual.er",)})
+    assert StreamConfig.resolve({"strategies": ("continual.er",), "cross_validation_tasks": 2}) == plain
+    chosen = StreamConfig.resolve({"strategies": ("continual.si",), "cross_validation_tasks": 4, "tasks": 2})
+    assert (
+        chosen
+        == StreamConfig.resolve({"strategies": ("continual.si",), "tasks": 2})
+        == StreamConfig.resolve(vars(chosen))
+    )
 
 
 def test_a_penalty_that_changed_nothing_says_so(learn):

@@ -34,12 +34,12 @@ def test_traits_are_those_of_the_entry_and_the_options():
     ],
 )
 def test_what_it_needs_is_asked_for_when_a_trial_is_planned(options, said):
-    assert said in "\n".join(StreamConfig(**{"strategies": (FIRST,), **options}).problems())
+    assert said in "\n".join(StreamConfig.resolve({"strategies": (FIRST,), **options}).problems())
 
 
 def test_a_buffer_makes_another_trial_where_somebody_keeps_one():
     def resolved(name, buffer):
-        return StreamConfig(strategies=(name,), buffer=buffer).resolved()
+        return StreamConfig.resolve({"strategies": (name,), "buffer": buffer})
 
     assert resolved(FIRST, 50) != resolved(FIRST, 60)
     assert resolved("continual.finetune", 50) == resolved("continual.finetune", 60)

@@ -85,7 +85,7 @@ def test_strategies_that_keep_images_share_the_buffer(learn):
 def test_a_share_of_the_buffer_may_be_too_small():
     def problem(*names, buffer):
         strategies = tuple(f"continual.{name}" for name in names)
-        return StreamConfig(strategies=strategies, buffer=buffer, scenario="task").problems()
+        return StreamConfig.resolve({"strategies": strategies, "buffer": buffer, "scenario": "task"}).problems()
 
     assert not problem("agem", "er", buffer=10) and not problem("er", "der", buffer=2)
     assert problem("agem", "er", buffer=9) == [
@@ -185,8 +185,8 @@ def test_spiking_networks_and_half_precision(learn):
 
 
 def test_copies_are_of_images_that_come_by():
-    config = StreamConfig(
-        strategies=("continual.er",), strategies_options={"er.selection": "random", "er.copies": True}
+    config = StreamConfig.resolve(
+        {"strategies": ("continual.er",), "strategies_options": {"er.selection": "random", "er.copies": True}}
     )
     (problem,) = config.problems()
     assert problem.startswith("--strategies.er.copies must be left out where images are chosen at the end of a task;")

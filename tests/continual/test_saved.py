@@ -7,8 +7,12 @@ from engram.backbone.contract import Named
 from engram.backbone.data.load import load
 from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of, reference
 from engram.backbone.errors import UserError
+from engram.backbone.experiments.beginning import Beginning
+from engram.backbone.nets.classifier import LINEAR, build
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.continual.experiment import saved
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.experiment.saved import made_of
 from engram.continual.streams.stream import Stream
 
 
@@ -18,7 +22,16 @@ def digits(tmp_path_factory):
 
 
 def stream_of(digits, scenario, head=None, **options):
-    return Stream(StreamConfig(scenario=scenario, head=head, tasks=3, seed=3, validation=0.1, **options), digits, "cpu")
+    given = {"scenario": scenario, "tasks": 3, "seed": 3, "validation": 0.1, **options}
+    given |= {} if head is None else {"head": head}
+    return Stream(StreamConfig.resolve(given), digits, "cpu")
+
+
+def made_of(stream):
+    model = build("mlp", {}, stream.in_shape, stream.width, stream.mean, stream.std)
+    return saved.made_of(
+        stream, Beginning(model, stream.data, in_full(Registry.discover(), "backbones", "mlp", {}), LINEAR)
+    )
 
 
 CHANGED = [

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -15,20 +16,21 @@ from engram.snn.conversion.methods import Conversion
 
 
 def test_without_from_the_network_is_trained_by_backbone_train():
-    config = ConvertConfig(dataset="digits", backbone="mlp", epochs=3, seed=4, steps=8).resolved()
+    config = ConvertConfig.resolve({"dataset": "digits", "backbone": "mlp", "epochs": 3, "seed": 4, "steps": 8})
     requirement = config.requires()["trained"]
     assert requirement.experiment == "backbone.train"
     assert type(requirement.config) is TrainConfig
     for field in fields(TrainConfig):
         assert getattr(requirement.config, field.name) == getattr(config, field.name)
-    assert requirement.config == TrainConfig(dataset="digits", backbone="mlp", epochs=3, seed=4).resolved()
+    assert requirement.config == TrainConfig.resolve({"dataset": "digits", "backbone": "mlp", "epochs": 3, "seed": 4})
     assert config.problems() == []
 
 
 def test_with_from_the_given_trial_is_used():
-    config = ConvertConfig(from_trial="abc", steps=8, seed=3)
-    assert config.resolved() == config
-    assert config.requires()["trained"].trial == "abc"
+    trained = {"epochs": 7, "backbone": "mlp", "seed": 9, "teacher": "def", "distill": 0.9}
+    config = ConvertConfig.resolve({"from_trial": "abc", "steps": 8, "seed": 3}, {"trained": trained})
+    assert (config.epochs, config.backbone, config.seed, config.teacher) == (7, "mlp", 3, None)
+    assert config.requires() == {}
     assert config.problems() == []
 
 
@@ -42,8 +44,8 @@ def test_with_from_the_given_trial_is_used():
     ],
 )
 def test_training_options_beside_from_are_refused(option, flag):
-    (problem,) = ConvertConfig(from_trial="abc", **option).problems()
-    assert problem.startswith(f"{flag} must be left out beside --from")
+    with pytest.raises(UserError, match=f"^{re.escape(flag)} must be left out beside --from"):
+        ConvertConfig.resolve({"from_trial": "abc", **option})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_training_options_beside_from_are_refused(option, flag):
     ],
 )
 def test_options_that_cannot_become_spiking_are_refused_before_training(options, remedy):
-    (problem,) = ConvertConfig(backbone_options=options).problems()
+    (problem,) = ConvertConfig.resolve({"backbone_options": options}).problems()
     assert remedy in problem
 
 
@@ -69,19 +71,19 @@ def test_options_that_cannot_become_spiking_are_refused_before_training(options,
     ],
 )
 def test_options_that_make_no_conversion(options, said):
-    assert any(said in problem for problem in ConvertConfig(from_trial="abc", **options).problems())
-    assert any(said in problem for problem in ConvertConfig(**options).problems())
+    assert any(said in problem for problem in ConvertConfig.resolve({"from_trial": "abc", **options}).problems())
+    assert any(said in problem for problem in ConvertConfig.resolve(options).problems())
 
 
 @pytest.mark.parametrize("options", [{"hybrid": "2", "coding": "delta"}, {"hybrid": "0", "coding": "poisson"}])
 def test_codings_that_an_analog_front_keeps_right(options):
-    assert ConvertConfig(from_trial="abc", **options).problems() == []
+    assert ConvertConfig.resolve({"from_trial": "abc", **options}).problems() == []
 
 
 def test_every_conversion_option_is_a_flag_with_the_same_default():
-    config = ConvertConfig(from_trial="abc", steps=5, threshold="ltb", delay=2)
+    config = ConvertConfig.resolve({"from_trial": "abc", "steps": 5, "threshold": "ltb", "delay": 2})
     assert config.conversion() == Conversion(steps=5, threshold="ltb", delay=2)
-    assert ConvertConfig(steps=64).conversion() == Conversion(steps=64)
+    assert ConvertConfig.resolve({"steps": 64}).conversion() == Conversion(steps=64)
     fitted = [Conversion(steps=steps).fitted_steps for steps in (1, 4, 8, 12, 16, 64)]
     assert fitted == [1, 4, 4, 6, 8, 8]
     assert Conversion(steps=64, calibration_steps=32).fitted_steps == 32

@@ -26,7 +26,7 @@ def setup(trained, digits, tmp_path, services, made_of):
     return make
 
 
-CONFIG = ConvertConfig(from_trial="x", steps=12, calibration_images=200)
+CONFIG = ConvertConfig.resolve({"from_trial": "x", "steps": 12, "calibration_images": 200})
 
 
 def run(config, services, stop_after=None, saved=None):
@@ -155,7 +155,7 @@ def test_frames_right_on_average_do_not_go_through_an_analog_front(setup, traine
 
 
 def test_more_calibration_images_than_there_are(setup, digits):
-    config = ConvertConfig(from_trial="x", steps=2, calibration_images=10**6)
+    config = ConvertConfig.resolve({"from_trial": "x", "steps": 2, "calibration_images": 10**6})
     assert run(config, setup()).metrics["snn/test/accuracy"] > 0.2
 
 

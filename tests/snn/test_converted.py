@@ -55,7 +55,7 @@ def reported(trained, digits, tmp_path_factory, services, made_of):
     save_model(folder / "model", trained, made_of("vgg-tiny", {}, digits))
     (folder / "trial").mkdir()
     work = Convert(
-        ConvertConfig(from_trial="x", steps=STEPS, calibration_images=SHOWN),
+        ConvertConfig.resolve({"from_trial": "x", "steps": STEPS, "calibration_images": SHOWN}),
         services(folder / "trial", {"trained": folder}),
     )
     state = work.start()

@@ -25,12 +25,13 @@ from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain
 from engram.snn.training.options import SpikingOptions
 
-CONVERT = ConvertConfig(from_trial="x", steps=3, calibration_images=200)
-TRAIN = SpikingTrainConfig(backbone="vgg-tiny", from_trial="x", steps=3, epochs=1, batch_size=64, precision="fp32")
+CONVERT = ConvertConfig.resolve({"from_trial": "x", "steps": 3, "calibration_images": 200})
+TRAIN = SpikingTrainConfig.resolve(
+    {"backbone": "vgg-tiny", "from_trial": "x", "steps": 3, "epochs": 1, "batch_size": 64, "precision": "fp32"}
+)
 
 
 def run(kind, config, services):
-    config = config.resolved()
     seed_everything(config.seed)
     work = kind(config, services)
     state = work.start()
@@ -81,7 +82,7 @@ def test_training_begins_as_the_converted_network_and_gains(converted, services,
 def test_what_only_runs_is_not_trained_and_not_converted_again(converted, services, tmp_path):
     lent = services(tmp_path, {"trained": converted[0]})
     with pytest.raises(UserError, match=r"--from must be one whose weights can be trained.*use snn\.train --from"):
-        Train(TrainConfig(backbone="vgg-tiny", from_trial="x").resolved(), lent).start()
+        Train(TrainConfig.resolve({"backbone": "vgg-tiny", "from_trial": "x"}), lent).start()
     with pytest.raises(UserError, match="one without neurons so far; got a spiking one"):
         Convert(CONVERT, lent).start()
 

@@ -14,13 +14,19 @@ from engram.backbone.seeding import seed_everything
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain
 
-CONFIG = SpikingTrainConfig(
-    backbone="mlp", backbone_options={"width": 0.25}, steps=3, epochs=3, batch_size=32, precision="fp32"
+CONFIG = SpikingTrainConfig.resolve(
+    {
+        "backbone": "mlp",
+        "backbone_options": {"width": 0.25},
+        "steps": 3,
+        "epochs": 3,
+        "batch_size": 32,
+        "precision": "fp32",
+    }
 )
 
 
 def run(config, services):
-    config = config.resolved()
     assert config.problems() == []
     seed_everything(config.seed)
     work = SpikingTrain(config, services)

@@ -100,7 +100,7 @@ def test_a_training_says_so(overlapping, services, tmp_path):
     shown = []
     lent = services(tmp_path)
     lent.table = lambda title, rows: shown.append((title, rows))
-    work = Train(TrainConfig(dataset=overlapping, backbone="mlp", epochs=1).resolved(), lent)
+    work = Train(TrainConfig.resolve({"dataset": overlapping, "backbone": "mlp", "epochs": 1}), lent)
     state = work.start()
     assert lent.facts["test_images_in_train"] == 3
     [(_, [row])] = [table for table in shown if table[0] == "caution"]

@@ -11,17 +11,17 @@ from engram.snn.neurons.options import NeuronOptions
 
 
 def test_values_are_filled_in_for_the_neuron_that_has_them():
-    assert NeuronOptions(neuron="if").resolved().decay is None
-    assert NeuronOptions(neuron="lif").resolved().synaptic_decay is None
-    adaptive = NeuronOptions(neuron="adaptive-lif", adaptation=0.7, surrogate="sigmoid").resolved()
+    assert NeuronOptions(neuron="if").filled().decay is None
+    assert NeuronOptions(neuron="lif").filled().synaptic_decay is None
+    adaptive = NeuronOptions(neuron="adaptive-lif", adaptation=0.7, surrogate="sigmoid").filled()
     assert (adaptive.decay, adaptive.adaptation, adaptive.adaptation_decay, adaptive.slope) == (0.5, 0.7, 0.9, 4.0)
-    assert adaptive.resolved() == adaptive
+    assert adaptive.filled() == adaptive
 
 
 def test_every_neuron_is_possible_without_options():
     for neuron in ("if", "lif", "plif", "cuba-lif", "adaptive-lif"):
         assert NeuronOptions(neuron=neuron).problems() == []
-        assert NeuronOptions(neuron=neuron).resolved().problems() == []
+        assert NeuronOptions(neuron=neuron).filled().problems() == []
 
 
 @pytest.mark.parametrize(

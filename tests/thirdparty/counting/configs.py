@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from engram.backbone.contract import ExperimentConfig, Flag, Flags, Metric, OptionsOf, Registered, Requirement, Scalar
+from engram.backbone.contract import (
+    ExperimentConfig,
+    Flag,
+    Flags,
+    Input,
+    Metric,
+    OptionsOf,
+    Registered,
+    Requirement,
+    Scalar,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +46,8 @@ class CountConfig(ExperimentConfig):
     """How far."""
     pause: Annotated[float, Ge(0)] = 0.0
     """Seconds between two numbers."""
-    stride: Annotated[float, Gt(0)] | None = None
-    """By how much; by default 1."""
+    stride: Annotated[float, Gt(0)] = 1.0
+    """By how much."""
     marks: tuple[int, ...] = (1, 2)
     """Numbers to remember."""
     fail: Literal["never", "user", "trial", "crash", "nan", "missing", "disk"] = "never"
@@ -45,11 +55,8 @@ class CountConfig(ExperimentConfig):
     loud: bool = False
     """Show a table."""
 
-    def resolved(self) -> Self:
-        return self if self.stride is not None else replace(self, stride=1.0)
-
     def problems(self) -> list[str]:
-        if self.stride is not None and self.stride > self.steps:
+        if self.stride > self.steps:
             return [f"--stride must be at most --steps; got {self.stride}. Take smaller strides."]
         return []
 
@@ -70,12 +77,12 @@ class TwiceConfig(ExperimentConfig):
 
     metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="double", unit="count", direction="max", primary=True),)
 
-    from_trial: Annotated[str | None, Flag("from")] = None
+    from_trial: Annotated[str | None, Flag("from"), Input("count")] = None
     """The count to double; by default one is made."""
     steps: Annotated[int, Ge(1)] = 3
     """Of the count that is made."""
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:
-            return {"count": Requirement(trial=self.from_trial)}
+            return {}
         return {"count": Requirement(experiment="counting.count", config=CountConfig(steps=self.steps, seed=self.seed))}

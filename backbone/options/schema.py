@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engram.backbone.contract import Flag, Kind, OptionsOf, Registered
-from engram.benchmarks.spelling import spell
+from engram.backbone.options.spelling import spell
 
 _LISTS: tuple[Any, ...] = (tuple, list, Sequence)  # what holds one kind of value
 
@@ -142,7 +142,7 @@ def _option(field: Any, hint: Any) -> Option:
     kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
     options_of = next((mark.field for mark in marks if isinstance(mark, OptionsOf)), None)
     if options_of is not None and flag != f"{options_of}_options":
-        # names are spelled without looking at a class: `engram.benchmarks.spelling`
+        # names are spelled without looking at a class: `engram.backbone.options.spelling`
         raise TypeError(f"the options of {options_of!r} must be called {options_of}_options; got {flag}")
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     return Option(field.name, flag, annotation, optional, default, kind, options_of, words)
