@@ -48,6 +48,8 @@ def cases(experiment: str) -> Iterator[Case]:
     options = schema(experiment_config(REGISTRY, experiment))
     for option in options:
         if option.options_of is None:
+            if option.kind is not None and REGISTRY.names(option.kind) == [option.default]:
+                continue  # there is nothing else to say
             yield Case(option, option.name, {}, some_value(option))
             continue
         owner = next(other for other in options if other.field == option.options_of)

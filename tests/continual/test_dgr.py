@@ -78,7 +78,7 @@ def test_the_loss_is_the_weighted_sum_over_the_task_and_the_generated_rows(exper
         pass
     later = [each for each in record.seen if each[1] > 0]
     assert len(later) > 10 and all(len(each[2].labels) == each[2].own for each in record.seen if each[1] == 0)
-    assert {each[2].own for each in later} == {32, *(len(each[0].train) % 32 for each in later)}
+    assert {each[2].own for each in later} == {32, *(len(each[0].data) % 32 for each in later)}
     for learner, task, batch, _, solver, loss in later:
         assert len(batch.labels) == 2 * batch.own
         torch.testing.assert_close(loss, expected(learner, task, batch, solver, kind, scale))
