@@ -50,7 +50,7 @@ def because(name: str, given: Mapping[str, Scalar], trait: str) -> dict[str, Sca
 @cache
 def _declared(name: str, given: tuple[tuple[str, Scalar], ...], places: tuple[str, ...]) -> tuple[Traits, Any]:
     """Traits, and options where there are some; ``places`` are those that plugins are looked for in."""
-    registry = _registry(places)
+    registry = Registry.discover()
     try:
         found = registry.entry("strategies", name).traits
         options = options_of(registry, "strategies", name, dict(given))
@@ -59,11 +59,6 @@ def _declared(name: str, given: tuple[tuple[str, Scalar], ...], places: tuple[st
     if isinstance(options, StrategyOptions):
         found = options.traits(found, name.partition(":")[2])
     return found, options
-
-
-@cache
-def _registry(places: tuple[str, ...]) -> Registry:
-    return Registry.discover()
 
 
 def in_turn(names: Sequence[str]) -> list[str]:

@@ -13,8 +13,6 @@ from engram.backbone.registry import Registry
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.experiment import StreamExperiment
 
-REGISTRY = Registry.discover()
-
 
 class Services:
     """What the runner offers, gathered instead of written."""
@@ -93,7 +91,7 @@ def experiment(tmp_path):
         options = {key: value for key, value in {**SMALL, **options}.items() if value is not None}
         strengths = {key: value for key, value in STRENGTHS.items() if f"continual.{key.partition('.')[0]}" in names}
         options["strategies_options"] = {**strengths, **options.get("strategies_options", {})}
-        checker = Checker(REGISTRY, lambda name: name, "")
+        checker = Checker(Registry.discover(), lambda name: name, "")
         given = checker.check(StreamConfig, {"strategies": names or ("continual.finetune",), **options})
         checker.require()
         config = StreamConfig.resolve(given)
