@@ -20,6 +20,8 @@ from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
+from engram.backbone.saved.weights import load_weights
+from engram.backbone.weights import find
 
 
 @dataclass
@@ -75,7 +77,9 @@ def begin(
         net = in_full(Registry.discover(), "backbones", c.backbone, c.backbone_options)
         made = head or LINEAR
         model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std, made)
-        found = Beginning(model, data, net, made)
+        if c.weights is not None:
+            load_weights(model, find(c.weights))
+        found = Beginning(model, data, net, made, prepare="prepare" if c.weights is None else None)
     else:
         found = _carry_on(c, data, inputs["trained"] / "model", head, relabel)
     for name in c.adapter:

@@ -10,6 +10,7 @@ from annotated_types import Ge, Lt
 
 from engram.backbone.contract import ExperimentConfig, Flag, Input, Inputs, OptionsOf, Registered, Scalar
 from engram.backbone.errors import UserError, must
+from engram.backbone.weights import WeightsFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class NetworkConfig(ExperimentConfig):
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
     """Start from the network of this trained trial: its id, the beginning of it, or its folder. Its own adapters stay,
     and its data set, network and options need not be repeated."""
+    weights: Annotated[str, WeightsFile()] | None = None
+    """Start from the weights in this file: safetensors, or a state_dict that torch.save wrote."""
 
     @classmethod
     def carried_on(cls, given: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
@@ -45,6 +48,8 @@ class NetworkConfig(ExperimentConfig):
         trained = inputs.get("trained", {})
         found = {**given, **{name: trained[name] for name in ("backbone", "backbone_options") if name in trained}}
         problems = _other_network(given, trained)
+        if trained and given.get("weights") is not None:
+            problems.append(must("--weights", "left out beside --from", given["weights"], "Drop one of the two."))
         if "dataset" in trained and given.get("dataset", trained["dataset"]) == trained["dataset"]:
             found["dataset"] = trained["dataset"]
             found["dataset_options"] = {**trained.get("dataset_options", {}), **given.get("dataset_options", {})}

@@ -21,9 +21,10 @@ from engram.backbone.nets.parted import Parted, part
 class Brought(Parted):
     """A classifier of the user's own: a backbone whose fresh head begins as the one it was written with."""
 
-    def __init__(self, parted: Parted, head: nn.Linear) -> None:
+    def __init__(self, parted: Parted, head: nn.Linear, name: str) -> None:
         nn.Module.__init__(self)
         self.net, self.in_shape, self.feature_dim = parted.net, parted.in_shape, parted.feature_dim
+        self.head = name
         self.__dict__["own_head"] = head  # beside the modules: it is no part of the backbone
 
     @torch.no_grad()
@@ -52,7 +53,7 @@ def factory(code: Code) -> Callable[[tuple[int, int, int], Any], nn.Module]:
             rule = "a classifier whose logits come from one nn.Linear, or a backbone with in_shape and feature_dim"
             raise must(code.name, rule, "neither", "End it with nn.Linear; its code must not branch on values.")
         _require_features(code, parted)
-        return Brought(parted, head)
+        return Brought(parted, head, parted.head)
 
     return make
 

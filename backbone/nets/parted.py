@@ -46,7 +46,7 @@ class Parted(FeedForward):
 
     def __init__(self, net: nn.Module, in_shape: tuple[int, int, int], head: str = "") -> None:
         super().__init__()
-        self.net, self.in_shape, self.feature_dim = net, in_shape, 0
+        self.net, self.in_shape, self.feature_dim, self.head = net, in_shape, 0, head
         if head:
             self.feature_dim = net.get_submodule(head).in_features  # type: ignore[assignment]
             net.set_submodule(head, _End())

@@ -5,13 +5,15 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import engram as face
-from engram.backbone import brought
+from engram.backbone import brought, weights
 from engram.backbone.errors import UserError
 from engram.backbone.nets.classifier import build
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model, save_model
+from engram.backbone.saved.weights import load_weights
 
 MINE = """
     from typing import Literal
@@ -163,3 +165,52 @@ def test_the_command_line_plans_and_trains_it(mine, here):
     assert done.json["trial"] == first["trial"] and done.json["metrics"]["test/accuracy"] > 0.5
     mine.write_text(mine.read_text() + "# changed\n")
     assert plan()["trial"] != first["trial"]
+
+
+def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
+    monkeypatch.setenv(weights.VARIABLE, "")
+    name = Registry.discover().chosen("backbones", f"{mine}:Net")
+    own, x = built(name, width=3), torch.rand(4, 1, 8, 8)
+    own.backbone.net.conv.bias.data.fill_(0.5)
+    held = {**own.backbone.net.state_dict(), "fc.weight": own.head.weight + 1, "fc.bias": own.head.bias}
+    expected = torch.nn.functional.linear(own.backbone(x), held["fc.weight"], held["fc.bias"])
+    torch.save(held, tmp_path / "own.pt")
+    save_file(held, tmp_path / "own.safetensors")
+    torch.save({"state_dict": {**held, "fc.weight": torch.zeros(3, 192)}}, tmp_path / "other.pt")
+    for path in ("own.pt", "own.safetensors"):
+        fresh = built(name, width=3)
+        load_weights(fresh, weights.find(weights.known_as(str(tmp_path / path))))
+        assert torch.equal(fresh(x), expected)
+    fresh = built(name, width=3)
+    load_weights(fresh, tmp_path / "other.pt")  # a head of other classes stays as it is
+    assert torch.equal(fresh.backbone(x), own.backbone(x)) and torch.equal(fresh.head.weight, own.head.weight)
+    with pytest.raises(UserError, match=r"those of the network; got conv.bias, conv.weight"):
+        load_weights(built("mlp"), tmp_path / "own.pt")
+    (tmp_path / "bad.pt").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match=r"safetensors, or a state_dict saved with torch.save; got"):
+        load_weights(fresh, tmp_path / "bad.pt")
+
+    def plan(file):
+        words = (
+            "--backbone",
+            f"{mine}:Net",
+            "--backbone.width",
+            3,
+            "--weights",
+            tmp_path / file,
+            "--dry-run",
+            "--json",
+        )
+        return here("run", "backbone.train", *words)
+
+    first = plan("own.pt").json["trials"][0]
+    assert first["config"]["weights"].startswith("own.pt@")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "own.pt").write_bytes((tmp_path / "own.pt").read_bytes())
+    assert plan("elsewhere/own.pt").json["trials"][0]["trial"] == first["trial"]
+    torch.save({**held, "fc.bias": held["fc.bias"] + 1}, tmp_path / "own.pt")
+    assert plan("own.pt").json["trials"][0]["trial"] != first["trial"]
+    with pytest.raises(UserError, match="given as it was planned"):
+        weights.find("own.pt@" + "0" * 16)
+    missing = plan("none.pt")
+    assert missing.code == 2 and "a file that can be read" in missing.complaints[0]
