@@ -93,9 +93,13 @@ class Registry:
             for name, entry in getattr(plugin, kind).items():
                 yield plugin_name, name, entry
 
+    def choices(self, kind: Kind) -> Iterator[tuple[str, str, Entry]]:
+        """The `entries` that an option may name."""
+        return (found for found in self.entries(kind) if not found[2].instead)
+
     def names(self, kind: Kind) -> list[str]:
-        """What an option may name."""
-        return [name for _, name, entry in self.entries(kind) if not entry.instead]
+        """The names that an option may have."""
+        return [name for _, name, _ in self.choices(kind)]
 
     def entry(self, kind: Kind, name: str) -> Entry:
         """The entry called ``name``, which may leave out its plugin; where one takes a path it is ``NAME:PATH``.

@@ -22,8 +22,7 @@ def show(given: Given[Showing]) -> int:
     offered = {
         kind: [
             {"name": thing + (":PATH" if entry.takes_path else ""), "plugin": plugin, "summary": entry.summary}
-            for plugin, thing, entry in registry.entries(kind)
-            if not entry.instead
+            for plugin, thing, entry in registry.choices(kind)
         ]
         for kind in kinds
     }

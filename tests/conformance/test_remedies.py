@@ -151,7 +151,7 @@ def every_choice(experiment: str) -> Iterator[list[str]]:
     yield []
     for option in schema(experiment_config(REGISTRY, experiment)):
         if option.kind is not None:
-            for _, name, entry in REGISTRY.entries(option.kind):
+            for _, name, entry in REGISTRY.choices(option.kind):
                 if entry.options:
                     yield [option.flag, f"{name}:x" if entry.takes_path else name]
 

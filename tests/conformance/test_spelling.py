@@ -53,7 +53,7 @@ def cases(experiment: str) -> Iterator[Case]:
             yield Case(option, option.name, {}, some_value(option))
             continue
         owner = next(other for other in options if other.field == option.options_of)
-        for _, name, entry in REGISTRY.entries(owner.kind):
+        for _, name, entry in REGISTRY.choices(owner.kind):
             thing = f"{name}:x" if entry.takes_path else name
             for sub in named_schema(REGISTRY, owner, [thing] if owner.many else thing) or ():
                 yield Case(sub, f"{option.name}.{sub.name}", {owner.name: thing}, some_value(sub))
@@ -65,7 +65,7 @@ def some_value(option: Option) -> Any:
         [True, False] if option.base is bool else [*option.choices, 2, 3, 0.25, 0.75, 5, 8, 16, 28, 99, "4,5"]
     )
     if option.kind is not None:
-        tries = [f"{name}:x" if entry.takes_path else name for _, name, entry in REGISTRY.entries(option.kind)]
+        tries = [f"{name}:x" if entry.takes_path else name for _, name, entry in REGISTRY.choices(option.kind)]
     for value in [*tries, "words"]:
         found, why = convert(option, value)
         if not why and plain(found) != plain(option.default):

@@ -1,11 +1,13 @@
 """What is saved with a stream's network says which images and labels it saw, so that others can score it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from engram.backbone.contract import Named
 from engram.backbone.data.load import load
-from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of, reference
+from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of, reference, to_train_on
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.nets.classifier import LINEAR, build
@@ -52,6 +54,9 @@ def test_its_data_are_those_the_tasks_showed_it(digits, scenario, head, tmp_path
         assert torch.equal(got[0], torch.cat([images for images, _, _ in wanted]))
         assert torch.equal(got[1], torch.cat([labels for _, labels, _ in wanted]))
         assert torch.equal(split.labels, got[1])
+    own = to_train_on(made_of(stream), digits, "--from", "digits")  # whoever goes on learning sees the same
+    assert own.in_shape == data.in_shape and own.classes == data.classes
+    assert torch.equal(own.test.labels, data.test.labels) and torch.equal(own.train.labels, data.train.labels)
 
 
 def parts(stream, part):
@@ -71,6 +76,8 @@ def test_other_data_are_matched_by_what_an_output_means(digits):
     made = made_of(stream_of(digits, "domain"))
     outputs = outputs_of(made, digits.classes)
     assert all(digits.classes[label] in made.meanings[output] for label, output in enumerate(outputs.tolist()))
+    data = to_train_on(made, replace(digits, fingerprint="f" * 64), "--from", "digits")
+    assert data.classes == made.classes and torch.equal(data.train.labels, outputs[digits.train.labels])
     with pytest.raises(UserError, match=r"the output for class '.' must be one; got one in each of 3 tasks\."):
         outputs_of(made_of(stream_of(digits, "rotated", "multi")), digits.classes)
 
