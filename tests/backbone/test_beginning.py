@@ -107,11 +107,10 @@ def test_classes_that_it_knows_keep_their_outputs(trained, digits):
 
 
 def test_a_teacher_answers_in_the_order_of_its_students_classes(trained, digits):
-    other, (teacher, _) = shuffled(digits), load_model(trained[0] / "model")
-    distillation = load_teacher(trained[0] / "model", teacher, other, "digits", 0.5, 1.0)
-    x = torch.rand(5, 1, 8, 8)
-    columns = [digits.classes.index(name) for name in other.classes]
-    assert torch.equal(distillation.targets(x), teacher.forward_normalised(x)[:, columns])
+    other = shuffled(digits)
+    teacher, outputs = load_teacher(trained[0] / "model", other, "digits")
+    assert outputs.tolist() == [digits.classes.index(name) for name in other.classes]
+    assert torch.equal(teacher.head.weight, load_model(trained[0] / "model")[0].head.weight)
 
 
 def test_a_head_is_trained_saved_kept_and_replaced(trained, digits, services, tmp_path):
@@ -167,15 +166,15 @@ def test_another_network_is_refused(trained, digits, change, message):
 
 
 def test_other_images_and_classes_are_refused(trained, digits):
-    large, student = replace(digits, in_shape=(3, 9, 9)), load_model(trained[0] / "model")[0]
+    large = replace(digits, in_shape=(3, 9, 9))
     message = "must be 1x8x8 like those trained on; got 3x9x9. Choose a --dataset of such images"
     with pytest.raises(UserError, match=f"images for the network of --from {message}"):
         begin(replace(TINY, from_trial="x"), large, {"trained": trained[0]})
     with pytest.raises(UserError, match=f"images for the network of --teacher {message}"):
-        load_teacher(trained[0] / "model", student, large, "digits", 0.5, 1.0)
+        load_teacher(trained[0] / "model", large, "digits")
     for others in (("a", "b"), ("9", "ten")):  # classes without a common name are not matched by number here
         with pytest.raises(UserError, match=r"the classes must be among those trained on \(0, 1"):
-            load_teacher(trained[0] / "model", student, replace(digits, classes=others), "digits", 0.5, 1.0)
+            load_teacher(trained[0] / "model", replace(digits, classes=others), "digits")
 
 
 def test_a_teacher_is_learned_from(trained, services, tmp_path):
