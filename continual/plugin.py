@@ -43,6 +43,7 @@ PLUGIN = Plugin(
             summary="One of Avalanche's strategies, as a reference: avalanche:Replay",
             takes_path=True,
             traits=Traits(alone=True, buffer=True),
+            distributions=("avalanche-lib",),
         ),
         "continual.finetune": _entry(
             "baselines", "Finetune", "Nothing against forgetting", Traits(boundaries=False, alone=True), options=False

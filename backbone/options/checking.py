@@ -12,7 +12,7 @@ from engram.backbone.errors import UserError, nearest
 from engram.backbone.options.named import is_known, named_schema, owner_of, short, things
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.options.spelling import by_flag, twice
-from engram.backbone.options.values import convert, plain
+from engram.backbone.options.values import convert
 from engram.backbone.registry import SINGULAR, Registry
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class Checker:
     def check(self, cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values by field, in the types of ``cls``, from values by name in any spelling; adds to ``problems``.
 
-        Options of named things are by their thing's fields; those that were given at their defaults are left out.
+        Options of named things are by their thing's fields.
         """
         for problem in twice(values):
             self._add(problem)
@@ -130,11 +130,11 @@ class Checker:
             prefix = short(things(thing)[0]) + "."
             values = {key if key in own or f"{prefix}{key}" not in own else prefix + key: values[key] for key in values}
         self._unknown(values, own, f"{option.name}.")
-        checked = {
-            key: self._value(own[key], f"{option.name}.{key}", value) for key, value in values.items() if key in own
+        return {
+            own[key].field: self._value(own[key], f"{option.name}.{key}", value)
+            for key, value in values.items()
+            if key in own
         }
-        # spelling out a default is the same configuration as leaving it out
-        return {own[key].field: value for key, value in checked.items() if plain(value) != plain(own[key].default)}
 
     def _add(self, problem: str) -> None:
         if problem not in self.problems:

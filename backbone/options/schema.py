@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,31 +33,31 @@ class Option:
     options_of: str | None = None
     words: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         return spell(self.key if self.options_of is None else self.options_of)
 
-    @property
+    @cached_property
     def flag(self) -> str:
         return f"--{self.name}"
 
-    @property
+    @cached_property
     def base(self) -> Any:
         """The bare type: float for ``Annotated[float, Gt(0)]``, tuple for ``tuple[int, ...]``."""
         inner = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
         return get_origin(inner) or inner
 
-    @property
+    @cached_property
     def many(self) -> bool:
         """Whether the option takes a list of values."""
         return isinstance(self.base, type) and issubclass(self.base, Sequence) and not issubclass(self.base, str)
 
-    @property
+    @cached_property
     def choices(self) -> tuple[str, ...]:
         inner = get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
         return tuple(map(choice_text, get_args(inner))) if self.base is Literal else ()
 
-    @property
+    @cached_property
     def metadata(self) -> tuple[Any, ...]:
         return tuple(get_args(self.type)[1:]) if get_origin(self.type) is Annotated else ()
 

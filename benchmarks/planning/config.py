@@ -99,6 +99,16 @@ def changed(registry: Registry, config: ExperimentConfig) -> dict[str, Any]:
     return found
 
 
+def every_value(registry: Registry, config: ExperimentConfig) -> Iterator[tuple[Option, Any]]:
+    """Every option of a configuration with its value, those of named things included."""
+    for option in schema(type(config)):
+        value = getattr(config, option.field)
+        if option.options_of is None:
+            yield option, value
+        for sub in (_known(registry, config, option) or ()) if option.options_of is not None else ():
+            yield sub, value.get(sub.field, sub.default)
+
+
 def without_defaults(registry: Registry, config: C) -> C:
     """The same configuration; options of named things that were spelled out at their defaults are left out."""
     slim: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,9 +73,9 @@ class Trial:
         Raises:
             UserError: a default or a recipe changed although the experiment's version did not.
         """
-        record = Record(self.folder)
-        if not record.about:
+        if not os.path.lexists(f"{self.folder}/config.json"):
             return
+        record = Record(self.folder)
         before, places = record.config, {*record.data, *self.data}
         for key, value in by_flag(self.config).items():
             old = before.get(key, value)

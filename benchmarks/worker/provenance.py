@@ -6,27 +6,30 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import engram
 from engram.backbone.brought import given
-from engram.backbone.contract import Scalar
+from engram.backbone.contract import ExperimentConfig, Kind, ProvidedBy, Scalar
 from engram.backbone.errors import must
 from engram.backbone.options.spelling import spell
+from engram.backbone.registry import Registry
+from engram.benchmarks.planning.config import every_value
+from engram.benchmarks.planning.config import used as used_by
 from engram.benchmarks.records.stored import held, write_json
 
 PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "mlflow")
 
 
-def environment(argv: list[str]) -> dict[str, Any]:
-    """Everything about this process that may matter to a result."""
+def environment(argv: list[str], used: Iterable[str] = ()) -> dict[str, Any]:
+    """What of this process may matter to a result; ``used``: distributions beside those of every trial."""
     return {
         "git": git(Path(engram.__file__).parent),
         "code": {code.name: code.sha256 for code in given()},
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in dict.fromkeys((*PACKAGES, *used))},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -34,6 +37,20 @@ def environment(argv: list[str]) -> dict[str, Any]:
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "argv": redacted(argv),
     }
+
+
+def distributions(registry: Registry, experiment: str, config: ExperimentConfig) -> list[str]:
+    """The distributions that provide what a trial works with: plugins, and what these need for what was chosen."""
+    found: dict[str, None] = {}
+    uses: list[tuple[Kind, str]] = [("experiments", experiment), *used_by(config)]
+    for kind, name in uses:
+        plugin = registry.distributions.get(registry.plugin_of(kind, name))
+        found |= dict.fromkeys([plugin] if plugin else []) | dict.fromkeys(registry.entry(kind, name).distributions)
+    for option, value in every_value(registry, config):
+        for mark in option.metadata:
+            if isinstance(mark, ProvidedBy):
+                found |= dict.fromkeys(who for what, who in mark.distributions if what == value)
+    return list(found)
 
 
 def git(code: Path) -> dict[str, Any]:
@@ -68,10 +85,10 @@ def redacted(argv: list[str]) -> list[str]:
     return words
 
 
-def begin(path: Path, argv: list[str]) -> None:
+def begin(path: Path, argv: list[str], used: Iterable[str] = ()) -> None:
     """Write provenance.json for a new trial, or note one more resume in an old one."""
     before = held(path)
-    now = environment(argv)
+    now = environment(argv, used)
     if before:
         resumes = [*before.get("resumes", []), {key: now[key] for key in ("git", "platform", "argv")}]
         write_json(path, {**before, "resumes": resumes}, durable=True)

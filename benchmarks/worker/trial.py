@@ -38,7 +38,7 @@ from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
 from engram.benchmarks.worker.pictures import plain_figures
-from engram.benchmarks.worker.provenance import begin
+from engram.benchmarks.worker.provenance import begin, distributions
 from engram.benchmarks.worker.services import TrialServices
 from engram.benchmarks.worker.stopping import STOPPED, Stop
 
@@ -112,7 +112,8 @@ def work(folder: Path, stop: Stop) -> int:
     about, launch = read_json(folder / "config.json"), read_json(folder / "launch.json")
     registry = Registry.discover()
     config = load_config(registry, about)
-    begin(folder / "provenance.json", launch.get("argv", sys.argv))
+    used = distributions(registry, str(about["experiment"]), config)
+    begin(folder / "provenance.json", launch.get("argv", sys.argv), used)
     root = Path(launch.get("data_root", "data"))
     inputs = {role: _input(folder, role, trial, launch) for role, trial in about.get("inputs", {}).items()}
     sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))

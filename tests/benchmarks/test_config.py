@@ -268,3 +268,15 @@ def test_a_head_and_its_options():
     config = flags("--head", "cosine", "--head.scale", "4")
     assert config.head == "cosine" and config.head_options == {"scale": 4.0}
     assert flags().head == "linear"
+
+
+def test_several_adapters_are_applied_in_turn():
+    config = flags("--adapter", "qcfs", "--adapter", "snn.spiking", "--adapter.qcfs.levels", "8")
+    assert (config.adapter, config.adapter_options) == (("snn.qcfs", "snn.spiking"), {"qcfs.levels": 8})
+    table = {"adapter": ["snn.qcfs", "spiking"], "adapter_options": {"qcfs": {"levels": 8}}}
+    spelled = from_values(TrainConfig, table)
+    assert (spelled.adapter, spelled.adapter_options) == (config.adapter, config.adapter_options)
+    alone = flags("--adapter", "snn.qcfs", "--adapter.levels", "8")
+    assert alone == flags("--adapter", "snn.qcfs", "--adapter.qcfs.levels", "8")
+    assert flags("--adapter", "none").adapter == ()
+    assert "Did you mean --adapter.qcfs.levels" in complaints("--adapter", "qcfs,spiking", "--adapter.levels", "8")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.driving.driver import Setting, write_trial
 from engram.benchmarks.planning.plan import Planner, trial_id
 from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.worker.provenance import distributions
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 BASE = {"backbone": "lenet5"}
@@ -159,3 +161,68 @@ def test_required_trials_come_first_and_are_shared(planner):
     assert experiments == ["counting.count", "counting.twice"] * 2
     count, twice, *_ = planner.trials.values()
     assert twice.needs == (count.id,)
+
+
+def test_what_a_trial_of_from_fixes_is_inherited(planner):
+    options = {"dataset": "mnist", "backbone": "vgg-tiny", "backbone_options": {"width": 0.5}, "validation": 0.2}
+    trained = planner.add("backbone.train", options)  # planned beside it, and not done yet
+    for experiment in ("backbone.train", "continual.stream", "snn.train"):
+        trial = planner.add(experiment, {"from_trial": trained.id[:8]})
+        assert {key: trial.config[key] for key in options if key != "backbone_options"}.items() <= options.items()
+        assert trial.config["backbone_options"]["width"] == 0.5
+        assert trial.needs == (trained.id,) and trial.inputs == {"trained": trained.id}
+    converted = planner.add("snn.convert", {"from_trial": trained.id})
+    assert converted.config["epochs"] == trained.config["epochs"] and converted.config["backbone"] == "vgg-tiny"
+    again = planner.add("backbone.train", {"from_trial": converted.id, "adapter": ("snn.qcfs",)})
+    assert (again.config["dataset"], again.config["adapter_options"]["qcfs.levels"]) == ("mnist", 4)
+    other = planner.add("backbone.train", {"from_trial": trained.id, "dataset": "digits"})
+    assert (other.config["dataset"], other.config["validation"]) == ("digits", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"backbone": "mlp"},
+            "--backbone must be that of the trial beside --from; got mlp. Leave it out: it is lenet5",
+        ),
+        ({"backbone_options": {"width": 2.0}}, "--backbone.width must be that of the trial beside --from; got 2.0"),
+        ({"validation": 0.3}, "--validation must be that of the trial beside --from, whose other images were trained"),
+    ],
+)
+def test_what_contradicts_the_trial_of_from_is_one_line(planner, given, said):
+    trained = planner.add("backbone.train", BASE)
+    with pytest.raises(UserError) as caught:
+        planner.add("continual.stream", {"from_trial": trained.id, **given})
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+    assert planner.add("backbone.train", {"from_trial": trained.id, "backbone": "lenet5", "validation": 0.0})
+
+
+def test_the_version_of_what_a_trial_uses_is_part_of_its_id_alone(planner):
+    def ids() -> list[str]:
+        planner.trials.clear()
+        return [planner.add("continual.stream", {"strategies": (f"continual.{name}",)}).id for name in ("si", "ewc")]
+
+    si, ewc = ids()
+    plugin = planner.registry.plugins["continual"]
+    strategies = {**plugin.strategies, "continual.si": replace(plugin.strategies["continual.si"], version=2)}
+    corrected = {**planner.registry.plugins, "continual": replace(plugin, strategies=strategies)}
+    planner.registry = replace(planner.registry, plugins=corrected)
+    now, same = ids()
+    assert now != si and same == ewc
+
+
+def test_provenance_names_what_a_trial_uses(planner):
+    def used(experiment: str, **given) -> set[str]:
+        cls = planner.registry.options("experiments", experiment)
+        return set(distributions(planner.registry, experiment, cls.resolve(given)))
+
+    ours = used("backbone.train")
+    assert len(ours) == 1
+    assert used("continual.stream", strategies=("avalanche:Replay",)) == ours | {"avalanche-lib"}
+    assert (
+        used("snn.train", engine="snntorch")
+        == ours | {"snntorch"}
+        == used("backbone.train", adapter=("snn.spiking",), adapter_options={"spiking.engine": "snntorch"})
+    )
+    assert used("counting.count") == {"counting"}

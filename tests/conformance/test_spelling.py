@@ -47,6 +47,8 @@ class Case:
 def cases(experiment: str) -> Iterator[Case]:
     options = schema(experiment_config(REGISTRY, experiment))
     for option in options:
+        if option.kind is not None and len(REGISTRY.names(option.kind)) == 1:
+            continue  # there is no other one to name
         if option.options_of is None:
             if option.kind is not None and REGISTRY.names(option.kind) == [option.default]:
                 continue  # there is nothing else to say
