@@ -28,6 +28,6 @@ class Given(Generic[F]):
         return self.discover()
 
     def trial(self, out: Path, name: str) -> Path:
-        from engram.benchmarks.records.layout import find_trial
+        from engram.benchmarks.records.trials import find_trial
 
         return find_trial(out, name, "TRIAL")[1]

@@ -28,8 +28,8 @@ from engram.benchmarks.planning.config import (
 )
 from engram.benchmarks.records.contents import finished
 from engram.benchmarks.records.identity import DataSet, DataSets
-from engram.benchmarks.records.layout import find_trial, trials_dir
-from engram.benchmarks.records.trials import Record
+from engram.benchmarks.records.layout import trials_dir
+from engram.benchmarks.records.trials import Record, find_trial
 
 
 @dataclass(frozen=True, kw_only=True)

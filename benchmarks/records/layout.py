@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engram.backbone.errors import must
-from engram.benchmarks.records.trials import Record
 
 LOG = "log.txt"
 """All that a trial's worker printed."""
@@ -65,27 +64,3 @@ def lock(path: Path, *, patience: float, what: str) -> Iterator[None]:
                     raise Busy(f"{what} is held by another engram. Wait for it, or stop it.") from None
                 time.sleep(0.1)
         yield
-
-
-def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
-    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder; ``what``: by which option.
-
-    Raises:
-        UserError: unknown, ambiguous or not finished.
-    """
-    folder = Path(text).expanduser()
-    if (folder / "config.json").is_file():
-        found = [folder.resolve()]
-    else:
-        found = sorted(path for path in trials_dir(out).glob("*") if text and path.name.startswith(text))
-    if not found:
-        raise must(what, f"a trial below {out} or a trial's folder", repr(text), f"See: engram status --out {out}")
-    if len(found) > 1 and all(path.name != text for path in found):
-        names = ", ".join(path.name for path in found[:5])
-        raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
-    trial = next((path for path in found if path.name == text), found[0])
-    record = Record(trial)
-    if record.status != "done":
-        got = f"{trial.name}, which is {record.status}{f' ({record.damage})' if record.damage else ''}"
-        raise must(what, "a finished trial", got, "Run it to its end first.")
-    return record.result["trial"], trial

@@ -14,6 +14,7 @@ from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
+from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names
 from engram.benchmarks.records.stored import Damaged, read_json
@@ -224,3 +225,27 @@ def sweep_names(out: Path) -> list[str]:
 
 def trial_names(out: Path) -> list[str]:
     return sorted(config.parent.name for config in (out / "trials").glob("*/config.json"))
+
+
+def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
+    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder; ``what``: by which option.
+
+    Raises:
+        UserError: unknown, ambiguous or not finished.
+    """
+    folder = Path(text).expanduser()
+    if (folder / "config.json").is_file():
+        found = [folder.resolve()]
+    else:
+        found = sorted(path for path in trials_dir(out).glob("*") if text and path.name.startswith(text))
+    if not found:
+        raise must(what, f"a trial below {out} or a trial's folder", repr(text), f"See: engram status --out {out}")
+    if len(found) > 1 and all(path.name != text for path in found):
+        names = ", ".join(path.name for path in found[:5])
+        raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
+    trial = next((path for path in found if path.name == text), found[0])
+    record = Record(trial)
+    if record.status != "done":
+        got = f"{trial.name}, which is {record.status}{f' ({record.damage})' if record.damage else ''}"
+        raise must(what, "a finished trial", got, "Run it to its end first.")
+    return record.result["trial"], trial

@@ -15,10 +15,9 @@ from engram.benchmarks.driving.driver import Setting, write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records import trials as records
 from engram.benchmarks.records.identity import DataSets
-from engram.benchmarks.records.layout import find_trial
 from engram.benchmarks.records.lines import LEDGER, read_ledger
 from engram.benchmarks.records.stored import Damaged, read_json, write_json
-from engram.benchmarks.records.trials import Record
+from engram.benchmarks.records.trials import Record, find_trial
 from engram.benchmarks.sink.sync import SyncReport
 from engram.benchmarks.worker import provenance
 from engram.benchmarks.worker.stopping import STOPPED, Stop
