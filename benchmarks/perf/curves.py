@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from engram.benchmarks.drawing.svg import Chart, Series, legend, line_chart
+from engram.benchmarks.drawing.svg import Chart, Series, keys, legend, line_chart
 from engram.benchmarks.perf.harness import Row
 from engram.benchmarks.report.style import STYLE
 
@@ -20,7 +20,9 @@ def page(rows: Sequence[Row], about: str) -> str | None:
         return None
     figures = ""
     for index, chart in enumerate(drawn):
-        inner = f"<figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'perf-{index}')}{legend(chart)}"
+        inner = (
+            f"<figcaption>{escape(chart.title)}</figcaption>{line_chart(chart, f'perf-{index}')}{legend(keys(chart))}"
+        )
         figures += f"<figure>{inner}</figure>"
     head = f'<meta charset="utf-8"><title>engram: make perf</title><style>{STYLE}</style>'
     body = f'<main><h1>make perf</h1><p class="what">{escape(about)}</p><div class="charts">{figures}</div></main>'

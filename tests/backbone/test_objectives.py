@@ -33,6 +33,24 @@ def test_losses_of_rows_are_those_of_the_mean_and_of_every_step():
     torch.testing.assert_close(loss, rows.losses.mean())
 
 
+@pytest.mark.parametrize("each", [False, True], ids=["one task", "rows of several tasks"])
+def test_labels_are_smoothed_over_the_outputs_on_offer(each):
+    """What is off is not there: the loss is that of a head with the offered outputs alone."""
+    logits, labels = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 4, 1])
+    on = [[1, 4], [0, 2, 4], [1]] if each else [[1, 3, 4]] * 3
+    offered = torch.zeros(3, 5, dtype=torch.bool)
+    for row, chosen in enumerate(on):
+        offered[row, chosen] = True
+    outputs = Outputs(logits.masked_fill(~offered, -1e30), offered=offered if each else offered[0])
+    want = [
+        F.cross_entropy(row[chosen], torch.tensor(chosen.index(label)), label_smoothing=0.2)
+        for row, chosen, label in zip(logits, on, labels.tolist(), strict=True)
+    ]
+    rows = batch(labels)
+    torch.testing.assert_close(CrossEntropy(0.2)(outputs, rows, 0), torch.stack(want).mean())
+    torch.testing.assert_close(rows.losses, torch.stack(want))
+
+
 def test_every_step_needs_an_objective_of_logits():
     class Features(CrossEntropy):
         wants = ("features",)

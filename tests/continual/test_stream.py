@@ -85,6 +85,27 @@ def test_a_fresh_optimizer_for_every_task(learn, resume, experiment):
     assert {float(each["step"]) for each in adam.state.values()} == {1.0}
 
 
+def test_one_average_of_the_weights_goes_through_all_tasks_and_is_scored(experiment):
+    ours = experiment("finetune", scenario="class", tasks=2, iterations=3, epochs=None, ema=0.7)
+    state, want, going = ours.start(), None, True
+    while going:
+        going = ours.step(state, 0.0)
+        now = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+        want = now if want is None else {name: 0.7 * want[name] + 0.3 * value for name, value in now.items()}
+    assert state.iterations == 6
+    scored = dict(state.learner.trainer.scored_model.named_parameters())
+    for name, value in want.items():
+        torch.testing.assert_close(scored[name], value)
+    assert not torch.equal(scored["head.weight"], now["head.weight"])
+    split = state.stream.part(0, "test")
+    with torch.no_grad():
+        right = state.learner.trainer.scored_model.eval()(split.images).argmax(1) == split.labels
+    assert state.matrices.accuracy[-1][0] == pytest.approx(right.double().mean().item())
+    ours.finish(state)
+    saved, _ = load_model(ours.services.trial_dir / "model")
+    assert torch.equal(saved.head.weight, scored["head.weight"])
+
+
 def test_held_out_images_are_scored_by_the_network_that_is_reported(learn):
     ours = learn("er", scenario="class", validation=0.2)
     state, right, count = ours.state, [], []

@@ -7,16 +7,18 @@ import pytest
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import read_experiment
 from engram.benchmarks.commands.flags import Planning
-from engram.benchmarks.commands.reproduce import _words, config_of
+from engram.benchmarks.commands.reproduce import _words, options_of
+from engram.benchmarks.planning.config import experiment_config
 from engram.continual.targets import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_its_options_are_valid(target):
     registry = Registry.discover()
-    config = config_of(target, 0, registry)
+    given = options_of(target, 0, registry)
+    config = experiment_config(registry, target.experiment).resolve(given)
     shown = ["--seed", "0", *shlex.split(_words(target))]
-    assert read_experiment(target.experiment, shown, Planning, registry)[1] == config  # what is printed can be typed
+    assert read_experiment(target.experiment, shown, Planning, registry)[1] == given  # what is printed can be typed
     assert not config.problems()
     assert not config.to_choose()  # a published protocol says how strong a penalty is
     assert config.metrics[0].name == target.metric
