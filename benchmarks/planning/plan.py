@@ -227,8 +227,9 @@ class Planner:
                 continue
             name: str | None = getattr(config, option.field)
             for origin in origins.values():
-                own = name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
-                if name is None or own:
+                if name is None or (
+                    name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
+                ):
                     data |= self._same_data(origin)
                     found.add(option.key)
         return found
