@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,3 +31,22 @@ def derive(seed: int, purpose: str, step: int = 0) -> int:
 def generator(seed: int, purpose: str, step: int = 0, device: str = "cpu") -> torch.Generator:
     """A generator of its own for one purpose and step."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, step))
+
+
+def random_state() -> dict[str, Any]:
+    """State of the global generators, as containers that ``weights_only=True`` accepts."""
+    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
+    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put the global generators back to where they were."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.backbone.errors import must
+from engram.backbone.options.inherited import made_from
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
@@ -17,7 +18,7 @@ from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.driver import Outcome, Setting, drive
-from engram.benchmarks.planning.config import experiment_config, made_from, written
+from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.suite import Suite, load_suite

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import UserError
+from engram.backbone.options.inherited import made_from, understood
 from engram.backbone.options.schema import schema
 from engram.backbone.options.spelling import by_flag, spell
 from engram.backbone.registry import Registry
 from engram.benchmarks.drawing.tables import word
-from engram.benchmarks.planning.config import experiment_config, full, made_from, understood, written
+from engram.benchmarks.planning.config import experiment_config, full, written
 from engram.benchmarks.records.meaning import subject
 from engram.benchmarks.records.trials import Record
 

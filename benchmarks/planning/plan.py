@@ -12,6 +12,7 @@ from typing import Any
 
 from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError, must
+from engram.backbone.options.inherited import made_from, understood
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
@@ -21,8 +22,6 @@ from engram.benchmarks.planning.config import (
     changed,
     experiment_config,
     full,
-    made_from,
-    understood,
     used,
     without_defaults,
 )
@@ -227,9 +226,8 @@ class Planner:
                 continue
             name: str | None = getattr(config, option.field)
             for origin in origins.values():
-                if name is None or (
-                    name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
-                ):
+                own = name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
+                if name is None or own:
                     data |= self._same_data(origin)
                     found.add(option.key)
         return found

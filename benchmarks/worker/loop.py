@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from engram.backbone.contract import Result
 from engram.backbone.errors import must
@@ -73,6 +71,7 @@ class Loop:
 
     def _save(self, state: Any) -> None:
         from engram.backbone.saved.states import save_state
+        from engram.backbone.seeding import random_state
 
         saved = {"experiment": self.experiment.state_dict(state), "seconds": self.seconds, "random": random_state()}
         self.services.ledger.keep()
@@ -82,6 +81,7 @@ class Loop:
         if not self.folder.is_dir():
             return
         from engram.backbone.saved.states import load_latest
+        from engram.backbone.seeding import set_random_state
 
         found = load_latest(self.folder)
         if found is not None:
@@ -95,30 +95,6 @@ class Loop:
                 remedy = "Use that version, or remove the folder to begin the trial anew."
                 raise must(f"the checkpoint in {self.folder}", "of this version of engram", got, remedy) from error
             print(f"resumed at step {self.steps}", flush=True)
-
-
-def random_state() -> dict[str, Any]:
-    """State of the global generators, as containers that ``weights_only=True`` accepts."""
-    import numpy as np
-    import torch
-
-    name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
-    state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    import numpy as np
-    import torch
-
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def drop_states_ahead(folder: Path) -> None:

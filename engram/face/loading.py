@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.backbone.brought import find
 from engram.backbone.errors import must
-from engram.benchmarks.records.trials import find_trial
+from engram.benchmarks.records.layout import find_trial
 from engram.face.results import FinishedTrial
 from engram.face.views import Table
 

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Result, Row, Services
+from engram.backbone.contract import Backbone, Result, Row, Services, Traceable
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained
 from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import layout
+from engram.backbone.nets.needs import need
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.seeding import generator
@@ -77,6 +78,8 @@ class Convert:
         if isinstance(analog.backbone, SpikingBackbone | SpikingNetwork):
             remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
             raise must("the network for snn.convert", "one without neurons so far", "a spiking one", remedy)
+        if isinstance(analog.backbone, Backbone) and analog.backbone.steps > 1:
+            need(analog.backbone, Traceable, "snn.convert")
         preflight = inspect(analog.backbone, analog.head, self.config.hybrid)
         self.services.table("Pre-flight: what becomes of every layer", preflight.rows)
         preflight.require()

@@ -1,0 +1,60 @@
+"""What every head must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from engram.backbone.contract import Entry, Head, SupportHead
+from engram.backbone.nets.heads import linear_form
+from engram.backbone.testing.case import require
+from engram.backbone.testing.networks import same_tensors
+from engram.backbone.testing.samples import CLASSES, seeded
+
+WIDTH = 6
+
+
+def check_head(entry: Entry, make: Callable[[int, int], nn.Module]) -> None:
+    """All of it; ``make`` is given the number of features and of classes."""
+    head = seeded(lambda: make(WIDTH, CLASSES))
+    known = isinstance(head, Head | SupportHead | nn.Linear)
+    require(known, "a head has forward and as_linear, or from_support (engram.backbone.contract)")
+    if isinstance(head, SupportHead):
+        _classifies_by_support(head)
+    if isinstance(head, Head | nn.Linear):
+        _gives_logits(head, entry)
+        _is_saved(head, make)
+
+
+def _gives_logits(head: nn.Module, entry: Entry) -> None:
+    features = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1))
+    logits = head.eval()(features)
+    require(list(logits.shape) == [5, CLASSES], f"[B, F] features give [B, K] logits; got {list(logits.shape)}")
+    steps = head(torch.stack([features, 2 * features]))
+    require(torch.allclose(steps[0], logits, atol=1e-5), "the features of every step, [S, B, F], give [S, B, K]")
+    logits.square().sum().backward()
+    require(any(each.grad is not None and each.grad.any() for each in head.parameters()), "gradients reach weights")
+    layer = linear_form(head)
+    require((layer is not None) == entry.linear, "linear=False is said where as_linear() is None, and only there")
+    if layer is not None:
+        require(torch.allclose(layer(features), logits, atol=1e-5), "as_linear() gives the same logits")
+
+
+def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:
+    again = seeded(lambda: make(WIDTH, CLASSES), 1)
+    again.load_state_dict(head.state_dict())
+    require(same_tensors(head.state_dict(), again.state_dict()), "its tensors are its state_dict")
+    features = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(2))
+    require(torch.equal(again.eval()(features), head(features)), "saved and made again it gives the same bits")
+
+
+def _classifies_by_support(head: SupportHead) -> None:
+    random = torch.Generator().manual_seed(3)
+    queries, labels = torch.randn(4, WIDTH, generator=random), torch.tensor([0, 1, 2, 0, 1])
+    support = torch.randn(5, WIDTH, generator=random)
+    logits = head.from_support(queries, support, labels, 3)
+    require(list(logits.shape) == [4, 3], f"from_support gives [Q, K] logits; got {list(logits.shape)}")
+    turned = head.from_support(queries, support.flip(0), labels.flip(0), 3)
+    require(torch.allclose(turned, logits, atol=1e-4), "the order of the support set does not matter")

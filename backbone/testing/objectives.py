@@ -1,0 +1,65 @@
+"""What every objective must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from engram.backbone.contract import Batch, Objective, ObjectiveSetting, Outputs
+from engram.backbone.data.sets import Split
+from engram.backbone.objectives.columns import columns_of
+from engram.backbone.testing.case import require
+from engram.backbone.testing.experiments import plain_state
+
+ROWS, WIDTH, STEPS = 8, 6, 3
+
+
+def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, classes: int) -> None:
+    """All of it, on the first images of some data, which have the columns that it needs."""
+    setting = ObjectiveSetting(data=data, outputs=classes, label_smoothing=0.0, device="cpu")
+    objective = make(setting)
+    columns = columns_of(data, objective.columns, "cpu")
+    values = {name: column[:ROWS] for name, column in columns.items()}
+    batch = Batch(torch.zeros(ROWS, *data.in_shape), torch.zeros(ROWS, *data.in_shape), data.labels[:ROWS], _rows())
+    batch.columns = values
+    batch.logits = (outputs := _outputs(classes, objective)).logits
+    loss = objective(outputs, batch, 0)
+    require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss is one finite number; got {list(loss.shape)}")
+    loss.backward(retain_graph=not objective.recordable)
+    looked_at = [outputs.logits, outputs.steps, outputs.features]
+    grads = [each.grad for each in looked_at if each is not None]
+    require(any(grad is not None and grad.any() for grad in grads), "gradients reach what it looks at")
+    if objective.by_rows:
+        _gives_rows(objective, batch, classes)
+    _resumes(objective, make(setting), batch, classes)
+
+
+def _rows() -> Tensor:
+    return torch.arange(ROWS)
+
+
+def _outputs(classes: int, objective: Objective, seed: int = 0) -> Outputs:
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(ROWS, classes, generator=random, requires_grad=True)
+    steps = torch.randn(STEPS, ROWS, classes, generator=random, requires_grad=True)
+    features = torch.randn(ROWS, WIDTH, generator=random, requires_grad=True)
+    wants = objective.wants
+    return Outputs(logits, steps if "steps" in wants else None, features if "features" in wants else None)
+
+
+def _gives_rows(objective: Objective, batch: Batch, classes: int) -> None:
+    batch.by_rows = True
+    loss = objective(_outputs(classes, objective, 1), batch, 1)
+    require(list(batch.losses.shape) == [ROWS], "by_rows: it fills batch.losses, [N]")
+    require(torch.allclose(batch.losses.mean(), loss, atol=1e-5), "by_rows: the loss is the mean of batch.losses")
+    batch.by_rows = False
+
+
+def _resumes(objective: Objective, again: Objective, batch: Batch, classes: int) -> None:
+    """A fresh one that is given the state goes on with the same bits."""
+    again.load_state_dict(plain_state(objective.state_dict(), "an objective's state"))
+    for step in (2, 3):
+        losses = [each(_outputs(classes, each, step), batch, step) for each in (objective, again)]
+        require(torch.equal(*losses), "with the state of another one it goes on to the last bit")

@@ -1,0 +1,55 @@
+"""What we offer passes the kit that we ship, and what of it is refused is declared here."""
+
+from __future__ import annotations
+
+from unittest import SkipTest
+
+import pytest
+
+from engram.backbone.testing import Refusal, cases
+
+REFUSALS = [
+    Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
+    Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
+    Refusal(("cosine", "snn.convert"), "linear form"),
+    Refusal(("cosine", "snn.train"), "linear form"),
+]
+OPTIONS = {
+    "snn.spiking": {"steps": 2},
+    "continual.stream": {"scenario": "task"},  # some strategies must know an image's task
+    "moving-shapes": {"samples": 60},
+}
+
+
+@pytest.mark.parametrize("case", cases("backbone", "snn", "continual", refusals=REFUSALS, options=OPTIONS), ids=str)
+def test_conformance(case):
+    case.run()
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_the_toy_conforms():
+    """Every pair that something of the toy plugin is in, beside all that is ours."""
+    refused = [Refusal(("toy.gated", "snn.convert"), "Traceable")]
+    options = {"snn.spiking": OPTIONS["snn.spiking"]}
+    for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots"}):
+        case.run()
+
+
+@pytest.mark.usefixtures("with_plugins")
+def test_what_is_not_declared_fails():
+    found = {str(case): case for case in cases("toy", data={"toy.groups": "toy.spots"})}
+    with pytest.raises(AssertionError, match="which nobody declared"):
+        found["toy.gated + snn.convert + mlp + --from: given a trained network"].run()
+    declared = cases("toy", refusals=[Refusal(("toy.tempered",), "a temperature")])
+    with pytest.raises(AssertionError, match="declared to be refused for 'a temperature', but it works"):
+        next(case for case in declared if str(case) == "toy.tempered: head").run()
+    with pytest.raises(ValueError, match=r"no case has all of toy\.tempered, toy\.gone"):
+        cases("toy", refusals=[Refusal(("toy.tempered", "toy.gone"), "")])
+    with pytest.raises(ValueError, match="plugin 'gone' must be installed"):
+        cases("gone")
+
+
+def test_files_that_are_not_there_are_no_failure():
+    (mnist,) = (case for case in cases("backbone") if str(case) == "mnist: data set")
+    with pytest.raises(SkipTest, match="must be under the data root"):
+        mnist.run()
