@@ -195,9 +195,10 @@ class _Learner:
     strategies: Any
     """All plugins: others may change gradients, and ours are told by how many there are."""
     head: SimpleNamespace
-    train: SimpleNamespace
-    task = step = total_steps = steps_per_epoch = seed = 0
-    precision, clips, decays = "fp32", False, False
+    data: SimpleNamespace
+    options = SimpleNamespace(clip=0.0)
+    task = step = total_steps = steps_per_epoch = 0
+    precision = "fp32"
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
