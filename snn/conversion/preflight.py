@@ -98,7 +98,7 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
     else:
         verdicts = judge(graph, hybrid)
     linear = linear_form(head) is not None
-    reason = "" if linear else "the read-out has to be linear; train with a head that has a linear form (--head linear)"
+    reason = "" if linear else "the read-out has to be linear; make the head one nn.Linear layer (--head linear)"
     verdicts.append(Verdict("head", type(head).__name__, LINEAR, reason))
     return Preflight(tuple(verdicts))
 

@@ -120,7 +120,7 @@ def test_a_network_without_relu_is_rejected():
 
 
 def test_a_head_that_is_not_linear_is_rejected():
-    with pytest.raises(UserError, match=r"head \(Sequential\).* train with a head that has a linear form"):
+    with pytest.raises(UserError, match=r"head \(Sequential\).* make the head one nn.Linear layer"):
         inspect(network(nn.AvgPool2d(2)), nn.Sequential(nn.Linear(4, 2)), "auto").require()
 
 
