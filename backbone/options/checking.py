@@ -89,7 +89,11 @@ class Checker:
             return value
         if option.many and option.kind is not None and (value is None or value in ("none", ["none"], ("none",))):
             return ()
-        converted, why = convert(option, value)
+        try:
+            converted, why = convert(option, value)
+        except UserError as error:  # a file of the user's own that cannot be read
+            self._add(str(error))
+            return value
         if why:
             close = nearest(str(value), (*option.choices, *option.words))
             hint = f"{close} " if close.startswith("Did") else ""  # else the rule has named them all

@@ -190,7 +190,7 @@ def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
     with pytest.raises(UserError, match=r"safetensors, or a state_dict saved with torch.save; got"):
         load_weights(fresh, tmp_path / "bad.pt")
 
-    def plan(file):
+    def plan(file, *more):
         words = (
             "--backbone",
             f"{mine}:Net",
@@ -201,7 +201,7 @@ def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
             "--dry-run",
             "--json",
         )
-        return here("run", "backbone.train", *words)
+        return here("run", "backbone.train", *words, *more)
 
     first = plan("own.pt").json["trials"][0]
     assert first["config"]["weights"].startswith("own.pt@")
@@ -212,5 +212,6 @@ def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
     assert plan("own.pt").json["trials"][0]["trial"] != first["trial"]
     with pytest.raises(UserError, match="given as it was planned"):
         weights.find("own.pt@" + "0" * 16)
-    missing = plan("none.pt")
-    assert missing.code == 2 and "a file that can be read" in missing.complaints[0]
+    missing = plan("none.pt", "--lr", -1)
+    assert missing.code == 2 and "--lr must be greater than 0" in missing.err
+    assert "--weights must be a file that can be read" in missing.err

@@ -58,7 +58,8 @@ class Bench:
         """Plan an experiment, made tiny; run what it needs first."""
         cls = experiment_config(REGISTRY, experiment)
         known = by_key(cls)
-        values = {key: value for key, value in TINY.items() if key in known and not options.get("from_trial")}
+        options = {"from" if name == "from_trial" else name: value for name, value in options.items()}
+        values = {key: value for key, value in TINY.items() if key in known and not options.get("from")}
         if options.get("dataset") == "PICTURES":
             options["dataset"] = f"folder:{self.pictures}"
         checker = Checker(REGISTRY, lambda name: name, "")

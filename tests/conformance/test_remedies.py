@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engram.backbone.brought import is_code
 from engram.backbone.contract import KINDS
 from engram.backbone.options.schema import schema
 from engram.backbone.options.spelling import spell
@@ -98,22 +99,21 @@ class Text:
 
 
 def sources() -> Iterator[Path]:
-    for package in ("backbone", "snn", "continual", "benchmarks"):
+    for package in ("backbone", "snn", "continual", "benchmarks", "engram/face"):
         found = sorted((TREE / package).rglob("*.py"))
         yield from (path for path in found if "perf" not in path.parts and path.name != "style.py")
 
 
 def strings(path: Path) -> Iterator[Text]:
     """The texts in a module, help and errors alike; neighbouring literals are one already."""
-    tree = ast.parse(path.read_text())
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
-        where = f"{path.relative_to(TREE)}:{getattr(node, 'lineno', 0)}"
+    nodes, name = list(ast.walk(ast.parse(path.read_text()))), path.relative_to(TREE)
+    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else HOLE for part in node.values]
-            yield Text(where, "".join(map(str, parts)))
+            yield Text(f"{name}:{node.lineno}", "".join(map(str, parts)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
-            yield Text(where, node.value)
+            yield Text(f"{name}:{node.lineno}", node.value)
 
 
 @cache
@@ -125,7 +125,7 @@ def texts() -> tuple[Text, ...]:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             code = code != line.startswith("```")
             # a sentence that goes on with "engram ..." in the next line is no command, and what stands in code is one
-            found.append(Text(f"{path.relative_to(TREE)}:{number}", f"{'`' if code else ' '}{line}"))
+            found.append(Text(f"{path.relative_to(TREE)}:{number}", f"{'`' if code else ','}{line}"))
     return tuple(found)
 
 
@@ -167,6 +167,8 @@ def takes(place: Place, value: str) -> bool:
     option = place.option
     if option.choices:
         return value in option.choices
+    if option.kind == "backbones" and is_code(value):
+        return True
     if option.kind is not None:
         return value.partition(":")[0] in {
             part for name in REGISTRY.names(option.kind) for part in (name, name.split(".")[-1])

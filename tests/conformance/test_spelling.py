@@ -15,6 +15,7 @@ from engram.backbone.options.schema import Option, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.options.values import convert, plain
 from engram.backbone.registry import Registry
+from engram.backbone.weights import WeightsFile
 from engram.benchmarks.commands.argv import parse, places
 from engram.benchmarks.commands.command import flag
 from engram.benchmarks.commands.flags import Planning
@@ -68,6 +69,8 @@ def some_value(option: Option) -> Any:
     )
     if option.kind is not None:
         tries = [f"{name}:x" if entry.takes_path else name for _, name, entry in REGISTRY.choices(option.kind)]
+    if WeightsFile in map(type, option.metadata):
+        tries = [__file__]  # what is in it is looked at when it is used
     for value in [*tries, "words"]:
         found, why = convert(option, value)
         if not why and plain(found) != plain(option.default):
