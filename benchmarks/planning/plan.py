@@ -25,7 +25,7 @@ from engram.benchmarks.planning.config import (
     used,
     without_defaults,
 )
-from engram.benchmarks.records.contents import finished
+from engram.benchmarks.records.contents import finished, still_holds
 from engram.benchmarks.records.identity import DataSet, DataSets
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.trials import Record, find_trial
@@ -279,7 +279,7 @@ class Planner:
         identity, folder = find_trial(self.out, text, what)
         record = Record(folder)
         content = finished(folder, self.sets.contents)
-        if record.result.get("content", content) != content:
+        if not still_holds(folder, record.result.get("content", content), self.sets.contents):
             told = (
                 f"{folder} is not trial {record.result.get('trial')} as it was finished: its files were changed since"
             )

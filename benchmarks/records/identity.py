@@ -10,7 +10,7 @@ from typing import Any
 from engram.backbone.contract import DataFiles
 from engram.backbone.errors import MissingData, UserError, must
 from engram.backbone.registry import Registry
-from engram.benchmarks.records.contents import Contents, finished
+from engram.benchmarks.records.contents import Contents, still_holds
 from engram.benchmarks.records.stored import read_json
 
 
@@ -98,6 +98,6 @@ class Origins:
                 raise must(f"dataset {where}", "the one that the trial was planned on", got, again)
         for role, folder in self.inputs.items():
             expected = self.contents.get(role) or read_json(folder / "result.json").get("content")
-            if expected is not None and finished(folder, self.sets.contents) != expected:
+            if expected is not None and not still_holds(folder, expected, self.sets.contents):
                 rule = "the trial that this one was planned on" if role in self.contents else "as it was finished"
                 raise must(f"input {role} in {folder}", rule, "other files", again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -270,9 +271,13 @@ def finish(trial, root: Path, weights: bytes = b"weights") -> Path:
     """Let a trial be done, with a network of its own."""
     begin(trial, root)
     write(trial.folder, {"model/model.safetensors": weights, "model/model.json": b"{}"})
-    artifacts = {"model": "model/model.safetensors", "manifest": "model/model.json"}
-    publish(trial.folder, trial.stored(), Result(metrics={"test/accuracy": 0.5}, artifacts=artifacts), 1.0)
+    publish(trial.folder, trial.stored(), result(), 1.0)
     return trial.folder
+
+
+def result() -> Result:
+    artifacts = {"model": "model/model.safetensors", "manifest": "model/model.json"}
+    return Result(metrics={"test/accuracy": 0.5}, artifacts=artifacts)
 
 
 def test_an_input_is_what_its_files_are(plan, tmp_path, capsys):
@@ -299,6 +304,37 @@ def test_an_input_is_what_its_files_are(plan, tmp_path, capsys):
     write(altered[0], {"model/model.safetensors": b"weights again"})
     with pytest.raises(UserError, match=f"input trained in {altered[0]} must be the trial that this one was planned"):
         work(trial.folder, Stop())
+
+
+def test_what_is_made_from_a_trial_is_the_same_wherever_its_data_lay(plan, pics, tmp_path, capsys):
+    def of(place: Path) -> tuple[str, str]:
+        """A trial that another one is made from, with the place of its data in its network's record."""
+        folder = finish(plan(f"folder:{place}", "backbone.train"), tmp_path)
+        write(folder, {"model/model.json": json.dumps({"data": {"name": f"folder:{place}"}}).encode()})
+        publish(folder, read_json(folder / "config.json"), result(), 1.0)
+        made = plan(None, "backbone.evaluate", from_trial=folder.name).id
+        shutil.move(folder, tmp_path / f"{place.name} trial")
+        return folder.name, made
+
+    copy = Path(shutil.copytree(pics, tmp_path / 'a "copy" é'))
+    assert of(pics) == of(copy)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_trial_of_an_earlier_release_is_as_it_was_finished(plan, pics, tmp_path, capsys):
+    """It says what it holds with the places of its data."""
+    folder = finish(plan(f"folder:{pics}", "backbone.train"), tmp_path)
+    about, said = read_json(folder / "config.json"), read_json(folder / "result.json")
+    keys = ("experiment", "version", "config", "inputs", "data", "contents")
+    told = {key: about[key] for key in keys} | {key: said[key] for key in ("trial", "artifacts")}
+    artifacts = said["artifacts"].values()
+    held = [[f"{name}/.", hashlib.sha256((folder / name).read_bytes()).hexdigest()] for name in sorted(artifacts)]
+    files = hashlib.sha256("".join(map(json.dumps, held)).encode()).hexdigest()
+    content = hashlib.sha256(json.dumps([told, files], sort_keys=True).encode()).hexdigest()
+    assert content != said["content"]
+    write_json(folder / "result.json", said | {"content": content})
+    assert plan(None, "backbone.evaluate", from_trial=folder.name)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_needed_trial_that_was_altered_since_is_not_used(plan, tmp_path):
