@@ -14,7 +14,7 @@ from engram.backbone.data.sets import MemorySplit, Split
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.prototypes import nearest_mean
 from engram.continual.strategy import Strategy
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 
 class Prototypes(Strategy):

@@ -21,7 +21,7 @@ from torch import nn
 
 from engram.backbone.data.sets import Data
 from engram.backbone.data.trained import reference
-from engram.backbone.nets.classifier import LINEAR
+from engram.backbone.nets.making import LINEAR
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made

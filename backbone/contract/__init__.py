@@ -5,16 +5,7 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 
 from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
 from engram.backbone.contract.heads import Head, SupportHead
-from engram.backbone.contract.learning import (
-    Batch,
-    Hook,
-    Objective,
-    ObjectiveSetting,
-    Outputs,
-    Sampler,
-    Training,
-    Wanted,
-)
+from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
     ABILITIES,
     Ability,
@@ -53,9 +44,9 @@ from engram.backbone.contract.options import (
     ProvidedBy,
     Registered,
     Requirement,
-    Seed,
     SplitName,
 )
+from engram.backbone.contract.outputs import Outputs, Wanted
 from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
 from engram.backbone.contract.results import (
     FIGURES,
@@ -84,7 +75,7 @@ from engram.backbone.contract.strategies import (
     Traits,
 )
 from engram.backbone.contract.targets import Present, Target
-from engram.backbone.contract.values import Named, Row, Scalar
+from engram.backbone.contract.values import Named, Row, Scalar, Seed
 
 __all__ = [
     "ABILITIES",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engram.backbone.contract.outputs import Outputs, Wanted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,26 +51,6 @@ class Batch:
         """Labels and columns of all rows, then all again, so many times; images stay as they are."""
         columns = {name: column.repeat(times) for name, column in self.columns.items()}
         return replace(self, labels=self.labels.repeat(times), columns=columns)
-
-
-Wanted = Literal["steps", "features"]
-
-
-@dataclass
-class Outputs:
-    """What the network makes of a batch.
-
-    Attributes:
-        logits: [N, K] float32, the read-out of all steps.
-        steps: [S, N, K] float32, those of every step, for objectives that want ``"steps"``.
-        features: [N, D], the read-out in front of the head, for objectives that want ``"features"``.
-        offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
-    """
-
-    logits: Tensor
-    steps: Tensor | None = None
-    features: Tensor | None = None
-    offered: Tensor | None = None
 
 
 class Objective(Protocol):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
-
-from annotated_types import Ge, Lt
+from typing import Any, ClassVar, Literal, Self
 
 from engram.backbone.contract.plugins import Kind
+from engram.backbone.contract.values import Seed
 
 Direction = Literal["max", "min"]
 SplitName = Literal["train", "validation", "test", "all"]
-Seed = Annotated[int, Ge(0), Lt(2**31)]
 Inputs = Mapping[str, Mapping[str, Any]]
 """Values of the configurations of other trials, by field, for each role they have."""
 NOTHING: Inputs = MappingProxyType({})

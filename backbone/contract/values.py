@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
 
 Scalar = str | int | float | bool | None
+Seed = Annotated[int, Ge(0), Lt(2**31)]
 Row = Mapping[str, Scalar]
 
 

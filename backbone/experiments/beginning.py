@@ -14,7 +14,8 @@ from engram.backbone.data.load import Data
 from engram.backbone.data.trained import of_such_images, outputs_of, require_shape, to_train_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.network_configs import NetworkConfig
-from engram.backbone.nets.classifier import LINEAR, Classifier, adapt, build, build_head
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import LINEAR, adapt, build, build_head
 from engram.backbone.options import in_full
 from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry

@@ -14,7 +14,8 @@ from torch import Tensor
 from engram.backbone.atomic import write_atomically
 from engram.backbone.contract import Kind, Named
 from engram.backbone.errors import UserError, must
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 from engram.backbone.registry import SINGULAR, Registry
 from engram.backbone.saved.bounds import bounded
 from engram.backbone.saved.made import Made, from_json, to_json

@@ -11,7 +11,7 @@ from torch import nn
 
 from engram.backbone.contract import KINDS, Entry, Kind, Named
 from engram.backbone.data.load import open_source
-from engram.backbone.nets.classifier import LINEAR, adapt, build_head
+from engram.backbone.nets.making import LINEAR, adapt, build_head
 from engram.backbone.registry import Registry
 from engram.backbone.testing import crossing, datasets, entries, experiments, heads, networks, objectives
 from engram.backbone.testing.case import Case, Refusal

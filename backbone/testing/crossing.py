@@ -10,8 +10,9 @@ import torch
 from engram.backbone.contract import Named, Objective, ObjectiveSetting
 from engram.backbone.data.load import Data
 from engram.backbone.hardware import Machine
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import linear_form
+from engram.backbone.nets.making import build
 from engram.backbone.options import options_of
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model, save_model

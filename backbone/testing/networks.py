@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engram.backbone.contract import ABILITIES, Backbone, Delayed, Entry, Prepared, Staged, StageSteps, Tap, Traceable
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.nets.tapped import tapped_steps
 from engram.backbone.testing.case import require
 from engram.backbone.testing.samples import CLASSES, SHAPE, Things, images, seeded

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Entry, Named
-from engram.backbone.nets.classifier import LINEAR
+from engram.backbone.nets.making import LINEAR
 
 M = TypeVar("M")
 SHAPE = (1, 12, 12)

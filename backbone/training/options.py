@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from engram.backbone.contract import Seed
+from engram.backbone.contract.values import Seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ from engram.backbone.options import Checker
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.argv import Place, parse, places, unregistered
-from engram.benchmarks.commands.given import Given
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 
 F = TypeVar("F", bound=Flags)
@@ -111,13 +110,3 @@ def flag(name: str) -> str:
 
 def asks_help(argv: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") for word in argv)
-
-
-def synopsis(name: str, command: Command) -> str:
-    """A command and what it takes, as help shows it."""
-    return f"{name} {command.words}{' [--option value ...]' * command.experiment}".rstrip()
-
-
-def say(text: str) -> None:
-    """A line for people; standard output belongs to results."""
-    print(text, file=sys.stderr, flush=True)

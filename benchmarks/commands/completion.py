@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from engram.backbone.contract import Flags
 from engram.backbone.errors import UserError, nearest
 from engram.backbone.registry import Registry, resolve
-from engram.benchmarks.commands.given import Given
+from engram.benchmarks.given import Given
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 

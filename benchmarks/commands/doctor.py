@@ -18,7 +18,7 @@ from typing import Literal
 from engram.backbone.contract import KINDS, Check, Places
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.flags import Showing
-from engram.benchmarks.commands.given import Given
+from engram.benchmarks.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
 

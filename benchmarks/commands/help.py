@@ -14,7 +14,7 @@ from engram.backbone.options.named import named_options, owner_of
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.argv import last_given
-from engram.benchmarks.commands.command import synopsis
+from engram.benchmarks.commands.usage import synopsis
 from engram.benchmarks.planning.config import experiment_config
 
 

@@ -8,8 +8,8 @@ import sys
 from engram.backbone.contract import KINDS, Kind
 from engram.backbone.errors import UserError, nearest
 from engram.benchmarks.commands.flags import Showing
-from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import fold, terminal_width
+from engram.benchmarks.given import Given
 
 
 def show(given: Given[Showing]) -> int:

@@ -7,13 +7,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Quick
-from engram.benchmarks.commands.given import Given
 from engram.benchmarks.commands.run import finish_sweep, plan_suite, planner_for, run_suite, setting
 from engram.benchmarks.driving.launch.local import available_cores
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.suite import load_suite
 from engram.benchmarks.records.layout import prepare
+from engram.benchmarks.saying import say
 
 INTRODUCTION = (
     "Two networks learn 1,797 real handwritten digits, three times each with other seeds; every trained network is",
@@ -42,13 +42,14 @@ def run(given: Given[Quick]) -> int:
     code = finish_sweep(out, plan, outcome, flags)
     if code:
         return code
-    from engram.benchmarks.compare.groups import compare
+    from engram.benchmarks.compare.terminal import render
+    from engram.benchmarks.comparing import compare
     from engram.benchmarks.report import write_report
 
     if not flags.json:
         from rich.console import Console
 
-        compare(out, suite.name).render(Console())
+        render(compare(out, suite.name), Console())
     report = write_report(out, suite.name)
     for line in NEXT:
         say(line.format(out=shlex.quote(str(flags.out)), name=suite.name))

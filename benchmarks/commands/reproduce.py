@@ -13,17 +13,17 @@ from engram.backbone.errors import MissingData, UserError, nearest
 from engram.backbone.options import Checker
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Reproducing
-from engram.benchmarks.commands.given import Given
 from engram.benchmarks.commands.run import planner_for, report_troubles, setting
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
 from engram.benchmarks.driving.driver import Failure, Outcome, Setting, drive
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.records.meaning import bounds_of, declared, today
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.saying import say
 
 if TYPE_CHECKING:
     from engram.benchmarks.compare.stats import Interval

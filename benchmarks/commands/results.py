@@ -9,17 +9,17 @@ import tempfile
 from pathlib import Path
 
 from engram.backbone.errors import must
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Comparing, Interface, Tracked, Where
-from engram.benchmarks.commands.given import Given
+from engram.benchmarks.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
+from engram.benchmarks.saying import say
 
 
 def compare(given: Given[Comparing]) -> int:
     """``engram compare SWEEP``."""
     (sweep,), flags = given.words, given.flags
-    from engram.benchmarks.compare.groups import compare as work_out
+    from engram.benchmarks.comparing import compare as work_out
 
     comparison = work_out(flags.out, sweep, flags.by, flags.metric, flags.fail_if, flags.tracking_uri)
     if flags.json:
@@ -27,7 +27,9 @@ def compare(given: Given[Comparing]) -> int:
     else:
         from rich.console import Console
 
-        comparison.render(Console())
+        from engram.benchmarks.compare.terminal import render
+
+        render(comparison, Console())
     return comparison.exit_code
 
 

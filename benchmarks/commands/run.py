@@ -12,12 +12,11 @@ from typing import Any
 from engram.backbone.errors import must
 from engram.backbone.options.inherited import made_from
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
-from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.driver import Outcome, Setting, drive
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
@@ -28,6 +27,7 @@ from engram.benchmarks.records.layout import lock, prepare, sweep_dir
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.saying import say
 from engram.benchmarks.sink.trouble import refusals, sync_command
 
 

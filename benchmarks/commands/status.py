@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.commands.flags import Showing
-from engram.benchmarks.commands.given import Given
 from engram.benchmarks.drawing.numbers import about, seconds
 from engram.benchmarks.drawing.tables import render, terminal_width
-from engram.benchmarks.driving.pace import Progress, sweep_left
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.meaning import subject
+from engram.benchmarks.records.pace import Progress, sweep_left
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
+from engram.benchmarks.saying import say
 
 
 def show(given: Given[Showing]) -> int:

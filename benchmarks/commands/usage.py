@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Flags
-from engram.benchmarks.commands.command import synopsis
-from engram.benchmarks.commands.given import Given
+from engram.backbone.contract import Command, Flags
+from engram.benchmarks.given import Given
 
 
 def show(given: Given[Flags]) -> int:
@@ -23,3 +22,8 @@ def show(given: Given[Flags]) -> int:
         sep="\n",
     )
     return 0
+
+
+def synopsis(name: str, command: Command) -> str:
+    """A command and what it takes, as help shows it."""
+    return f"{name} {command.words}{' [--option value ...]' * command.experiment}".rstrip()

@@ -6,12 +6,11 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engram.backbone.contract import PLAIN_UNITS, Bounds, Direction, Metric, Scalar
 from engram.backbone.errors import must, nearest
-from engram.benchmarks.compare.gate import Condition, Gate, parse
+from engram.benchmarks.compare.gate import Condition, Gate
 from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import bounds_of, declared
@@ -20,12 +19,8 @@ from engram.benchmarks.records.outcomes import (
     Outcomes,
     choose_axes,
     choose_metric,
-    from_folders,
     one_for_each_seed,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -138,48 +133,11 @@ class Comparison:
             "artifacts": {},
         }
 
-    def render(self, console: Console) -> None:
-        """Print the tables."""
-        from engram.benchmarks.compare.terminal import render
-
-        render(self, console)
-
-
-def compare(
-    out: Path,
-    sweep: str,
-    by: str | None = None,
-    metric: str | None = None,
-    fail_if: str | None = None,
-    tracking_uri: str | None = None,
-) -> Comparison:
-    """Compare the groups of a sweep.
-
-    Args:
-        out: The output folder that holds the sweep; not read when ``tracking_uri`` is given.
-        sweep: Its name.
-        by: The option, or several with commas, whose values make the groups; by default what the sweep varies.
-        metric: What to compare; by default the experiment's primary metric.
-        fail_if: A gate, see `engram.benchmarks.compare.gate`.
-        tracking_uri: Read the trials from this MLflow store, where those of many machines may be.
-
-    Raises:
-        UserError: unknown sweep, option, metric or group; a gate that cannot be read; a store that cannot be reached.
-    """
-    condition = None if fail_if is None else parse(fail_if)
-    if tracking_uri is None:
-        outcomes = from_folders(out, sweep)
-    else:
-        from engram.benchmarks.sink import read_store
-
-        outcomes = read_store(tracking_uri, sweep)
-    return compare_outcomes(outcomes, by, metric, condition)
-
 
 def compare_outcomes(
     outcomes: Outcomes, by: str | None = None, metric: str | None = None, condition: Condition | None = None
 ) -> Comparison:
-    """As `compare`, for trials already read."""
+    """Compare the groups of trials that are read already (`engram.benchmarks.comparing.compare`)."""
     one_for_each_seed(outcomes)
     name, promised = choose_metric(outcomes, metric), declared(outcomes.experiment)
     meaning = promised.get(name)

@@ -26,7 +26,7 @@ def render(comparison: Comparison, console: Console) -> None:
     for group in comparison.groups:
         found = group.interval
         ends = number(group.statistic("min")), number(group.statistic("max"))
-        cells = number(found.mean), span(found), str(found.n), *ends, seconds(group.seconds)
+        cells = number(found.mean), span(found.low, found.high, found.n), str(found.n), *ends, seconds(group.seconds)
         rows.append({", ".join(comparison.by) or "group": group.label, **dict(zip(_GROUPS, cells, strict=True))})
     lines = [table(comparison.title, rows, width, _GROUPS)]
     if comparison.oracle:
@@ -34,7 +34,13 @@ def render(comparison: Comparison, console: Console) -> None:
     rows = []
     for pair in comparison.against_best():
         found = pair.paired.difference
-        cells = signed(found.mean), span(found), str(found.n), p_value(pair.paired.p), p_value(pair.p)
+        cells = (
+            signed(found.mean),
+            span(found.low, found.high, found.n),
+            str(found.n),
+            p_value(pair.paired.p),
+            p_value(pair.p),
+        )
         rows.append({"group": pair.group, **dict(zip(_PAIRS, cells, strict=True)), "verdict": pair.verdict})
     if rows:
         lines.append(table(f"paired by seed, against {comparison.baseline}", rows, width, _PAIRS))

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from engram.benchmarks.compare.stats import Interval
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
@@ -41,16 +37,15 @@ def signed(value: float | None) -> str:
     return f"+{number(value)}" if value is not None and value > 0 else number(value)
 
 
-def span(found: Interval) -> str:
-    """An interval, or a word on why there is none.
+def span(low: float | None, high: float | None, n: int) -> str:
+    """The interval of a mean of ``n`` values, or a word on why there is none.
 
-    >>> from engram.benchmarks.compare.stats import Interval
-    >>> span(Interval(0.5, 0.4, 0.6, 3)), span(Interval(0.5, None, None, 1))
+    >>> span(0.4, 0.6, 3), span(None, None, 1)
     ('0.4000 to 0.6000', 'none (n = 1)')
     """
-    if found.low is None or found.high is None:
-        return f"none (n = {found.n})" if found.n < 2 else MISSING
-    return f"{number(found.low)} to {number(found.high)}"
+    if low is None or high is None:
+        return f"none (n = {n})" if n < 2 else MISSING
+    return f"{number(low)} to {number(high)}"
 
 
 def p_value(value: float | None) -> str:

@@ -13,16 +13,16 @@ from pathlib import Path
 from types import FrameType
 
 from engram.backbone.options.spelling import by_flag
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
 from engram.benchmarks.driving.launch.local import LocalPool
-from engram.benchmarks.driving.pace import Pace, Progress, kind
 from engram.benchmarks.driving.view import Names, View, open_view
 from engram.benchmarks.planning.naming import labels, short_labels
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import LOG
+from engram.benchmarks.records.pace import Pace, Progress, kind
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.saying import say
 from engram.benchmarks.worker.disk import FULL, full
 from engram.benchmarks.worker.provenance import redacted
 from engram.benchmarks.worker.stopping import STOPPED

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.commands.command import say
+from engram.benchmarks.saying import say
 from engram.benchmarks.sink import Sink
 
 PAUSE_SECONDS = 2.0

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Self
 
 from engram.benchmarks.drawing.numbers import about
 from engram.benchmarks.drawing.tables import render, terminal_width
-from engram.benchmarks.driving.pace import Progress
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.inside import open_inside
+from engram.benchmarks.records.pace import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -34,7 +34,7 @@ from engram.continual.avalanche.benchmark import to_benchmark
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.experiment import StreamExperiment
 from engram.continual.experiment.learner import Learner
-from engram.continual.streams.stream import Stream
+from engram.continual.experiment.stream import Stream
 
 ROUNDS = 15
 BUILDS = 5

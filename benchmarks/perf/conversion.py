@@ -31,8 +31,9 @@ from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Machine, choose_precision
 from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.measures.scoring import score
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.folding import trace
+from engram.backbone.nets.making import build
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.preparing import prepare
 from engram.benchmarks.perf.harness import Row, interleaved

@@ -27,7 +27,7 @@ from engram.backbone.data.load import load
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.seeding import seed_everything
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.preparing import prepare

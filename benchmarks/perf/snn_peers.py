@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from engram.backbone.errors import must
+from engram.snn.engines.layer import SpikingLayer
 from engram.snn.neurons.firing import State
-from engram.snn.neurons.layer import SpikingLayer
 from engram.snn.neurons.options import NeuronOptions
 
 DECAY = 0.9

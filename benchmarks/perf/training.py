@@ -26,7 +26,8 @@ from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.measures.scoring import score
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.optim import relative_rate
 from engram.backbone.training.options import TrainingOptions

@@ -16,7 +16,6 @@ from engram.backbone.options.inherited import made_from, understood
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.command import say
 from engram.benchmarks.planning.abilities import unmet
 from engram.benchmarks.planning.config import (
     changed,
@@ -29,6 +28,7 @@ from engram.benchmarks.records.contents import finished, still_holds
 from engram.benchmarks.records.identity import DataSet, DataSets
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.trials import Record, find_trial
+from engram.benchmarks.saying import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +226,9 @@ class Planner:
                 continue
             name: str | None = getattr(config, option.field)
             for origin in origins.values():
-                own = name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
-                if name is None or own:
+                if name is None or (
+                    name in origin.data and (option.field not in given or data.get(name) == origin.data[name])
+                ):
                     data |= self._same_data(origin)
                     found.add(option.key)
         return found

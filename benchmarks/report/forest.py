@@ -24,7 +24,8 @@ def forest(comparison: Comparison, name: str) -> str:
     def x(value: float) -> float:
         return _LEFT + axis.place(value) * (WIDTH - _LEFT - _RIGHT)
 
-    said = "; ".join(f"{group.label}: {number(group.interval.mean)}, {span(group.interval)}" for group in groups)
+    found = [(group.label, group.interval) for group in groups]
+    said = "; ".join(f"{name}: {number(each.mean)}, {span(each.low, each.high, each.n)}" for name, each in found)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{name}-t {name}-d">',
         f'<title id="{name}-t">{escape(comparison.metric)} by group</title><desc id="{name}-d">{escape(said)}</desc>',

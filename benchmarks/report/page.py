@@ -21,8 +21,8 @@ from engram.benchmarks.report.figures import figures
 from engram.benchmarks.report.forest import forest
 from engram.benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
 from engram.benchmarks.report.style import STYLE
+from engram.benchmarks.report.subject import Subject
 from engram.benchmarks.report.words import amount, headline, pair_words, unit_of, what
-from engram.benchmarks.report.write import Subject
 
 _MOST_ROWS = 200
 
@@ -92,7 +92,7 @@ def leaderboard(subject: Subject) -> str:
         [
             group.label,
             group.interval.mean,
-            span(group.interval),
+            span(group.interval.low, group.interval.high, group.interval.n),
             group.interval.n,
             group.statistic("min"),
             group.statistic("max"),

@@ -11,7 +11,7 @@ from engram.benchmarks.drawing.numbers import number, p_value, signed
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.meaning import subject as subject_of
 from engram.benchmarks.records.trials import Record
-from engram.benchmarks.report.write import Subject
+from engram.benchmarks.report.subject import Subject
 
 
 def amount(value: float | None, unit: str) -> str:

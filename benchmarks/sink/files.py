@@ -123,7 +123,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:
     """A sweep's plan, its suite and its report, by their places in the run."""
     from engram.benchmarks.report.page import page
-    from engram.benchmarks.report.write import find
+    from engram.benchmarks.report.subject import find
 
     with open_inside(sweep_dir(out, sweep.name), "plan.json") as file:
         plan = file.read().decode("utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engram.backbone.contract import Row, Scalar
 from engram.benchmarks.drawing.tables import render
-from engram.benchmarks.driving.pace import Progress
+from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.provenance import state_facts
 

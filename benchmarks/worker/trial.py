@@ -24,14 +24,14 @@ from engram.backbone.contract import ExperimentConfig, Flags, Result
 from engram.backbone.errors import MissingData, TrialError, UserError, must
 from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
-from engram.benchmarks.commands.given import Given
-from engram.benchmarks.driving.pace import PROGRESS
+from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, without_defaults
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
 from engram.benchmarks.records.layout import LOG, Busy, lock
 from engram.benchmarks.records.lines import LEDGER, digest
+from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import misfit, read_json, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve

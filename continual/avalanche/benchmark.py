@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engram.continual.avalanche.guard import module, quiet
-from engram.continual.streams.stream import Stream
+from engram.continual.experiment.stream import Stream
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset

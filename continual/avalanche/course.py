@@ -25,9 +25,9 @@ from engram.backbone.seeding import derive, seed_everything
 from engram.continual.avalanche import guard, networks, state
 from engram.continual.avalanche.benchmark import to_benchmark, unit
 from engram.continual.avalanche.options import AvalancheOptions
+from engram.continual.experiment.stream import Stream
 from engram.continual.strategy import Strategy, total_bytes
-from engram.continual.streams.heads import MASKED
-from engram.continual.streams.stream import Stream
+from engram.continual.tasks.heads import MASKED
 
 LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
 """What images become for strategies that cannot work on bytes."""

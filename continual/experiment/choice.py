@@ -18,8 +18,8 @@ from engram.backbone.nets.classifier import Classifier
 from engram.continual.experiment.candidates import Tried, best, upcoming
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.learning import Learning, State, Within
+from engram.continual.experiment.stream import Stream
 from engram.continual.regularisation.penalty import PULL
-from engram.continual.streams.stream import Stream
 from engram.continual.traits import in_turn, said, traits
 
 HELD_OUT = 0.2

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from engram.backbone.contract import Figure, Row, Scalar
 from engram.continual.experiment.learner import Learner
+from engram.continual.experiment.stream import Stream
 from engram.continual.experiment.testing import test
-from engram.continual.streams.stream import Stream
 
 Weights = Mapping[str, Tensor]
 

@@ -20,8 +20,8 @@ from engram.continual.experiment.connectivity import barrier, figure, path
 from engram.continual.experiment.learning import Learning, State, Within
 from engram.continual.experiment.metrics import summary
 from engram.continual.experiment.report import outcome
+from engram.continual.experiment.stream import Stream
 from engram.continual.experiment.testing import test
-from engram.continual.streams.stream import Stream
 from engram.continual.traits import said
 
 CHOICE = "choice of strength"

@@ -21,8 +21,8 @@ from engram.backbone.training.loop import UNIT_SECONDS, Trainer
 from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.samplers import Uniform
-from engram.continual.streams.heads import Head
-from engram.continual.streams.masking import TASK, Masked
+from engram.continual.tasks.heads import Head
+from engram.continual.tasks.masking import TASK, Masked
 
 
 @dataclass(frozen=True)

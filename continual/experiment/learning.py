@@ -25,10 +25,10 @@ from engram.backbone.training.preparing import prepare
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import snapshot
 from engram.continual.experiment.learner import Learner, Lesson, optimizers_for
+from engram.continual.experiment.stream import Part, Stream
 from engram.continual.experiment.testing import Scores, test
 from engram.continual.prototypes import Prototypes
 from engram.continual.replay.buffers import quota
-from engram.continual.streams.stream import Part, Stream
 from engram.continual.traits import in_turn, said
 
 NAN = math.nan

@@ -14,7 +14,7 @@ from engram.backbone.data.views import Joined
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.saved.made import Made
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.streams.stream import Part, Stream
+from engram.continual.experiment.stream import Part, Stream
 from engram.continual.traits import said
 
 VIEW = "continual.stream"

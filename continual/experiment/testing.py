@@ -11,7 +11,7 @@ from engram.backbone.data.sets import Split
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.layout import arranged
 from engram.continual.experiment.learner import Learner
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 
 @dataclass(frozen=True)

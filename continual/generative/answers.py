@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engram.backbone.contract import TaskHead
 from engram.continual.distilling import Scale, factor
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 TEMPERATURE = 2.0
 """Of soft targets."""

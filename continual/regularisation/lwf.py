@@ -15,7 +15,7 @@ from engram.backbone.nets.classifier import Classifier
 from engram.continual.distilling import factor
 from engram.continual.regularisation.options import LwFOptions
 from engram.continual.strategy import Strategy, frozen
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 
 class LwF(Strategy):

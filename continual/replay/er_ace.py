@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engram.backbone.contract import Batch, Learner, Setting
 from engram.continual.replay.options import ERACEOptions
 from engram.continual.replay.rehearsal import Rehearsal
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 
 class ERACE(Rehearsal):

@@ -16,7 +16,7 @@ from engram.backbone.nets.prototypes import nearest_mean
 from engram.continual.replay.options import ICaRLOptions
 from engram.continual.replay.rehearsal import Rehearsal, features, keep_herded
 from engram.continual.strategy import frozen
-from engram.continual.streams.heads import MASKED
+from engram.continual.tasks.heads import MASKED
 
 
 class ICaRL(Rehearsal):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.benchmarks.compare.groups import Comparison, group_row, pair_row
-from engram.benchmarks.compare.groups import compare as work_out
+from engram.benchmarks.comparing import compare as work_out
 from engram.face.views import Table
 
 if TYPE_CHECKING:

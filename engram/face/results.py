@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engram.face.comparing import Compared
-    from engram.face.loading import Trained
+    from engram.face.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class FinishedTrial:
 
     def load(self) -> Trained:
         """Its network, see `engram.load`."""
-        from engram.face.loading import load
+        from engram.face.trained import Trained
 
-        return load(self)
+        return Trained.read(self.folder)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Its metrics, a row for each."""

@@ -28,8 +28,7 @@ from engram.snn.conversion.preflight import ANALOG, inspect
 from engram.snn.conversion.scoring import Scoring
 from engram.snn.conversion.storage import as_converted
 from engram.snn.measures.costs import CAPTION, InputLayer
-from engram.snn.simulation.network import SpikingBackbone
-from engram.snn.training.network import SpikingNetwork
+from engram.snn.neurons.timed import TimedNeurons
 
 CALIBRATION_BATCH = 100
 
@@ -75,7 +74,7 @@ class Convert:
 
     def start(self) -> State:
         analog, made = load_model(self.services.inputs["trained"] / "model")
-        if isinstance(analog.backbone, SpikingBackbone | SpikingNetwork):
+        if any(isinstance(layer, TimedNeurons) for layer in analog.backbone.modules()):
             remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
             raise must("the network for snn.convert", "one without neurons so far", "a spiking one", remedy)
         if isinstance(analog.backbone, Backbone) and analog.backbone.steps > 1:

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from engram.backbone.nets.shapes import value_shapes
 from engram.snn.graph.calls import CATS, FLATTENINGS, MEANS, POOLS, RESHAPES, SCALINGS, SQUEEZES, SUMS, arguments
-from engram.snn.graph.timed import TimedNeurons
+from engram.snn.neurons.timed import TimedNeurons
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 # Positively homogeneous and channel by channel: a factor may pass through. Maxima are, too.

@@ -17,9 +17,9 @@ from engram.backbone.nets.heads import as_linear
 from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.convert import full_float32, lower
 from engram.snn.measures.costs import InputLayer, analog, costs, operations, spikes_sent, spiking_memory
-from engram.snn.measures.counting import Tally, synapses
 from engram.snn.measures.layer_report import LayerReport
 from engram.snn.measures.neurobench import Workload
+from engram.snn.simulation.counting import Tally, synapses
 from engram.snn.simulation.network import SpikingBackbone
 
 LARGEST_CHUNK = 512

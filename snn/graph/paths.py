@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from engram.backbone.nets.shapes import value_shapes
 from engram.snn.graph.linearity import added, is_addition, moved, reached, weights_of
 from engram.snn.graph.sizes import is_size
-from engram.snn.graph.timed import TimedNeurons
+from engram.snn.neurons.timed import TimedNeurons
 
 
 class Kind(Enum):

@@ -52,3 +52,18 @@ def running(pool: nn.MaxPool2d | nn.AdaptiveMaxPool2d) -> RunningMaxPool2d | Run
     if isinstance(pool, nn.AdaptiveMaxPool2d):
         return RunningAdaptiveMaxPool2d(pool.output_size)
     return RunningMaxPool2d(pool.kernel_size, pool.stride, pool.padding, pool.dilation, ceil_mode=pool.ceil_mode)
+
+
+def window(pool: nn.AvgPool2d) -> int:
+    """The side of a plain average pooling's windows, 0 where they are not square, overlap, or are no plain averages."""
+    if pool.ceil_mode or pool.divisor_override is not None:
+        return 0
+    sides = {_side(pool.kernel_size), _side(pool.stride)}
+    return max(*sides, 0) if len(sides) == 1 and _side(pool.padding) == 0 else 0
+
+
+def _side(value: int | tuple[int, int]) -> int:
+    """A number, or the one number of a pair of equal ones; -1 when they differ."""
+    if isinstance(value, int):
+        return value
+    return value[0] if value[0] == value[1] else -1

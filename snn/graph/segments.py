@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from engram.snn.graph.timed import TimedNeurons
+from engram.snn.neurons.timed import TimedNeurons
 
 
 def layer_nodes(graph: fx.GraphModule) -> dict[str, str]:

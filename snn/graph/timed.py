@@ -10,15 +10,9 @@ from torch import Tensor, fx, nn
 
 from engram.snn.graph.sizes import is_size
 from engram.snn.graph.taps import GraphTap, unchanged
+from engram.snn.neurons.timed import TimedNeurons
 
-N = TypeVar("N", bound="TimedNeurons")
-
-
-class TimedNeurons(nn.Module):
-    """Base of what stands where a ReLU stood: the only layers of a spiking network that look along time.
-
-    A subclass is called with ``drive: [T, B, C, ...]`` and returns what leaves it, of the same shape.
-    """
+N = TypeVar("N", bound=TimedNeurons)
 
 
 class AlongTime(nn.Module):

@@ -15,7 +15,7 @@ from torch import fx, nn
 from engram.backbone.contract import Row
 from engram.backbone.errors import must
 from engram.backbone.measures.energy import Memory, Work, priced, stored_bytes
-from engram.snn.measures.counting import Synapses, Tally, macs
+from engram.snn.simulation.counting import Synapses, Tally, macs
 from engram.snn.simulation.network import peak_bytes
 
 CAPTION = (

@@ -13,7 +13,7 @@ They agree with the package's (2.3) on the same networks, except where it depend
   buffers.
 
 Both count operations at the borders exactly, leave biases out, take averages over images and sums over steps. In
-`engram.snn.measures.counting` the definitions differ: here a scaled or average-pooled spike is a MAC, a pooled value
+`engram.snn.simulation.counting` the definitions differ: here a scaled or average-pooled spike is a MAC, a pooled value
 counts once however many spikes made it, and a residual addition is nothing. How padding is counted is the same.
 
 Source: Yik et al. 2025 (doi 10.1038/s41467-025-56739-4, arXiv 2304.04640), section "Metrics".
@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from engram.backbone.contract import Row
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.graph.linearity import pattern, plain, reached
-from engram.snn.graph.timed import TimedNeurons
 from engram.snn.neurons.converted import IntegrateFire, if_scan, per_neuron
+from engram.snn.neurons.timed import TimedNeurons
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _ACTIVATIONS = (nn.ReLU, nn.Sigmoid)
@@ -85,7 +85,7 @@ class Workload:
     """Listens to a network while it runs, as a context manager; counts are sums over everything that ran inside.
 
     Convolutions, linear layers, ReLUs and sigmoids must be modules: neither we nor NeuroBench see functions. Neurons
-    are `IntegrateFire`, called as modules, or layers with a ``scan`` (`engram.snn.neurons.layer.SpikingLayer`), however
+    are `IntegrateFire`, called as modules, or layers with a ``scan`` (`engram.snn.engines.layer.SpikingLayer`), however
     run.
 
     Args:

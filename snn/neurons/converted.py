@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engram.snn.graph.timed import TimedNeurons
+from engram.snn.neurons.timed import TimedNeurons
 
 HALF = 0.5
 """Start of the potential, in thresholds, at which the spike count of a constant drive rounds to nearest."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.snn import compiled as native
-from engram.snn.neurons.pooling import window
+from engram.snn.graph.pooling import window
 
 _VECTORS = 8  # of filters that are added up at a time; WIDEST in events.c
 _MOST_NUMBERS = 2**24  # of the inputs in a row of pixels, or in a window

@@ -15,19 +15,11 @@ from engram.backbone.measures.anytime import read_out
 from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.segments import layer_nodes
 from engram.snn.graph.taps import GraphTap, unchanged
-from engram.snn.graph.timed import (
-    AlongTime,
-    TimedNeurons,
-    TimeFolded,
-    empty_over_time,
-    folded,
-    neuron_layers,
-    over_time,
-    steps_first,
-)
-from engram.snn.measures.counting import Tally, relay
+from engram.snn.graph.timed import AlongTime, TimeFolded, empty_over_time, folded, neuron_layers, over_time, steps_first
 from engram.snn.neurons.converted import IntegrateFire, per_neuron
+from engram.snn.neurons.timed import TimedNeurons
 from engram.snn.simulation import events
+from engram.snn.simulation.counting import Tally, relay
 from engram.snn.simulation.crossover import pays
 from engram.snn.simulation.events import Driven, Spikes
 

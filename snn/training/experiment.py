@@ -12,9 +12,9 @@ from engram.backbone.experiments.train import Train
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import as_linear
-from engram.snn.measures.survey import Survey
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.network import SpikingNetwork
+from engram.snn.training.survey import Survey
 
 SCORING_FRAMES = 512
 """Images, or frames of them, at once."""

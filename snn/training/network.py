@@ -15,11 +15,12 @@ from engram.backbone.contract import Row, Tap
 from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.shapes import value_shapes
 from engram.backbone.nets.taps import stage_values
+from engram.snn.engines.layer import SpikingLayer
 from engram.snn.graph.sizes import is_size
 from engram.snn.graph.taps import GraphTap
-from engram.snn.graph.timed import TimedNeurons, TimeFolded, neuron_layers, steps_first
+from engram.snn.graph.timed import TimeFolded, neuron_layers, steps_first
 from engram.snn.neurons.firing import State, start
-from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.neurons.timed import TimedNeurons
 from engram.snn.training.options import SpikingOptions
 
 MEMORY = 2**28

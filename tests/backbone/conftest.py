@@ -10,7 +10,7 @@ from torch import nn
 
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.hardware import Machine
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions

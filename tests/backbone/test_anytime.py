@@ -6,7 +6,8 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.measures.answers import Answers, answers
 from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 
 
 class Ramp(nn.Module):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import engram as face
 from engram.backbone import brought, weights
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.saved.weights import load_weights

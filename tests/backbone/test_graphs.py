@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.backbone.hardware import autocast
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.training import recorded as graphs
 from engram.backbone.training.recorded import Passes, can_record
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from engram.backbone.contract import Head, Named, SupportHead
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import build_head
 from engram.backbone.nets.heads import as_linear, linear_form
+from engram.backbone.nets.making import build_head
 from engram.backbone.nets.prototypes import nearest_mean
 
 

@@ -11,8 +11,9 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.hardware import Machine
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged, layout
+from engram.backbone.nets.making import build
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.registry import Registry

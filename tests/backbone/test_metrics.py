@@ -6,7 +6,7 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.hardware import choose_precision, has_bf16
 from engram.backbone.measures import scoring as metrics
 from engram.backbone.measures.scoring import score
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 
 
 @pytest.fixture

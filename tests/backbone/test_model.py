@@ -12,7 +12,7 @@ from torch import nn
 
 from engram.backbone.contract import Entry, Named, Plugin
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import LINEAR, build
+from engram.backbone.nets.making import LINEAR, build
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import from_json, to_json

@@ -6,8 +6,9 @@ from torch import nn
 from engram.backbone.contract import Backbone, Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import Add, PooledConv2d, scaled
-from engram.backbone.nets.classifier import Normalise, build
+from engram.backbone.nets.classifier import Normalise
 from engram.backbone.nets.folding import bake
+from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 
 NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet"]

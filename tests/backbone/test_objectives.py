@@ -91,7 +91,7 @@ def test_the_state_and_the_column_of_an_objective(plain_options):
 
     from engram.backbone.contract import ObjectiveSetting
     from engram.backbone.hardware import Machine
-    from engram.backbone.nets.classifier import build
+    from engram.backbone.nets.making import build
     from engram.backbone.training.loop import Trainer
 
     data = split(("a", "b", "b", "c") * 8)

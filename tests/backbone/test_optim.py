@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.backbone.training import optim
 from engram.backbone.training.optim import MUON_REST, Muon, Optimizers, orthogonalise, relative_rate, step_at_once
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from engram.backbone.contract import Named
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import adapt, build
+from engram.backbone.nets.making import adapt, build
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
 

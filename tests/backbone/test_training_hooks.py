@@ -13,7 +13,8 @@ from engram.backbone.contract import Batch, Hook, Outputs
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import TrialError, UserError
 from engram.backbone.hardware import Machine
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.seeding import derive

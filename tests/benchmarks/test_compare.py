@@ -13,7 +13,9 @@ from rich.console import Console
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
 from engram.benchmarks.compare.gate import parse
-from engram.benchmarks.compare.groups import compare, compare_outcomes
+from engram.benchmarks.compare.groups import compare_outcomes
+from engram.benchmarks.compare.terminal import render as print_comparison
+from engram.benchmarks.comparing import compare
 from engram.benchmarks.records.outcomes import Outcome, Outcomes
 
 
@@ -237,7 +239,7 @@ def test_groups_are_told_apart_in_80_columns():
 
 def render(found, width=200, **terminal):
     console = Console(file=io.StringIO(), width=width, **terminal)
-    found.render(console)
+    print_comparison(found, console)
     return console.file.getvalue()
 
 

@@ -11,7 +11,7 @@ from engram.backbone.contract import Check, Places, Plugin
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands import doctor
 from engram.benchmarks.commands.flags import Showing
-from engram.benchmarks.commands.given import Given
+from engram.benchmarks.given import Given
 from engram.snn.checks import compiler, engines
 
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.comparing import compare
 from engram.benchmarks.records.contents import Contents, finished
 from engram.benchmarks.records.inside import inside, open_inside, refuse_links_out
 from engram.benchmarks.records.trials import Record

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from engram.benchmarks.drawing.tables import render
-from engram.benchmarks.driving.pace import Pace, Progress, kind, sweep_left
 from engram.benchmarks.driving.view import Bars, Names, View
 from engram.benchmarks.planning.naming import labels, short_labels, words
+from engram.benchmarks.records.pace import Pace, Progress, kind, sweep_left
 from engram.benchmarks.records.trials import read_sweep
 
 

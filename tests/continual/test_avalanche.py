@@ -16,11 +16,11 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.continual.avalanche import guard
 from engram.continual.avalanche.benchmark import to_benchmark
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.streams.stream import Stream
+from engram.continual.experiment.stream import Stream
 
 pytestmark = pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
 

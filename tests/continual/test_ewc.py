@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.nets.classifier import adapt, build
+from engram.backbone.nets.making import adapt, build
 from engram.continual.regularisation import importance as module
 from engram.continual.regularisation.ewc import images_of
 from engram.continual.regularisation.importance import by_layer, importance, one_by_one

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from engram.backbone.errors import UserError
-from engram.backbone.nets.classifier import adapt, build
 from engram.backbone.nets.folding import trace
+from engram.backbone.nets.making import adapt, build
 from engram.backbone.nets.tapped import tapped_steps
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.reach import reaches

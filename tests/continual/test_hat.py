@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engram.backbone.nets.classifier import adapt, build
+from engram.backbone.nets.making import adapt, build
 from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.hat import HAT, annealed, compensated
 from engram.continual.isolation.options import HATOptions

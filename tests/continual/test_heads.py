@@ -8,7 +8,7 @@ import torch
 from engram.continual.experiment.connectivity import between
 from engram.continual.prototypes import class_sums
 from engram.continual.strategy import Strategy
-from engram.continual.streams.heads import Head
+from engram.continual.tasks.heads import Head
 
 
 def test_masks():

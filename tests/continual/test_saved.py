@@ -10,12 +10,12 @@ from engram.backbone.data.load import load
 from engram.backbone.data.trained import as_seen, load_as_trained, outputs_of, reference, to_train_on
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.beginning import Beginning
-from engram.backbone.nets.classifier import LINEAR, build
+from engram.backbone.nets.making import LINEAR, build
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.continual.experiment import saved
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.streams.stream import Stream
+from engram.continual.experiment.stream import Stream
 
 
 @pytest.fixture(scope="module")

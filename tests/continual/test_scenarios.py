@@ -11,8 +11,8 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.data.views import in_pass
 from engram.backbone.errors import UserError
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.streams.stream import Stream, blurred, faded
-from engram.continual.streams.transforms import noisy
+from engram.continual.experiment.stream import Stream, blurred, faded
+from engram.continual.tasks.transforms import noisy
 
 FREE = {"scenario": "task-free", "strategies": ("continual.er",)}
 SCENARIOS = ["task", "domain", "class", "online", "blurry", "task-free", "permuted", "rotated", "coloured", "noisy"]

@@ -12,7 +12,8 @@ from torch import nn
 
 from engram.backbone.data.load import load
 from engram.backbone.nets.blocks import Add, StaticBackbone
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 from engram.backbone.contract import Backbone, Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import PooledConv2d, StaticBackbone
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.snn.neurons.quantised import QCFS
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import QCFSOptions, SpikingOptions

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.calibration import activations, analog_means, calibrate
 from engram.snn.conversion.convert import convert, lower, spiking

@@ -11,8 +11,9 @@ from torch import nn
 from engram.backbone.errors import TrialError, UserError
 from engram.backbone.measures.anytime import accuracy_vs_steps
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.nets.classifier import Classifier, adapt, build
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.folding import trace
+from engram.backbone.nets.making import adapt, build
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model, save_model

@@ -11,7 +11,7 @@ from engram.backbone.saved.model import load_model, save_model
 from engram.snn.conversion import experiment, scoring
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.experiment import Convert
-from engram.snn.measures.counting import Tally
+from engram.snn.simulation.counting import Tally
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_other_data_than_it_was_trained_on_is_refused(setup):
 
 
 def test_the_table_is_shown_before_the_refusal(setup, digits):
-    from engram.backbone.nets.classifier import build
+    from engram.backbone.nets.making import build
 
     model = build("vgg-tiny", {"activation": "gelu"}, digits.in_shape, 10, digits.mean, digits.std)
     services = setup(model=model, options={"activation": "gelu"}, name="nowhere")

@@ -5,7 +5,7 @@ from torch import fx, nn
 from engram.backbone.errors import UserError
 from engram.backbone.measures.energy import COST_MODELS, FP32, INT8, Memory, Work
 from engram.snn.measures.costs import CAPTION, Analog, analog, costs, operations, spiking_memory
-from engram.snn.measures.counting import Synapses, Tally
+from engram.snn.simulation.counting import Synapses, Tally
 
 
 def structure_of(**changed):

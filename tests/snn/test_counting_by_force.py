@@ -14,12 +14,12 @@ from engram.backbone.nets.folding import trace
 from engram.snn.graph.pooling import running
 from engram.snn.graph.rewriting import normal_form
 from engram.snn.graph.timed import TimeFolded
-from engram.snn.measures.counting import Tally, macs, relay, synapses
 from engram.snn.measures.neurobench import Workload
-from engram.snn.measures.survey import Survey
 from engram.snn.neurons.converted import IntegrateFire
+from engram.snn.simulation.counting import Tally, macs, relay, synapses
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
+from engram.snn.training.survey import Survey
 
 SHAPE, STEPS, IMAGES = (2, 6, 6), 3, 4
 PADDING = {"zeros": "constant", "circular": "wrap", "reflect": "reflect", "replicate": "edge"}

@@ -9,9 +9,9 @@ from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn import compiled as native
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import lower, spiking
-from engram.snn.measures.counting import Tally, synapses
 from engram.snn.neurons.converted import if_scan
 from engram.snn.simulation import crossover, events
+from engram.snn.simulation.counting import Tally, synapses
 from engram.snn.simulation.crossover import pays
 from engram.snn.simulation.events import Driven, Spikes, convolved, convolved_and_fired, fired, fits, pooled
 

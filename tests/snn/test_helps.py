@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.nets.classifier import build
+from engram.backbone.nets.making import build
 from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.convert import convert, lower
 from engram.snn.neurons.converted import per_neuron

@@ -17,14 +17,16 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.nets.classifier import Classifier, build
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 from engram.snn.conversion.convert import convert
-from engram.snn.graph.timed import TimedNeurons, TimeFolded
-from engram.snn.measures.counting import synapses
+from engram.snn.engines.layer import SpikingLayer
+from engram.snn.graph.timed import TimeFolded
 from engram.snn.measures.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
 from engram.snn.neurons.converted import IntegrateFire
-from engram.snn.neurons.layer import SpikingLayer
 from engram.snn.neurons.options import NeuronOptions
+from engram.snn.neurons.timed import TimedNeurons
+from engram.snn.simulation.counting import synapses
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
 

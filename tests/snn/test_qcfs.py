@@ -10,8 +10,8 @@ from torch import nn
 from engram.backbone.contract import Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
-from engram.backbone.nets.classifier import build
 from engram.backbone.nets.folding import stage_names, trace
+from engram.backbone.nets.making import build
 from engram.snn.neurons.quantised import QCFS
 from engram.snn.training.options import QCFSOptions
 from engram.snn.training.qcfs import qcfs

@@ -18,12 +18,12 @@ from engram.snn.conversion.convert import convert
 from engram.snn.conversion.experiment import Convert
 from engram.snn.conversion.storage import as_converted
 from engram.snn.measures.costs import operations, spikes_sent
-from engram.snn.measures.counting import Tally, synapses
-from engram.snn.measures.survey import Survey
+from engram.snn.simulation.counting import Tally, synapses
 from engram.snn.training.adapter import spiking
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain
 from engram.snn.training.options import SpikingOptions
+from engram.snn.training.survey import Survey
 
 CONVERT = ConvertConfig.resolve({"from_trial": "x", "steps": 3, "calibration_images": 200})
 TRAIN = SpikingTrainConfig.resolve(

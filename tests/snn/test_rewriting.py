@@ -12,8 +12,9 @@ from engram.backbone.registry import Registry
 from engram.snn.graph.operations import MAX_POOLS
 from engram.snn.graph.pooling import RunningMaxPool
 from engram.snn.graph.rewriting import analog_front, normal_form
-from engram.snn.graph.timed import TimedNeurons, TimeFolded
+from engram.snn.graph.timed import TimeFolded
 from engram.snn.neurons.quantised import QCFS
+from engram.snn.neurons.timed import TimedNeurons
 
 
 class IntegrateAndFire(TimedNeurons):

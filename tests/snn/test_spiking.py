@@ -6,9 +6,9 @@ from engram.backbone.contract import Backbone
 from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import lower, spiking
-from engram.snn.measures.counting import Tally, synapses
 from engram.snn.neurons.converted import IntegrateFire, if_start, if_step
 from engram.snn.simulation import network as simulator
+from engram.snn.simulation.counting import Tally, synapses
 
 THETA = [0.5, 1.0, 2.0, 4.0]  # powers of two: dividing by them rounds nothing
 

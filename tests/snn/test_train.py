@@ -15,15 +15,15 @@ from engram.backbone.experiments.beginning import begin
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig
 from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
-from engram.backbone.nets.classifier import build
 from engram.backbone.nets.folding import bake, fold_batchnorm
+from engram.backbone.nets.making import build
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
-from engram.snn.measures.counting import synapses
-from engram.snn.measures.survey import Survey
+from engram.snn.simulation.counting import synapses
 from engram.snn.training.configs import SpikingTrainConfig
 from engram.snn.training.experiment import SpikingTrain
 from engram.snn.training.options import SpikingOptions
+from engram.snn.training.survey import Survey
 
 NET = {"backbone": "mlp", "backbone_options": {"width": 0.25}}
 CONFIG = SpikingTrainConfig.resolve({**NET, "steps": 3, "epochs": 6, "batch_size": 32, "precision": "fp32"})

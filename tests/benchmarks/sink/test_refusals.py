@@ -12,7 +12,7 @@ import pytest
 from engram.backbone.contract import Places
 from engram.benchmarks.cli import main
 from engram.benchmarks.commands import doctor
-from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.comparing import compare
 from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.sink import Sink
 from engram.benchmarks.sink.database import uri_of

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.comparing import compare
 from engram.benchmarks.sink import Sink
 
 

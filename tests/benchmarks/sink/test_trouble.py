@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from engram.benchmarks.compare.groups import compare
+from engram.benchmarks.comparing import compare
 from engram.benchmarks.sink import Sink
 from engram.benchmarks.sink.database import use_wal
 from engram.benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest

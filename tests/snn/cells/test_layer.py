@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from engram.backbone.errors import UserError
-from engram.snn.graph.timed import TimedNeurons, TimeFolded
-from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.engines.layer import SpikingLayer
+from engram.snn.engines.pooling import fold_pooling
+from engram.snn.graph.timed import TimeFolded
 from engram.snn.neurons.options import NeuronOptions
-from engram.snn.neurons.pooling import fold_pooling
+from engram.snn.neurons.timed import TimedNeurons
 
 
 @pytest.mark.parametrize("neuron", ["lif", "cuba-lif", "adaptive-lif"])

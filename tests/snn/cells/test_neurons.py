@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
+from engram.snn.engines.layer import SpikingLayer
 from engram.snn.neurons import firing
-from engram.snn.neurons.layer import SpikingLayer
 from engram.snn.neurons.options import NeuronOptions
 from engram.snn.neurons.scanning import eager_scan
 

@@ -9,8 +9,8 @@ import torch
 
 from engram.snn import compiled as compiling
 from engram.snn.engines import fused, native
+from engram.snn.engines.layer import SpikingLayer
 from engram.snn.neurons.firing import State
-from engram.snn.neurons.layer import SpikingLayer
 from engram.snn.neurons.options import NeuronOptions
 from engram.snn.neurons.scanning import eager_scan
 

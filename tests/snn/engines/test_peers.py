@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.engines.layer import SpikingLayer
 from engram.snn.neurons.options import NeuronOptions
 
 snntorch = pytest.importorskip("snntorch")

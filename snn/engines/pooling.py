@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 
 from torch import fx, nn
 
-from engram.snn.neurons.layer import SpikingLayer
+from engram.snn.engines.layer import SpikingLayer
+from engram.snn.graph.pooling import window
 
 
 def itself(module: nn.Module) -> SpikingLayer | None:
@@ -52,18 +53,3 @@ def fold_pooling(
 def _window(graph: fx.GraphModule, node: fx.Node) -> int:
     pool = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
     return window(pool) if isinstance(pool, nn.AvgPool2d) else 0
-
-
-def window(pool: nn.AvgPool2d) -> int:
-    """The side of a plain average pooling's windows, 0 where they are not square, overlap, or are no plain averages."""
-    if pool.ceil_mode or pool.divisor_override is not None:
-        return 0
-    sides = {_side(pool.kernel_size), _side(pool.stride)}
-    return max(*sides, 0) if len(sides) == 1 and _side(pool.padding) == 0 else 0
-
-
-def _side(value: int | tuple[int, int]) -> int:
-    """A number, or the one number of a pair of equal ones; -1 when they differ."""
-    if isinstance(value, int):
-        return value
-    return value[0] if value[0] == value[1] else -1

@@ -16,8 +16,8 @@ from engram.backbone.data.views import Transform, View, seen
 from engram.backbone.errors import must
 from engram.backbone.seeding import generator
 from engram.continual.experiment.configs import BY_CLASS, MIXED, StreamConfig
-from engram.continual.streams.heads import Head
-from engram.continual.streams.transforms import coloured, noisy, permuted, rotated
+from engram.continual.tasks.heads import Head
+from engram.continual.tasks.transforms import coloured, noisy, permuted, rotated
 
 Part = Literal["train", "validation", "test"]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from engram.backbone.errors import UserError, must
 from engram.snn.engines import engine
-from engram.snn.graph.timed import TimedNeurons
 from engram.snn.neurons.firing import Params, State
 from engram.snn.neurons.options import NeuronOptions
+from engram.snn.neurons.timed import TimedNeurons
 
 
 class SpikingLayer(TimedNeurons):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs
-from engram.continual.streams.heads import MASKED, Head
+from engram.continual.tasks.heads import MASKED, Head
 
 TASK = "task"
 """The column with the task of every row, where rows of several tasks choose among different outputs."""

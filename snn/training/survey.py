@@ -10,8 +10,8 @@ from engram.backbone.measures.answers import Answers
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import as_linear
 from engram.snn.measures.costs import operations, spikes_sent
-from engram.snn.measures.counting import Tally, synapses
 from engram.snn.measures.raster import SpikeTimes
+from engram.snn.simulation.counting import Tally, synapses
 from engram.snn.training.network import SpikingNetwork
 
 

@@ -1,0 +1,28 @@
+"""What a network makes of a batch, as objectives see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Wanted = Literal["steps", "features"]
+
+
+@dataclass
+class Outputs:
+    """What the network makes of a batch.
+
+    Attributes:
+        logits: [N, K] float32, the read-out of all steps.
+        steps: [S, N, K] float32, those of every step, for objectives that want ``"steps"``.
+        features: [N, D], the read-out in front of the head, for objectives that want ``"features"``.
+        offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
+    """
+
+    logits: Tensor
+    steps: Tensor | None = None
+    features: Tensor | None = None
+    offered: Tensor | None = None
