@@ -13,7 +13,7 @@ from engram.backbone.options.spelling import by_flag, spell
 from engram.backbone.registry import Registry
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.planning.config import experiment_config, full, written
-from engram.benchmarks.records.meaning import subject
+from engram.benchmarks.records.meaning import is_whole, subject
 from engram.benchmarks.records.trials import Record
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) 
     >>> words("backbone.train", {"dataset": "digits", "backbone": "mlp", "epochs": 3, "lr": 0.1, "seed": 2}, ["lr"])
     ['backbone.train', 'digits', 'mlp', 'lr=0.1', 'seed 2']
     """
-    about = tuple(subject(experiment))
-    if config.get("from") and config.get("epochs") is None:
-        about = ("from",)  # nothing is trained: data set and network are those of the trial it is from
-    said = [word(config[key]) for key in about if config.get(key)]
+    kinds = subject(experiment)
+    about = [key for key in kinds if config.get(key)] if is_whole(experiment, config) else []
+    if config.get("from") and "backbones" not in map(kinds.get, about):
+        about = ["from", *about]  # its network is that trial's
+    said = [word(config[key]) for key in about]
     others = [key for key in map(spell, told) if key not in (*about, "seed") and key in config]
     seed = [] if config.get("seed") is None else [f"seed {config['seed']}"]
     return [experiment, *said, *(f"{key}={spelled(config[key])}" for key in others), *seed]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from engram.backbone.contract import Bounds, ExperimentConfig, Kind, Metric, Registered, Scalar
 from engram.backbone.errors import UserError
+from engram.backbone.options.schema import schema
 from engram.backbone.options.spelling import spell
 from engram.backbone.registry import Registry
 
@@ -36,6 +37,21 @@ def subject(experiment: str) -> Mapping[str, Kind]:
     {'dataset': 'datasets', 'backbone': 'backbones'}
     """
     return _subject(options_of(experiment))
+
+
+def is_whole(experiment: str, options: Mapping[str, Scalar]) -> bool:
+    """Whether options (by flag name) say everything that a trial works with.
+
+    Until engram 0.3 a trial that only went on with another one's network had None for what that one had been told.
+
+    >>> is_whole("snn.convert", {"from": "0123", "lr": None}), is_whole("snn.convert", {"from": "0123", "lr": 0.1})
+    (False, True)
+    """
+    return all(
+        option.optional or option.many or options.get(option.name, 0) is not None
+        for option in schema(options_of(experiment))
+        if option.options_of is None
+    )
 
 
 @cache

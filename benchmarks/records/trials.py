@@ -16,7 +16,7 @@ from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
-from engram.benchmarks.records.meaning import by_todays_names
+from engram.benchmarks.records.meaning import by_todays_names, is_whole
 from engram.benchmarks.records.stored import Damaged, read_json
 
 Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
@@ -82,14 +82,11 @@ class Record:
 
     @property
     def origin(self) -> Record:
-        """The trial whose data and network this is about: the one it is from, when it trains nothing itself."""
+        """The trial that says what this is about: the one it is from where its own options do not (`is_whole`)."""
         record, seen = self, set[Path]()
-        while record.folder not in seen:  # a stranger's trials may be made from each other
-            seen.add(record.folder)
-            untrained = "backbone" in record.config and record.config.get("epochs") is None
-            if not record.config.get("from") or not untrained or not (inputs := record.inputs):
-                break
-            record = inputs[0]
+        while record.folder not in seen and not is_whole(record.experiment, record.config) and record.inputs:
+            seen.add(record.folder)  # a stranger's trials may be made from each other
+            record = record.inputs[0]
         return record
 
     @property

@@ -44,7 +44,9 @@ def plan(tmp_path):
             config = {"dataset": "digits", "backbone": "mlp", "lr": rate, "epochs": 3, "seed": seed}
             folder = tmp_path / f"{rate}{seed}"
             folder.mkdir()
-            found.append(SimpleNamespace(id=f"{rate}-{seed}", folder=folder, experiment="e.x", config=config))
+            found.append(
+                SimpleNamespace(id=f"{rate}-{seed}", folder=folder, experiment="backbone.train", config=config)
+            )
     return found
 
 
@@ -53,13 +55,19 @@ def names(plan):
 
 
 def test_trials_are_told_apart_by_what_varies(plan):
-    assert names(plan).full["0.2-1"] == "e.x digits mlp lr=0.2 seed 1"
+    assert names(plan).full["0.2-1"] == "backbone.train digits mlp lr=0.2 seed 1"
     assert names(plan).short["0.2-1"] == "lr=0.2 seed 1"
     (alone,) = short_labels(plan[:1], ["lr"]).values()
-    assert alone == "e.x digits mlp lr=0.05 seed 0"
+    assert alone == "backbone.train digits mlp lr=0.05 seed 0"
     assert len(set(names(plan).short.values())) == len(plan)
+    scored = {"from": "0123", "dataset": None, "seed": 0}
+    assert words("backbone.evaluate", scored) == ["backbone.evaluate", "0123", "seed 0"]
+    assert words("backbone.evaluate", scored | {"dataset": "folder:a"})[1:3] == ["0123", "folder:a"]
+    gone_on = {"from": "0123", "epochs": 3, "dataset": "digits", "backbone": "mlp", "seed": 0}
+    assert words("snn.convert", gone_on, ["from"]) == ["snn.convert", "digits", "mlp", "from=0123", "seed 0"]
+    # of engram 0.3, which wrote no network's name there
     scored = {"from": "0123", "epochs": None, "dataset": "folder:a", "backbone": "mlp", "seed": 0}
-    assert words("e.y", scored, ["dataset", "teacher"]) == ["e.y", "0123", "dataset=folder:a", "seed 0"]
+    assert words("snn.convert", scored, ["dataset", "teacher"]) == ["snn.convert", "0123", "dataset=folder:a", "seed 0"]
 
 
 def test_lines_count_and_say_what_is_left(plan, capsys):
@@ -68,7 +76,7 @@ def test_lines_count_and_say_what_is_left(plan, capsys):
     view.left = 75.0
     view.ended(plan[2], "done")
     started, ended = capsys.readouterr().err.splitlines()
-    assert started == "0.05-2  started 3 of 6  e.x digits mlp lr=0.05 seed 2"
+    assert started == "0.05-2  started 3 of 6  backbone.train digits mlp lr=0.05 seed 2"
     assert re.fullmatch(r"0\.05-2  done 3 of 6  after 0\.\d s, about 1 min 20 s left", ended)
 
 
