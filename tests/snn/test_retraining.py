@@ -66,7 +66,7 @@ def test_training_begins_as_the_converted_network_and_gains(converted, services,
     folder, result = converted
     still, moved = (
         run(SpikingTrain, replace(TRAIN, lr=lr), services(tmp_path / name, {"trained": folder}))
-        for name, lr in (("still", 1e-12), ("moved", None))
+        for name, lr in (("still", 1e-12), ("moved", TRAIN.lr))
     )
     for name in ("synaptic_operations", "spikes_per_neuron_per_step", "macs", "analog_macs"):
         assert still.metrics[name] == pytest.approx(result.metrics[name], rel=1e-4)
