@@ -1,7 +1,6 @@
 """Networks as people write them become spiking in every way there is, whatever shapes their code asks for."""
 
 import copy
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -133,7 +132,7 @@ def test_computed_weights_and_no_features_are_no_obstacle(images):
     made = convert(model, [images], len(images), steps=256, threshold="max", calibration="none")
     expected = model.backbone(x).detach()
     assert (made.backbone(x) - expected).norm() < 0.02 * expected.norm()
-    how = asdict(Conversion(steps=256, threshold="max", calibration="none"))
+    how = Conversion(steps=256, threshold="max", calibration="none")
     again = restore(Plain(), how, made.backbone.state_dict())
     again.load_state_dict(made.backbone.state_dict())
     assert torch.equal(again(x), made.backbone(x))
