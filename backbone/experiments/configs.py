@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -94,8 +94,10 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         values = cls.carried_on(given, inputs)
         if values.get("from_trial") is None and values.get("head") is None:
             values["head"] = "linear"
-        found = cls(**{**cls.recipe(values), **values})
-        return found if found.translate else replace(found, border=cls.border)  # no other trial
+        values = {**cls.recipe(values), **values}
+        if not values.get("translate", cls.translate):
+            values.pop("border", None)  # no other trial
+        return cls(**values)
 
     def problems(self) -> list[str]:
         given = [name for name in ("distill", "temperature") if getattr(self, name) != getattr(type(self), name)]

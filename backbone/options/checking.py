@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from engram.backbone.contract import Kind, Named
 from engram.backbone.errors import UserError, nearest
-from engram.backbone.options.named import is_known, named_schema, owner_of, short, things
-from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.named import is_known, named_schema, short, things
+from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import by_flag, twice
 from engram.backbone.options.values import convert
 from engram.backbone.registry import SINGULAR, Registry
@@ -37,9 +38,7 @@ class Checker:
         """
         for problem in twice(values):
             self._add(problem)
-        options = schema(cls)
-        own = {option.name: option for option in options if option.options_of is None}
-        tables = {option.name: option for option in options if option.options_of is not None}
+        own, tables = _offered(cls)
         inside: dict[str, dict[str, Any]] = {name: {} for name in tables}
         rest: dict[str, Any] = {}
         for name, value in by_flag(values).items():
@@ -54,7 +53,7 @@ class Checker:
         given = {option.field: self._value(option, name, rest[name]) for name, option in own.items() if name in rest}
         for name, option in tables.items():
             if inside[name]:
-                owner = owner_of(options, option)
+                owner = owners(cls)[option.field]
                 given[option.field] = self._named(option, owner, given.get(owner.field, owner.default), inside[name])
         return given
 
@@ -143,6 +142,13 @@ class Checker:
     def _add(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
+
+
+@cache
+def _offered(cls: type) -> tuple[dict[str, Option], dict[str, Option]]:
+    """By name, a class's own options, and those that hold the options of named things."""
+    own = {option.name: option for option in schema(cls) if option.options_of is None}
+    return own, {option.name: option for option in schema(cls) if option.options_of is not None}
 
 
 @runtime_checkable

@@ -8,8 +8,7 @@ from typing import Any
 
 from engram.backbone.contract import Input
 from engram.backbone.options.checking import Checker
-from engram.backbone.options.named import owner_of
-from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.registry import Registry
 
 
@@ -35,7 +34,7 @@ def understood(registry: Registry, cls: type, config: Mapping[str, Any]) -> dict
             continue
         held = {option.key: config[option.key]}
         if option.options_of is not None:
-            owner = owner_of(options, option)
+            owner = owners(cls)[option.field]
             held[owner.key] = config.get(owner.key)
         checker = Checker(registry, lambda name: name, "")
         values = checker.check(cls, held)

@@ -46,11 +46,6 @@ def is_known(registry: Registry, owner: Option, thing: str) -> bool:
         return False
 
 
-def owner_of(options: tuple[Option, ...], option: Option) -> Option:
-    """The option that names the things whose options another one holds."""
-    return next(other for other in options if other.field == option.options_of)
-
-
 def named_options(registry: Registry, owner: Option, thing: Any) -> type | None:
     """The options dataclass of the thing that ``owner`` names; None when it has none or does not exist.
 

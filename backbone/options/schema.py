@@ -130,6 +130,13 @@ def schema(cls: type) -> tuple[Option, ...]:
     return tuple(_option(field, hints[field.name]) for field in fields(cls) if field.init)
 
 
+@cache
+def owners(cls: type) -> Mapping[str, Option]:
+    """By the field that holds options of named things, the option that names these."""
+    options = {option.field: option for option in schema(cls)}
+    return {option.field: options[option.options_of] for option in schema(cls) if option.options_of is not None}
+
+
 def by_key(cls: type) -> Mapping[str, Option]:
     return {option.key: option for option in schema(cls)}
 

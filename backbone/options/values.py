@@ -12,6 +12,7 @@ from engram.backbone.options.schema import Option, from_text
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_PLAIN = (str, int, float, type(None))
 LARGEST = 2**53
 """No whole number beyond it: some readers of JSON keep no larger one exactly, and trackers overflow soon after."""
 
@@ -47,7 +48,7 @@ def convert(option: Option, value: Any) -> tuple[Any, str]:
 
 def plain(value: Any) -> Any:
     """The JSON form of a value: paths are strings, tuples are lists."""
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Path):
         return str(value)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engram.backbone.errors import nearest
-from engram.backbone.options.named import is_known, named_schema, owner_of, short, things
-from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.named import is_known, named_schema, short, things
+from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import spell
 from engram.backbone.registry import Registry
 
@@ -37,7 +37,7 @@ def places(group: str, cls: type, registry: Registry | None = None, argv: Sequen
     for option in options:
         if option.options_of is None or registry is None:
             continue
-        owner = owner_of(options, option)
+        owner = owners(cls)[option.field]
         thing = last_given(argv, owner)
         chosen = named_schema(registry, owner, thing) or ()
         found |= {f"{option.flag}.{sub.name}": Place(group, sub) for sub in chosen}

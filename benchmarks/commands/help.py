@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from engram.backbone.contract import Command, ExperimentConfig
-from engram.backbone.options.named import named_options, owner_of
-from engram.backbone.options.schema import schema
+from engram.backbone.options.named import named_options
+from engram.backbone.options.schema import owners, schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.argv import last_given
 from engram.benchmarks.commands.usage import synopsis
@@ -49,7 +49,7 @@ def with_named_options(cls: type[ExperimentConfig], registry: Registry, argv: Se
             named = Annotated[hint, tyro.conf.arg(name=option.key)] if option.key != option.field else hint
             fields.append((option.field, named, dataclasses.field(default=default)))
             continue
-        owner = owner_of(options, option)
+        owner = owners(cls)[option.field]
         chosen = named_options(registry, owner, last_given(argv, owner))
         hint = Annotated[chosen, tyro.conf.arg(name=owner.key)] if chosen else tyro.conf.Suppress[str]
         default = dataclasses.field(default_factory=chosen) if chosen else dataclasses.field(default="")

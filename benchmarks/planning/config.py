@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from engram.backbone.contract import ExperimentConfig, Kind
-from engram.backbone.options.named import named_schema, owner_of, things
-from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.named import named_schema, things
+from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import spell
 from engram.backbone.options.values import plain
 from engram.backbone.registry import Registry
@@ -34,12 +34,13 @@ def named(registry: Registry, config: ExperimentConfig, option: Option, *, chang
     known = _known(registry, config, option)
     if known is None:
         return dict(given)
-    values = {sub.key: (sub, plain(given.get(sub.field, sub.default))) for sub in known}
+    held = [sub for sub in known if sub.field in given] if changed else known
+    values = {sub.key: (sub, plain(given.get(sub.field, sub.default))) for sub in held}
     return {key: value for key, (sub, value) in values.items() if not changed or value != plain(sub.default)}
 
 
 def _known(registry: Registry, config: ExperimentConfig, option: Option) -> tuple[Option, ...] | None:
-    owner = owner_of(schema(type(config)), option)
+    owner = owners(type(config))[option.field]
     return named_schema(registry, owner, getattr(config, owner.field))
 
 

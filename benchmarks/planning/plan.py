@@ -13,7 +13,7 @@ from typing import Any
 from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError, must
 from engram.backbone.options.inherited import made_from, understood
-from engram.backbone.options.schema import Option, schema
+from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
 from engram.benchmarks.planning.abilities import unmet
@@ -124,6 +124,10 @@ class Planner:
     trials: dict[str, Trial] = field(default_factory=dict)
     _origins: dict[str, Origin] = field(default_factory=dict)
     _inherited: dict[tuple[type, str], dict[str, Any]] = field(default_factory=dict)
+    _folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._folder = trials_dir(self.out)
 
     def add(self, experiment: str, given: Mapping[str, Any]) -> Trial:
         """Plan a trial, and everything that it requires, from checked values by field (`Checker.check`).
@@ -183,7 +187,7 @@ class Planner:
             return self.trials[identity]
         trial = Trial(
             id=identity,
-            folder=trials_dir(self.out) / identity,
+            folder=self._folder / identity,
             experiment=experiment,
             version=config.version,
             config=full(self.registry, config),
@@ -200,11 +204,10 @@ class Planner:
     def _data_sets(self, cls: type, values: Mapping[str, Any]) -> list[tuple[Option, DataSet]]:
         """The data sets among values that are known by their files, each with the option that names it."""
         found: list[tuple[Option, DataSet]] = []
-        options = schema(cls)
-        for option in options:
+        for option in schema(cls):
             name = values.get(option.field)
             if option.kind == "datasets" and isinstance(name, str):
-                own = next((values.get(each.field, {}) for each in options if each.options_of == option.field), {})
+                own = next((values.get(held, {}) for held, owner in owners(cls).items() if owner is option), {})
                 if (each := self.sets.find(name, own)) is not None:
                     found.append((option, each))
         return found

@@ -164,8 +164,9 @@ def _points(
     found: list[Point] = []
     for cell in itertools.product(*axes.values()):
         options = dict(zip(axes, cell, strict=True))
+        common = checker.check(cls, {**fixed, **options})
         for seed in seeds:
-            given = checker.check(cls, {**fixed, "seed": seed, **options})
+            given = common | checker.check(cls, {"seed": seed})
             found.append(Point(options, given["seed"], given))
     checker.problems += _same(found)
     checker.require()
