@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations, permutations, product
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from engram.backbone.testing.case import Case, Refusal
 from engram.backbone.testing.samples import NETWORKS, THIN, Things
 from engram.backbone.testing.workshop import Workshop
 
-PLAIN, TRAIN = "cross-entropy", "backbone.train"
+PLAIN = "cross-entropy"
 FROM = "--from"
 """Stands among the things of a case whose experiment is given a trained network."""
 
@@ -33,7 +34,8 @@ def cases(
 
     Args:
         plugins: their names, which are those of their entry points.
-        refusals: what is refused on purpose; what is refused besides, and what is not, is a failure.
+        refusals: what is refused on purpose, of two that concern a case the first; what is refused besides, and what
+            is not, is a failure.
         options: of things and of experiments, by name and by field: what makes them small, where the kit cannot know.
         data: by the name of an objective, a data set with the columns that it needs, where these are others than
             ``group`` and ``environment``.
@@ -80,6 +82,10 @@ class _Maker:
             for plugin, name, entry in self.shop.registry.entries(kind)
             if plugin in self.plugins and not entry.instead and not entry.takes_path
         ]
+
+    def own(self) -> set[str]:
+        """The names of all that."""
+        return {name for kind in KINDS for name, _ in self.mine(kind)}
 
     def offered(self, kind: Kind) -> list[str]:
         """What all plugins have of a kind."""
@@ -162,39 +168,34 @@ class _Maker:
             yield self.case("data set", [name], partial(datasets.check_dataset, reading))
 
     def _in_pairs(self) -> Iterator[Case]:
-        """Adapters, heads and objectives two at a time, each pair on both networks."""
-        own = {kind: {name for name, _ in self.mine(kind)} for kind in KINDS}
+        """Adapters, heads and objectives two at a time, each pair on both networks; two adapters in either order."""
+        own = self.own()
         for network in self.networks():
-            plain = self.shop.named("objectives", PLAIN)
-            for adapter in self.offered("adapters"):
-                lacking = self.lacking(network.name, adapter)
-                for other in self.offered("adapters"):
-                    if other != adapter and {adapter, other} & own["adapters"]:
-                        things = self.things(network, adapter, other)
-                        why = self.lacking(network.name, adapter, other)
-                        yield self._together(things, plain, [other, adapter, network.name], why)
-                for head in self.offered("heads"):
-                    if adapter in own["adapters"] or head in own["heads"]:
-                        things = self.things(network, adapter, head=head)
-                        yield self._together(things, plain, [adapter, head, network.name], lacking)
-                for objective in self.offered("objectives"):
-                    if adapter in own["adapters"] or objective in own["objectives"]:
-                        minimised = self.shop.named("objectives", objective)
-                        things = self.things(network, adapter)
-                        yield self._together(things, minimised, [adapter, objective, network.name], lacking)
-            for head in self.offered("heads"):
-                for objective in self.offered("objectives"):
-                    if head in own["heads"] or objective in own["objectives"]:
-                        minimised = self.shop.named("objectives", objective)
-                        things = self.things(network, head=head)
-                        yield self._together(things, minimised, [head, objective, network.name])
+            for kinds in combinations(("adapters", "heads", "objectives"), 2):
+                for pair in product(*map(self.offered, kinds)):
+                    if own & {*pair}:
+                        chosen: Mapping[str, str] = dict(zip(kinds, pair, strict=True))
+                        yield self._together(network, pair, chosen)
+            for below, above in permutations(self.offered("adapters"), 2):
+                if own & {below, above}:
+                    yield self._together(network, (above, below), {}, (below, above))
 
-    def _together(self, things: Things, objective: Named, names: list[str], known: str | None = None) -> Case:
+    def _together(
+        self,
+        network: Named,
+        names: tuple[str, ...],
+        chosen: Mapping[str, str],
+        adapters: tuple[str, ...] = (),
+    ) -> Case:
+        adapters = adapters or ((chosen["adapters"],) if "adapters" in chosen else ())
+        things = self.things(network, *adapters, head=chosen.get("heads"))
+        objective = self.shop.named("objectives", chosen.get("objectives", PLAIN))
         check = partial(crossing.check_together, self.shop, things, objective)
-        return self.case("trained a step, resumed, saved", names, check, known)
+        known = self.lacking(network.name, *adapters)
+        return self.case("trained a step, resumed, saved", [*names, network.name], check, known)
 
     def _in_experiments(self) -> Iterator[Case]:
-        own = {name for kind in KINDS for name, _ in self.mine(kind)}
+        own = self.own()
         for experiment in self.offered("experiments"):
             if experiment in own:
                 yield self._run(experiment, [experiment], {})
@@ -239,7 +240,7 @@ class _Maker:
         """An experiment that is given a network that was trained with a thing."""
         for network in self.networks():
             known = self.unmet(network, kind, name, experiment)
-            trained = {**self.shop.options_for(TRAIN, kind, name), **_as_option(network)}
+            trained = {**self.shop.options_for(experiments.TRAIN, kind, name), **_as_option(network)}
             check = partial(experiments.check_from, self.shop, experiment, trained)
             yield self.case("given a trained network", [name, experiment, network.name, FROM], check, known)
 

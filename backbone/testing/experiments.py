@@ -17,6 +17,7 @@ from engram.backbone.seeding import random_state, set_random_state
 from engram.backbone.testing.case import require
 from engram.backbone.testing.workshop import Ran, Told, Workshop
 
+TRAIN, EVALUATE = "backbone.train", "backbone.evaluate"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -28,7 +29,7 @@ def check_experiment(shop: Workshop, experiment: str, chosen: Mapping[str, Any])
 def check_run(shop: Workshop, experiment: str, chosen: Mapping[str, Any]) -> Ran:
     """A run, on a network that is trained before where the experiment cannot be without one."""
     if (option := shop.cannot_be_without(experiment)) is not None:
-        chosen = {**chosen, option: str(shop.run("backbone.train").folder)}
+        chosen = {**chosen, option: str(shop.run(TRAIN).folder)}
     ran = shop.run(experiment, **chosen)
     reports(ran)
     return ran
@@ -38,7 +39,12 @@ def check_from(shop: Workshop, experiment: str, trained: Mapping[str, Any]) -> N
     """An experiment that is given the network of a training."""
     option = shop.starts_from(experiment)
     assert option is not None
-    reports(shop.run(experiment, **{option: str(shop.run("backbone.train", **trained).folder)}))
+    before = shop.run(TRAIN, **trained)
+    ran = shop.run(experiment, **{option: str(before.folder)})
+    reports(ran)
+    if experiment == EVALUATE:
+        scores = [each.result.metrics["test/accuracy"] for each in (before, ran)]
+        require(scores[0] == scores[1], f"what is saved scores {scores[0]}, as it did in training; got {scores[1]}")
 
 
 def reports(ran: Ran) -> None:

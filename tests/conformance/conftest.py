@@ -50,19 +50,19 @@ class KillAfter(Stop):
 class Bench:
     """One output folder in which trials are planned and run. The data set PICTURES is a folder of 16x16 noise."""
 
-    def __init__(self, out: Path, pictures: Path) -> None:
-        self.out, self.pictures = out, pictures
-        self.planner = Planner(REGISTRY, out, DataSets(REGISTRY, out))
+    def __init__(self, out: Path, pictures: Path, registry: Registry = REGISTRY) -> None:
+        self.out, self.pictures, self.registry = out, pictures, registry
+        self.planner = Planner(registry, out, DataSets(registry, out))
 
     def plan(self, experiment: str, **options) -> Trial:
         """Plan an experiment, made tiny; run what it needs first."""
-        cls = experiment_config(REGISTRY, experiment)
+        cls = experiment_config(self.registry, experiment)
         known = by_key(cls)
         options = {"from" if name == "from_trial" else name: value for name, value in options.items()}
         values = {key: value for key, value in TINY.items() if key in known and not options.get("from")}
         if options.get("dataset") == "PICTURES":
             options["dataset"] = f"folder:{self.pictures}"
-        checker = Checker(REGISTRY, lambda name: name, "")
+        checker = Checker(self.registry, lambda name: name, "")
         given = checker.check(cls, {**values, **options})
         checker.require()
         if cls.resolve(given).problems() and "from" in known:
@@ -140,6 +140,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"), pictures)
+
+
+@pytest.fixture
+def strangers_bench(tmp_path: Path, pictures: Path, with_plugins: None) -> Bench:
+    """An empty output folder where the third-party plugins are installed."""
+    return Bench(tmp_path / "runs", pictures, Registry.discover())
 
 
 @pytest.fixture

@@ -18,17 +18,6 @@ def adapted(request, bench):
     return bench.run(bench.plan("backbone.train", adapter=request.param, adapter_options=TINY.get(request.param, {})))
 
 
-def test_the_contract_holds_for_what_was_saved(adapted):
-    model, made = load_model(adapted.folder / "model")
-    assert isinstance(model.backbone, Backbone)
-    assert [adapter.name for adapter in made.adapters] == adapted.config["adapter"]
-
-
-def test_it_is_evaluated_unchanged(bench, adapted):
-    scored = bench.run(bench.plan("backbone.evaluate", from_trial=adapted.trial))
-    assert scored.metrics["test/accuracy"] == adapted.metrics["test/accuracy"]
-
-
 def test_it_is_started_from_and_learned_from(bench, adapted):
     trial = bench.plan("backbone.train", backbone="mlp", from_trial=adapted.trial, teacher=adapted.trial, epochs=1)
     model, made = load_model(bench.run(trial).folder / "model")

@@ -5,14 +5,19 @@ from __future__ import annotations
 from unittest import SkipTest
 
 import pytest
+import torch
+from torch import nn
 
-from engram.backbone.testing import Refusal, cases
+from engram.backbone.contract import Entry, Objective
+from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
 
 REFUSALS = [
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
-    Refusal(("cosine", "snn.convert"), "linear form"),
-    Refusal(("cosine", "snn.train"), "linear form"),
+    Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
+    Refusal(("cosine", "snn.convert"), "one with a linear form"),
+    Refusal(("cosine", "snn.train"), "one with a linear form"),
 ]
 OPTIONS = {
     "snn.spiking": {"steps": 2},
@@ -47,6 +52,34 @@ def test_what_is_not_declared_fails():
         cases("toy", refusals=[Refusal(("toy.tempered", "toy.gone"), "")])
     with pytest.raises(ValueError, match="plugin 'gone' must be installed"):
         cases("gone")
+
+
+class Counting(Objective):
+    """An objective that forgets how far it was."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, outputs, batch, step):
+        self.times += 1
+        return outputs.logits.square().mean() * self.times
+
+
+def test_what_breaks_a_contract_fails():
+    with pytest.raises(AssertionError, match="a tap sees the features"):
+        networks.honours_taps(networks.Bare())
+    lasting = networks.Bare()
+    lasting.forward = lambda x: lasting.forward_steps(x).sum(0) * 2
+    with pytest.raises(AssertionError, match="forward is the read-out of forward_steps"):
+        networks.keeps_contract(lasting)
+    with pytest.raises(AssertionError, match="linear=False is said where"):
+        heads.check_head(Entry(target="", summary="", linear=False), nn.Linear)
+    images = torch.zeros(8, 1, 2, 2, dtype=torch.uint8)
+    data = MemorySplit(images, torch.arange(8) % 2)
+    with pytest.raises(AssertionError, match="with the state of another one it goes on"):
+        objectives.check_objective(lambda setting: Counting(), data, 2)
+    with pytest.raises(AssertionError, match="original_index"):
+        datasets.check_dataset(lambda: Source({"train": data}, ("a", "b"), "0" * 64))
 
 
 def test_files_that_are_not_there_are_no_failure():
