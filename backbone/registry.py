@@ -129,14 +129,14 @@ class Registry:
             raise UserError(f"{SINGULAR[kind]} must be {offered}; got {whole}. {entry.instead}")
         return whole
 
-    def plugin_of(self, kind: Kind, name: str) -> str:
-        """The plugin that offers something; its name may leave out the plugin.
+    def plugin_of(self, kind: Kind, name: str) -> str | None:
+        """The plugin that offers something; its name may leave out the plugin. None: the user's own code does.
 
         Raises:
             UserError: as `entry`.
         """
         known = self._find(kind, name)[0].partition(":")[0]
-        return next(plugin for plugin, held in self.plugins.items() if known in getattr(held, kind))
+        return next((plugin for plugin, held in self.plugins.items() if known in getattr(held, kind)), None)
 
     def _find(self, kind: Kind, name: str) -> tuple[str, Entry]:
         if (kind, name) in self._found:

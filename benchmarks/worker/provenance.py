@@ -44,7 +44,7 @@ def distributions(registry: Registry, experiment: str, config: ExperimentConfig)
     found: dict[str, None] = {}
     uses: list[tuple[Kind, str]] = [("experiments", experiment), *used_by(config)]
     for kind, name in uses:
-        plugin = registry.distributions.get(registry.plugin_of(kind, name))
+        plugin = registry.distributions.get(registry.plugin_of(kind, name) or "")
         found |= dict.fromkeys([plugin] if plugin else []) | dict.fromkeys(registry.entry(kind, name).distributions)
     for option, value in every_value(registry, config):
         for mark in option.metadata:

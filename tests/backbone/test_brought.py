@@ -67,7 +67,7 @@ def test_a_classifier_becomes_a_backbone_and_a_head_that_computes_the_same(mine)
     registry = Registry.discover()
     name = registry.chosen("backbones", f"{mine}:Net")
     assert name == f"mine.py:Net@{brought.find(f'{mine}:Net').sha256[:16]}"
-    assert {"torch"} <= set(sys.modules) and not any("mine" in module for module in sys.modules)
+    assert {"torch"} <= set(sys.modules) and "mine" not in sys.modules
     model = built(name, width=3)
     with torch.random.fork_rng():
         torch.manual_seed(0)

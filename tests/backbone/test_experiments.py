@@ -185,7 +185,9 @@ def test_a_class_that_was_not_trained(evaluate, pictures):
 @pytest.mark.parametrize(("size", "mode", "got"), [(12, "L", "1x12x12"), (8, "RGB", "3x8x8")])
 def test_pictures_of_another_shape(evaluate, pictures, size, mode, got):
     source = pictures("0123456789", size, mode)
-    with pytest.raises(UserError, match=f"the images must be 1x8x8 like those trained on; got {got}. Pass --dataset.s"):
+    with pytest.raises(
+        UserError, match=f"must be 1x8x8 like those trained on; got {got}. Choose a --dataset of such images"
+    ):
         evaluate(dataset=source)
     fitting = evaluate(dataset=source, dataset_options={"size": 8, "channels": 1})
     assert fitting["images"] == 359

@@ -64,7 +64,7 @@ def test_the_linear_form_of_a_head():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, "wide"])
 def test_an_option_that_a_head_cannot_have(scale):
-    with pytest.raises(UserError, match=r"--head\.scale must be valid"):
+    with pytest.raises(UserError, match=r"--head\.scale must be (a number )?greater than 0"):
         build_head(Named("cosine", 1, {"scale": scale}), 5, 4)
 
 

@@ -14,7 +14,7 @@ from engram.backbone.contract import Entry, Named, Plugin
 from engram.backbone.errors import UserError
 from engram.backbone.nets.making import LINEAR, build
 from engram.backbone.options import in_full
-from engram.backbone.registry import Registry
+from engram.backbone.registry import Registry, resolve
 from engram.backbone.saved.made import from_json, to_json
 from engram.backbone.saved.model import load_model, save_model
 from engram.snn.training.options import SpikingOptions
@@ -222,6 +222,7 @@ def strangers(monkeypatch):
     monkeypatch.setitem(sys.modules, "strangers", module)
 
     def install(gain, spiking_steps=4):
+        resolve.cache_clear()
         new = [("gain", float, field(default=gain)), ("hidden", tuple[int, ...], field(default=(5,)))]
         module.Options = make_dataclass("Options", new, frozen=True, kw_only=True)
         steps = [("steps", int, field(default=spiking_steps))]

@@ -169,10 +169,10 @@ def test_validation_share_out_of_range(share):
         ("digit", {}, "got 'digit'. Did you mean digits?"),
         ("folder", {}, "must be given with a path"),
         ("digits:x", {}, "must be given without a path"),
-        ("digits", {"size": 8}, "a known one; got 'size'. It has none"),
-        ("folder:x", {"sise": 8}, "a known one; got 'sise'. Did you mean size"),
-        ("folder:x", {"size": 0}, "--dataset.size must be valid .*; got 0. See"),
-        ("folder:x", {"channels": 2}, "--dataset.channels must be valid .*1 or 3.*; got 2"),
+        ("digits", {"size": 8}, "--dataset.size must be left out for dataset 'digits'"),
+        ("folder:x", {"sise": 8}, "got --dataset.sise. Did you mean --dataset.size"),
+        ("folder:x", {"size": 0}, "--dataset.size must be at least 1 and at most 4096; got 0. See"),
+        ("folder:x", {"channels": 2}, "--dataset.channels must be one of 1, 3; got 2"),
     ],
 )
 def test_bad_names_and_options(name, options, message):

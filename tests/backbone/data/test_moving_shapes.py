@@ -173,9 +173,9 @@ def test_through_the_registry():
         ({"frames": 20}, r"--dataset.frames must be a multiple of 8, 4 \* --dataset.stroke; got 20. Take 16."),
         ({"frames": 3, "stroke": 1}, "a multiple of 4, .*; got 3. Take 4."),
         ({"samples": 10**9}, "moving-shapes must be at most 4.0 GiB; got .* GiB. Ask for fewer"),
-        ({"order": "random"}, "--dataset.order must be valid .*'natural' or 'shuffled'"),
-        ({"samples": 5}, "--dataset.samples must be valid"),
-        ({"size": 7}, "--dataset.size must be valid"),
+        ({"order": "random"}, "--dataset.order must be one of natural, shuffled"),
+        ({"samples": 5}, "--dataset.samples must be at least 6"),
+        ({"size": 7}, "--dataset.size must be at least 8"),
     ],
 )
 def test_bad_options(options, message):

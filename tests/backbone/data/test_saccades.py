@@ -199,8 +199,8 @@ def test_a_gpu_sees_the_same_events(images):
             {"frames": 40},
             r"--dataset.frames must be at most 6 \* --dataset.travel; got 40. Take at most 36",
         ),
-        ("saccades:digits", {"threshold": 0.0}, "--dataset.threshold must be valid"),
-        ("saccades:digits", {"frames": 0}, "--dataset.frames must be valid"),
+        ("saccades:digits", {"threshold": 0.0}, "--dataset.threshold must be greater than 0"),
+        ("saccades:digits", {"frames": 0}, "--dataset.frames must be at least 1"),
     ],
 )
 def test_bad_names_and_options(name, options, message):

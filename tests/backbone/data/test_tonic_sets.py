@@ -84,8 +84,8 @@ def test_events_outside_of_the_sensor(field, value):
     [
         ("tonic", {}, "must be given with a path"),
         ("tonic:nminst", {}, "a set of tonic that is known here; got 'nminst'. Did you mean nmnist?"),
-        ("tonic:nmnist", {"frames": 0}, "--dataset.frames must be valid"),
-        ("tonic:nmnist", {"pool": 0}, "--dataset.pool must be valid"),
+        ("tonic:nmnist", {"frames": 0}, "--dataset.frames must be at least 1"),
+        ("tonic:nmnist", {"pool": 0}, "--dataset.pool must be at least 1"),
     ],
 )
 def test_bad_names_and_options(name, options, message):
