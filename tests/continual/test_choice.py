@@ -136,7 +136,7 @@ def test_it_is_seen_while_it_is_made(experiment):
     (table,) = [rows for title, rows in ours.services.tables if title == "choice of strength"]
     logged = [found for _, found in ours.services.logged if "choice/si.c" in found]
     assert [(row["strength"], row["validation accuracy"]) for row in table] == sorted(
-        (found["choice/si.c"], found["choice/si.c/accuracy"]) for found in logged
+        (found["choice/si.c"], found["choice/si.c/validation/average_accuracy"]) for found in logged
     )
 
 
