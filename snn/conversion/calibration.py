@@ -17,7 +17,7 @@ from engram.snn.conversion.fitting import fit_weights
 from engram.snn.conversion.methods import Correction
 from engram.snn.graph.segments import layer_nodes, prefix
 from engram.snn.graph.timed import TimeFolded
-from engram.snn.neurons.converted import per_neuron
+from engram.snn.neurons.integrate_fire import per_neuron
 from engram.snn.simulation.network import SpikingBackbone, rates
 
 

@@ -22,7 +22,7 @@ from engram.snn.conversion.methods import Conversion, Correction
 from engram.snn.conversion.scaling import absorb
 from engram.snn.graph.operations import is_activation, place
 from engram.snn.graph.rewriting import Rises, analog_front, has_positive_factors, normal_form
-from engram.snn.neurons.converted import HALF, IntegrateFire, per_neuron
+from engram.snn.neurons.integrate_fire import HALF, IntegrateFire, per_neuron
 from engram.snn.neurons.quantised import QCFS
 from engram.snn.simulation.network import SpikingBackbone
 

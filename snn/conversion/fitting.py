@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from engram.snn.graph.segments import ending, layer_nodes, output_nodes, prefix, segment
 from engram.snn.graph.timed import TimeFolded, over_time
-from engram.snn.neurons.converted import IntegrateFire, per_neuron
+from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
 from engram.snn.neurons.surrogates import spike
 from engram.snn.simulation.network import MEMORY, Simulation, peak_bytes
 

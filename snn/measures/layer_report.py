@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Row
-from engram.snn.neurons.converted import IntegrateFire, per_neuron
+from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
 
 
 class LayerReport:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from engram.backbone.contract import Row
 from engram.backbone.nets.classifier import Classifier
 from engram.snn.graph.linearity import pattern, plain, reached
-from engram.snn.neurons.converted import IntegrateFire, if_scan, per_neuron
+from engram.snn.neurons.integrate_fire import IntegrateFire, if_scan, per_neuron
 from engram.snn.neurons.timed import TimedNeurons
 
 _LAYERS = (nn.Conv2d, nn.Linear)

@@ -16,7 +16,7 @@ from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.segments import layer_nodes
 from engram.snn.graph.taps import GraphTap, unchanged
 from engram.snn.graph.timed import AlongTime, TimeFolded, empty_over_time, folded, neuron_layers, over_time, steps_first
-from engram.snn.neurons.converted import IntegrateFire, per_neuron
+from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
 from engram.snn.neurons.timed import TimedNeurons
 from engram.snn.simulation import events
 from engram.snn.simulation.counting import Tally, relay

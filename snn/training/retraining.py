@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engram.backbone.errors import must
 from engram.snn.graph.timed import AlongTime
-from engram.snn.neurons.converted import IntegrateFire, per_neuron
+from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
 from engram.snn.simulation.network import SpikingBackbone
 from engram.snn.training.network import SpikingActivation, SpikingNetwork
 from engram.snn.training.options import SpikingOptions

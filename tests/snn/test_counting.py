@@ -9,7 +9,7 @@ from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.folding import fold_batchnorm, trace
 from engram.snn.graph.pooling import running
 from engram.snn.graph.timed import TimeFolded
-from engram.snn.neurons.converted import IntegrateFire
+from engram.snn.neurons.integrate_fire import IntegrateFire
 from engram.snn.simulation.counting import Tally, macs, relay, synapses
 
 

@@ -15,7 +15,7 @@ from engram.snn.graph.pooling import running
 from engram.snn.graph.rewriting import normal_form
 from engram.snn.graph.timed import TimeFolded
 from engram.snn.measures.neurobench import Workload
-from engram.snn.neurons.converted import IntegrateFire
+from engram.snn.neurons.integrate_fire import IntegrateFire
 from engram.snn.simulation.counting import Tally, macs, relay, synapses
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions

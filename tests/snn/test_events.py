@@ -9,7 +9,7 @@ from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn import compiled as native
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import lower, spiking
-from engram.snn.neurons.converted import if_scan
+from engram.snn.neurons.integrate_fire import if_scan
 from engram.snn.simulation import crossover, events
 from engram.snn.simulation.counting import Tally, synapses
 from engram.snn.simulation.crossover import pays

@@ -9,7 +9,7 @@ from torch import nn
 from engram.backbone.nets.making import build
 from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.convert import convert, lower
-from engram.snn.neurons.converted import per_neuron
+from engram.snn.neurons.integrate_fire import per_neuron
 from engram.snn.training.options import QCFSOptions
 from engram.snn.training.qcfs import qcfs
 

@@ -23,7 +23,7 @@ from engram.snn.conversion.convert import convert
 from engram.snn.engines.layer import SpikingLayer
 from engram.snn.graph.timed import TimeFolded
 from engram.snn.measures.neurobench import Workload, connection_sparsity, footprint_bytes, neurobench
-from engram.snn.neurons.converted import IntegrateFire
+from engram.snn.neurons.integrate_fire import IntegrateFire
 from engram.snn.neurons.options import NeuronOptions
 from engram.snn.neurons.timed import TimedNeurons
 from engram.snn.simulation.counting import synapses

@@ -6,7 +6,8 @@ from engram.backbone.contract import Backbone
 from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.convert import lower, spiking
-from engram.snn.neurons.converted import IntegrateFire, if_start, if_step
+from engram.snn.neurons.firing import Params, State
+from engram.snn.neurons.integrate_fire import HALF, IntegrateFire, if_step
 from engram.snn.simulation import network as simulator
 from engram.snn.simulation.counting import Tally, synapses
 
@@ -34,8 +35,10 @@ def with_state(net):
             self.theta, self.v = theta, None
 
         def forward(self, x):
-            self.v = if_start(self.theta, x) if self.v is None else self.v
-            s, self.v = if_step(x, self.v, self.theta)
+            p = Params("if", torch.ones(()), 0.0, 0.0, 0.0, self.theta, "soft", False, 0, "arctan", 1.0)
+            v = (HALF * self.theta).expand_as(x) if self.v is None else self.v
+            s, state = if_step(x, State(v), p)
+            self.v = state.v
             spikes.append(s)
             return s * self.theta
 
