@@ -9,17 +9,17 @@ from torch import Tensor
 
 from engram.backbone.contract import Task, Tasks
 from engram.backbone.data.sets import Split
-from engram.continual.strategy import Strategy
+from engram.continual.strategy import StrategyBase
 
 
-class Finetune(Strategy):
+class Finetune(StrategyBase):
     """Train on, whatever becomes of the earlier tasks: the lower bound."""
 
     recordable = True
     reach = "own"
 
 
-class Joint(Strategy):
+class Joint(StrategyBase):
     """Train on the images of all tasks so far: the upper bound, which needs all data for ever."""
 
     recordable = True

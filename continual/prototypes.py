@@ -13,11 +13,11 @@ from engram.backbone.contract import Learner, Task
 from engram.backbone.data.sets import MemorySplit, Split
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.prototypes import nearest_mean
-from engram.continual.strategy import Strategy
+from engram.continual.strategy import StrategyBase
 from engram.continual.tasks.heads import MASKED
 
 
-class Prototypes(Strategy):
+class Prototypes(StrategyBase):
     """Class means in feature space, taken when a task ends; the linear layer trains as ever, tests do without it.
 
     Means of earlier classes are taken again with the network as it is now where another strategy keeps images of

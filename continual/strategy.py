@@ -14,7 +14,7 @@ from engram.backbone.nets.plain import copied
 M = TypeVar("M", bound=nn.Module)
 
 
-class Strategy(contract.Strategy):
+class StrategyBase(contract.Strategy):
     """Base of ours: it keeps what it was made of, and counts what it holds."""
 
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:

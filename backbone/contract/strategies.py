@@ -214,7 +214,7 @@ class Strategy(Protocol):
     It is constructed once, before the first task, as ``Strategy(options, setting, model)``: its own options (None when
     it has none), a `Setting`, and the classifier on its device. Its state after any step is its ``state_dict``:
     tensors, numbers, strings and containers of them, from which ``load_state_dict`` of a freshly constructed one goes
-    on bit for bit. `engram.continual.strategy.Strategy` is the base of ours.
+    on bit for bit. `engram.continual.strategy.StrategyBase` is the base of ours.
 
     In a step they are called in this order, each for all strategies in turn (`Traits.turn`): ``before_forward``,
     forward pass, ``loss``, backward pass, ``after_backward``, optimizer step, and in reverse ``after_step``, so that

@@ -31,7 +31,7 @@ from engram.backbone.training.samplers import Balanced
 
 
 @dataclass
-class State:
+class TrainState:
     data: Data
     beginning: Beginning
     trainer: Trainer
@@ -48,7 +48,7 @@ class Train:
         self.config, self.services = config, services
         self.machine = Machine(services.device, choose_precision(config.precision, services.device))
 
-    def start(self) -> State:
+    def start(self) -> TrainState:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, precision=self.machine.precision, **data.facts)
@@ -66,7 +66,7 @@ class Train:
         objective = self.objective(beginning)
         sampler = None if c.balance is None else Balanced(c.balance)
         trainer = Trainer(beginning.model, data.train, c, self.machine, objective, sampler)
-        return State(data, beginning, trainer, [])
+        return TrainState(data, beginning, trainer, [])
 
     def objective(self, beginning: Beginning) -> Objective:
         """What to minimise."""
@@ -104,7 +104,7 @@ class Train:
         tested = answers(model, data.test, device)
         return Result(metrics=metrics, tables=tested.tables(held), figures={**tested.figures(), **figures})
 
-    def step(self, state: State) -> bool:
+    def step(self, state: TrainState) -> bool:
         trainer = state.trainer
         ended = trainer.advance()
         p = trainer.progress
@@ -116,7 +116,7 @@ class Train:
             self.services.log(p.step, {name: value for name, value in row.items() if name != "epoch"})
         return not trainer.done
 
-    def _validate(self, state: State) -> dict[str, float]:
+    def _validate(self, state: TrainState) -> dict[str, float]:
         """Score the validation images, every epoch for small sets and about ten times in all for large ones."""
         trainer, split = state.trainer, state.data.validation
         epoch = trainer.progress.step // trainer.steps_per_epoch
@@ -126,7 +126,7 @@ class Train:
         scores = score(trainer.scored_model, split, self.services.device, self.machine.precision)
         return {f"validation/{name}": scores[name] for name in ("accuracy", "loss")}
 
-    def finish(self, state: State) -> Result:
+    def finish(self, state: TrainState) -> Result:
         trainer = state.trainer
         model = trainer.scored_model.eval()
         measured = self.measure(model, state.data)
@@ -151,7 +151,7 @@ class Train:
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
-    def _made(self, state: State, accuracy: float) -> Made:
+    def _made(self, state: TrainState, accuracy: float) -> Made:
         c, data, beginning = self.config, state.data, state.beginning
         return Made(
             backbone=beginning.backbone,
@@ -165,10 +165,10 @@ class Train:
             precision=self.machine.precision,
         )
 
-    def state_dict(self, state: State) -> dict[str, Any]:
+    def state_dict(self, state: TrainState) -> dict[str, Any]:
         return {"trainer": state.trainer.state_dict(), "curves": state.curves}
 
-    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: TrainState, saved: Mapping[str, Any]) -> None:
         state.trainer.load_state_dict(saved["trainer"])
         state.curves[:] = saved["curves"]
 

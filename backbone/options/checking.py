@@ -13,7 +13,7 @@ from engram.backbone.errors import UserError, nearest
 from engram.backbone.options.named import is_known, named_schema, short, things
 from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import by_flag, twice
-from engram.backbone.options.values import convert
+from engram.backbone.options.values import as_type
 from engram.backbone.registry import SINGULAR, Registry
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Checker:
         if option.many and option.kind is not None and (value is None or value in ("none", ["none"], ("none",))):
             return ()
         try:
-            converted, why = convert(option, value)
+            converted, why = as_type(option, value)
         except UserError as error:  # a file of the user's own that cannot be read
             self._add(str(error))
             return value

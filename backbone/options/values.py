@@ -24,7 +24,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(from_text(annotation), config=ConfigDict(allow_inf_nan=False))
 
 
-def convert(option: Option, value: Any) -> tuple[Any, str]:
+def as_type(option: Option, value: Any) -> tuple[Any, str]:
     """(value in the option's type, "") or (anything, the rule that it breaks)."""
     from pydantic import ValidationError
 

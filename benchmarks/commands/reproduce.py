@@ -16,7 +16,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Reproducing
 from engram.benchmarks.commands.run import planner_for, report_troubles, setting
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
-from engram.benchmarks.driving.driver import Failure, Outcome, Setting, drive
+from engram.benchmarks.driving.driver import Failure, PlanOutcome, RunSetting, drive
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
@@ -61,7 +61,7 @@ def is_in(name: str, group: str) -> bool:
     return name == group or name.startswith(group.rstrip("/") + "/")
 
 
-def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Reproducing) -> list[dict[str, Any]]:
+def judge(targets: Sequence[Target], registry: Registry, how: RunSetting, flags: Reproducing) -> list[dict[str, Any]]:
     """Run targets over their seeds, all trials of all of them as one plan; one row of the table for each."""
     planner = planner_for(registry, how)
     able = [target for target in targets if not target.needs_gpu] if _without_gpu(targets, flags) else targets
@@ -85,7 +85,7 @@ def judge(targets: Sequence[Target], registry: Registry, how: Setting, flags: Re
     return [_row(target, wanted.get(target.name), outcome, how) for target in targets]
 
 
-def _without_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> dict[str, str]:
+def _without_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> dict[str, str]:
     """Why trials cannot begin, by id: files of their data, or of the data of a trial that they need, are not there."""
     missing: dict[str, str] = {}
     for name in dict.fromkeys(name for trial in trials for name, found in trial.data.items() if found is None):
@@ -113,7 +113,7 @@ def _without_gpu(targets: Sequence[Target], flags: Reproducing) -> bool:
     return choose_device(flags.device) == "cpu"
 
 
-def _row(target: Target, trials: list[str] | None, outcome: Outcome, how: Setting) -> dict[str, Any]:
+def _row(target: Target, trials: list[str] | None, outcome: PlanOutcome, how: RunSetting) -> dict[str, Any]:
     """A row of the table; ``trials`` is None where there is no GPU for them.
 
     A verdict on some of the seeds is one "so far".

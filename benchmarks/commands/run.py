@@ -15,7 +15,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
-from engram.benchmarks.driving.driver import Outcome, Setting, drive
+from engram.benchmarks.driving.driver import PlanOutcome, RunSetting, drive
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
@@ -45,7 +45,9 @@ def run(given: Given[Planning]) -> int:
     return _finish_run(*carry_out(given.words[0], options, registry, how), flags)
 
 
-def carry_out(experiment: str, given: Mapping[str, Any], registry: Registry, how: Setting) -> tuple[Trial, Outcome]:
+def carry_out(
+    experiment: str, given: Mapping[str, Any], registry: Registry, how: RunSetting
+) -> tuple[Trial, PlanOutcome]:
     """Plan a trial and what it needs from checked values by field, and run what is not done.
 
     Raises:
@@ -59,8 +61,8 @@ def carry_out(experiment: str, given: Mapping[str, Any], registry: Registry, how
     return trial, drive(trials, how, None, written(experiment_config(registry, experiment), given))
 
 
-def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> Setting:
-    return Setting(
+def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> RunSetting:
+    return RunSetting(
         out=out,
         data_root=flags.root,
         argv=argv,
@@ -71,13 +73,13 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
     )
 
 
-def planner_for(registry: Registry, how: Setting, *, dry: bool = False) -> Planner:
+def planner_for(registry: Registry, how: RunSetting, *, dry: bool = False) -> Planner:
     """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none."""
     contents = Contents(how.out / MEMORY)
     return Planner(registry, how.out, DataSets(registry, how.data_root, contents, fetch=how.download and not dry))
 
 
-def _finish_run(trial: Trial, outcome: Outcome, flags: Planning) -> int:
+def _finish_run(trial: Trial, outcome: PlanOutcome, flags: Planning) -> int:
     report_troubles(outcome, flags)
     record = Record(trial.folder)
     if record.status != "done":
@@ -105,7 +107,7 @@ def public(record: Record) -> dict[str, Any]:
     }
 
 
-def report_troubles(outcome: Outcome, flags: Running) -> None:
+def report_troubles(outcome: PlanOutcome, flags: Running) -> None:
     """One line per failed trial, and one for each reason for which the tracking store is not complete."""
     for failure in outcome.failures:
         for line in failure.message.splitlines():
@@ -152,7 +154,7 @@ def sweep(given: Given[Sweeping]) -> int:
     return finish_sweep(out, plan, outcome, flags)
 
 
-def carry_out_suite(suite: Suite, registry: Registry, how: Setting) -> tuple[Mapping[str, Any], Outcome]:
+def carry_out_suite(suite: Suite, registry: Registry, how: RunSetting) -> tuple[Mapping[str, Any], PlanOutcome]:
     """Plan a suite and run what is not done; the content of its plan.json, and what became of it.
 
     Raises:
@@ -206,7 +208,7 @@ def check_name(suite: Suite, folder: Path) -> None:
         raise must(f"the name {suite.name!r}", rule, got, remedy)
 
 
-def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], how: Setting) -> Outcome:
+def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], how: RunSetting) -> PlanOutcome:
     """Drive a sweep while holding its lock.
 
     Raises:
@@ -221,7 +223,7 @@ def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], ho
         return drive(trials, how, suite.name, list(plan["axes"]))
 
 
-def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: Outcome, flags: Running) -> int:
+def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags: Running) -> int:
     """Print the table of a sweep, or its JSON object."""
     report_troubles(outcome, flags)
     why = {failure.trial: failure for failure in outcome.failures}

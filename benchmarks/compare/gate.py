@@ -47,7 +47,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """What came of a gate: why it tripped, one line per group, or nothing."""
 
     condition: str

@@ -10,7 +10,7 @@ from typing import Any
 
 from engram.backbone.contract import PLAIN_UNITS, Bounds, Direction, Metric, Scalar
 from engram.backbone.errors import must, nearest
-from engram.benchmarks.compare.gate import Condition, Gate
+from engram.benchmarks.compare.gate import Condition, GateResult
 from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import bounds_of, declared
@@ -69,7 +69,7 @@ class Comparison:
     pairs: list[Pair]
     absent: list[Outcome]
     """Trials without a score: failed, interrupted, running or not begun."""
-    gate: Gate | None = None
+    gate: GateResult | None = None
 
     @property
     def baseline(self) -> str | None:
@@ -216,7 +216,7 @@ def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
     return pairs
 
 
-def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> Gate:
+def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> GateResult:
     """Try a gate on every group it speaks of.
 
     Raises:
@@ -235,7 +235,7 @@ def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> Ga
         if condition.trips(value):
             shown = "unknown" if value is None else f"{value:.6g}"
             reasons.append(f"{condition.statistic} {metric} of {name} is {shown}")
-    return Gate(condition.text, tuple(reasons))
+    return GateResult(condition.text, tuple(reasons))
 
 
 def finite(value: float | None) -> float | None:

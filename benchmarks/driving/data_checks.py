@@ -11,13 +11,13 @@ from engram.backbone.errors import UserError
 from engram.backbone.options.named import named_schema
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import Setting
+from engram.benchmarks.driving.driver import RunSetting
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.trials import Record
 
 
-def check_data(trials: Sequence[Trial], registry: Registry, how: Setting) -> None:
+def check_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> None:
     """Look at every data set of the trials that are not done, each once.
 
     Raises:

@@ -15,7 +15,7 @@ from types import FrameType
 from engram.backbone.options.spelling import by_flag
 from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
 from engram.benchmarks.driving.launch.local import LocalPool
-from engram.benchmarks.driving.view import Names, View, open_view
+from engram.benchmarks.driving.view import Names, ProgressView, open_view
 from engram.benchmarks.planning.naming import labels, short_labels
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.layout import LOG
@@ -33,7 +33,7 @@ IMPATIENT_SECONDS = 5.0  # what the tracking store gets after ^C
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class RunSetting:
     """What a trial's identity does not depend on."""
 
     out: Path
@@ -55,7 +55,7 @@ class Failure:
 
 
 @dataclass
-class Outcome:
+class PlanOutcome:
     """What became of a plan."""
 
     skipped: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Outcome:
         return 1 if self.failures else 0
 
 
-def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None, axes: Sequence[str] = ()) -> Outcome:
+def drive(trials: Sequence[Trial], setting: RunSetting, sweep: str | None, axes: Sequence[str] = ()) -> PlanOutcome:
     """Run what is not done yet. Trials come in an order in which each follows those it needs.
 
     ``axes`` are the options that the plan varies; their values are said of every trial.
@@ -84,7 +84,7 @@ def drive(trials: Sequence[Trial], setting: Setting, sweep: str | None, axes: Se
             say(f"engram: trial {trial.id}: {damage}")
             write_config(trial)  # what it says is known: the trial may be done all the same
     done = [trial for trial in trials if Record(trial.folder).status == "done"]
-    outcome = Outcome(skipped=[trial.id for trial in done])
+    outcome = PlanOutcome(skipped=[trial.id for trial in done])
     todo = [trial for trial in trials if trial.id not in outcome.skipped]
     feeder = Feeder(setting.out, setting.tracking_uri, [trial.id for trial in trials], sweep)
     if todo:
@@ -114,7 +114,7 @@ def kind_of(trial: Trial) -> tuple[str, str]:
     return kind(trial.experiment, by_flag(trial.config))
 
 
-def write_trial(trial: Trial, setting: Setting) -> None:
+def write_trial(trial: Trial, setting: RunSetting) -> None:
     """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
     trial.folder.mkdir(parents=True, exist_ok=True)
     write_config(trial)
@@ -136,7 +136,7 @@ def write_config(trial: Trial) -> None:
 
 
 @contextmanager
-def _signals(outcome: Outcome) -> Iterator[None]:
+def _signals(outcome: PlanOutcome) -> Iterator[None]:
     """Note SIGINT and SIGTERM in the outcome; the loop acts on them. A second one has the workers killed."""
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -155,7 +155,7 @@ class _Drive:
     """The loop of one drive."""
 
     def __init__(
-        self, todo: Sequence[Trial], pool: LocalPool, view: View, outcome: Outcome, pace: Pace | None = None
+        self, todo: Sequence[Trial], pool: LocalPool, view: ProgressView, outcome: PlanOutcome, pace: Pace | None = None
     ) -> None:
         self.waiting = {trial.id: trial for trial in todo}
         self.running: dict[Path, Trial] = {}

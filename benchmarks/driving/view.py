@@ -33,7 +33,7 @@ class Names:
     short: Mapping[str, str]
 
 
-class View:
+class ProgressView:
     """Lines as trials start and end. `open_view` gives the one that fits the terminal.
 
     ``left`` is what the driver thinks is left of the whole plan, in seconds; None: it cannot tell.
@@ -109,7 +109,7 @@ class View:
                     self.line(text)
 
 
-class Bars(View):
+class Bars(ProgressView):
     """One bar per running trial, below one for the whole plan.
 
     Drawn by the driver's own thread: with a thread of rich's beside it, the two at times disagree on how many lines
@@ -180,6 +180,6 @@ def _left(seconds: float | None) -> str:
     return "" if seconds is None else f"{about(seconds)} left"
 
 
-def open_view(names: Names, done: int) -> View:
+def open_view(names: Names, done: int) -> ProgressView:
     """The view for a plan of which ``done`` trials were done before."""
-    return Bars(names, done) if sys.stderr.isatty() else View(names, done)
+    return Bars(names, done) if sys.stderr.isatty() else ProgressView(names, done)

@@ -26,7 +26,7 @@ from engram.continual.avalanche import guard, networks, state
 from engram.continual.avalanche.benchmark import to_benchmark, unit
 from engram.continual.avalanche.options import AvalancheOptions
 from engram.continual.experiment.stream import Stream
-from engram.continual.strategy import Strategy, total_bytes
+from engram.continual.strategy import StrategyBase, total_bytes
 from engram.continual.tasks.heads import MASKED
 
 LOOKS = {"GenerativeReplay": networks.generated, "GSS_greedy": unit}
@@ -46,7 +46,7 @@ class _Watch:
             strategy.stop_training()
 
 
-class Avalanche(Strategy):
+class Avalanche(StrategyBase):
     """One of Avalanche's strategies, named after the colon of ``avalanche:NAME``, as a reference for ours.
 
     It trains our network on our stream with Avalanche's own loop: cross-entropy, Adam or SGD as the stream's options

@@ -27,7 +27,7 @@ from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
 from engram.continual.avalanche.guard import module
 from engram.continual.avalanche.networks import OFF
-from engram.continual.strategy import Strategy
+from engram.continual.strategy import StrategyBase
 from engram.continual.traits import AUTO, traits
 
 NAMES = {"SIPlugin": "continual.si", "DERppPlugin": "continual.derpp", "HATPlugin": "continual.hat"}
@@ -63,7 +63,7 @@ class Hooked:
         name, strength = type(self).__name__, traits(self.strategy_name).strength
         if strength and getattr(self.options, strength) == AUTO:
             raise must(f"{strength} of {name}", "a number", AUTO, f"Give it one: {name}({strength}=1.0).")
-        self.ours: Strategy | None = None
+        self.ours: StrategyBase | None = None
         self.learner: Any = None
         self.batch: Any = None
         self.saved: Mapping[str, Any] = {}

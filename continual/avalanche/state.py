@@ -58,7 +58,7 @@ def restore(strategy: Any, saved: Mapping[str, Any]) -> None:
 
 
 def stored(strategy: Any) -> dict[str, Tensor] | None:
-    """The images a strategy keeps, as `engram.continual.strategy.Strategy.stored` gives them; None when there are
+    """The images a strategy keeps, as `engram.continual.strategy.StrategyBase.stored` gives them; None when there are
     none.
     """
     writer = _Writer(strategy)

@@ -17,7 +17,7 @@ from engram.backbone.hardware import Precision
 from engram.backbone.nets.classifier import Classifier
 from engram.continual.experiment.candidates import Tried, best, upcoming
 from engram.continual.experiment.configs import StreamConfig
-from engram.continual.experiment.learning import Learning, State, Within
+from engram.continual.experiment.learning import Learning, StreamState, Within
 from engram.continual.experiment.stream import Stream
 from engram.continual.regularisation.penalty import PULL
 from engram.continual.traits import in_turn, said, traits
@@ -64,7 +64,7 @@ class Choice:
         self.first: dict[str, Any] | None = None
         """What is known when the first task has been learned."""
         self.learning: Learning | None = None
-        self.state: State | None = None
+        self.state: StreamState | None = None
         self.stream = None if self.done else Stream(config, self._held_out(data), services.device)
         self.images = 0 if self.stream is None else sum(len(self._images(task)) for task in range(self.count))
 
@@ -132,7 +132,7 @@ class Choice:
                 self._note(math.fsum(reached) / len(reached), self._effect(state))
         self.seconds += time.perf_counter() - began
 
-    def _begin(self) -> tuple[Learning, State]:
+    def _begin(self) -> tuple[Learning, StreamState]:
         """A candidate before its first step."""
         assert self.stream is not None
         chosen = {**dict.fromkeys(self.names, 0.0), **self.strengths, self.name: self.strength}
@@ -145,7 +145,7 @@ class Choice:
         learning.begin(state)
         return learning, state
 
-    def _effect(self, state: State) -> float | None:
+    def _effect(self, state: StreamState) -> float | None:
         return state.strategies[in_turn(self.config.strategies).index(self.name)].effect()
 
     def _note(self, accuracy: float, effect: float | None) -> None:

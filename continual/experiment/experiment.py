@@ -17,7 +17,7 @@ from engram.backbone.training.loop import UNIT_SECONDS
 from engram.continual.experiment.choice import Choice
 from engram.continual.experiment.configs import StreamConfig
 from engram.continual.experiment.connectivity import barrier, figure, path
-from engram.continual.experiment.learning import Learning, State, Within
+from engram.continual.experiment.learning import Learning, StreamState, Within
 from engram.continual.experiment.metrics import summary
 from engram.continual.experiment.report import outcome
 from engram.continual.experiment.stream import Stream
@@ -36,7 +36,7 @@ class StreamExperiment:
         self.learning = Learning(self.config, services, self.precision)
         self.choice: Choice | None = None
 
-    def start(self) -> State:
+    def start(self) -> StreamState:
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, precision=self.precision, **data.facts)
@@ -53,7 +53,7 @@ class StreamExperiment:
             self._begin(state)
         return state
 
-    def _begin(self, state: State) -> None:
+    def _begin(self, state: StreamState) -> None:
         """The strengths are known: what remains is the stream."""
         self._take_strengths()
         self.learning.begin(state)
@@ -73,7 +73,7 @@ class StreamExperiment:
         seen = replace(stream.data, classes=stream.names, in_shape=stream.in_shape, mean=mean, std=std)
         return begin(self.config, seen, self.services.inputs, relabel=False)
 
-    def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
+    def step(self, state: StreamState, seconds: float = UNIT_SECONDS) -> bool:
         choice = self.choice
         if choice is None or choice.done:
             return self.learning.step(state, seconds)
@@ -83,7 +83,7 @@ class StreamExperiment:
             self._begin(state)
         return True
 
-    def finish(self, state: State) -> Result:
+    def finish(self, state: StreamState) -> Result:
         found = summary(state.matrices.accuracy[1:], state.matrices.accuracy[0])
         last = state.matrices.task_aware[-1]
         metrics = {
@@ -110,18 +110,18 @@ class StreamExperiment:
         tables = {**result.tables, "cautions": [*result.tables.get("cautions", ()), *cautions], CHOICE: choice.table()}
         return replace(result, metrics={**result.metrics, **found, "choosing_seconds": choice.seconds}, tables=tables)
 
-    def _connected(self, state: State, result: Result) -> Result:
+    def _connected(self, state: StreamState, result: Result) -> Result:
         """The result with what lies between the solutions of the tasks."""
         rows = path(state.learner, state.stream, state.solutions, self.config.connectivity)
         metrics = {**result.metrics, "test/connectivity_barrier": barrier(rows)}
         tables = {**result.tables, "connectivity": rows}
         return replace(result, metrics=metrics, tables=tables, figures={**result.figures, "connectivity": figure(rows)})
 
-    def state_dict(self, state: State) -> dict[str, Any]:
+    def state_dict(self, state: StreamState) -> dict[str, Any]:
         choice = None if self.choice is None else self.choice.state_dict()
         return {"choice": choice, "stream": self.learning.state_dict(state)}
 
-    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StreamState, saved: Mapping[str, Any]) -> None:
         if self.choice is not None:
             state.model.load_state_dict(saved["stream"]["learner"]["model"])  # candidates begin with its weights
             self.choice.load_state_dict(saved["choice"])

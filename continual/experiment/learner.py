@@ -21,7 +21,7 @@ from engram.backbone.training.loop import UNIT_SECONDS, Trainer
 from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.samplers import Uniform
-from engram.continual.tasks.heads import Head
+from engram.continual.tasks.heads import HeadMasks
 from engram.continual.tasks.masking import TASK, Masked
 
 
@@ -39,7 +39,7 @@ class Lesson:
 
     data: Split
     task: int
-    head: Head
+    head: HeadMasks
     tasks: Tensor | None = None
     shuffled: bool = True
 
@@ -203,6 +203,6 @@ class Learner(Hook):
             strategy.load_state_dict(state)
 
 
-def optimizers_for(model: Classifier, options: TrainingOptions, head: Head) -> Optimizers:
+def optimizers_for(model: Classifier, options: TrainingOptions, head: HeadMasks) -> Optimizers:
     """Fresh ones, as the options have them."""
     return Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay, head.layers)

@@ -47,7 +47,7 @@ class Matrices:
 
 
 @dataclass
-class State:
+class StreamState:
     stream: Stream
     model: Classifier
     optimizers: Optimizers
@@ -119,14 +119,14 @@ class Learning:
 
     def start(
         self, stream: Stream, model: Classifier, method: Literal["prepare", "calibrate"] | None = "prepare"
-    ) -> State:
+    ) -> StreamState:
         """A network that has no strategies yet; by that method, if any, it looks at images of the first task."""
         train, options = stream.task(0).train, self.config
         if method is not None:
             prepare(model, train, derive(options.seed, "task", 0), method)
         objective = self._objective(train, stream.width)
         first = Learner(model, Lesson(train, 0, stream.head), options, self.machine, objective)
-        return State(stream, first.model, optimizers_for(first.model, options, stream.head), objective, [], first)
+        return StreamState(stream, first.model, optimizers_for(first.model, options, stream.head), objective, [], first)
 
     def _objective(self, train: Split, outputs: int) -> Objective:
         """Of the whole stream; replayed rows have labels alone."""
@@ -140,14 +140,14 @@ class Learning:
             raise must("--objective", rule, self.config.objective, "Use cross-entropy, or no replay.")
         return found
 
-    def begin(self, state: State) -> None:
+    def begin(self, state: StreamState) -> None:
         """Everything as it is before the first step; the untrained network is tested."""
         state.strategies = self._strategies(state.stream, state.model)
         state.learner = self._learner(state, 0)
         state.matrices.add([self._test(state, j) for j in range(self.tasks)])
         self._before(state)
 
-    def _test(self, state: State, task: int) -> Scores:
+    def _test(self, state: StreamState, task: int) -> Scores:
         split = state.stream.part(task, self.part)
         assert split is not None
         return test(state.learner, split, task)
@@ -175,7 +175,7 @@ class Learning:
             found.append(registry.load("strategies", name)(options, own, model))
         return [*found, Prototypes(None, setting, model)] if c.head == "prototype" else found
 
-    def _learner(self, state: State, task: int) -> Learner:
+    def _learner(self, state: StreamState, task: int) -> Learner:
         """A learner for one task, which goes on with everything there is."""
         c, stream = self.config, state.stream
         lesson = Lesson(stream.task(task).train, task, stream.head, shuffled=stream.shuffle)
@@ -199,7 +199,7 @@ class Learning:
             average=state.learner.trainer.progress.average,
         )
 
-    def _before(self, state: State) -> None:
+    def _before(self, state: StreamState) -> None:
         learner = state.learner
         task = state.stream.task(learner.task)
         began = time.perf_counter()
@@ -211,7 +211,7 @@ class Learning:
         wait(learner.device)
         state.seconds += time.perf_counter() - began
 
-    def step(self, state: State, seconds: float = UNIT_SECONDS) -> bool:
+    def step(self, state: StreamState, seconds: float = UNIT_SECONDS) -> bool:
         """Do a unit of work; False once there is no more."""
         learner = state.learner
         if learner.done:
@@ -227,7 +227,7 @@ class Learning:
         self.services.progress(learner.task + share, self.tasks, text)
         return not (learner.done and learner.task == self.tasks - 1)
 
-    def _after(self, state: State) -> None:
+    def _after(self, state: StreamState) -> None:
         """A task is over: let the strategies take stock, then test."""
         learner, stream = state.learner, state.stream
         task = stream.task(learner.task)
@@ -246,7 +246,7 @@ class Learning:
         row = state.matrices.accuracy[-1][: learner.task + 1]
         self.services.log(state.iterations, {"test/average_accuracy": math.fsum(row) / len(row)})
 
-    def state_dict(self, state: State) -> dict[str, Any]:
+    def state_dict(self, state: StreamState) -> dict[str, Any]:
         return {
             "task": state.learner.task,
             "learner": state.learner.trainer.state_dict(),
@@ -257,7 +257,7 @@ class Learning:
             "solutions": state.solutions,
         }
 
-    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StreamState, saved: Mapping[str, Any]) -> None:
         state.strategies = self._strategies(state.stream, state.model)
         kept, (hook,) = saved["learner"], saved["learner"]["hooks"]
         for strategy, own in zip(state.strategies, hook["strategies"], strict=True):

@@ -15,11 +15,11 @@ from engram.continual.regularisation.penalty import LEAST_EFFECT, PULL
 from engram.continual.traits import in_turn, said, strength
 
 if TYPE_CHECKING:
-    from engram.continual.experiment.learning import State
+    from engram.continual.experiment.learning import StreamState
 
 
 def outcome(
-    config: StreamConfig, services: Services, state: State, beginning: Beginning, metrics: dict[str, float]
+    config: StreamConfig, services: Services, state: StreamState, beginning: Beginning, metrics: dict[str, float]
 ) -> Result:
     """Save the network and gather what there is to see; strengths are numbers in the configuration by now."""
     data = state.stream.data
@@ -54,7 +54,7 @@ def _idle(config: StreamConfig, effects: Mapping[str, float | None]) -> list[str
     ]
 
 
-def _matrix(state: State, name: str) -> list[Row]:
+def _matrix(state: StreamState, name: str) -> list[Row]:
     rows = getattr(state.matrices, name)
     return [
         {"after": "nothing" if i == 0 else f"task {i}", **{f"task {j + 1}": value for j, value in enumerate(row)}}
@@ -62,7 +62,7 @@ def _matrix(state: State, name: str) -> list[Row]:
     ]
 
 
-def _figures(state: State) -> dict[str, Figure | Grid]:
+def _figures(state: StreamState) -> dict[str, Figure | Grid]:
     rows = state.matrices.accuracy[1:]
     count = len(rows)
     each = {f"task {j + 1}": [(float(i + 1), rows[i][j]) for i in range(j, count)] for j in range(count)}

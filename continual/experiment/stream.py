@@ -16,7 +16,7 @@ from engram.backbone.data.views import Transform, View, seen
 from engram.backbone.errors import must
 from engram.backbone.seeding import generator
 from engram.continual.experiment.configs import BY_CLASS, MIXED, StreamConfig
-from engram.continual.tasks.heads import Head
+from engram.continual.tasks.heads import HeadMasks
 from engram.continual.tasks.transforms import coloured, noisy, permuted, rotated
 
 Part = Literal["train", "validation", "test"]
@@ -56,7 +56,7 @@ class Stream:
         if c.scenario == "coloured" and data.in_shape[0] == 1:
             self.in_shape = (3, *data.in_shape[1:])
             self.mean, self.std = data.mean.expand(3), data.std.expand(3)
-        self.head = Head(c.head, self.outputs, self.width, device, closed=c.scenario not in MIXED)
+        self.head = HeadMasks(c.head, self.outputs, self.width, device, closed=c.scenario not in MIXED)
         self._parts: dict[tuple[int, Part], Split | None] = {}
         self._need_images()
 

@@ -18,7 +18,7 @@ from engram.backbone.seeding import generator
 from engram.continual.generative.answers import answers, masks, mismatch
 from engram.continual.generative.options import BIROptions, DGROptions
 from engram.continual.generative.vae import fresh
-from engram.continual.strategy import Strategy, frozen
+from engram.continual.strategy import StrategyBase, frozen
 
 G = TypeVar("G", bound=nn.Module)
 
@@ -58,7 +58,7 @@ class Features:
         handle = head.register_forward_pre_hook(look)
 
 
-class Dreaming(Strategy, ABC, Generic[G]):
+class Dreaming(StrategyBase, ABC, Generic[G]):
     """Every step also trains on as many generated rows as the task has, from the second task on.
 
     They come from copies of the generator and of the network (of its head, in latent space), made when the previous

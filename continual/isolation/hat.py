@@ -15,7 +15,7 @@ from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import HATOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.strategy import Strategy
+from engram.continual.strategy import StrategyBase
 
 LARGEST = 6.0
 """Embeddings stay within this, where a sigmoid still has a slope."""
@@ -23,7 +23,7 @@ COMPENSATED = 50.0
 """Up to this |s e| the gradient of an embedding is compensated in full."""
 
 
-class HAT(Strategy):
+class HAT(StrategyBase):
     """Gates a_t = sigmoid(s e_t) on the hidden units, learned with the weights; s goes from 1/s_max to s_max.
 
     With A the largest gates of all tasks before, a weight from unit j to unit i moves by 1 - min(A_i, A_j) of what the

@@ -12,13 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engram.backbone.contract import Batch, Learner, Row, Setting, Task
 from engram.backbone.training.optim import lists
 from engram.continual.isolation.options import PackNetOptions
-from engram.continual.strategy import Strategy, total_bytes
+from engram.continual.strategy import StrategyBase, total_bytes
 
 FREE = 2**15 - 1
 """Owner of a weight no task has kept."""
 
 
-class PackNet(Strategy):
+class PackNet(StrategyBase):
     """Train on the free weights, prune the smallest of them layer by layer, train those left again, keep them for ever.
 
     A task's weights are those it kept and all of the tasks before it; what it pruned is zero for it and free for the

@@ -13,10 +13,10 @@ from engram.continual.isolation.gates import gates_of
 from engram.continual.isolation.holding import Hold
 from engram.continual.isolation.options import XdGOptions
 from engram.continual.isolation.reach import reaches
-from engram.continual.strategy import Strategy, total_bytes
+from engram.continual.strategy import StrategyBase, total_bytes
 
 
-class XdG(Strategy):
+class XdG(StrategyBase):
     """A fixed random share of the units of every hidden layer is silent in a task: ``h <- h * g_task``, g in {0, 1}.
 
     Exactly that share, rounded, so that every task has as many units; of a convolution, channels. Meant to be combined

@@ -14,11 +14,11 @@ from engram.backbone.hardware import autocast
 from engram.backbone.nets.classifier import Classifier
 from engram.continual.distilling import factor
 from engram.continual.regularisation.options import LwFOptions
-from engram.continual.strategy import Strategy, frozen
+from engram.continual.strategy import StrategyBase, frozen
 from engram.continual.tasks.heads import MASKED
 
 
-class LwF(Strategy):
+class LwF(StrategyBase):
     """Distils the network as it was before the task into the new one, on the task's own images.
 
     At temperature tau the difference of two answers is the cross-entropy

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engram.backbone.contract import Batch, Learner, Setting
 from engram.backbone.training.optim import lists
-from engram.continual.strategy import Strategy, trainable
+from engram.continual.strategy import StrategyBase, trainable
 
 STRIDE = 10
 """A penalty's gradient is measured every so many steps, as it takes two more passes over the weights."""
@@ -21,7 +21,7 @@ PULL = "penalty's gradient over the loss's"
 """What tables call the effect of a penalty."""
 
 
-class Penalty(Strategy):
+class Penalty(StrategyBase):
     """What penalties share: the weights they hold, a strength, and the size of what they add."""
 
     recordable = True

@@ -15,10 +15,10 @@ from engram.backbone.errors import must
 from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.seeding import generator
 from engram.continual.replay.buffers import Buffer, Rows, Turns, buffer_seed, herd, quota
-from engram.continual.strategy import Strategy
+from engram.continual.strategy import StrategyBase
 
 
-class Rehearsal(Strategy):
+class Rehearsal(StrategyBase):
     """Keeps images of its batches as they were before augmentation, after every step, each at most once (`Turns`)."""
 
     recordable = True

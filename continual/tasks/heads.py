@@ -2,7 +2,7 @@
 
 The head is one linear layer with an output for every class of the whole stream. Separate layers per task, and a layer
 that grows with the classes, compute exactly what this one computes with the other outputs switched off. They also learn
-as these do: outputs that are not trained do not move, and have moments of their own (`Head.layers`).
+as these do: outputs that are not trained do not move, and have moments of their own (`HeadMasks.layers`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MASKED = -1e30
 """Logit of an output that must not be chosen: finite, so that zero times it stays zero."""
 
 
-class Head:
+class HeadMasks:
     """Masks over the outputs.
 
     - ``single``: all outputs, always.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs
-from engram.continual.tasks.heads import MASKED, Head
+from engram.continual.tasks.heads import MASKED, HeadMasks
 
 TASK = "task"
 """The column with the task of every row, where rows of several tasks choose among different outputs."""
@@ -25,7 +25,7 @@ class Masked(Objective):
         task: the one at hand.
     """
 
-    def __init__(self, offered: Objective, head: Head, task: int) -> None:
+    def __init__(self, offered: Objective, head: HeadMasks, task: int) -> None:
         self.offered, self.head, self.task = offered, head, task
         self.columns, self.wants, self.by_rows = offered.columns, offered.wants, offered.by_rows
         self.recordable = offered.recordable

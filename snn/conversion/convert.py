@@ -136,7 +136,7 @@ def _continuous(network: N) -> N:
     return network
 
 
-def spiking(
+def with_neurons(
     backbone: nn.Module,
     graph: fx.GraphModule,
     thresholds: Mapping[str, Thresholds],
@@ -285,7 +285,7 @@ def thresholds_of(
 def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:
     """A spiking classifier with the preprocessing and head of ``model``, not calibrated."""
     times = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
-    normalise, net = model.normalise, spiking(model.backbone, graph, found, how.steps, **times)  # type: ignore[arg-type]
+    normalise, net = model.normalise, with_neurons(model.backbone, graph, found, how.steps, **times)  # type: ignore[arg-type]
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 
 

@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass
-class State:
+class ConvertState:
     """Sums over the images seen so far, and what the result says beside them."""
 
     scoring: Scoring
@@ -72,7 +72,7 @@ class Convert:
         self.config, self.services = config, services
         self.how = config.conversion()
 
-    def start(self) -> State:
+    def start(self) -> ConvertState:
         analog, made = load_model(self.services.inputs["trained"] / "model")
         if any(isinstance(layer, TimedNeurons) for layer in analog.backbone.modules()):
             remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
@@ -93,7 +93,7 @@ class Convert:
         analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
         layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
-        return State(
+        return ConvertState(
             scoring=Scoring(analog, spiking, self.config.steps, layer),
             made=made,
             cautions=found,
@@ -117,7 +117,7 @@ class Convert:
         batches = _Images(train, chosen, self.services.device)
         return convert(analog, batches, len(chosen), **asdict(self.how))
 
-    def step(self, state: State) -> bool:
+    def step(self, state: ConvertState) -> bool:
         scoring = state.scoring
         if state.stream is None:
             state.stream = self._chunks(state)
@@ -131,7 +131,7 @@ class Convert:
         self.services.progress(done, total, f"simulating {self.config.steps} steps")
         return done < total
 
-    def _chunks(self, state: State) -> Iterator[Chunk]:
+    def _chunks(self, state: ConvertState) -> Iterator[Chunk]:
         """What is left of the test images, and then of the validation images."""
         scoring = state.scoring
         for held, split in ((False, state.test), (True, state.validation)):
@@ -150,7 +150,7 @@ class Convert:
         draws = generator(c.seed, purpose, before, x.device.type)
         return scoring.spiking.normalise(encode(c.coding, pixels, c.steps, draws))
 
-    def finish(self, state: State) -> Result:
+    def finish(self, state: ConvertState) -> Result:
         scoring = state.scoring
         save_model(self.services.trial_dir / "model", scoring.spiking, as_converted(state.made, self.how))
         curve, priced = scoring.curve(), scoring.costs()
@@ -186,9 +186,9 @@ class Convert:
             artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
         )
 
-    def state_dict(self, state: State) -> dict[str, Any]:
+    def state_dict(self, state: ConvertState) -> dict[str, Any]:
         return state.scoring.state_dict()
 
-    def load_state_dict(self, state: State, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: ConvertState, saved: Mapping[str, Any]) -> None:
         state.scoring.load_state_dict(saved)
         state.stream = None

@@ -13,7 +13,7 @@ from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.snn.conversion.balancing import Thresholds
-from engram.snn.conversion.convert import left_out, lower, spiking
+from engram.snn.conversion.convert import left_out, lower, with_neurons
 from engram.snn.conversion.methods import Conversion
 from engram.snn.simulation.network import SpikingBackbone
 
@@ -52,7 +52,7 @@ def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | 
     }
     graph = lower(backbone, rises=lambda name, _norm: f"{_PREFIX}{name}.weight" not in saved)
     times: dict[str, Any] = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
-    net = spiking(backbone, graph, found, how.steps, **times)
+    net = with_neurons(backbone, graph, found, how.steps, **times)
     for name, neurons in net.neurons().items():  # calibration decides on their shapes
         for buffer in ("start", "current"):
             setattr(neurons, buffer, saved[f"{_PREFIX}{name}.{buffer}"].clone())

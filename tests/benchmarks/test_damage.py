@@ -11,7 +11,7 @@ import pytest
 
 from engram.backbone.registry import Registry
 from engram.benchmarks.cli import main
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records import trials as records
 from engram.benchmarks.records.identity import DataSets
@@ -60,7 +60,7 @@ def plan(tmp_path, with_plugins, monkeypatch):
 
         registry = Registry.discover()
         trial = Planner(registry, out, DataSets(registry, tmp_path)).add("counting.count", options)
-        write_trial(trial, Setting(out=out, data_root=tmp_path, argv=["test"]))
+        write_trial(trial, RunSetting(out=out, data_root=tmp_path, argv=["test"]))
         return trial.folder
 
     return count

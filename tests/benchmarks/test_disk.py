@@ -17,7 +17,7 @@ from engram.backbone.atomic import write_atomically
 from engram.backbone.errors import TrialError
 from engram.backbone.registry import Registry
 from engram.backbone.saved.states import save_state
-from engram.benchmarks.driving.driver import Outcome, Setting, _Drive, write_trial
+from engram.benchmarks.driving.driver import PlanOutcome, RunSetting, _Drive, write_trial
 from engram.benchmarks.driving.launch.local import LocalPool
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
@@ -36,7 +36,7 @@ def counted(tmp_path, with_plugins):
     registry = Registry.discover()
     planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
     planned = planner.add("counting.count", {"steps": 2})
-    write_trial(planned, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=[]))
+    write_trial(planned, RunSetting(out=tmp_path / "runs", data_root=tmp_path, argv=[]))
     return planned
 
 
@@ -111,7 +111,7 @@ def test_a_full_disk_is_found_behind_other_errors():
 
 def ended(pool, planned, code):
     """What a driver says of a worker that ended so."""
-    outcome = Outcome()
+    outcome = PlanOutcome()
     view = SimpleNamespace(ended=lambda *args: None)
     drive = _Drive([], pool, view, outcome)
     drive.begun[planned.folder] = 0.0

@@ -14,7 +14,7 @@ import pytest
 from engram.backbone.contract import DataFiles, Result
 from engram.backbone.errors import MissingData, UserError
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records import contents as contents_module
 from engram.benchmarks.records.contents import MEMORY, Contents
@@ -58,7 +58,7 @@ def plan(tmp_path):
 
 
 def begin(trial, root: Path) -> None:
-    write_trial(trial, Setting(out=trial.folder.parents[1], data_root=root, argv=[]))
+    write_trial(trial, RunSetting(out=trial.folder.parents[1], data_root=root, argv=[]))
 
 
 # --- data ---------------------------------------------------------------------------------------------------------

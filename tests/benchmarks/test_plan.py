@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner, trial_id
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.worker.provenance import distributions
@@ -53,7 +53,7 @@ def planner(tmp_path: Path) -> Planner:
 
 def finish(planner: Planner, trial) -> None:
     """Make a planned trial look done."""
-    write_trial(trial, Setting(out=planner.out, data_root=planner.out, argv=[]))
+    write_trial(trial, RunSetting(out=planner.out, data_root=planner.out, argv=[]))
     said = {"experiment": trial.experiment, "trial": trial.id, "config": dict(trial.config)}
     (trial.folder / "result.json").write_text(json.dumps({**said, "metrics": {}, "tables": {}, "artifacts": {}}))
 
@@ -134,7 +134,7 @@ def test_from_must_be_known_unique_and_finished(planner):
 
     planner.trials.clear()  # as another process
     assert "engram status" in complaint("nothing-like-it")
-    write_trial(first, Setting(out=planner.out, data_root=planner.out, argv=[]))
+    write_trial(first, RunSetting(out=planner.out, data_root=planner.out, argv=[]))
     assert "which is planned" in complaint(first.id)  # it has not begun
     finish(planner, first)
     for folder in (first.folder, second.folder):

@@ -9,7 +9,7 @@ import pytest
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.run import plan_suite, run_suite
-from engram.benchmarks.driving.driver import Outcome, Setting
+from engram.benchmarks.driving.driver import PlanOutcome, RunSetting
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.planning.suite import load_suite
 from engram.benchmarks.records.identity import DataSets
@@ -140,7 +140,7 @@ def test_every_mistake_is_reported_at_once(tmp_path):
 
 
 def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("engram.benchmarks.commands.run.drive", lambda *_: Outcome())
+    monkeypatch.setattr("engram.benchmarks.commands.run.drive", lambda *_: PlanOutcome())
     out, here, there = tmp_path / "runs", tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
@@ -150,7 +150,7 @@ def test_an_edited_suite_keeps_its_name_and_another_one_does_not_get_it(tmp_path
 
     def run(folder: Path, text: str) -> None:
         suite = load(folder, text)
-        assert run_suite(suite, [], plan(folder, text), Setting(out=out, data_root=out, argv=[])).code == 0
+        assert run_suite(suite, [], plan(folder, text), RunSetting(out=out, data_root=out, argv=[])).code == 0
 
     edited = GOOD.replace("epochs = 1", "epochs = 4")
     run(here, GOOD)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from engram.benchmarks.drawing.tables import render
-from engram.benchmarks.driving.view import Bars, Names, View
+from engram.benchmarks.driving.view import Bars, Names, ProgressView
 from engram.benchmarks.planning.naming import labels, short_labels, words
 from engram.benchmarks.records.pace import Pace, Progress, kind, sweep_left
 from engram.benchmarks.records.trials import read_sweep
@@ -71,7 +71,7 @@ def test_trials_are_told_apart_by_what_varies(plan):
 
 
 def test_lines_count_and_say_what_is_left(plan, capsys):
-    view = View(names(plan), done=2)
+    view = ProgressView(names(plan), done=2)
     view.started(plan[2])
     view.left = 75.0
     view.ended(plan[2], "done")

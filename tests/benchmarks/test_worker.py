@@ -13,7 +13,7 @@ import pytest
 
 from engram.backbone.registry import Registry
 from engram.backbone.saved.states import save_state
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record
@@ -30,7 +30,7 @@ def plan(tmp_path) -> Callable[..., Trial]:
         registry = Registry.discover()
         planner = Planner(registry, tmp_path / "runs", DataSets(registry, tmp_path))
         trial = planner.add("counting.count", options)
-        write_trial(trial, Setting(out=tmp_path / "runs", data_root=tmp_path, argv=["test"]))
+        write_trial(trial, RunSetting(out=tmp_path / "runs", data_root=tmp_path, argv=["test"]))
         return trial
 
     return count

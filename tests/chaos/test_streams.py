@@ -8,7 +8,7 @@ import json
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record
@@ -33,7 +33,7 @@ def test_a_killed_stream(engram, wait_for, tmp_path, strength, iterations, share
     folders = []
     for out in (tmp_path / "whole", tmp_path / "broken"):
         trial = Planner(REGISTRY, out, DataSets(REGISTRY, out)).add("continual.stream", given)
-        write_trial(trial, Setting(out=out, data_root=out, argv=[], device="cpu"))
+        write_trial(trial, RunSetting(out=out, data_root=out, argv=[], device="cpu"))
         folders.append(trial.folder)
     whole, broken = folders
     for share in shares:

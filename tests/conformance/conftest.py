@@ -13,7 +13,7 @@ import pytest
 from engram.backbone.options import Checker
 from engram.backbone.options.schema import by_key
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.records.identity import DataSets
@@ -76,7 +76,7 @@ class Bench:
         return trial
 
     def run(self, trial: Trial, stop: Stop | None = None) -> Record:
-        write_trial(trial, Setting(out=self.out, data_root=self.out, argv=[], device="cpu"))
+        write_trial(trial, RunSetting(out=self.out, data_root=self.out, argv=[], device="cpu"))
         if not (trial.folder / "result.json").exists():
             assert work(trial.folder, stop or Stop()) == 0
         return Record(trial.folder)

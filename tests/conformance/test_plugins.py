@@ -12,7 +12,7 @@ import pytest
 from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning
-from engram.benchmarks.driving.driver import Setting, write_trial
+from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.config import experiment_config, full, to_toml, without_defaults
 
 REGISTRY = Registry.discover()
@@ -94,7 +94,7 @@ def test_killed_and_resumed_gives_the_same_numbers(
 def test_killed_by_the_kernel_and_resumed(engram, bench, other_bench, the_numbers, wait_for, capsys):
     """The same with a process and SIGKILL."""
     trial = other_bench.plan("backbone.train", epochs=20, seed=5)
-    write_trial(trial, Setting(out=other_bench.out, data_root=other_bench.out, argv=[], device="cpu"))
+    write_trial(trial, RunSetting(out=other_bench.out, data_root=other_bench.out, argv=[], device="cpu"))
     process = engram.start("exec", trial.folder, ENGRAM_CHECKPOINT_SECONDS="0")
     wait_for(lambda: len(list((trial.folder / "ckpt").glob("*.json"))) > 1, seconds=120)
     process.kill()

@@ -13,7 +13,7 @@ from engram.backbone.options import Checker
 from engram.backbone.options.named import named_schema
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.options.spelling import by_flag
-from engram.backbone.options.values import convert, plain
+from engram.backbone.options.values import as_type, plain
 from engram.backbone.registry import Registry
 from engram.backbone.weights import WeightsFile
 from engram.benchmarks.commands.argv import parse, places
@@ -72,7 +72,7 @@ def some_value(option: Option) -> Any:
     if WeightsFile in map(type, option.metadata):
         tries = [__file__]  # what is in it is looked at when it is used
     for value in [*tries, "words"]:
-        found, why = convert(option, value)
+        found, why = as_type(option, value)
         if not why and plain(found) != plain(option.default):
             return found
     raise AssertionError(f"no value is known for {option.name}")

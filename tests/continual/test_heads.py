@@ -7,18 +7,18 @@ import torch
 
 from engram.continual.experiment.connectivity import between
 from engram.continual.prototypes import class_sums
-from engram.continual.strategy import Strategy
-from engram.continual.tasks.heads import Head
+from engram.continual.strategy import StrategyBase
+from engram.continual.tasks.heads import HeadMasks
 
 
 def test_masks():
     outputs = [(0, 3), (1, 2)]
-    single, multi, growing = (Head(kind, outputs, 4, "cpu") for kind in ("single", "multi", "growing"))
+    single, multi, growing = (HeadMasks(kind, outputs, 4, "cpu") for kind in ("single", "multi", "growing"))
     assert single.allowed(0) is None
     assert multi.allowed(1).tolist() == [False, True, True, False]
     assert multi.allowed(torch.tensor([0, 1])).tolist() == [[True, False, False, True], [False, True, True, False]]
     assert growing.allowed(0).tolist() == [True, False, False, True] and growing.allowed(1).all()
-    assert not Head("multi", [(0, 1), (0, 1)], 2, "cpu").by_task
+    assert not HeadMasks("multi", [(0, 1), (0, 1)], 2, "cpu").by_task
 
 
 @pytest.mark.parametrize(("head", "moved"), [("single", True), ("multi", False), ("growing", False)])
@@ -88,7 +88,7 @@ def test_heads_that_are_replayed_or_distilled_go_on_learning(experiment, strateg
 
 
 def test_a_strategy_that_says_nothing_of_its_reach_may_reach_everything(experiment):
-    class Stranger(Strategy):
+    class Stranger(StrategyBase):
         pass
 
     ours = experiment("finetune", scenario="task")

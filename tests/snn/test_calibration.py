@@ -8,7 +8,7 @@ from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.making import build
 from engram.snn.conversion.balancing import Thresholds
 from engram.snn.conversion.calibration import activations, analog_means, calibrate
-from engram.snn.conversion.convert import convert, lower, spiking
+from engram.snn.conversion.convert import convert, lower, with_neurons
 from engram.snn.graph.segments import layer_nodes, segment
 
 
@@ -61,7 +61,7 @@ def one_layer(drive, theta=1.0, start=0.5):
         net.body[0][0].bias.zero_()
     graph = lower(net)
     found = {"body.0.1": Thresholds(torch.tensor([theta]), torch.zeros(1, dtype=torch.bool))}
-    return spiking(net, graph, found, 4, start=start), graph, [drive.view(-1, 3, 1, 1)]
+    return with_neurons(net, graph, found, 4, start=start), graph, [drive.view(-1, 3, 1, 1)]
 
 
 def test_bias_is_the_mean_error_of_every_channel_in_thresholds():

@@ -8,7 +8,7 @@ from torch import nn
 from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn import compiled as native
 from engram.snn.conversion.balancing import Thresholds
-from engram.snn.conversion.convert import lower, spiking
+from engram.snn.conversion.convert import lower, with_neurons
 from engram.snn.neurons.integrate_fire import if_scan
 from engram.snn.simulation import crossover, events
 from engram.snn.simulation.counting import Tally, synapses
@@ -185,7 +185,7 @@ def test_a_network_computes_the_same_without_a_compiler(exact, options, monkeypa
     net = exact(StaticBackbone((2, 8, 8), [nn.Conv2d(2, 4, 1)], Mixed()))
     graph, never = lower(net), torch.zeros(1, dtype=torch.bool)
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
-    converted = spiking(net, graph, {name: Thresholds(torch.ones(1), never) for name in names}, 9, **options)
+    converted = with_neurons(net, graph, {name: Thresholds(torch.ones(1), never) for name in names}, 9, **options)
     fan_out = synapses(converted.graph, nn.Linear(converted.feature_dim, 2), converted.in_shape).fan_out
     images = torch.randint(-8, 8, (5, 2, 8, 8), generator=torch.Generator().manual_seed(3)) / 4
     found, tallies = [], []

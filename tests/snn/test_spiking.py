@@ -5,7 +5,7 @@ from torch import nn
 from engram.backbone.contract import Backbone
 from engram.backbone.nets.blocks import Add, StaticBackbone
 from engram.snn.conversion.balancing import Thresholds
-from engram.snn.conversion.convert import lower, spiking
+from engram.snn.conversion.convert import lower, with_neurons
 from engram.snn.neurons.firing import Params, State
 from engram.snn.neurons.integrate_fire import HALF, IntegrateFire, if_step
 from engram.snn.simulation import network as simulator
@@ -19,7 +19,7 @@ def converted(net, steps, **times):
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
     never = torch.zeros(1, dtype=torch.bool)
     found = {name: Thresholds(torch.tensor([THETA[k % 4]]), never) for k, name in enumerate(names)}
-    return spiking(net, graph, found, steps, **times)
+    return with_neurons(net, graph, found, steps, **times)
 
 
 def with_state(net):
