@@ -171,7 +171,7 @@ class Registry:
         raise UserError(f"{what} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
 
     def without_linear_form(self, head: str | None, who: str) -> list[str]:
-        """A problem where a head, None for that of another trial, cannot be the linear one that ``who`` needs."""
+        """The problem, if any, that a head has no linear form, which ``who`` needs (None: another trial's)."""
         if head is None or self.entry("heads", head).linear:
             return []
         return [f"--head must be one with a linear form for {who}; got {head}. Use --head linear."]

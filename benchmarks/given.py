@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Flags, covariant=True)
 
 @dataclass(frozen=True)
 class Given(Generic[F]):
-    """What stands in the protocol, and the registry; ``discover`` finds it once, for most commands need none."""
+    """A command with its checked flags, and the registry, found by ``discover`` only when a command asks for it."""
 
     argv: Sequence[str]
     words: Sequence[str]

@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class StrategyBase(contract.Strategy):
-    """Base of ours: it keeps what it was made of, and counts what it holds."""
+    """Base of the strategies of this package: keeps options, setting and model, and counts the bytes it holds."""
 
     def __init__(self, options: Any, setting: Setting, model: nn.Module) -> None:
         self.options, self.setting = options, setting

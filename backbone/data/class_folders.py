@@ -67,7 +67,7 @@ def find_parts(path: str | None, which: Reading = "usual") -> Parts:
 
 
 def folder_of(path: str | None) -> Path:
-    """What the PATH of ``folder:PATH`` means."""
+    """The folder that the PATH of ``folder:PATH`` stands for."""
     return Path(path or "").expanduser()
 
 

@@ -69,7 +69,7 @@ def _joined(several: Sequence[Column | None]) -> Column | None:
 
 
 def without_masks(columns: Columns) -> dict[str, Column]:
-    """All but the masks, which are no more those of images whose pixels have moved."""
+    """The columns that are not masks: a mask no longer fits an image whose pixels have moved."""
     return {name: column for name, column in columns.items() if isinstance(column, tuple) or column.ndim < 3}
 
 

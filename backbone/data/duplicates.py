@@ -53,7 +53,9 @@ class Repeated:
 
 
 def apart(train: Keyed, other: Keyed, name: str, choice: Duplicates) -> tuple[Keyed, tuple[Repeated, ...]]:
-    """The images to train on beside another split, and what was found: nothing where keys are not known.
+    """The training images as they are kept beside another split, and what was found of images that stand in both.
+
+    Where keys are not known nothing is looked for, and all images are kept.
 
     Raises:
         UserError: images stand in both, and that is to be refused.

@@ -21,6 +21,6 @@ def keys_of(images: np.ndarray) -> np.ndarray:
 
 
 def refused(split: str, count: int, size: int) -> UserError:
-    """The error for a split of which ``count`` images are trained on, where that is not to be."""
+    """The error for a split ``count`` of whose images are training images too, where the user forbids that."""
     got = f"{count} of its {size} images among the training images"
     return must(f"the {split} set", "apart from the training images", got, "Take them out of one of the two.")

@@ -41,7 +41,7 @@ def split_of(name: str) -> str | None:
 
 
 def hints(name: str) -> set[str]:
-    """The splits that words in a name bring to mind, whether it is one's name or not.
+    """The splits that are mentioned by words in a name, also where the name as a whole is not that of a split.
 
     >>> sorted(hints("mnist_train")), sorted(hints("trainval")), sorted(hints("latest"))
     (['train'], ['train'], [])
@@ -83,7 +83,7 @@ def without_validation(where: Path) -> UserError:
 
 @cache
 def warn_once(text: str) -> None:
-    """Warn, whoever looks how often at the same files."""
+    """Log a warning; the same text is logged once in a process."""
     logging.getLogger(__name__).warning("%s", text)
 
 

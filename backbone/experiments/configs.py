@@ -27,7 +27,7 @@ from engram.backbone.training.options import TrainingOptions
 
 
 def accuracy(split: SplitName, network: str = "", **more: Any) -> Metric:
-    """The accuracy on a split, of the network that a trial has or of the one of its networks that is named."""
+    """The metric of the accuracy on a split; ``network`` names the one meant where a trial has several."""
     name = f"{network}/{split}/accuracy".lstrip("/")
     return Metric(name=name, split=split, of="accuracy", unit="fraction", direction="max", **more)
 

@@ -44,7 +44,7 @@ class Cosine(nn.Module):
         return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
 
     def as_linear(self) -> None:
-        """No linear layer divides by the length of the features."""
+        """None: no linear layer divides by the length of the features."""
         return
 
 
@@ -65,7 +65,7 @@ def as_linear(head: nn.Module, who: str) -> nn.Linear:
 
 
 def linear_form(head: nn.Module) -> nn.Linear | None:
-    """As `as_linear`, or None."""
+    """The linear layer that computes what a head does; None where there is none."""
     if isinstance(head, nn.Linear):
         return head
     return head.as_linear() if isinstance(head, Head) else None

@@ -25,7 +25,7 @@ class _Reached(BaseException):
 
 
 class _End(nn.Module):
-    """Stands where the head stood, and ends the pass there: whatever follows the head is none of the features."""
+    """Stands where the head stood, and ends the pass there: what comes after the head is no part of the features."""
 
     def forward(self, input: Tensor) -> Tensor:
         raise _Reached(input)
@@ -59,7 +59,7 @@ class Parted(FeedForward):
             return reached.features
 
     def image_stages(self, x: Tensor) -> list[Tensor]:
-        """None: where they end stands nowhere."""
+        """No stages: the code does not say where one would end."""
         return []
 
     def shown_features(self, x: Tensor, show: Show) -> Tensor:

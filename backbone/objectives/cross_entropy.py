@@ -41,5 +41,5 @@ def cross_entropies(logits: Tensor, labels: Tensor, smoothing: float, offered: T
 
 
 def cross_entropy(options: None, setting: ObjectiveSetting) -> CrossEntropy:
-    """With the label smoothing of the training."""
+    """The objective ``cross-entropy``, with the label smoothing that the options of the training have."""
     return CrossEntropy(setting.label_smoothing)

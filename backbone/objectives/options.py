@@ -11,7 +11,7 @@ from engram.backbone.contract import OptionsOf, Registered, Scalar
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveOptions:
-    """Of every experiment that trains."""
+    """What is minimised, in every experiment that trains."""
 
     objective: Annotated[str, Registered("objectives")] = "cross-entropy"
     """What is minimised: see ``engram list objectives``."""

@@ -13,7 +13,7 @@ from engram.backbone.registry import Registry
 
 
 def things(thing: Any) -> tuple[str, ...]:
-    """The names that an option holds which names one thing, several or none."""
+    """The names in the value of an option: one name, a list of names, or None."""
     if thing is None or isinstance(thing, str):
         return () if thing is None else (thing,)
     return tuple(thing)
@@ -29,7 +29,7 @@ def short(name: str) -> str:
 
 
 def options_within(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Of the options of several things those of one, by its own names.
+    """From the options of several things those of one of them, by the names that it gives them.
 
     >>> options_within({"qcfs.levels": 8, "spiking.steps": 4}, "snn.qcfs")
     {'levels': 8}

@@ -96,7 +96,7 @@ class Optimizers:
         self.peaks = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def train(self, layers: Iterable[int]) -> None:
-        """Which layers move from now on; nothing changes where the head is one."""
+        """Say which layers of the head are trained from now on; no effect where it is a single layer."""
         self.trained = [part for index in layers if self.layers for part in self.layers[index]]
 
     def step(self, relative_lr: float) -> None:
@@ -165,7 +165,7 @@ def _part(whole: nn.Parameter, rows: slice) -> tuple[nn.Parameter, nn.Parameter,
 
 
 def runs(rows: Sequence[int]) -> list[slice]:
-    """Rows as few slices.
+    """The fewest slices that together select the given rows.
 
     >>> runs([7, 2, 3, 4])
     [slice(2, 5, None), slice(7, 8, None)]

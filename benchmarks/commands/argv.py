@@ -72,7 +72,7 @@ def last_value(argv: Sequence[str], flag: str) -> str | None:
 
 
 def unregistered(cls: type, registry: Registry, argv: Sequence[str]) -> tuple[str, ...]:
-    """How the flags begin that belong to things nobody has registered: what these offer cannot be said."""
+    """Beginnings of flags (``--backbone.``) whose owner is not a registered thing, so that its options are unknown."""
     found = []
     for option in schema(cls):
         if option.kind is None:
@@ -85,7 +85,8 @@ def unregistered(cls: type, registry: Registry, argv: Sequence[str]) -> tuple[st
 def parse(argv: Sequence[str], flags: Mapping[str, Place], see: str, ignored: tuple[str, ...] = ()) -> Parsed:
     """Sort tokens into words and values.
 
-    ``see`` is the next step offered for a mistake; flags that begin with one of ``ignored`` are none.
+    ``see`` is the next step offered for a mistake. Flags that begin with one of ``ignored``, and their values, are
+    skipped without an error.
     """
     parsed, rest = Parsed(), list(argv)
     while rest:

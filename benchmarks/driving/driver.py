@@ -34,7 +34,7 @@ IMPATIENT_SECONDS = 5.0  # what the tracking store gets after ^C
 
 @dataclass(frozen=True, kw_only=True)
 class RunSetting:
-    """What a trial's identity does not depend on."""
+    """How trials are run: what no trial's identity depends on."""
 
     out: Path
     data_root: Path
@@ -56,7 +56,7 @@ class Failure:
 
 @dataclass
 class PlanOutcome:
-    """What became of a plan."""
+    """Which trials of a plan were done, skipped or failed."""
 
     skipped: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

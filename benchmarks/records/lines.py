@@ -56,7 +56,7 @@ def parse_lines(raw: bytes) -> Iterator[Line]:
 
 
 def read_ledger(path: Path) -> Reading:
-    """All whole lines of a ledger, in the order in which they were written; a last one that is torn is none yet."""
+    """All whole lines of a ledger, in the order in which they were written; a torn last line is left out."""
     try:
         *texts, _ = read_bytes(path).split(b"\n")
     except FileNotFoundError:

@@ -38,7 +38,7 @@ class Progress:
         return cls(**{name: said[name] for name in cls.__dataclass_fields__}) if said else None
 
     def next(self, done: float, total: float, text: str, now: float) -> Progress:
-        """What follows it; another ``total`` or a step back begins a stretch of its own."""
+        """The progress after a new report; another ``total``, or less done than before, starts the clock anew."""
         if total != self.total or done < self.before:
             return Progress(done, total, text, now, now, done)
         return Progress(done, total, text, now, self.begun, self.before)

@@ -173,7 +173,7 @@ class Sweep:
 
 
 def number(value: object) -> float:
-    """A metric's value; JSON has no word for what is not a number."""
+    """A metric's value as a float; null, which JSON has in place of what is not a number, is nan."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -47,7 +47,7 @@ REFUSED: Mapping[str, str] = {
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Avalanche and what it imports warn of their own deprecations, at import and in every task."""
+    """Silence the deprecation warnings that Avalanche and its imports give, at import and in every task."""
     with warnings.catch_warnings(record=True):  # kept from view: ignoring is not enough, it sets filters of its own
         warnings.simplefilter("ignore")
         yield

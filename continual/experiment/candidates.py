@@ -22,7 +22,7 @@ class Tried:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The better the higher; of equals the weaker penalty."""
+        """A key to compare by: greater is better; of equal accuracies the weaker penalty's is greater."""
         return (-1.0 if math.isnan(self.accuracy) else self.accuracy, -self.strength)
 
 

@@ -204,5 +204,5 @@ class Learner(Hook):
 
 
 def optimizers_for(model: Classifier, options: TrainingOptions, head: HeadMasks) -> Optimizers:
-    """Fresh ones, as the options have them."""
+    """Fresh optimizers for a model, as the options say."""
     return Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay, head.layers)

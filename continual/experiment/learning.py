@@ -62,7 +62,7 @@ class StreamState:
 
 
 class Audience(Protocol):
-    """Who hears of it; `engram.backbone.contract.Services` is one."""
+    """What measurements and progress are told to; `engram.backbone.contract.Services` is one."""
 
     @property
     def device(self) -> str: ...
@@ -71,7 +71,7 @@ class Audience(Protocol):
 
 
 class Within:
-    """Hears of a part of a trial: its progress goes on from what was before, its log is kept where it is the stream's.
+    """An `Audience` for a part of a trial: progress counts on from the part before; measurements may be kept back.
 
     Args:
         before: tasks learned before it.

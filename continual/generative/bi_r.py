@@ -48,7 +48,7 @@ class ClassPrior(Seeded):
 
 
 class Feedback(nn.Module):
-    """From features to latent variables and from there back to images, or to the features themselves."""
+    """The feedback connections: from features to latent variables, and from these back to images or to the features."""
 
     def __init__(
         self, shape: tuple[int, ...], features: int, classes: int, gates: int, architecture: Architecture, o: BIROptions

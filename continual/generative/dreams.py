@@ -43,7 +43,7 @@ class Dream:
 
 
 class Features:
-    """The features the head got last."""
+    """Keeps the features that went into the head last."""
 
     value: Tensor
 
@@ -117,7 +117,7 @@ class Dreaming(StrategyBase, ABC, Generic[G]):
         return generator(learner.options.seed, name, learner.step, learner.device)
 
     def share(self, learner: Learner) -> float:
-        """Of the task at hand in the loss."""
+        """The share of the loss that is the task at hand's."""
         return 1 / (learner.task + 1)
 
     def mixed(self, learner: Learner, batch: Batch, loss: Tensor) -> Tensor:

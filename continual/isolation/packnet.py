@@ -68,7 +68,7 @@ class PackNet(StrategyBase):
 
     @torch.no_grad()
     def after_backward(self, learner: Learner, batch: Batch) -> None:
-        """Gradients of what must not change are none: not of momentum either, and not of the norm that is clipped."""
+        """Zero the gradients of what must not change, so that neither momentum nor the norm for clipping has them."""
         masks = self._masks(learner)
         pairs = [(p.grad, mask) for p, mask in zip(self.parameters, masks, strict=True) if p.grad is not None]
         lists._foreach_mul_([grad for grad, _ in pairs], [mask for _, mask in pairs])

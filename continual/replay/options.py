@@ -12,7 +12,7 @@ from engram.backbone.contract import StrategyOptions, Traits
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedOptions(StrategyOptions):
-    """Of strategies that choose what to keep while images come by."""
+    """Options of strategies that choose what to keep while images come by."""
 
     copies: bool = False
     """Offer an image to the buffer in every pass over its task, as most published code does, so that it may take

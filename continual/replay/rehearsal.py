@@ -63,7 +63,7 @@ class Rehearsal(StrategyBase):
 
     @property
     def ready(self) -> bool:
-        """Whether so much is kept that it can make a forward pass."""
+        """Whether enough images are kept for a forward pass of their own."""
         return len(self.buffer) >= self.least
 
     def recall(self, learner: Learner) -> tuple[Tensor, Rows]:

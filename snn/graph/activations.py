@@ -62,7 +62,7 @@ _SHAPES = ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "e
 
 
 def activation(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
-    """The name of the activation a node computes, "" where it is none.
+    """The name of the activation that a node computes; "" where it computes something else.
 
     Whatever computes max(x, 0) is "relu": ``x.clamp(min=0)`` and ``nn.Threshold(0, 0)``, too.
     """

@@ -57,7 +57,7 @@ def pattern(weight: Tensor) -> Tensor:
 def weights_of(n: fx.Node, module: nn.Module | None, source: fx.Node, load: Load) -> Callable[[Tensor], Tensor] | None:
     """For a layer, module or function: counts of its inputs -> how many paths end in its weights, by output; else None.
 
-    A layer that scales every channel by itself (normalisation that no other one took up) is none: see `added`.
+    A layer that scales every channel by itself (BatchNorm that was not folded) does not count: see `added`.
 
     Args:
         n: a node to which images come by ``source`` alone.

@@ -81,7 +81,7 @@ def is_activation(node: fx.Node, modules: Modules) -> bool:
 
 
 def max_pool(node: fx.Node, modules: Modules) -> nn.MaxPool2d | nn.AdaptiveMaxPool2d | None:
-    """The max pool a node is, as a module, also where it is a function; None when it is none that can run in time."""
+    """The max pool that a node calls, module or function, as a module; None where none can run over time."""
     module = module_of(node, modules)
     if module is None:
         module = _pool_of_call(node)

@@ -142,7 +142,7 @@ class Driven:
 
 
 def pooled(spikes: Spikes, layer: nn.AvgPool2d | nn.AdaptiveAvgPool2d) -> Spikes | None:
-    """Behind an average pooling of square windows that do not overlap; None where that has no compact form."""
+    """The spikes as they leave an average pooling; None unless its windows are square, do not overlap and fit."""
     if spikes.data.ndim != 5:
         return None
     height, width = (side // spikes.pool for side in spikes.data.shape[2:4])
@@ -181,7 +181,7 @@ def _out_size(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> tuple[int, int]:
 
 
 def convolved(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> Tensor:
-    """A layer that `fits` -> its output [T * B, C, H, W], channels last in memory, or [T * B, C]."""
+    """The output of a layer that `fits`: [T * B, C, H, W], channels last in memory, or [T * B, C]."""
     steps, batch = spikes.data.shape[:2]
     drive = torch.empty(steps * batch, *_result_shape(spikes, layer))
     _convolve(spikes, layer, _bias(layer), drive=drive)
@@ -189,7 +189,7 @@ def convolved(spikes: Spikes, layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def convolved_and_fired(driven: Driven, v: Tensor, current: Tensor | None) -> tuple[Spikes, Tensor]:
-    """A layer that `fits` and the neurons behind it.
+    """The spikes of integrate-and-fire neurons behind a layer that `fits`; both run in one pass over memory.
 
     Args:
         v: [B, C, H, W] or [B, C] potential before the first step; given up.
@@ -207,7 +207,7 @@ def convolved_and_fired(driven: Driven, v: Tensor, current: Tensor | None) -> tu
 
 
 def fired(drive: Tensor, v: Tensor, current: Tensor | None) -> tuple[Spikes, Tensor]:
-    """Integrate-and-fire neurons with threshold 1.
+    """The spikes of integrate-and-fire neurons with threshold 1, as bytes.
 
     Args:
         drive: [T, B, C, ...] fp32; may be a constant expanded over T.

@@ -102,7 +102,7 @@ class QCFSBackbone(nn.Module):
 
 
 class StagedQCFSBackbone(QCFSBackbone):
-    """One of a network that is a row of stages, and is such a row itself."""
+    """A `QCFSBackbone` of a network that can be run stage by stage, which can be run so too."""
 
     def apply_stage(self, index: int, x: Tensor) -> Tensor:
         """x: the images, or the output of stage ``index - 1`` -> the output of stage ``index``, [B, C, H, W]."""
