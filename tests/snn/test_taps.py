@@ -12,8 +12,7 @@ from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.tapped import sites
 from engram.snn.conversion.balancing import Thresholds
-from engram.snn.conversion.convert import lower
-from engram.snn.conversion.convert import spiking as converted_from
+from engram.snn.conversion.convert import lower, with_neurons
 from engram.snn.simulation import crossover, events
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import QCFSOptions, SpikingOptions
@@ -27,7 +26,7 @@ def converted(net, steps=STEPS, **options):
     graph, never = lower(net), torch.zeros(1, dtype=torch.bool)
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)]
     found = {name: Thresholds(torch.full((1,), 2.0), never) for name in names}
-    return converted_from(net, graph, found, steps, **options)
+    return with_neurons(net, graph, found, steps, **options)
 
 
 def trained(net, **options):
