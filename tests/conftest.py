@@ -26,7 +26,24 @@ from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 
-THIRD_PARTY = Path(__file__).parent / "thirdparty"
+HERE = Path(__file__).parent
+THIRD_PARTY = HERE / "thirdparty"
+WITH_MLFLOW = (HERE / "face", HERE / "benchmarks" / "sink")
+"""Where tests have the tracking store in their own process."""
+THEIRS = (
+    "DeprecationWarning",
+    "FutureWarning",
+    "UserWarning",
+    "ResourceWarning",
+    "pytest.PytestUnraisableExceptionWarning",
+)
+"""Warnings that mlflow, SQLAlchemy and alembic raise there."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if any(folder in item.path.parents for folder in WITH_MLFLOW):
+        for kind in THEIRS:
+            item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
 
 
 def pytest_sessionfinish() -> None:

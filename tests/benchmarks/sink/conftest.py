@@ -9,20 +9,6 @@ import pytest
 
 from engram.benchmarks.sink import Sink
 
-# raised inside mlflow, SQLAlchemy and alembic
-THEIRS = (
-    "DeprecationWarning",
-    "FutureWarning",
-    "UserWarning",
-    "ResourceWarning",
-    "pytest.PytestUnraisableExceptionWarning",
-)
-
-
-def pytest_itemcollected(item):
-    for kind in THEIRS:
-        item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
-
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
