@@ -134,7 +134,7 @@ def test_a_head_is_trained_saved_kept_and_replaced(trained, digits, services, tm
         Convert(ConvertConfig.resolve({"from_trial": "x"}), services(tmp_path / "no", {"trained": tmp_path})),
     ):
         with pytest.raises(
-            UserError, match=r"head.*Cosine.*linear form|head for snn.train must be one with a linear form"
+            UserError, match=r"head \(Cosine\).*has to be linear|head for snn.train must be one with a linear form"
         ):
             refused.start()
 
