@@ -87,7 +87,7 @@ def check_command(command: Command) -> None:
         raise AssertionError("a command whose first word is TRIAL asks given.trial for it")
 
 
-_NOWHERE = "trial must be one that exists; got nowhere. See: engram view"
+_NOWHERE = "trial must be one that exists; got nowhere. See: engram status"
 
 
 class _Nowhere:
