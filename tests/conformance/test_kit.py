@@ -26,7 +26,17 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", cases("backbone", "snn", "continual", refusals=REFUSALS, options=OPTIONS), ids=str)
+LARGE = ("resnet18", "airnet", "vgg-small")
+"""Networks whose small relatives go through every experiment as well; they do so in ``make test-slow``."""
+
+
+def _all_of_ours():
+    for case in cases("backbone", "snn", "continual", refusals=REFUSALS, options=OPTIONS):
+        large = str(case).startswith(tuple(f"{name} + " for name in LARGE))
+        yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] * large)
+
+
+@pytest.mark.parametrize("case", list(_all_of_ours()))
 def test_conformance(case):
     case.run()
 

@@ -133,6 +133,7 @@ def test_a_part_without_characters_is_an_error(folder):
         opened(root, split="lake")
 
 
+@pytest.mark.slow  # 32,460 files
 @pytest.mark.data
 def test_the_real_set(data_root):
     root = data_root("omniglot*/images_background*")
