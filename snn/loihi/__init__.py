@@ -1,0 +1,1 @@
+"""Loihi 2: networks in its integers, their exact simulation, the cores they take, and Lava as the reference."""

@@ -1,0 +1,1 @@
+"""A trained classifier as populations of neurons with affine connections between them."""
