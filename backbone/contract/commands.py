@@ -33,13 +33,17 @@ class Command:
     ``words`` are the arguments that the command takes beside its flags, as help shows them: ``TRIAL [FILE]`` must be
     given one word and takes two. ``experiment``: the first of them names an experiment, whose options are flags of the
     command, too. A command without a ``summary`` is not in ``engram --help``.
+
+    A command that ``runs`` an experiment is ``engram run`` of it by a shorter name: it has no handler and no flags of
+    its own, and its one word is the trial of the experiment's ``--from``.
     """
 
     summary: str
-    handler: str
+    handler: str = ""
     words: str = ""
     flags: str = "engram.backbone.contract:Flags"
     experiment: bool = False
+    runs: str = ""
 
 
 class Invocation(Protocol[F]):

@@ -23,7 +23,8 @@ from engram.backbone.contract import (
     Plugin,
 )
 from engram.backbone.errors import UserError
-from engram.backbone.registry import resolve
+from engram.backbone.options.inherited import made_from
+from engram.backbone.registry import Registry, resolve
 from engram.backbone.testing.case import require
 
 HEAVY = ("torch", "mlflow")
@@ -42,7 +43,7 @@ def check_light(plugin: Plugin) -> None:
     """Options, looks at files, commands and rows of doctor are imported without torch, so that help is instant."""
     entries = [entry for kind in KINDS for entry in getattr(plugin, kind).values()]
     where = [each for entry in entries for each in (entry.options, entry.check, entry.files) if each]
-    where += [each for command in plugin.commands.values() for each in (command.handler, command.flags)]
+    where += [each for command in plugin.commands.values() for each in (command.handler, command.flags) if each]
     where += plugin.checks.values()
     code = _IMPORTS.format(where=list(dict.fromkeys(where)), heavy=HEAVY)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -73,7 +74,16 @@ def _name(metric: Metric) -> str:
 
 
 def check_command(command: Command) -> None:
-    """Its flags and its handler exist, and an error of the runner's comes through as the one line that it is."""
+    """Its flags and its handler exist, and an error of the runner's comes through as the one line that it is.
+
+    One that runs an experiment has a word for the trial that the experiment is made from, and no handler.
+    """
+    if command.runs:
+        config = Registry.discover().options("experiments", command.runs)
+        options = [option.key for option, _ in made_from(config or object)]
+        require("from" in options and command.words == "TRIAL", "a command that runs an experiment takes its --from")
+        require(not command.handler, "a command that runs an experiment has no handler")
+        return
     require(issubclass(resolve(command.flags), Flags), "flags are a subclass of engram.backbone.contract.Flags")
     handler = resolve(command.handler)
     require(callable(handler), "a handler is a function of what was given")

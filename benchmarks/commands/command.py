@@ -11,6 +11,7 @@ from engram.backbone.options import Checker
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.commands.argv import Place, parse, places, unregistered
+from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 
@@ -23,13 +24,15 @@ def invoke(name: str, command: Command, argv: Sequence[str], discover: Callable[
     Raises:
         UserError: one line per problem.
     """
+    if command.runs:
+        return _run(name, command, argv, discover)
     cls: type[Flags] = _object(name, command.flags)
     named = command.experiment and bool(argv) and not argv[0].startswith("-")
     if asks_help(argv):
         from engram.benchmarks.commands.help import show_command, show_experiment
 
         if named:
-            show_experiment(name, argv[0], argv[1:], discover(), cls)
+            show_experiment(f"{name} {argv[0]}", argv[0], argv[1:], discover(), cls)
         else:
             show_command(name, command, cls)
         return 0
@@ -42,6 +45,19 @@ def invoke(name: str, command: Command, argv: Sequence[str], discover: Callable[
         given = Given(typed, words, flags, None, discover)
     handle: Callable[[Given[Flags]], int] = _object(name, command.handler)
     return handle(given)
+
+
+def _run(name: str, command: Command, argv: Sequence[str], discover: Callable[[], Registry]) -> int:
+    """A command that runs one experiment: as ``engram run``, but with the trial it is made from as a word."""
+    from engram.benchmarks.commands.run import run
+
+    if asks_help(argv):
+        from engram.benchmarks.commands.help import show_experiment
+
+        show_experiment(f"{name} {command.words}", command.runs, argv, discover(), Planning)
+        return 0
+    flags, options = read_experiment(command.runs, argv, Planning, discover(), name, ("from",))
+    return run(Given((name, *argv), (command.runs,), flags, options, discover))
 
 
 def _object(name: str, where: str) -> Any:
@@ -81,23 +97,33 @@ def read(
 
 
 def read_experiment(
-    experiment: str, argv: Sequence[str], flags: type[F], registry: Registry, name: str = "run"
+    experiment: str,
+    argv: Sequence[str],
+    flags: type[F],
+    registry: Registry,
+    name: str = "run",
+    takes: Sequence[str] = (),
 ) -> tuple[F, dict[str, Any]]:
     """The flags of the command ``name`` and the values given to the experiment by field, every mistake at once.
+
+    Args:
+        takes: the options of the experiment that words stand for.
 
     Raises:
         UserError: one line per problem.
     """
-    see = f"See: engram {name} {experiment} --help"
+    see = f"See: engram {name} {'' if takes else f'{experiment} '}--help"
     cls = experiment_config(registry, experiment)
     table: Mapping[str, Place] = places("command", flags) | places("experiment", cls, registry, argv)
     parsed = parse(argv, table, see, unregistered(cls, registry, argv))
+    parsed.values.setdefault("experiment", {}).update(zip(takes, parsed.words))  # noqa: B905 - words may be missing
     checker = Checker(registry, flag, see, parsed.problems)
     found = checker.build(flags, parsed.values.get("command", {}))
     checker.problems += found.problems() if found else []
     given = checker.check(cls, parsed.values.get("experiment", {}))
-    if parsed.words:
-        checker.problems.append(f"arguments must be options only; got {' '.join(parsed.words)} as well. {see}")
+    if more := parsed.words[len(takes) :]:
+        rule = "TRIAL and options" if takes else "options only"
+        checker.problems.append(f"arguments must be {rule}; got {' '.join(more)} as well. {see}")
     if checker.problems or found is None:
         raise UserError("\n".join(checker.problems))
     return found, given

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from engram.backbone.contract import Flags
 from engram.backbone.errors import UserError, nearest
 from engram.backbone.registry import Registry, resolve
+from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.given import Given
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -36,7 +37,7 @@ def _commands(registry: Registry) -> Any:
 
     branches = []
     for name, command in registry.commands().items():
-        cls: Any = resolve(command.flags)
+        cls: Any = with_runner_flags(command.runs, [], registry, Planning) if command.runs else resolve(command.flags)
         if command.experiment:
             cls = _one_of(
                 [

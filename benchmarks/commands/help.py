@@ -24,9 +24,12 @@ def show_command(name: str, command: Command, flags: type) -> None:
 
 
 def show_experiment(name: str, experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> None:
-    """Print an experiment's options, those of the network and data set that ``argv`` chooses included."""
+    """Print an experiment's options, those of the network and data set that ``argv`` chooses included.
+
+    ``name`` is what is typed before them.
+    """
     about = " ".join((experiment_config(registry, experiment).__doc__ or "").split())
-    _print(with_runner_flags(experiment, argv, registry, flags), f"engram {name} {experiment}", about)
+    _print(with_runner_flags(experiment, argv, registry, flags), f"engram {name}", about)
 
 
 def with_runner_flags(experiment: str, argv: Sequence[str], registry: Registry, flags: type) -> type:

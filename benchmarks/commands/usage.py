@@ -26,4 +26,4 @@ def show(given: Given[Flags]) -> int:
 
 def synopsis(name: str, command: Command) -> str:
     """A command and what it takes, as help shows it."""
-    return f"{name} {command.words}{' [--option value ...]' * command.experiment}".rstrip()
+    return f"{name} {command.words}{' [--option value ...]' * (command.experiment or bool(command.runs))}".rstrip()
