@@ -18,6 +18,7 @@ from typing import Any
 from engram.backbone.brought import find, is_code
 from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
 from engram.backbone.errors import UserError, nearest
+from engram.backbone.given_files import NETWORKS, is_known
 
 GROUP = "engram.plugins"
 _BROUGHT = "engram.backbone.nets.brought:factory"
@@ -142,7 +143,7 @@ class Registry:
         if (kind, name) in self._found:
             return self._found[kind, name]
         found = self._look_up(kind, name)
-        if found[1].target != _BROUGHT:  # what stands in a user's file may change
+        if found[1].target != _BROUGHT and not _of_a_file(kind, found[1]):  # what stands in a user's file may change
             self._found[kind, name] = found
         return found
 
@@ -160,7 +161,7 @@ class Registry:
                 raise UserError(f"{what} {base!r} must be given with a path; got {name!r}. Write {base}:PATH.")
             if colon and not entry.takes_path:
                 raise UserError(f"{what} {base!r} must be given without a path; got {name!r}. Write {base}.")
-            return known + colon + path, entry
+            return known + colon + (_known_file(entry, path) if _of_a_file(kind, entry) else path), entry
         ends = [known.rpartition(".")[2] for known in offered]
         usable = [
             end if ends.count(end) == 1 and "." not in base else known for known, end in zip(offered, ends, strict=True)
@@ -180,6 +181,15 @@ class Registry:
         """Import and return the object an entry points at; what makes a network of the user's own code."""
         target = self.entry(kind, name).target
         return resolve(target)(find(name)) if target == _BROUGHT else resolve(target)
+
+    def content(self, backbone: str) -> str:
+        """What the file says that a network comes as, without its weights; "" for one that comes as none.
+
+        Raises:
+            UserError: it is no such file, or was not given.
+        """
+        whole, entry = self._find("backbones", backbone)
+        return _content(entry.content, whole.partition(":")[2]) if entry.content is not None else ""
 
     def options(self, kind: Kind, name: str) -> type | None:
         """The options dataclass of an entry (imports no torch), or None."""
@@ -236,6 +246,24 @@ def _changed(place: str) -> int:
         return Path(place).stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _of_a_file(kind: Kind, entry: Entry) -> bool:
+    """Whether something is a network that comes as a file."""
+    return kind == "backbones" and entry.takes_path
+
+
+def _known_file(entry: Entry, path: str) -> str:
+    """What a network's file is called by its bytes. One that is given is looked into."""
+    name = NETWORKS.known_as(path)
+    if not is_known(path) and entry.content is not None:
+        _content(entry.content, name)
+    return name
+
+
+@cache
+def _content(where: str, name: str) -> str:
+    return resolve(where)(NETWORKS.find(name))
 
 
 @cache

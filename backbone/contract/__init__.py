@@ -27,6 +27,7 @@ from engram.backbone.contract.networks import (
     StageSteps,
     Tap,
     Traceable,
+    Unnormalised,
     Whole,
 )
 from engram.backbone.contract.options import (
@@ -161,6 +162,7 @@ __all__ = [
     "Traceable",
     "Training",
     "Traits",
+    "Unnormalised",
     "Wanted",
     "Whole",
 ]

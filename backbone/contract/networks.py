@@ -145,6 +145,13 @@ class Initialised(Protocol):
 
 
 @runtime_checkable
+class Unnormalised(Protocol):
+    """It takes images as they are where ``raw`` is True: pictures in [0, 1], frames as whole numbers of events."""
+
+    raw: bool
+
+
+@runtime_checkable
 class Delayed(Protocol):
     """Its read-out, a mean over steps, leaves out the first ``delay`` of them."""
 

@@ -22,12 +22,20 @@ class Entry:
 
     ``target`` and ``options`` are ``"module:object"``; the options module must not import torch. For an experiment
     ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
-    its own options (None: it has none). A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check``
-    names a ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for
-    problems of its files before any trial starts: all of them, and much faster than a trial would find one. ``files``
-    names a ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of
-    every trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its
-    checksum). It raises UserError where they are not there. A strategy says in ``traits`` what it does and needs.
+    its own options (None: it has none). A strategy says in ``traits`` what it does and needs.
+
+    A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check`` names a
+    ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for problems of
+    its files before any trial starts: all of them, and much faster than a trial would find one. ``files`` names a
+    ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of every
+    trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its checksum).
+    It raises UserError where they are not there.
+
+    A backbone that comes as a file (``nir:FILE``) sets ``takes_path`` as well: trials and saved networks know it by the
+    file's bytes, as ``nir:FILE@HASH``. Its ``content`` names a ``content(path) -> str`` that imports no torch: what the
+    file says of the network beside its weights, as text, with which a saved network is made again without the file. It
+    raises UserError for whatever is no such file. The target is a ``make(in_shape, options, content, path)``; ``path``
+    is None where a saved network is made again, whose weights are filled in afterwards.
 
     ``needs`` are names of protocols (`engram.backbone.contract.networks`) that a network must be for an adapter; what a
     backbone or adapter makes is none that ``offers`` leaves out (None: nobody knows before it is made). A network that
@@ -58,6 +66,7 @@ class Entry:
     takes_path: bool = False
     check: str | None = None
     files: str | None = None
+    content: str | None = None
     traits: Traits = field(default_factory=Traits)
     distributions: tuple[str, ...] = ()
 

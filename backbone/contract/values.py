@@ -18,9 +18,11 @@ class Named:
     """A registered thing as something was made with it: its name, the version it had, and all of its options.
 
     Options are by field name and as JSON has them. None is left out, so that a later default cannot make another thing
-    of it (`engram.backbone.options.in_full`).
+    of it (`engram.backbone.options.in_full`). ``content`` is what the file says that a network came as
+    (`engram.backbone.contract.Entry`), and empty elsewhere.
     """
 
     name: str
     version: int
     options: Mapping[str, Any]
+    content: str = ""

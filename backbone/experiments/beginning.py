@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from engram.backbone.contract import Judged, Named, Scalar, Services
+from engram.backbone.contract import Initialised, Judged, Named, Scalar, Services, Unnormalised
 from engram.backbone.data.load import Data
+from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import of_such_images, outputs_of, require_shape, to_train_on
 from engram.backbone.errors import must
 from engram.backbone.experiments.network_configs import NetworkConfig
-from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.classifier import Classifier, as_it_is
 from engram.backbone.nets.making import LINEAR, adapt, build, build_head
 from engram.backbone.options import in_full
 from engram.backbone.options.named import options_within
@@ -22,7 +24,7 @@ from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 from engram.backbone.saved.weights import load_weights
-from engram.backbone.weights import find
+from engram.backbone.weights import WEIGHTS
 
 
 @dataclass
@@ -75,11 +77,11 @@ def begin(
     """
     c = config
     if "trained" not in inputs:
-        net = in_full(Registry.discover(), "backbones", c.backbone, c.backbone_options)
-        made = head or LINEAR
+        net, made = fresh(c.backbone, c.backbone_options), head or LINEAR
         model = build(net.name, net.options, data.in_shape, len(data.classes), data.mean, data.std, made)
+        _normalise(model, data)
         if c.weights is not None:
-            load_weights(model, find(c.weights))
+            load_weights(model, WEIGHTS.find(c.weights))
         found = Beginning(model, data, net, made, prepare="prepare" if c.weights is None else None)
     else:
         found = _carry_on(c, data, inputs["trained"] / "model", head, relabel)
@@ -99,13 +101,49 @@ def _carry_on(config: NetworkConfig, data: Data, folder: Path, asked: Named | No
         known = data if made.classes == tuple(data.classes) else None
     found = Beginning(model.train(), known or data, made.backbone, asked or made.head, list(made.adapters), None)
     if known is None:
-        model.normalise.mean, model.normalise.std = data.mean, data.std
+        _normalise(model, data)
     elif relabel:
         found.meanings, found.view = made.meanings, _view_of(made, data)
     if known is None or found.head != made.head:
         width: Any = model.backbone.feature_dim
         model.head = build_head(found.head, width, len(found.data.classes))
     return found
+
+
+def fresh(backbone: str, options: Mapping[str, Any]) -> Named:
+    """A network as it is made anew: with all its options, and with what its file says where it comes as one.
+
+    Raises:
+        UserError: as `in_full`, or the file was not given or is none.
+    """
+    registry = Registry.discover()
+    return replace(in_full(registry, "backbones", backbone, options), content=registry.content(backbone))
+
+
+def as_it_came(backbone: str, options: Mapping[str, Any], split: Split, classes: tuple[str, ...]) -> Classifier:
+    """A network that comes as a file, with its weights and with its outputs for logits.
+
+    Raises:
+        UserError: it takes other images, has another output for each class, or wants to know a training set.
+    """
+    net, channels = fresh(backbone, options), split.in_shape[0]
+    blank = torch.zeros(channels), torch.ones(channels)
+    model = build(net.name, net.options, split.in_shape, len(classes), *blank)
+    if not isinstance(model.backbone, Initialised) or model.backbone.feature_dim != len(classes):
+        rule = f"one with an output for each of the {len(classes)} classes, to be scored as it is"
+        raise must(
+            "--backbone", rule, f"{model.backbone.feature_dim} outputs", "Train a head: engram run backbone.train"
+        )
+    if not isinstance(model.backbone, Unnormalised) or not model.backbone.raw:
+        rule = "one that takes images as they are, to be scored without training images"
+        raise must("--backbone", rule, net.name, "Leave its option for normalised images out.")
+    model.normalise.mean, model.normalise.std = as_it_is(model.backbone, *blank, split.frames is not None)
+    return model
+
+
+def _normalise(model: Classifier, data: Data) -> None:
+    mean, std = as_it_is(model.backbone, data.mean, data.std, data.frames is not None)
+    model.normalise.mean, model.normalise.std = mean, std
 
 
 def _view_of(made: Made, data: Data) -> Named | None:
@@ -116,7 +154,7 @@ def _check(config: NetworkConfig, made: Made) -> None:
     if config.backbone != made.backbone.name:
         raise must("--backbone", "that of the trial beside --from", config.backbone, f"Use {made.backbone.name}.")
     options = dict(config.backbone_options)
-    if options and in_full(Registry.discover(), "backbones", config.backbone, options) != made.backbone:
+    if options and in_full(Registry.discover(), "backbones", config.backbone, options).options != made.backbone.options:
         raise must("--backbone.*", "left out beside --from, or as in the trial", options, "Leave them out.")
 
 

@@ -20,6 +20,7 @@ from engram.backbone.contract import (
     Scalar,
     SplitName,
 )
+from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.experiments.recipes import recipe
 from engram.backbone.objectives.options import ObjectiveOptions
@@ -120,6 +121,11 @@ class EvaluateConfig(ExperimentConfig):
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
     """The trained trial: its id, the beginning of it, or its folder."""
+    backbone: Annotated[str, Registered("backbones")] | None = None
+    """In place of a trial, a network that comes as a file with its weights (``nir:FILE``): see ``engram list
+    backbones``."""
+    backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
+    """Options of that network."""
     dataset: Annotated[str, Registered("datasets", training=False)] | None = None
     """What to score on; by default what the trial was trained on."""
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
@@ -129,6 +135,16 @@ class EvaluateConfig(ExperimentConfig):
     say) is always scored whole."""
 
     def problems(self) -> list[str]:
-        if self.from_trial is None:
-            return ["--from must be a trained trial; got nothing. Train one with: engram run backbone.train"]
-        return []
+        if self.backbone is None:
+            if self.from_trial is None:
+                return ["--from must be a trained trial; got nothing. Train one with: engram run backbone.train"]
+            return []
+        found: list[UserError] = []
+        if self.from_trial is not None:
+            found.append(must("--backbone", "left out beside --from", self.backbone, "Drop one of the two."))
+        if ":" not in self.backbone:
+            rule = "a network that comes with its weights, as nir:FILE does"
+            found.append(must("--backbone", rule, self.backbone, "Train it: engram run backbone.train"))
+        if self.dataset is None:
+            found.append(must("--dataset", "named beside --backbone", "nothing", "See: engram list datasets"))
+        return list(map(str, found))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engram.backbone.contract import Result, Row, Services
@@ -20,10 +21,12 @@ from engram.backbone.data.trained import (
     require_trained_on,
 )
 from engram.backbone.errors import must
+from engram.backbone.experiments.beginning import as_it_came
 from engram.backbone.experiments.configs import EvaluateConfig
 from engram.backbone.measures.answers import answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 
@@ -39,6 +42,9 @@ class Evaluate:
 
     def step(self, state: dict[str, Any]) -> bool:
         c, s = self.config, self.services
+        if "trained" not in s.inputs:
+            self._untrained(state)
+            return False
         model, made = load_model(s.inputs["trained"] / "model")
         ref = made.trained_on()
         if c.dataset is None and ref.view is not None:
@@ -61,11 +67,29 @@ class Evaluate:
         state["cautions"] = cautions(made)
         if state["cautions"]:
             s.table("caution", state["cautions"])
-        state["confusions"] = confusions = Confusions(made.classes)
-        state["scores"] = score(model.to(s.device), split, s.device, targets=targets, confusions=confusions)
-        several = steps_taken(model, split) > 1
-        state["answers"] = answers(model.eval(), split, s.device, targets) if several else None
+        self._score(state, model, split, made.classes, targets)
         return False
+
+    def _untrained(self, state: dict[str, Any]) -> None:
+        """Score a network as it came, in a file with its weights, whose outputs are the classes of the data."""
+        c, s = self.config, self.services
+        assert c.backbone is not None and c.dataset is not None  # the configuration was checked
+        split, classes, fingerprint = load_for_scoring(
+            c.dataset, c.dataset_options, root=s.data_root, download=s.download, split=c.split
+        )
+        s.provenance(data_sha256=fingerprint)
+        model = as_it_came(c.backbone, c.backbone_options, split, classes)
+        state["cautions"] = []
+        self._score(state, model, split, classes, torch.arange(len(classes)))
+
+    def _score(
+        self, state: dict[str, Any], model: Classifier, split: Split, classes: tuple[str, ...], targets: Tensor
+    ) -> None:
+        device = self.services.device
+        state["confusions"] = confusions = Confusions(classes)
+        state["scores"] = score(model.to(device), split, device, targets=targets, confusions=confusions)
+        several = steps_taken(model, split) > 1
+        state["answers"] = answers(model.eval(), split, device, targets) if several else None
 
     def _as_seen(self, made: Made) -> tuple[Split, Tensor, str]:
         """The images of a network that saw its data in a way of its own, its outputs for their classes, fingerprint."""

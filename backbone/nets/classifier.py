@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract.networks import Delayed
+from engram.backbone.contract.networks import Delayed, Unnormalised
 from engram.backbone.contract.outputs import Outputs, Wanted
 
 
@@ -34,6 +34,17 @@ class Normalise(nn.Module):
         if whole:  # the copy is ours to write into
             return x.float().mul_(scale).sub_(shift)
         return x.float() * scale - shift
+
+
+def as_it_is(backbone: nn.Module, mean: Tensor, std: Tensor, frames: bool) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, [C] each, by which a network's images are normalised.
+
+    Those given, but for one that takes images as they are (`engram.backbone.contract.Unnormalised`).
+    """
+    if isinstance(backbone, Unnormalised) and backbone.raw:
+        one = torch.ones_like(std)
+        return torch.zeros_like(mean), one / 255 if frames else one
+    return mean, std
 
 
 class Classifier(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from engram.backbone.contract import Initialised, Named
+from engram.backbone.given_files import NETWORKS
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
@@ -27,6 +28,7 @@ def build(
     head: Named = LINEAR,
     adapters: Sequence[Named] = (),
     saved: Mapping[str, Tensor] | None = None,
+    content: str = "",
 ) -> Classifier:
     """Build a classifier from registered names. Random initialisation uses torch's global generator.
 
@@ -36,12 +38,13 @@ def build(
         head: what turns its features into logits.
         adapters: applied to the backbone in turn.
         saved: of a saved model, the tensors it will get, which adapters may look at.
+        content: of a saved model whose backbone came as a file, what that said.
 
     Raises:
         UserError: a name is not registered, or an option is unknown or cannot have its value.
     """
     registry = Registry.discover()
-    net: Any = registry.load("backbones", backbone)(in_shape, options_of(registry, "backbones", backbone, options))
+    net: Any = _network(registry, backbone, options, in_shape, content)
     source: nn.Module = net
     held = {key.removeprefix(_INSIDE): value for key, value in (saved or {}).items() if key.startswith(_INSIDE)}
     for adapter in adapters:
@@ -50,6 +53,18 @@ def build(
     if isinstance(source, Initialised):
         made.apply(source.initialise)
     return Classifier(net, made, mean, std)
+
+
+def _network(
+    registry: Registry, name: str, options: Mapping[str, Any], in_shape: tuple[int, int, int], content: str
+) -> nn.Module:
+    make, chosen = registry.load("backbones", name), options_of(registry, "backbones", name, options)
+    if not registry.entry("backbones", name).takes_path:
+        return make(in_shape, chosen)
+    if content:
+        return make(in_shape, chosen, content, None)
+    file = registry.canonical("backbones", name).partition(":")[2]
+    return make(in_shape, chosen, registry.content(name), NETWORKS.find(file))
 
 
 def build_head(head: Named, features: int, classes: int) -> nn.Module:

@@ -72,6 +72,7 @@ def _rebuild(made: Made, weights: Mapping[str, Tensor]) -> Classifier:
             head=made.head,
             adapters=made.adapters,
             saved=weights,
+            content=made.backbone.content,
         )
     model.load_state_dict(weights)
     return model

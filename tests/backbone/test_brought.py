@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 import engram as face
-from engram.backbone import brought, weights
+from engram.backbone import brought
 from engram.backbone.errors import UserError
 from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.saved.weights import load_weights
+from engram.backbone.weights import WEIGHTS
 
 MINE = """
     from typing import Literal
@@ -168,7 +169,7 @@ def test_the_command_line_plans_and_trains_it(mine, here):
 
 
 def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
-    monkeypatch.setenv(weights.VARIABLE, "")
+    monkeypatch.setenv(WEIGHTS.variable, "")
     name = Registry.discover().chosen("backbones", f"{mine}:Net")
     own, x = built(name, width=3), torch.rand(4, 1, 8, 8)
     own.backbone.net.conv.bias.data.fill_(0.5)
@@ -179,7 +180,7 @@ def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
     torch.save({"state_dict": {**held, "fc.weight": torch.zeros(3, 192)}}, tmp_path / "other.pt")
     for path in ("own.pt", "own.safetensors"):
         fresh = built(name, width=3)
-        load_weights(fresh, weights.find(weights.known_as(str(tmp_path / path))))
+        load_weights(fresh, WEIGHTS.find(WEIGHTS.known_as(str(tmp_path / path))))
         assert torch.equal(fresh(x), expected)
     fresh = built(name, width=3)
     load_weights(fresh, tmp_path / "other.pt")  # a head of other classes stays as it is
@@ -211,7 +212,7 @@ def test_weights_from_a_file(mine, tmp_path, here, monkeypatch):
     torch.save({**held, "fc.bias": held["fc.bias"] + 1}, tmp_path / "own.pt")
     assert plan("own.pt").json["trials"][0]["trial"] != first["trial"]
     with pytest.raises(UserError, match="given as it was planned"):
-        weights.find("own.pt@" + "0" * 16)
+        WEIGHTS.find("own.pt@" + "0" * 16)
     missing = plan("none.pt", "--lr", -1)
     assert missing.code == 2 and "--lr must be greater than 0" in missing.err
     assert "--weights must be a file that can be read" in missing.err
