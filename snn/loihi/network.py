@@ -132,12 +132,20 @@ class Input:
         bits: of a message; 1: spikes.
         encoding: ``value``: the numbers as they are, at every step; ``delta``: what they have changed by since the step
             before (sigma-delta networks).
+        gain, offset: the whole number for a value x of an image is round(gain x + offset).
     """
 
     shape: tuple[int, ...]
     bits: int = 8
     signed: bool = False
     encoding: Literal["value", "delta"] = "value"
+    gain: float = 1.0
+    offset: float = 0.0
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Images as the whole numbers that are sent, int32 of the same shape, cut to the range of the bits."""
+        least, most = (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+        return (images.double() * self.gain + self.offset).round().clamp(least, most).to(torch.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
