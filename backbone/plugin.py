@@ -153,6 +153,14 @@ PLUGIN = Plugin(
             takes_path=True,
             summary="Any set of stills before a simulated event camera: saccades:mnist",
         ),
+        "events": Entry(
+            target="engram.backbone.data.event_folders:open_events",
+            check=f"{_CHECKING}:check_events",
+            files=f"{_MADE_OF}:events_files",
+            options=f"{_EVENTS}:EventsOptions",
+            takes_path=True,
+            summary="One folder of event recordings per class: events:PATH",
+        ),
         "tonic": Entry(
             target="engram.backbone.data.tonic_sets:open_tonic",
             options=f"{_EVENTS}:TonicOptions",

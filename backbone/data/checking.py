@@ -11,10 +11,13 @@ import numpy as np
 from engram.backbone.data.class_folders import find_parts, folder_of, pictures_of
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures
+from engram.backbone.data.event_options import EventsOptions
 from engram.backbone.data.keys import keys_of, refused
 from engram.backbone.data.metadata import described
 from engram.backbone.data.options import FolderOptions, OmniglotOptions, PartOptions
 from engram.backbone.data.places import missing_cifar, missing_idx, missing_omniglot, omniglot_parts
+from engram.backbone.data.recordings.reading import find_recordings
+from engram.backbone.data.recordings.survey import surveyed
 from engram.backbone.data.survey import survey
 from engram.backbone.errors import MissingData, UserError, must
 from engram.backbone.registry import Registry
@@ -52,6 +55,26 @@ def check_parquet(
     counts = np.bincount(found.labels["train"], minlength=len(found.classes)).tolist()
     sizes = {name: len(labels) for name, labels in found.labels.items()}
     return _problems(f"parquet:{path}", found.classes, counts, sizes, found.pictures, o, training)
+
+
+def check_events(
+    path: str | None, options: EventsOptions | None, *, root: Path, download: bool, training: bool
+) -> list[str]:
+    """Problems of ``events:PATH``: its layout, and then its recordings, each of which is decoded."""
+    o = options or EventsOptions()
+    try:
+        parts = find_recordings(path, root)
+    except UserError as error:
+        return str(error).splitlines()
+    counts = [len(held) for held in parts["train"].values()]
+    wrong = untrainable(f"events:{path}", list(parts["train"]), counts) if training else []
+    wrong += [str(two_tests(o.test))] if o.test is not None and "test" in parts else []
+    return wrong + surveyed([file for part in parts.values() for held in part.values() for file in held], o)[1]
+
+
+def two_tests(share: float) -> UserError:
+    """The error for a share of recordings to test on, where the folder has a test part."""
+    return must("--dataset.test", "left out for a folder with a test part", share, "Leave it out.")
 
 
 def _check_there(

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from engram.backbone.data.options import Duplicates
+
 _Frames = Annotated[int, Ge(1), Le(1000)]
 
 
@@ -54,3 +56,35 @@ class TonicOptions:
     """Event frames of a recording: equal spans of time between its first and its last event."""
     pool: Annotated[int, Ge(1), Le(64)] = 1
     """Add up the events of POOL x POOL pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsOptions:
+    """How recordings of one's own are read and become frames."""
+
+    frames: _Frames = 16
+    """Event frames of a recording."""
+    by: Literal["time", "count"] = "time"
+    """time: equal spans between the first event and the last. count: equally many events."""
+    window_ms: Annotated[float, Gt(0), Le(10**6)] | None = None
+    """Milliseconds of a frame instead, from the first event on: later events are left out, and where a recording is
+    shorter its last frames are empty."""
+    most: Annotated[int, Ge(1), Le(255)] = 255
+    """More events than this in a pixel of a frame count as this many; 1: whether there was any."""
+    pool: Annotated[int, Ge(1), Le(64)] = 1
+    """Add up the events of POOL x POOL pixels."""
+    width: Annotated[int, Ge(1), Le(4096)] | None = None
+    """Columns of the sensor; None: as the files say, or up to the largest of any event where they do not."""
+    height: Annotated[int, Ge(1), Le(4096)] | None = None
+    """Rows of the sensor; None: as for its columns."""
+    crop: Annotated[int, Ge(1), Le(4096)] | None = None
+    """The middle CROP x CROP pixels alone, before pooling."""
+    test: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Share of the recordings that is the test set of a folder without one, always the same ones, of every class alike.
+    None: a fifth, as of any set without a test set."""
+    camera: Literal["dvs128", "davis240", "davis346"] | None = None
+    """The camera of AEDAT 2 files whose text does not name it."""
+    unit: Literal["s", "ms", "us", "ns"] = "us"
+    """What the times in .npz, .npy and HDF5 files count."""
+    duplicates: Duplicates = "keep"
+    """Training recordings that are test or validation ones too, byte for byte: keep and count, drop, or refuse."""

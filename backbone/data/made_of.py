@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from engram.backbone.contract import DataFiles
-from engram.backbone.data.class_folders import find_parts
+from engram.backbone.data.class_folders import PICTURES, Kind, find_parts
 from engram.backbone.data.metadata import metadata_files
 from engram.backbone.data.places import (
     IDX_FILES,
@@ -24,6 +24,7 @@ from engram.backbone.data.places import (
     omniglot_folders,
     tonic_recordings,
 )
+from engram.backbone.data.recordings.reading import RECORDINGS, place
 from engram.backbone.data.table_files import files_of
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
@@ -32,18 +33,15 @@ from engram.backbone.registry import Registry
 def folder_files(path: str | None, *, root: Path) -> DataFiles:
     """The pictures of ``folder:PATH`` by split, class, position and name, and what is told of them beside."""
     where = _absolute(path)
-    try:
-        parts = find_parts(str(where), "any")
-    except UserError:  # in a part that is usually left out, perhaps
-        parts = find_parts(str(where))
-    files = {
-        f"{part}/{name}/{position}/{file.name}": file
-        for part, classes in parts.items()
-        for name, held in classes.items()
-        for position, file in enumerate(held)
-    }
+    files = _in_folders(where, PICTURES)
     files |= {file.relative_to(where).as_posix(): file for file in metadata_files(where, files.values())}
     return DataFiles(name="folder", where=f"folder:{_absolute(path)}", files=files)
+
+
+def events_files(path: str | None, *, root: Path) -> DataFiles:
+    """The recordings of ``events:PATH`` by split, class, position and name."""
+    where = place(path, root).absolute()
+    return DataFiles(name="events", where=f"events:{where}", files=_in_folders(where, RECORDINGS))
 
 
 def parquet_files(path: str | None, *, root: Path) -> DataFiles:
@@ -108,6 +106,19 @@ def _tables(where: Path) -> dict[str, Path]:
     except UserError:  # in a part that is usually left out, perhaps
         parts = files_of(where)
     return {f"{part}/{position}": file for part, held in parts.items() for position, file in enumerate(held)}
+
+
+def _in_folders(where: Path, kind: Kind) -> dict[str, Path]:
+    try:
+        parts = find_parts(str(where), "any", kind)
+    except UserError:  # in a part that is usually left out, perhaps
+        parts = find_parts(str(where), kind=kind)
+    return {
+        f"{part}/{name}/{position}/{file.name}": file
+        for part, classes in parts.items()
+        for name, held in classes.items()
+        for position, file in enumerate(held)
+    }
 
 
 def _absolute(path: str | None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from engram.backbone.data.class_folders import picture_folders
+from engram.backbone.data.class_folders import class_folders
 from engram.backbone.errors import MissingData, must
 
 IDX_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
@@ -65,7 +65,7 @@ def omniglot_drawings(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Character -> its drawings, by name; one that stands in several of the folders counts once."""
     found: dict[str, dict[str, Path]] = {}
     for folder in folders:
-        for name, paths in picture_folders(folder).items():
+        for name, paths in class_folders(folder).items():
             found.setdefault(name, {}).update({path.name: path for path in paths})
     return {name: [found[name][file] for file in sorted(found[name])] for name in sorted(found)}
 

@@ -5,7 +5,6 @@ tonic is GPL-3, so it is an optional extra and imported nowhere else; the frames
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from engram.backbone.data.binning import Binning
 from engram.backbone.data.columns import indexed
 from engram.backbone.data.event_options import TonicOptions
 from engram.backbone.data.files import unfit
 from engram.backbone.data.fingerprint import Fingerprint
+from engram.backbone.data.gathering import gathered
 from engram.backbone.data.locking import one_at_a_time
 from engram.backbone.data.places import TONIC_FOLDERS, incomplete_tonic
-from engram.backbone.data.sets import MemorySplit, Source, Split, in_memory, pixel_sums
-from engram.backbone.data.streaming import StreamedSplit
+from engram.backbone.data.sets import MemorySplit, Source, Split, in_memory
 from engram.backbone.errors import UserError, must, nearest
 
 _AT_ONCE = 256
@@ -54,7 +53,7 @@ def open_tonic(
     sets = tuple(_recordings(name, train, root, download) for train in (True, False))
     store = RecordingStore(name, sets, tuple(_in_order(each) for each in sets), o.frames, o.pool)
     digest = Fingerprint()
-    everything = _read(store, len(store) * o.frames * math.prod(store.in_shape) <= budget_bytes, digest)
+    everything = _read(store, budget_bytes, digest)
     digest.words(store.classes)
     digest.array(everything.labels.numpy())
     digest.array(np.array([len(order) for order in store.orders]))
@@ -109,7 +108,7 @@ class RecordingStore:
 
 
 def to_frames(events: np.ndarray, sensor: tuple[int, int, int], frames: int, pool: int) -> np.ndarray:
-    """Count events in equal spans of the time between the first and the last.
+    """Count events in equal spans of the time between the first and the last (`engram.backbone.data.binning`).
 
     Args:
         events: ``[E]``, fields ``t`` (whole numbers), ``x``, ``p`` and, where the sensor has rows, ``y``.
@@ -122,27 +121,10 @@ def to_frames(events: np.ndarray, sensor: tuple[int, int, int], frames: int, poo
 
     Raises:
         ValueError: an event lies outside of the sensor.
-
-    >>> events = np.array([(0, 1, 1), (9, 0, 0), (10, 1, 1)], [("t", int), ("x", int), ("p", int)])
-    >>> to_frames(events, (2, 1, 2), 2, 1).tolist()
-    [[[[0, 0]], [[0, 1]]], [[[1, 0]], [[0, 1]]]]
     """
-    width, height, channels = sensor
-    shape = (frames, channels, -(-height // pool), -(-width // pool))
-    if not len(events):
-        return np.zeros(shape, np.uint8)
-    t, x = events["t"].astype(np.int64), events["x"].astype(np.int64)
-    nothing = np.zeros_like(x)
-    y = events["y"].astype(np.int64) if "y" in (events.dtype.names or ()) else nothing
-    p = events["p"].astype(np.int64) if channels > 1 else nothing
-    for what, values, limit in (("x", x, width), ("y", y, height), ("polarity", p, channels)):
-        if values.min() < 0 or values.max() >= limit:
-            raise ValueError(f"an event has {what} {values.min() if values.min() < 0 else values.max()}")
-    t -= t.min()
-    bins = t * frames // (t.max() + 1)
-    place = np.ravel_multi_index((bins, p, y // pool, x // pool), shape)
-    counts = np.bincount(place, minlength=math.prod(shape))
-    return counts.clip(max=255).astype(np.uint8).reshape(shape)
+    x = events["x"]
+    y = events["y"] if "y" in (events.dtype.names or ()) else np.zeros_like(x)
+    return Binning(sensor[:2], sensor[2], frames, pool)(events["t"], x, y, events["p"])
 
 
 def _in_order(recordings: Any) -> Sequence[int]:
@@ -160,26 +142,19 @@ def _parts(everything: Split, count: int) -> dict[str, Split]:
     return {"train": everything.select(positions[:count]), "test": everything.select(positions[count:])}
 
 
-def _read(store: RecordingStore, keep: bool, digest: Fingerprint) -> Split:
+def _read(store: RecordingStore, budget_bytes: int, digest: Fingerprint) -> Split:
     """All recordings, in memory or with their sums alone; every one is read and checked."""
-    count, shape = len(store), (store.frames, *store.in_shape)
-    held = np.empty((count, *shape), np.uint8) if keep else None
-    labels, sums = np.empty(count, np.int64), np.empty((2, count, shape[1]), np.int64)
-    for start in range(0, count, _AT_ONCE):
-        span = slice(start, min(start + _AT_ONCE, count))
-        read = [store.read(index) for index in range(span.start, span.stop)]
-        frames, labels[span] = np.stack([each for each, _ in read]), [label for _, label in read]
+    labels = torch.empty(len(store), dtype=torch.int64)
+
+    def make(span: range) -> np.ndarray:
+        read = [store.read(index) for index in span]
+        labels[span.start : span.stop] = torch.tensor([label for _, label in read])
+        frames = np.stack([each for each, _ in read])
         digest.array(frames)
-        if held is not None:
-            held[span] = frames
-        else:
-            sums[:, span] = pixel_sums(frames)
-    known: Tensor = torch.from_numpy(labels)
-    if held is not None:
-        return MemorySplit(torch.from_numpy(held), known)
-    first, second = torch.from_numpy(sums)
+        return frames
+
     columns = indexed(*(len(order) for order in store.orders))
-    return StreamedSplit(store, torch.arange(count), known, first, second, columns)
+    return gathered(store, make, labels, columns, budget_bytes, _AT_ONCE)
 
 
 def _recordings(name: str, train: bool, root: Path, download: bool) -> Any:
