@@ -15,8 +15,7 @@ experiment = "counting.count"
 seeds = 2
 [options]
 pause = 0.05
-[grid]
-steps = [20, 30]
+steps = 30
 """
 KINDS = ("worker", "driver", "both")
 
@@ -92,7 +91,7 @@ def check(engram, undisturbed, told_once):
     def check(done) -> None:
         assert done.code == 0, done.err
         assert [(row["options"], row["seed"], row["metrics"]) for row in done.json["trials"]] == undisturbed
-        assert told_once(engram.cwd / "runs") == 2 * (20 + 20 + 30 + 30)
+        assert told_once(engram.cwd / "runs") == 2 * (30 + 30)
 
     return check
 

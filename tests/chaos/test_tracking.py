@@ -15,10 +15,9 @@ experiment = "counting.count"
 seeds = 2
 [options]
 pause = 0.05
-[grid]
-steps = [5, 10]
+steps = 10
 """
-LINES = 2 * (5 + 5 + 10 + 10)
+LINES = 2 * (10 + 10)
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def locked(engram, out):
 
 
 def all_done(out):
-    return [Record(out / "trials" / trial).status for trial in trial_names(out)] == ["done"] * 5
+    return [Record(out / "trials" / trial).status for trial in trial_names(out)] == ["done"] * 3
 
 
 @pytest.mark.parametrize("seconds", [0, pytest.param(30, marks=pytest.mark.slow)])
@@ -77,7 +76,7 @@ def test_a_dead_server(engram, out, told_once):
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"  # bound, not listening: refused
         done = engram("sweep", "small.toml", "--workers", "2", "--json", "--tracking-uri", uri)
     assert done.code == 0, done.err
-    assert [row["status"] for row in done.json["trials"]] == ["done"] * 4
+    assert [row["status"] for row in done.json["trials"]] == ["done"] * 2
     (complaint,) = done.complaints
     assert "not all trials are in MLflow yet" in complaint
     assert "refused" in complaint or "does not answer" in complaint  # the latter on a very busy machine
