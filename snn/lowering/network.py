@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 Kind = Literal["spiking", "relu", "integrator"]
 INPUT = "input"
-"""The source that stands for images: floats in [0, 1] (whole numbers of events where the data are recordings)."""
+"""The source that stands for images and frames, in [0, 1]: the whole numbers 0 to 255 that data consist of (grey
+levels, or events of a frame) divided by 255, as `engram.backbone.nets.classifier.Normalise` takes them. 1 on a chip's
+input is 1 / 255 here."""
 
 
 @dataclass(frozen=True, kw_only=True)
