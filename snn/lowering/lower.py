@@ -26,8 +26,8 @@ HEAD = "head"
 def lower(model: Classifier, frames: bool = False) -> Lowered:
     """A classifier as populations and connections, which computes the same at every step (`running.run`).
 
-    Networks of ``snn.train`` (`SpikingNetwork`), of ``snn.convert`` (`SpikingBackbone`) and those of layers and ReLUs can
-    be said so. BatchNorm is folded; the normalisation of images is the first layer behind the input; what a spike
+    Networks of ``snn.train`` (`SpikingNetwork`) and of ``snn.convert`` (`SpikingBackbone`) can be said so, and those of
+    layers and ReLUs. BatchNorm is folded; the normalisation of images is the first layer behind the input; what a spike
     stands for is in the weights behind it, so that every spike is 1; a sum is two connections; and the head's outputs
     are the last population, an integrator. A max pool of spikes is a population of its own, whose neurons fire where
     any of their window does.

@@ -30,7 +30,7 @@ def classifier(backbone, classes=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     module: Any
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+        if hasattr(module, "running_mean"):
             for value, low in ((module.running_mean, -0.9), (module.running_var, 0.5), (module.weight, 0.5)):
                 value.data = low + torch.rand(value.shape, generator=generator)
     channels = backbone.in_shape[0]

@@ -64,4 +64,3 @@ def test_what_would_be_too_large_a_matrix_is_refused(monkeypatch):
     shape, layers, _ = CHAINS["ceil"]
     with pytest.raises(UserError, match="at most 1,000 weights; got 3,136"):
         merged(Connection(source="input", layers=nn.Sequential(*layers)), shape)
-    assert replace(Cells(kind="relu"), decay=0.5).decay == 0.5
