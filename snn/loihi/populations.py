@@ -1,0 +1,141 @@
+"""Neurons of a population over many steps: messages from what arrives, with their state and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engram.snn.loihi.arithmetic import (
+    ALIGNED_BITS,
+    DECAY_BITS,
+    Cells,
+    SigmaDeltaCells,
+    SigmaDeltaState,
+    lif,
+    sigma_delta,
+)
+from engram.snn.loihi.network import LIF, Integrator, Population, SigmaDelta
+
+
+class LIFState(NamedTuple):
+    """u, v: int32 [B, *shape]; rest: the same, or None without refractory steps."""
+
+    u: Tensor
+    v: Tensor
+    rest: Tensor | None
+
+
+State = LIFState | SigmaDeltaState
+
+
+@dataclass
+class Extremes:
+    """How far a population's state went, over all images and steps.
+
+    Attributes:
+        u, v: the largest |u| and |v|; sigma and activation of sigma-delta neurons.
+        wrapped, clipped: how often u wrapped and v was clipped; neurons times steps.
+    """
+
+    u: int = 0
+    v: int = 0
+    wrapped: int = 0
+    clipped: int = 0
+
+    def add(self, other: Extremes) -> None:
+        self.u, self.v = max(self.u, other.u), max(self.v, other.v)
+        self.wrapped, self.clipped = self.wrapped + other.wrapped, self.clipped + other.clipped
+
+
+@dataclass
+class Scanned:
+    """A population over T steps.
+
+    Attributes:
+        messages: [T, B, *shape] uint8 spikes or int32 messages.
+        state: after the last step.
+        kept: ``u`` and ``v`` at every step, [T, B, *shape] int32, where they were asked for.
+    """
+
+    messages: Tensor
+    state: State
+    extremes: Extremes
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Neurons:
+    """A population's neurons on a device.
+
+    Args:
+        population: its parameters.
+        device: where they run.
+    """
+
+    def __init__(self, population: Population, device: torch.device) -> None:
+        self.shape, self.neurons = population.shape, population.neurons
+        self.device = device
+        self.cells = _cells(self.neurons, len(self.shape), device)
+
+    @property
+    def potential(self) -> bool:
+        """Whether nothing but the potential leaves them."""
+        return isinstance(self.neurons, Integrator)
+
+    def begin(self, batch: int) -> State:
+        """The state before the first step."""
+        zero = torch.zeros(batch, *self.shape, dtype=torch.int32, device=self.device)
+        if isinstance(self.neurons, SigmaDelta):
+            return SigmaDeltaState(zero, zero, zero, zero)
+        if isinstance(self.neurons, Integrator):
+            return LIFState(zero, zero, None)
+        start = _spread(self.neurons.start, len(self.shape)).to(self.device)
+        return LIFState(zero, zero + start, zero if self.neurons.refractory else None)
+
+    def scan(self, drive: Tensor, state: State, keep: Collection[str] = ()) -> Scanned:
+        """drive: [T, B, *shape] whole numbers that arrive, may be a constant expanded over T; float32 or int32."""
+        messages, kept, seen = [], {name: list[Tensor]() for name in keep}, Extremes()
+        for arrived in drive:
+            message, state, wrapped, clipped = self._step(arrived.to(torch.int32), state)
+            messages.append(message)
+            for name, values in kept.items():
+                values.append(state[("u", "v").index(name)])  # type: ignore[arg-type]
+            seen.add(Extremes(_largest(state[0]), _largest(state[1]), wrapped, clipped))
+        return Scanned(torch.stack(messages), state, seen, {name: torch.stack(each) for name, each in kept.items()})
+
+    def _step(self, a: Tensor, state: State) -> tuple[Tensor, State, int, int]:
+        if isinstance(self.cells, SigmaDeltaCells):
+            assert isinstance(state, SigmaDeltaState)
+            message, state = sigma_delta(a, state, self.cells)
+            return message, state, 0, 0
+        assert isinstance(state, LIFState)
+        step = lif(a, state.u, state.v, state.rest, self.cells)
+        after = LIFState(step.u, step.v, step.rest)
+        return step.spikes, after, int(step.wrapped.sum()), int(step.clipped.sum())
+
+
+def _cells(neurons: LIF | SigmaDelta | Integrator, axes: int, device: torch.device) -> Cells | SigmaDeltaCells:
+    bias = _spread(neurons.bias, axes).to(device, torch.int32)
+    if isinstance(neurons, SigmaDelta):
+        up = neurons.spike_exp + neurons.state_exp
+        rectified = neurons.activation == "relu"
+        return SigmaDeltaCells(neurons.vth << up, neurons.state_exp, rectified, neurons.cum_error, bias << up)
+    bias = bias << neurons.bias_exp
+    if isinstance(neurons, Integrator):
+        return Cells(0, 1 << DECAY_BITS, None, None, 0, bias)
+    threshold = neurons.vth << ALIGNED_BITS
+    back = (neurons.vth + 1) << ALIGNED_BITS if neurons.reset == "soft" else None
+    unity = 1 << DECAY_BITS
+    return Cells(unity - neurons.du - 1, unity - neurons.dv, threshold, back, neurons.refractory, bias)
+
+
+def _spread(values: Tensor, axes: int) -> Tensor:
+    """values: [1], [C] or [C, H, W] -> to be added to [B, C, ...] with so many axes behind the batch's."""
+    return values if values.ndim != 1 else values.reshape(-1, *[1] * (axes - 1))
+
+
+def _largest(values: Tensor) -> int:
+    return int(values.long().abs().max()) if values.numel() else 0
