@@ -1,0 +1,162 @@
+"""Networks of chip integers, run in Lava by `worker` in an environment of its own, over files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engram.backbone.errors import TrialError, UserError
+from engram.snn.loihi.lava.environment import find
+from engram.snn.loihi.network import ChipNetwork, offsets
+from engram.snn.loihi.stored import save
+
+KEPT = ("spikes", "u", "v")
+STARTING = 60.0
+"""Seconds that Lava may take to begin, and for each network."""
+PATIENCE = 20.0
+"""A machine may be this much busier than the one that the costs of a step were taken on."""
+Kept = Mapping[str, Mapping[str, Tensor]]
+
+
+class Job(NamedTuple):
+    """One network to run.
+
+    Attributes:
+        network: what is run.
+        images: whole numbers, [B, C, H, W], or [B, T, C, H, W] where the network takes frames.
+        keep: of `KEPT`, what is wanted of every population at every step.
+    """
+
+    network: ChipNetwork
+    images: Tensor
+    keep: Collection[str] = KEPT
+
+
+def run_in_lava(
+    network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT, *, hardware: bool = False
+) -> dict[str, dict[str, Tensor]]:
+    """Run one network's images in Lava's ``fixed_pt`` processes, or on a chip.
+
+    Args:
+        network: what is run.
+        images: whole numbers, [B, C, H, W], or [B, T, C, H, W] where the network takes frames.
+        keep: of `KEPT`, what is wanted.
+        hardware: on the chip that Lava's closed package reaches: spikes, and v of the last population.
+
+    Returns: population -> what was kept, int32 [T, B, *shape], in the network's own time: ``spikes``, what was sent;
+        ``u`` and ``v``, the state after the step (of sigma-delta neurons sigma and activation).
+
+    Raises:
+        UserError: Lava is not there, or has no way to run this network.
+        TrialError: it failed, or took too long.
+    """
+    return run_jobs([Job(network, images, keep)], hardware=hardware)[0]
+
+
+def run_jobs(jobs: Sequence[Job], *, hardware: bool = False) -> list[dict[str, dict[str, Tensor]]]:
+    """Several networks one after the other in one process, which is a second or two faster for each; as `run_in_lava`.
+
+    Raises:
+        UserError, TrialError: as `run_in_lava`.
+    """
+    python = find()
+    with tempfile.TemporaryDirectory(prefix="engram-lava-") as name:
+        folder, planned = Path(name), []
+        for place, job in enumerate(jobs):
+            paths = {what: str(folder / f"{place}-{what}") for what in ("network.npz", "images.npy", "out.npz")}
+            save(job.network, Path(paths["network.npz"]))
+            np.save(paths["images.npy"], job.images.cpu().numpy().astype(np.int32))
+            planned.append({**{what.split(".")[0]: path for what, path in paths.items()}, "keep": list(job.keep)})
+        (folder / "jobs.json").write_text(json.dumps(planned))
+        _work(python, folder, sum(map(_seconds, jobs)), hardware)
+        refused = [line for lines in json.loads((folder / "errors.json").read_text()) for line in lines]
+        if refused:
+            raise UserError("\n".join(f"Lava cannot run this network: {line}." for line in refused))
+        return [_read(Path(plan["out"])) for plan in planned]
+
+
+def _read(path: Path) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    with np.load(path, allow_pickle=False) as held:
+        for key in held.files:
+            name, _, what = key.rpartition(".")
+            found.setdefault(name, {})[what] = torch.from_numpy(held[key])
+    return found
+
+
+def _work(python: Path, folder: Path, seconds: float, hardware: bool) -> None:
+    """Run the worker on the jobs in a folder.
+
+    Raises:
+        TrialError: it failed, or took longer than it may.
+    """
+    log = folder / "log.txt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with as_file(files("engram.snn.loihi.lava") / "worker.py") as script, log.open("wb") as out:
+        command = [str(python), "-I", str(script), str(folder), *(["--hardware"] if hardware else [])]
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise TrialError(
+                f"Lava must end within {seconds:.0f} s; it did not, and was stopped. Its last words: {_last(log)}"
+            ) from None
+        finally:
+            _end(process)
+    if code:
+        raise TrialError(f"Lava failed with exit code {code}. Its last words: {_last(log)}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a worker and all its processes; asked first, as what tidies up its shared memory outlives that."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _last(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-3:]) or "none"
+
+
+def _seconds(job: Job) -> float:
+    """How long a job may take: the operations of Lava's Python, on a busy machine."""
+    network = job.network
+    steps = (job.images.shape[1] if network.frames else network.steps) * len(job.images) + max(
+        offsets(network).values()
+    )
+    each = sum(_of_step(one.kind, one.weight, one.in_shape) for p in network.populations for one in p.synapses)
+    return STARTING * 2 + PATIENCE * steps * (each + 1e-3 * len(network.populations))
+
+
+def _of_step(kind: str, weight: Tensor, shape: tuple[int, ...]) -> float:
+    """Seconds of one step of synapses: a convolution loops over pairs of channels."""
+    if kind == "dense":
+        return 2e-9 * weight.numel() + 1e-4
+    return weight.shape[0] * weight.shape[1] * (3e-5 + 4e-9 * shape[1] * shape[2] * weight[0, 0].numel())
