@@ -34,10 +34,11 @@ def decode_evt(blob: bytes) -> Events:
 
 def _sensor(lines: list[str]) -> tuple[int, int] | None:
     """``geometry 640x480``, ``format EVT3;width=1280;height=720``, or neither."""
-    found = re.search(r"(\d+)x(\d+)", said(lines, "geometry") or "") or re.search(
-        r"width=(\d+).*height=(\d+)", said(lines, "format") or ""
-    )
-    return (int(found[1]), int(found[2])) if found else None
+    geometry = re.search(r"(\d+)x(\d+)", said(lines, "geometry") or "")
+    if geometry:
+        return int(geometry[1]), int(geometry[2])
+    sides = dict(re.findall(r"(width|height)=(\d+)", said(lines, "format") or ""))
+    return (int(sides["width"]), int(sides["height"])) if len(sides) == 2 else None
 
 
 def _known(kinds: np.ndarray, allowed: tuple[int, ...], start: int, size: int) -> None:

@@ -9,10 +9,14 @@ from engram.backbone.data import files
 from engram.backbone.data.class_folders import Kind, Parts, find_parts, folder_of
 from engram.backbone.data.event_options import EventsOptions
 from engram.backbone.data.names import Reading, shown
+from engram.backbone.data.recordings.aedat2 import decode_aedat2
+from engram.backbone.data.recordings.aedat4 import decode_aedat4
+from engram.backbone.data.recordings.arrays import decode_hdf5, decode_npy, decode_npz
 from engram.backbone.data.recordings.dat import decode_dat
 from engram.backbone.data.recordings.events import Damaged, Events
 from engram.backbone.data.recordings.evt import decode_evt
 from engram.backbone.data.recordings.nmnist import decode_nmnist
+from engram.backbone.data.recordings.stmnist import decode_stmnist
 from engram.backbone.errors import must
 
 Decoder = Callable[[bytes, EventsOptions], Events]
@@ -25,8 +29,14 @@ def _plain(decode: Callable[[bytes], Events]) -> Decoder:
 
 DECODERS: Mapping[str, Decoder] = {
     ".bin": _plain(decode_nmnist),
-    ".dat": _plain(decode_dat),
+    ".aedat": lambda blob, options: decode_aedat2(blob, options.camera),
+    ".aedat4": _plain(decode_aedat4),
     ".raw": _plain(decode_evt),
+    ".dat": _plain(decode_dat),
+    ".npy": lambda blob, options: decode_npy(blob, options.unit),
+    ".npz": lambda blob, options: decode_npz(blob, options.unit),
+    **dict.fromkeys((".h5", ".hdf5"), lambda blob, options: decode_hdf5(blob, options.unit)),
+    ".mat": _plain(decode_stmnist),
 }
 """End of a file's name -> the bytes of the file as events."""
 RECORDINGS = Kind("events", "recording", frozenset(DECODERS))

@@ -64,7 +64,10 @@ def _side(seen: Sequence[_Seen], side: int, given: int | None) -> int:
 def _differences(seen: Sequence[_Seen], sensor: tuple[int, int], options: EventsOptions) -> list[str]:
     """A line where files tell of several sensors and no option settles it, and one where events lie outside of it."""
     problems = []
-    told = {each.sensor: each.path for each in reversed(seen) if each.sensor is not None}
+    told: dict[tuple[int, int], Path] = {}
+    for each in seen:
+        if each.sensor is not None:
+            told.setdefault(each.sensor, each.path)
     if len(told) > 1 and (options.width is None or options.height is None):
         got = ", ".join(f"{width} x {height} ({shown(path)})" for (width, height), path in list(told.items())[:3])
         step = "Say --dataset.width and --dataset.height of the largest, or take them apart."
