@@ -68,6 +68,17 @@ PLUGIN = Plugin(
             summary="Train a spiking network with surrogate gradients",
         ),
     },
+    backbones={
+        "nir": Entry(
+            target="engram.snn.interchange.nir.network:make",
+            content="engram.snn.interchange.nir.structure:content",
+            options="engram.snn.interchange.nir.options:NirOptions",
+            offers=(),
+            takes_path=True,
+            distributions=("nir",),
+            summary="A graph in NIR, as other tools write it, with its weights: nir:FILE",
+        ),
+    },
     adapters={
         "snn.qcfs": Entry(
             target="engram.snn.training.qcfs:qcfs",
