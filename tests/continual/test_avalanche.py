@@ -27,9 +27,7 @@ pytestmark = pytest.mark.skipif(find_spec("avalanche") is None, reason="the extr
 LWF = "alpha=[0,0.5,1],temperature=2"
 WORKING = [
     ("Naive", "", "class"),
-    ("Replay", "", "class"),
     ("Replay", "", "task"),
-    ("EWC", "ewc_lambda=10", "task"),
     ("EWC", "ewc_lambda=10,mode=online,decay_factor=0.9", "class"),
     ("LwF", LWF, "task"),
     ("AGEM", "", "task"),

@@ -8,6 +8,7 @@ from statistics import mean
 import pytest
 
 SEEDS = range(3)
+QUICK = ("finetune", "er", "ewc")  # one of each family; the others are in make test-slow
 PRUNING = {"packnet.prune": 0.5, "packnet.retrain": 0.4}
 PAIRS = [
     # ours, its options, Avalanche's, its arguments, scenario, tolerance
@@ -27,7 +28,10 @@ PAIRS = [
 
 
 @pytest.mark.skipif(find_spec("avalanche") is None, reason="the extra avalanche is not installed")
-@pytest.mark.parametrize(("ours", "options", "theirs", "text", "scenario", "tolerance"), PAIRS)
+@pytest.mark.parametrize(
+    ("ours", "options", "theirs", "text", "scenario", "tolerance"),
+    [pair if pair[0] in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS],
+)
 def test_agreement(learn, ours, options, theirs, text, scenario, tolerance):
     given = {"avalanche.arguments": text} if text else {}
     common = {"scenario": scenario, "buffer": 200}
