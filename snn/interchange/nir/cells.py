@@ -51,7 +51,7 @@ def cells_of(node: Node, semantics: Semantics) -> Cells:
     one = np.ones_like(a["r"])
     if node.kind in ("I", "IF"):
         decay = one * (semantics.plain_decay if node.kind == "IF" else 1.0)
-        gain = a["r"] * semantics.dt if semantics.plain_gain == "r" else one
+        gain = {"r": a["r"] * semantics.dt, "one": one, "1/r": 1 / a["r"]}[semantics.plain_gain]
         made: dict[str, Any] = {"decay": decay, "gain": gain, "leak": 0 * one}
         if semantics.floor and node.kind == "IF":
             made["floor"] = -a["v_threshold"]

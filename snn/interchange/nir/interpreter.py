@@ -148,7 +148,7 @@ class _Stepper:
 
 def steps_of(node: Node, semantics: Semantics) -> np.ndarray:
     """The delay of a Delay in whole steps."""
-    return np.rint(node.arrays["delay"] / semantics.dt).astype(np.int64)
+    return np.asarray(np.rint(node.arrays["delay"] / semantics.dt), np.int64)
 
 
 def fired(u: np.ndarray, theta: np.ndarray, how: Semantics) -> np.ndarray:

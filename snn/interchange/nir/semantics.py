@@ -36,7 +36,7 @@ class Semantics:
         current: the membrane of a CubaLIF sees the current of its step, or that of the step before.
         leak: what is left after a step is 1 - dt / tau (``euler``) or exp(-dt / tau) (``exponential``).
         leaky_gain: by what the input of LI and LIF is multiplied: r dt / tau (``r``), dt / tau (``no r``), 1 (``one``).
-        plain_gain: the same for I and IF: r dt (``r``), 1 (``one``).
+        plain_gain: the same for I and IF: r dt (``r``), 1 (``one``), 1 / r (``1/r``).
         plain_decay: the share of its potential that an IF keeps in a step.
         reset_to: what a hard reset sets the potential to: v_reset of the file (``file``), or 0 (``zero``).
         floor: the potential of an IF is kept from falling below minus its threshold.
@@ -55,7 +55,7 @@ class Semantics:
     current: Current = "new"
     leak: Literal["euler", "exponential"] = "euler"
     leaky_gain: Literal["r", "no r", "one"] = "r"
-    plain_gain: Literal["r", "one"] = "r"
+    plain_gain: Literal["r", "one", "1/r"] = "r"
     plain_decay: float = 1.0
     reset_to: Literal["file", "zero"] = "file"
     floor: bool = False
@@ -86,8 +86,9 @@ TOOLS: Mapping[Tool, Semantics] = {
     "norse": Semantics(dt=1e-3, leaky_gain="no r", plain_gain="one", reset_to="zero", leak_current=True),
     # snnTorch 1.0: dt = 0.1 ms; an IF leaks a tenth and is reset softly (`engram.snn.interchange.nir.targets`)
     "snntorch": Semantics(plain_gain="one", plain_decay=0.9, reset_to="zero", compared_again=True),
-    # Lava's LIF in floating point: reset to 0, v > vth; one step later for every layer, which changes no spike
-    "lava": Semantics(reset_to="zero"),
+    # Lava's LIF: reset to 0, v > vth; an IF of threshold r v_threshold that adds what arrives; every layer is a step
+    # late, which changes no spike
+    "lava": Semantics(plain_gain="1/r", reset_to="zero"),
 }
 
 
@@ -128,7 +129,7 @@ def _check(found: Semantics) -> None:
         "current": ("new", "before"),
         "leak": ("euler", "exponential"),
         "leaky_gain": ("r", "no r", "one"),
-        "plain_gain": ("r", "one"),
+        "plain_gain": ("r", "one", "1/r"),
         "reset_to": ("file", "zero"),
         "readout": ("mean", "last"),
     }
