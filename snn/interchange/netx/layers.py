@@ -6,7 +6,7 @@ Source: files of lava-dl 0.6.0, and what its reader (``netx.hdf5``) makes of the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -14,9 +14,7 @@ import numpy as np
 from engram.backbone.hdf5.reading import Tree
 from engram.snn.interchange.netx.fields import Fields
 
-DENSE_WEIGHT = -256, 255
-CONV_WEIGHT = -(1 << 15), (1 << 15) - 1
-"""Lava's convolution takes weights as they are."""
+WEIGHT = -256, 255
 BIAS = -4096, 4095
 """A mantissa of 13 bits."""
 SIGMA_BIAS = -(1 << 15), (1 << 15) - 1
@@ -35,6 +33,7 @@ class Neuron:
         vth: the threshold mantissa, as the file has it.
         i_decay, v_decay: 4096ths that current and potential lose in a step.
         refractory: steps of rest after a spike (``refDelay`` less 1).
+        spike_exp: binary digits behind the point of sigma-delta messages.
     """
 
     kind: Literal["lif", "sigma-delta", "sigma", "integrator"]
@@ -42,6 +41,7 @@ class Neuron:
     i_decay: int = 4096
     v_decay: int = 0
     refractory: int = 0
+    spike_exp: int = 6
 
     @property
     def reads_out(self) -> bool:
@@ -56,6 +56,7 @@ class Layer:
 
     Attributes:
         number: its place in the file.
+        name, scale: what we wrote beside it (`engram.snn.loihi.network.Population`).
         kind: ``input``, ``conv``, ``dense`` or ``average``; pooling is a convolution.
         shape: (C, H, W) or (N,) of its neurons.
         neuron: None for an input that sends what it is given.
@@ -65,11 +66,13 @@ class Layer:
         delay: int32 [out, in], steps, or None.
         stride, padding, dilation: (y, x).
         gain, offset: an input's whole number for x is round(gain x + offset).
-        bits, signed: an input's, of what it is given: a mantissa (13 bits) where it has neurons, or what leaves 24 bits
-            room for 12 behind the point of a difference (11, sigma-delta).
+        bits, signed: an input's, of what it is given: a mantissa where it has neurons (13), or a message (16; 11 where
+            it has a threshold, which is compared with differences of 12 more bits).
     """
 
     number: int
+    name: str = ""
+    scale: float = 1.0
     kind: Literal["input", "conv", "dense", "average"]
     shape: tuple[int, ...]
     neuron: Neuron | None = None
@@ -89,10 +92,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Netx:
-    """A whole file: its layers, the first an input, and the steps of a sample (None: it does not say)."""
+    """A whole file.
+
+    Attributes:
+        layers: the first is an input.
+        steps: of a sample; None: it does not say.
+        delay: steps that the read-out leaves out, of a file that we wrote.
+        frames: whether a sample has an image for every step, of such a file.
+    """
 
     layers: tuple[Layer, ...]
     steps: int | None
+    delay: int = 0
+    frames: bool = False
 
 
 def layers_of(tree: Tree, name: str) -> Netx:
@@ -122,20 +134,32 @@ def layers_of(tree: Tree, name: str) -> Netx:
             raise fields.wrong("type", "nothing behind an average", kind)
         if not found and kind != "input":
             found.append(_first(fields, place))
-        found.append(_READERS[kind](fields, place, found[-1].shape if found else ()))
-    steps = None
-    if "simulation" in whole and "tSample" in whole.group("simulation"):
-        steps = whole.group("simulation").number("tSample", 1, 100_000)
+        made = _READERS[kind](fields, place, found[-1].shape if found else ())
+        found.append(replace(made, name=_name(fields, place), scale=fields.real("scale", 1.0)))
     if len(found) < 2:
         raise whole.wrong("layer", "an input and at least one layer with weights", f"{len(found)} layers")
-    return Netx(tuple(found), steps)
+    if len({layer.name for layer in found}) < len(found):
+        raise whole.wrong("layer", "layers of different names", "two of one name")
+    if "simulation" not in whole:
+        return Netx(tuple(found), None)
+    sample = whole.group("simulation")
+    steps = sample.number("tSample", 1, 100_000) if "tSample" in sample else None
+    delay = sample.number("readoutDelay", 0, (steps or 1) - 1, 0)
+    return Netx(tuple(found), steps, delay, sample.flag("frames"))
+
+
+def _name(fields: Fields, place: int) -> str:
+    name = fields.text("name") if "name" in fields else f"layer{place}"
+    if not 0 < len(name) <= 200 or not name.isprintable() or name == "input":
+        raise fields.wrong("name", "a name of at most 200 letters other than input", repr(name[:40]))
+    return name
 
 
 def _first(fields: Fields, place: int) -> Layer:
     """The input of a file that begins with a dense layer: as many spikes as that takes."""
     if "inFeatures" not in fields:
         raise fields.wrong("type", "an input layer, or a dense one that says inFeatures", fields.text("type"))
-    return Layer(number=place, kind="input", shape=(fields.number("inFeatures", 1, 1 << 24), 1, 1))
+    return Layer(number=place, name="spikes", kind="input", shape=(fields.number("inFeatures", 1, 1 << 24), 1, 1))
 
 
 def _input(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
@@ -162,7 +186,7 @@ def _input(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
         kind="input",
         shape=shape,
         neuron=neuron,
-        bits=13 if neuron.kind == "lif" else 11,
+        bits=13 if neuron.kind == "lif" else 11 if neuron.vth else 16,
         signed=True,
         gain=fields.real("weight", 64.0),
         offset=fields.real("bias", 0.0),
@@ -178,7 +202,7 @@ def _conv(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
 def _pool(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
     """Sums of windows, all by one weight: a convolution of each channel by itself."""
     size = fields.pair("kernelSize", 1, 1 << 12)
-    weight = fields.whole("weight", *CONV_WEIGHT)
+    weight = _weights(fields)
     if weight.size == 0 or (weight != weight.flat[0]).any():
         raise fields.wrong("weight", "one number for the whole window", f"an array of shape {list(weight.shape)}")
     channels = before[0]
@@ -225,12 +249,12 @@ def _dense(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
     if isinstance(fields.values.get("weight"), dict):
         raise fields.wrong("weight", "real", "complex weights, which only resonate-and-fire neurons take")
     ins, out = math.prod(before), math.prod(fields.shape())
-    weight = fields.whole("weight", *DENSE_WEIGHT)
+    weight = _weights(fields)
     if weight.size != out * ins or weight.shape[:1] not in ((out,), (weight.size,)):
         raise fields.wrong("weight", f"{[out, ins]} for the {ins} values before", f"shape {list(weight.shape)}")
     recurrent = None
     if fields.text("type") == "dense_rec":
-        recurrent = fields.whole("weight_rec", *DENSE_WEIGHT)
+        recurrent = _weights(fields, "weight_rec")
         if recurrent.size != out * out:
             raise fields.wrong("weight_rec", f"{[out, out]}", f"shape {list(recurrent.shape)}")
         recurrent = recurrent.reshape(out, out)
@@ -270,8 +294,8 @@ def _neuron(fields: Fields) -> Neuron:
     if kind == "SDNN":
         if "activation" in inner and inner.text("activation") != "relu":
             raise inner.wrong("activation", "relu: Lava's reader knows no other", inner.text("activation")[:40])
-        vth = inner.number("vThMant", 0, MOST_THRESHOLD)
-        return Neuron(kind="sigma" if inner.flag("sigma_output") else "sigma-delta", vth=vth)
+        vth, point = inner.number("vThMant", 0, MOST_THRESHOLD), inner.number("spikeExp", 0, 7, 6)
+        return Neuron(kind="sigma" if inner.flag("sigma_output") else "sigma-delta", vth=vth, spike_exp=point)
     if kind not in DIALECTS:
         hint = " (resonate-and-fire neurons are not supported)" if "RF" in kind else ""
         raise inner.wrong("type", f"LOIHI, CUBA or SDNN{hint}", kind[:40])
@@ -284,14 +308,23 @@ def _neuron(fields: Fields) -> Neuron:
         kind="lif",
         vth=inner.number("vThMant", 0, (1 << 24) - 1),
         i_decay=inner.number("iDecay", 1, 4096),
-        v_decay=inner.number("vDecay", 0, 4096),
+        v_decay=inner.number("vDecay", 0, 4095),
         refractory=inner.number("refDelay", 1, 63, 1) - 1,
     )
 
 
+def _weights(fields: Fields, name: str = "weight") -> np.ndarray:
+    """Weights as the chip holds them: 8 bits, doubled where they have both signs and any is beyond 7 bits."""
+    weight = fields.whole(name, *WEIGHT)
+    mixed = weight.size and weight.min() < 0 < weight.max()
+    if mixed and (weight.min() < -128 or weight.max() > 127) and (weight & 1).any():
+        raise fields.wrong(name, "even numbers, or -128 to 127, where they have both signs", "odd ones beyond")
+    return weight
+
+
 def _kernels(fields: Fields) -> np.ndarray:
     """[O, I / groups, y, x], of an array that may have a time of one step behind it."""
-    weight = fields.whole("weight", *CONV_WEIGHT)
+    weight = _weights(fields)
     if weight.ndim == 5 and weight.shape[4] == 1:
         weight = weight[..., 0]
     if weight.ndim != 4 or not weight.size:

@@ -12,13 +12,12 @@ import torch
 
 from engram.backbone.errors import must
 from engram.snn.interchange.netx.fields import REMEDY
-from engram.snn.interchange.netx.layers import MOST_THRESHOLD, Layer, Netx, layers_of
+from engram.snn.interchange.netx.layers import MOST_THRESHOLD, Layer, Netx, Neuron, layers_of
 from engram.snn.interchange.screening import screened
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Input, Integrator, Population, SigmaDelta, Synapses
 
-SPIKE_EXP = 6
-"""Binary digits behind the point of a sigma-delta message, as lava-dl's reader has them unless it is told otherwise."""
 STATE_EXP = 6
+"""Of all sigma-delta neurons, as lava-dl's reader has it."""
 STEPS = 32
 """Of a sample, where spiking neurons are in a file that does not say. Sigma-delta networks are done after one."""
 
@@ -43,10 +42,11 @@ def network_of(file: Netx, name: str) -> ChipNetwork:
         UserError: what is read out leaks, or something that never fires drives a layer.
     """
     first, *rest = file.layers
-    populations = [_of_input(first)] if first.neuron is not None else []
+    populations = [_of_input(first)] if first.neuron is not None and not _plain(first.neuron) else []
     source, shape = (populations[0].name if populations else INPUT), first.shape
     for layer in rest:
-        made = _population(layer, source, shape, last=layer is rest[-1], name=name)
+        up = first.neuron.spike_exp if source == INPUT and first.neuron is not None else 0
+        made = _population(layer, source, shape, up, last=layer is rest[-1], what=f"{name}: layer {layer.number}")
         populations.append(made)
         source, shape = made.name, layer.shape
     notes: list[str] = []
@@ -68,9 +68,16 @@ def network_of(file: Netx, name: str) -> ChipNetwork:
         ),
         populations=tuple(populations),
         steps=steps,
+        delay=file.delay,
+        frames=file.frames,
         readout="potential" if sums else "spikes",
         notes=tuple(notes),
     )
+
+
+def _plain(neuron: Neuron) -> bool:
+    """Whether an input's neurons send every difference, as the network's input does by itself."""
+    return neuron.kind == "sigma-delta" and neuron.vth == 0
 
 
 def _of_input(layer: Layer) -> Population:
@@ -84,26 +91,26 @@ def _of_input(layer: Layer) -> Population:
     if neuron.kind == "lif":
         cells = LIF(dv=neuron.v_decay, vth=neuron.vth, refractory=neuron.refractory)
     else:
-        cells = SigmaDelta(vth=neuron.vth, spike_exp=SPIKE_EXP, state_exp=STATE_EXP, activation="unit")
+        cells = SigmaDelta(vth=neuron.vth, spike_exp=neuron.spike_exp, state_exp=STATE_EXP, activation="unit")
     identity = Synapses(
         source=INPUT,
         kind="conv",
         weight=torch.ones(channels, 1, 1, 1, dtype=torch.int32),
         in_shape=layer.shape,
-        exponent=0 if neuron.kind == "lif" else SPIKE_EXP + STATE_EXP,
+        exponent=0 if neuron.kind == "lif" else neuron.spike_exp + STATE_EXP,
         groups=channels,
     )
-    return Population(name=f"layer{layer.number}", shape=layer.shape, neurons=cells, synapses=(identity,))
+    return Population(name=layer.name, shape=layer.shape, neurons=cells, synapses=(identity,), scale=layer.scale)
 
 
-def _population(layer: Layer, source: str, in_shape: tuple[int, ...], last: bool, name: str) -> Population:
-    mine = f"layer{layer.number}"
+def _population(layer: Layer, source: str, in_shape: tuple[int, ...], up: int, last: bool, what: str) -> Population:
     synapses = [
         Synapses(
             source=source,
             kind="conv" if layer.kind == "conv" else "dense",
             weight=torch.from_numpy(layer.weight),
             in_shape=in_shape,
+            exponent=up,
             delays=None if layer.delay is None else torch.from_numpy(layer.delay),
             stride=layer.stride,
             padding=layer.padding,
@@ -113,9 +120,14 @@ def _population(layer: Layer, source: str, in_shape: tuple[int, ...], last: bool
     ]
     if layer.recurrent is not None:
         again = torch.from_numpy(layer.recurrent)
-        synapses.append(Synapses(source=mine, kind="dense", weight=again, in_shape=layer.shape, delay=1))
-    cells = _cells(layer, last, f"{name}: layer {layer.number}")
-    return Population(name=mine, shape=layer.shape, neurons=cells, synapses=tuple(synapses))
+        synapses.append(Synapses(source=layer.name, kind="dense", weight=again, in_shape=layer.shape, delay=1))
+    return Population(
+        name=layer.name,
+        shape=layer.shape,
+        neurons=_cells(layer, last, what),
+        synapses=tuple(synapses),
+        scale=layer.scale,
+    )
 
 
 def _cells(layer: Layer, last: bool, what: str) -> LIF | SigmaDelta | Integrator:
@@ -133,5 +145,5 @@ def _cells(layer: Layer, last: bool, what: str) -> LIF | SigmaDelta | Integrator
     if neuron.kind == "sigma":  # it sends on what it got, unshifted
         return SigmaDelta(vth=0, bias=bias, activation="unit")
     if neuron.kind == "sigma-delta":
-        return SigmaDelta(vth=neuron.vth, bias=bias, spike_exp=SPIKE_EXP, state_exp=STATE_EXP)
+        return SigmaDelta(vth=neuron.vth, bias=bias, spike_exp=neuron.spike_exp, state_exp=STATE_EXP)
     return LIF(du=neuron.i_decay - 1, dv=neuron.v_decay, vth=neuron.vth, bias=bias, refractory=neuron.refractory)
