@@ -54,7 +54,7 @@ PLUGIN = Plugin(
         "ui": Command(
             summary="Browse the MLflow store", flags=f"{_FLAGS}:Interface", handler=f"{_COMMANDS}.results:ui"
         ),
-        "doctor": Command(summary="Check the installation", flags=f"{_FLAGS}:Showing", handler=f"{_DOCTOR}:show"),
+        "doctor": Command(summary="Check the installation", flags=f"{_FLAGS}:Doctoring", handler=f"{_DOCTOR}:show"),
         "quickstart": Command(
             summary="Train, convert into spikes, compare and report, in a minute",
             flags=f"{_FLAGS}:Quick",

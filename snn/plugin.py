@@ -45,7 +45,12 @@ _SHAPES: dict[str, Scalar] = {"backbone": "vgg-tiny", "decay": 0.8}
 
 PLUGIN = Plugin(
     name="snn",
-    checks={"C compiler": "engram.snn.checks:compiler", "engines": "engram.snn.checks:engines"},
+    checks={
+        "C compiler": "engram.snn.checks:compiler",
+        "engines": "engram.snn.checks:engines",
+        "Lava": "engram.snn.loihi.lava.environment:check",
+    },
+    installs={"lava": "engram.snn.loihi.lava.environment:install"},
     targets=(
         _drop("mnist", "lenet5", 8, 0.2, 3),
         _drop("mnist", "lenet5", 32, 0.3, 3),

@@ -106,6 +106,10 @@ class Plugin:
     checks: Mapping[str, str] = field(default_factory=dict)
     """Rows of ``engram doctor``: what is looked at, and ``"module:object"`` of a ``check(places: Places) ->
     Iterable[Check]`` whose module imports nothing heavy."""
+    installs: Mapping[str, str] = field(default_factory=dict)
+    """What ``engram doctor --install NAME`` makes, by name, and ``"module:object"`` of an ``install(say) -> str`` whose
+    module imports nothing heavy: ``say(line)`` tells what is being done, the result what is there now. It raises
+    UserError or TrialError where it cannot."""
     functions: Mapping[str, Entry] = field(default_factory=dict)
     """What ``import engram`` offers beside running experiments, by the name that it has there; ``options`` are keyword
     arguments."""

@@ -44,7 +44,7 @@ def check_light(plugin: Plugin) -> None:
     entries = [entry for kind in KINDS for entry in getattr(plugin, kind).values()]
     where = [each for entry in entries for each in (entry.options, entry.check, entry.files) if each]
     where += [each for command in plugin.commands.values() for each in (command.handler, command.flags) if each]
-    where += plugin.checks.values()
+    where += [*plugin.checks.values(), *plugin.installs.values()]
     code = _IMPORTS.format(where=list(dict.fromkeys(where)), heavy=HEAVY)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)

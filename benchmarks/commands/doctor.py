@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from engram.backbone.contract import KINDS, Check, Places
+from engram.backbone.errors import must
 from engram.backbone.registry import Registry, resolve
-from engram.benchmarks.commands.flags import Showing
+from engram.benchmarks.commands.flags import Doctoring
 from engram.benchmarks.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
@@ -26,9 +28,16 @@ FREE_GIB = 1.0
 OFFERED = (*KINDS, "commands", "checks")
 
 
-def show(given: Given[Showing]) -> int:
-    """Run the checks of all plugins and print a row for each finding; 1 when one is bad, else 0."""
+def show(given: Given[Doctoring]) -> int:
+    """Run the checks of all plugins and print a row for each finding; 1 when one is bad, else 0.
+
+    Raises:
+        UserError: no plugin installs what ``--install`` names, or something has to be there first.
+        TrialError: it could not be installed.
+    """
     registry = given.registry
+    if given.flags.install is not None:
+        install(registry, given.flags.install)
     places = Places(out=given.flags.out, data=Path(os.environ.get("ENGRAM_DATA") or "data"))
     checks = [
         row
@@ -45,6 +54,14 @@ def show(given: Given[Showing]) -> int:
             remedy = f"  -> {check.remedy}" if check.remedy else ""
             print(f"{check.state:<4}  {check.name:<{width}}  {check.found}{remedy}")
     return 1 if any(check.state == "bad" for check in checks) else 0
+
+
+def install(registry: Registry, name: str) -> None:
+    """Make what a plugin installs under a name, and say what is being done."""
+    known = {name: where for plugin in registry.plugins.values() for name, where in plugin.installs.items()}
+    if name not in known:
+        raise must("--install", f"one of {', '.join(known) or 'nothing'}", name, "Give one of these.")
+    print(resolve(known[name])(lambda line: print(f"{name}: {line} ...", file=sys.stderr)), file=sys.stderr)
 
 
 def _guarded(name: str, where: str, places: Places) -> Iterator[Check]:

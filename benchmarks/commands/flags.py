@@ -29,6 +29,12 @@ class Showing(Where):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doctoring(Showing):
+    install: str | None = None
+    """First make the environment of this name that other software runs in, such as lava."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tracked(Where):
     """For commands that speak to MLflow."""
 

@@ -10,7 +10,7 @@ import pytest
 from engram.backbone.contract import Check, Places, Plugin
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands import doctor
-from engram.benchmarks.commands.flags import Showing
+from engram.benchmarks.commands.flags import Doctoring
 from engram.benchmarks.given import Given
 from engram.snn.checks import compiler, engines
 
@@ -18,7 +18,7 @@ from engram.snn.checks import compiler, engines
 def rows(capsys: pytest.CaptureFixture[str], tmp_path, *plugins: Plugin, code: int = 0) -> list[dict[str, str]]:
     """What the doctor finds with these plugins alone."""
     registry = Registry({plugin.name: plugin for plugin in plugins}, {"lost": "it imports nothing"} if code else {})
-    given = Given(["doctor"], [], Showing(out=tmp_path, json=True), None, lambda: registry)
+    given = Given(["doctor"], [], Doctoring(out=tmp_path, json=True), None, lambda: registry)
     assert doctor.show(given) == code
     return json.loads(capsys.readouterr().out)["checks"]
 
