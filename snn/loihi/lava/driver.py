@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from torch import Tensor
 from engram.backbone.errors import TrialError, UserError
 from engram.snn.loihi.lava.environment import find
 from engram.snn.loihi.network import ChipNetwork, offsets
+from engram.snn.loihi.simulator import Simulator
 from engram.snn.loihi.stored import save
 
 KEPT = ("spikes", "u", "v")
@@ -84,6 +86,73 @@ def run_jobs(jobs: Sequence[Job], *, hardware: bool = False) -> list[dict[str, d
         if refused:
             raise UserError("\n".join(f"Lava cannot run this network: {line}." for line in refused))
         return [_read(Path(plan["out"])) for plan in planned]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much of what Lava computes is what our simulator computes.
+
+    Attributes:
+        shares: population -> what was kept -> share of values, over images, steps and neurons, that are equal.
+        values: that were compared.
+        first: where the earliest population differs first, in words; None where all is equal.
+    """
+
+    shares: Mapping[str, Mapping[str, float]]
+    values: int
+    first: str | None
+
+    @property
+    def share(self) -> float:
+        """The least of all shares; 1.0 where every value is equal."""
+        return min(share for each in self.shares.values() for share in each.values())
+
+
+def agreement(network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT) -> Agreement:
+    """Run images in Lava and in our simulator and compare every membrane and spike of every layer and step.
+
+    Raises:
+        UserError, TrialError: as `run_in_lava`.
+    """
+    return agreements([Job(network, images, keep)])[0]
+
+
+def agreements(jobs: Sequence[Job]) -> list[Agreement]:
+    """The same of several networks, in one process of Lava.
+
+    Raises:
+        UserError, TrialError: as `run_in_lava`.
+    """
+    ours = [Simulator(job.network).run(job.images, keep=job.keep).kept for job in jobs]
+    return [compared(job.network, a, b) for job, a, b in zip(jobs, ours, run_jobs(jobs), strict=True)]
+
+
+def compared(network: ChipNetwork, ours: Kept, lavas: Kept) -> Agreement:
+    """Compare what was kept of the same images, as `Simulator.run` and `run_in_lava` give it."""
+    shares: dict[str, dict[str, float]] = {}
+    values, first = 0, None
+    for name in (each.name for each in network.populations):
+        for what, theirs in lavas[name].items():
+            mine = ours[name][what].cpu().to(torch.int32)
+            same = mine == theirs
+            shares.setdefault(name, {})[what] = float(same.double().mean())
+            values += same.numel()
+        if first is None and min(shares[name].values()) < 1:
+            first = _first(name, {what: (ours[name][what].cpu(), theirs) for what, theirs in lavas[name].items()})
+    return Agreement(shares, values, first)
+
+
+def _first(name: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+    """The earliest step at which something of a population differs."""
+    found = []
+    for what, (mine, theirs) in pairs.items():
+        places = (mine != theirs).nonzero()
+        if len(places):
+            place = tuple(int(index) for index in places[0])
+            found.append((place[0], place[1:], what, int(mine[place]), int(theirs[place])))
+    step, (image, *neuron), what, mine, theirs = min(found)
+    where = f"{what} of neuron {tuple(neuron)} at step {step + 1} of image {image + 1}"
+    return f"{name}: {where} is {mine}, and {theirs} in Lava"
 
 
 def _read(path: Path) -> dict[str, dict[str, Tensor]]:
