@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engram.snn.loihi import native
 from engram.snn.loihi.arithmetic import (
     ALIGNED_BITS,
     DECAY_BITS,
@@ -19,6 +20,9 @@ from engram.snn.loihi.arithmetic import (
     sigma_delta,
 )
 from engram.snn.loihi.network import LIF, Integrator, Population, SigmaDelta
+from engram.snn.neurons.scanning import inverse, memory_order
+
+CONTIGUOUS = torch.contiguous_format
 
 
 class LIFState(NamedTuple):
@@ -57,11 +61,13 @@ class Scanned:
 
     Attributes:
         messages: [T, B, *shape] uint8 spikes or int32 messages.
+        sent: [*shape] float64, how many of them are not zero.
         state: after the last step.
         kept: ``u`` and ``v`` at every step, [T, B, *shape] int32, where they were asked for.
     """
 
     messages: Tensor
+    sent: Tensor
     state: State
     extremes: Extremes
     kept: dict[str, Tensor] = field(default_factory=dict)
@@ -97,6 +103,9 @@ class Neurons:
 
     def scan(self, drive: Tensor, state: State, keep: Collection[str] = ()) -> Scanned:
         """drive: [T, B, *shape] whole numbers that arrive, may be a constant expanded over T; float32 or int32."""
+        if drive.device.type == "cpu" and isinstance(self.cells, Cells) and native.library() is not None:
+            assert isinstance(state, LIFState)
+            return self._compiled(drive, self.cells, state, keep)
         messages, kept, seen = [], {name: list[Tensor]() for name in keep}, Extremes()
         for arrived in drive:
             message, state, wrapped, clipped = self._step(arrived.to(torch.int32), state)
@@ -104,7 +113,40 @@ class Neurons:
             for name, values in kept.items():
                 values.append(state[("u", "v").index(name)])  # type: ignore[arg-type]
             seen.add(Extremes(_largest(state[0]), _largest(state[1]), wrapped, clipped))
-        return Scanned(torch.stack(messages), state, seen, {name: torch.stack(each) for name, each in kept.items()})
+        sent = torch.stack(messages)
+        kept_all = {name: torch.stack(each) for name, each in kept.items()}
+        return Scanned(sent, (sent != 0).sum((0, 1)).double(), state, seen, kept_all)
+
+    def _compiled(self, drive: Tensor, cells: Cells, state: LIFState, keep: Collection[str]) -> Scanned:
+        """All steps by `native.lif`, in the order that the drive has in memory."""
+        order = memory_order(drive)
+        if order[1] != 1:
+            drive = drive.contiguous()
+            order = memory_order(drive)
+        rows, back, inner = drive.permute(order), inverse(order), [axis - 1 for axis in order[1:]]
+        rows = rows if rows[0].is_contiguous() else rows.contiguous()
+        u, v, rest = (None if part is None else part.permute(inner).clone(memory_format=CONTIGUOUS) for part in state)
+        assert u is not None and v is not None
+        bias = cells.bias if cells.bias.numel() == 1 else cells.bias.expand(self.shape)
+        bias = bias.permute([axis - 2 for axis in order[2:]]).contiguous() if bias.numel() > 1 else bias
+        every = tuple(torch.empty(rows.shape, dtype=torch.int32) if name in keep else None for name in ("u", "v"))
+        flat = rows.as_strided((len(rows), u.numel()), (rows.stride(0), 1))
+        spikes, count, seen = native.lif(
+            flat,
+            u,
+            v,
+            rest,
+            cells,
+            bias.flatten(),
+            every,  # type: ignore[arg-type]
+        )
+        kept = {
+            name: values.permute(back) for name, values in zip(("u", "v"), every, strict=True) if values is not None
+        }
+        to_be = [axis - 1 for axis in back[1:]]
+        after = LIFState(u.permute(to_be), v.permute(to_be), None if rest is None else rest.permute(to_be))
+        sent = count.view(u.shape).sum(0).double().permute([axis - 1 for axis in to_be[1:]])
+        return Scanned(spikes.view(rows.shape).permute(back), sent, after, Extremes(*seen), kept)
 
     def _step(self, a: Tensor, state: State) -> tuple[Tensor, State, int, int]:
         if isinstance(self.cells, SigmaDeltaCells):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engram.backbone.measures.anytime import read_out
-from engram.snn.loihi.arriving import Wires
+from engram.snn.loihi.arriving import Sent, Wires
 from engram.snn.loihi.circles import recurrent
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Input, Population, SigmaDelta
 from engram.snn.loihi.populations import Extremes, Neurons, Scanned, State
@@ -31,23 +31,6 @@ class Prepared:
     neurons: Mapping[str, Neurons]
     wires: Mapping[str, Sequence[Wires]]
     offsets: Mapping[str, int]
-
-
-@dataclass
-class _Sent:
-    """Messages [T, B, *shape], or [1, B, *shape] that are the same at every step; no |message| is above ``largest``."""
-
-    messages: Tensor
-    largest: int
-
-    @property
-    def constant(self) -> bool:
-        return len(self.messages) == 1
-
-    def through(self, wires: Wires) -> Mapping[int, Tensor]:
-        """Steps later -> what arrives, [T or 1, B, *shape reached]."""
-        arrived = wires.send(self.messages.flatten(0, 1), self.largest)
-        return {delay: part.unflatten(0, self.messages.shape[:2]) for delay, part in arrived.items()}
 
 
 class Running:
@@ -86,7 +69,7 @@ class Running:
         for wires in self.prepared.wires[population.name]:
             if wires.synapses.source in inside:
                 continue
-            for delay, part in self.sent[wires.synapses.source].through(wires).items():
+            for delay, part in wires.send(self.sent[wires.synapses.source]).items():
                 arrived = _later(part, delay, self.steps)
                 total = arrived if total is None else total.to(torch.int32) + arrived.to(torch.int32)
         if total is None:
@@ -120,20 +103,20 @@ class Running:
                 scanned = neurons.scan(a.unsqueeze(0), states[each.name], self._wanted(each))
                 states[each.name] = scanned.state
                 found[each.name].append(scanned)
-                for name, delay, part in self._delivered(each, scanned.messages, names):
+                for name, delay, part in self._delivered(each, scanned, names):
                     there = coming[name]
                     there[t + delay] = there[t + delay] + part if t + delay in there else part
         return [_joined(found[name]) for name in names]
 
     def _delivered(
-        self, source: Population, messages: Tensor, names: Sequence[str]
+        self, source: Population, scanned: Scanned, names: Sequence[str]
     ) -> Iterator[tuple[str, int, Tensor]]:
         """What a population of a group sends at one step within it: who gets it, steps later, [B, *shape] int32."""
-        sent = _Sent(messages, _largest(source, messages))
+        sent = Sent(scanned.messages, _largest(source, scanned.messages), scanned.sent)
         for name in names:
             for wires in self.prepared.wires[name]:
                 if wires.synapses.source == source.name:
-                    for delay, part in sent.through(wires).items():
+                    for delay, part in wires.send(sent).items():
                         yield name, delay, part[0].to(torch.int32)
 
     def _wanted(self, population: Population) -> list[str]:
@@ -142,7 +125,7 @@ class Running:
 
     def _note(self, population: Population, scanned: Scanned) -> None:
         name = population.name
-        self.sent[name] = _Sent(scanned.messages, _largest(population, scanned.messages))
+        self.sent[name] = Sent(scanned.messages, _largest(population, scanned.messages), scanned.sent)
         self.extremes[name] = scanned.extremes
         kept = {what: values for what, values in scanned.kept.items() if what in self.keep}
         if "spikes" in self.keep:
@@ -155,8 +138,7 @@ class Running:
             self.read = values[begin : begin + self.counted].flatten(2).double()
 
     def _activity(self, name: str) -> Activity:
-        sent = self.sent[name]
-        count = (sent.messages != 0).sum((0, 1)).double() * (self.steps if sent.constant else 1)
+        count = self.sent[name].count
         reached = [one for wires in self.prepared.wires.values() for one in wires if one.synapses.source == name]
         return Activity(count.cpu(), sum(float((count * wires.fan_out).sum()) for wires in reached))
 
@@ -171,16 +153,16 @@ class Running:
         return (counted * self.last.scale).float().cpu()
 
 
-def _sent(given: Input, images: Tensor, steps: int, frames: bool) -> _Sent:
+def _sent(given: Input, images: Tensor, steps: int, frames: bool) -> Sent:
     """What is sent into the network at every step; still images at all of them, frames one after the other."""
     largest = 1 << given.bits
     if not frames and given.encoding == "value":
-        return _Sent(images.unsqueeze(0), largest)
+        return Sent(images.unsqueeze(0), largest, (images != 0).sum(0).double() * steps)
     shown = images.transpose(0, 1) if frames else images.unsqueeze(0)
     shown = torch.cat([shown.to(torch.int32), shown.new_zeros(steps - len(shown), *shown.shape[1:]).int()])
     if frames and given.encoding == "delta":
         shown = torch.cat([shown[:1], shown[1:] - shown[:-1]])
-    return _Sent(shown, largest)
+    return Sent(shown, largest, (shown != 0).sum((0, 1)).double())
 
 
 def _largest(population: Population, messages: Tensor) -> int:
@@ -202,4 +184,5 @@ def _joined(parts: Sequence[Scanned]) -> Scanned:
     for part in parts:
         extremes.add(part.extremes)
     kept = {name: torch.cat([part.kept[name] for part in parts]) for name in parts[0].kept}
-    return Scanned(torch.cat([part.messages for part in parts]), parts[-1].state, extremes, kept)
+    sent = torch.stack([part.sent for part in parts]).sum(0)
+    return Scanned(torch.cat([part.messages for part in parts]), sent, parts[-1].state, extremes, kept)
