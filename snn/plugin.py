@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Entry, Plugin, Scalar, Target
+from engram.backbone.contract import Command, Entry, Plugin, Scalar, Target
 
 _OURS = "engram's own acceptance figure"
 _CONVERSION = "least-squares thresholds per channel, calibrated potentials, half-threshold start, constant input"
@@ -106,6 +106,14 @@ PLUGIN = Plugin(
             options="engram.snn.conversion.methods:Conversion",
             summary="A step in the making of networks that snn.convert saved",
             instead="It needs images, and is an experiment: engram run snn.convert --from TRIAL.",
+        ),
+    },
+    commands={
+        "nir": Command(
+            words="FILE",
+            summary="What norse, snnTorch, sinabs and Lava will make of a NIR file",
+            flags="engram.snn.interchange.nir.command_flags:NirFlags",
+            handler="engram.snn.interchange.nir.command:show",
         ),
     },
     functions={

@@ -34,6 +34,7 @@ class Cells:
     v_reset: np.ndarray | None = None
     floor: np.ndarray | None = None
     start: np.ndarray | None = None
+    synaptic_start: np.ndarray | None = None
     refractory: int = 0
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -79,6 +80,10 @@ def _leaky(a: Mapping[str, np.ndarray], semantics: Semantics) -> dict[str, Any]:
         made["gain"] = a["r"] * semantics.dt / tau if semantics.leaky_gain != "one" else np.ones_like(tau)
         made |= {"synaptic_decay": synaptic, "synaptic_gain": a["w_in"] * share}
         made["synaptic_leak"] = a["v_leak"] * share if semantics.leak_current else 0 * a["v_leak"]
+    if semantics.first == "leak":
+        made["start"] = a["v_leak"]
+        if "tau_syn" in a:
+            made["synaptic_start"] = a["v_leak"]
     return made
 
 

@@ -89,8 +89,8 @@ class _Stepper:
             self.c = {name: value.astype(dtype) for name, value in cells.arrays().items()}
             self.cells = cells
             zeros = np.zeros((batch, *shape), dtype)
-            start = zeros if cells.start is None else np.broadcast_to(self.c["start"], zeros.shape).copy()
-            self.state = _State(start, zeros, zeros, zeros)
+            v, i = (zeros + self.c.get(name, 0) for name in ("start", "synaptic_start"))
+            self.state = _State(v, i, zeros, zeros)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         node = self.node

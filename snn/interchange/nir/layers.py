@@ -44,6 +44,7 @@ class Neurons(nn.Module):
     v_reset: Tensor
     floor: Tensor
     start: Tensor
+    synaptic_start: Tensor
     refractory: Tensor
 
     def __init__(self, cells: Cells, how: Semantics, again: bool, surrogate: Surrogate, slope: float) -> None:
@@ -68,6 +69,8 @@ class Neurons(nn.Module):
         zeros = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         v = zeros + self.start if "start" in self.names else zeros
         current = zeros if "synaptic_decay" in self.names else None
+        if "synaptic_start" in self.names:
+            current = zeros + self.synaptic_start
         return Memory(v, current, zeros if int(self.refractory) else None, zeros if self.again else None)
 
     def _step(self, x: Tensor, m: Memory) -> tuple[Tensor, Memory]:

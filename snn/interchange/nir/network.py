@@ -18,7 +18,7 @@ from engram.snn.interchange.nir.graph import Graph
 from engram.snn.interchange.nir.layers import Delay, Neurons, module_of
 from engram.snn.interchange.nir.options import NirOptions
 from engram.snn.interchange.nir.reading import read
-from engram.snn.interchange.nir.semantics import TOOLS, Semantics, changed, said_by
+from engram.snn.interchange.nir.semantics import semantics_of
 from engram.snn.interchange.nir.shapes import planned
 from engram.snn.interchange.nir.structure import from_text
 from engram.snn.neurons.options import SLOPES
@@ -35,22 +35,6 @@ def make(in_shape: tuple[int, int, int], options: NirOptions, content: str, path
     """
     graph = from_text(content) if path is None else read(path)
     return NirNetwork(graph, in_shape, options)
-
-
-def semantics_of(graph: Graph, options: NirOptions) -> Semantics:
-    """How a graph is run: as the file says, or as the tool does that made it, but for what the options replace.
-
-    Raises:
-        UserError: engram's semantics are asked for and the file has none.
-    """
-    said = said_by(graph.metadata)
-    if options.semantics == "engram" and said is None:
-        remedy = "Name the tool that made the file, nir where nobody knows."
-        raise must("--backbone.semantics", "engram for files that engram wrote alone", "another file", remedy)
-    tool = options.semantics if options.semantics not in ("file", "engram") else "nir"
-    how = said if said is not None and options.semantics in ("file", "engram") else TOOLS[tool]
-    names = ("dt", "reset", "comparison", "spikes", "current", "steps")
-    return changed(how, **{name: getattr(options, name) for name in names})
 
 
 class NirNetwork(nn.Module):
@@ -74,7 +58,7 @@ class NirNetwork(nn.Module):
         super().__init__()
         self.plan = planned(graph)
         self.in_shape, self.raw = in_shape, not options.normalise
-        how = semantics_of(graph, options)
+        how = semantics_of(graph.metadata, options)
         self.how, self.steps, self.delay = how, how.steps, how.delay
         self.readout: Literal["mean", "last"] = how.readout
         self.source_shape = self.plan.shapes[self.plan.source]

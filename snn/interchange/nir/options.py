@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from engram.snn.interchange.nir.semantics import Comparison, Current, Reset, Spikes
 from engram.snn.neurons.options import Surrogate
+
+Reset = Literal["soft", "hard"]
+Comparison = Literal[">", ">="]
+Spikes = Literal["one", "several"]
+Current = Literal["new", "before"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from engram.backbone.errors import must
+from engram.snn.interchange.nir.options import Comparison, Current, NirOptions, Reset, Spikes
 
-Reset = Literal["soft", "hard"]
-Comparison = Literal[">", ">="]
-Spikes = Literal["one", "several"]
-Current = Literal["new", "before"]
 Tool = Literal["nir", "engram", "sinabs", "norse", "snntorch", "lava"]
 METADATA = "engram"
 """The key in a graph's metadata under which engram writes its semantics, as JSON."""
@@ -41,6 +38,7 @@ class Semantics:
         reset_to: what a hard reset sets the potential to: v_reset of the file (``file``), or 0 (``zero``).
         floor: the potential of an IF is kept from falling below minus its threshold.
         leak_current: v_leak pulls at the current of a CubaLIF as well.
+        first: leaky neurons begin at 0 (``zero``), or at v_leak, and so does the current of a CubaLIF (``leak``).
         compared_again: a potential that is still above the threshold after a soft reset is compared, one step later,
             less one threshold more.
         readout: how outputs become those of an image: their mean over steps, or the last ones.
@@ -60,6 +58,7 @@ class Semantics:
     reset_to: Literal["file", "zero"] = "file"
     floor: bool = False
     leak_current: bool = False
+    first: Literal["zero", "leak"] = "zero"
     compared_again: bool = False
     readout: Literal["mean", "last"] = "mean"
     delay: int = 0
@@ -82,8 +81,8 @@ TOOLS: Mapping[Tool, Semantics] = {
         plain_gain="one",
         floor=True,
     ),
-    # norse 1.1: dt = 1 ms, r left out, v_reset left out
-    "norse": Semantics(dt=1e-3, leaky_gain="no r", plain_gain="one", reset_to="zero", leak_current=True),
+    # norse 1.1: dt = 1 ms, r left out, v_reset left out, the first potential is v_leak
+    "norse": Semantics(dt=1e-3, leaky_gain="no r", plain_gain="one", reset_to="zero", leak_current=True, first="leak"),
     # snnTorch 1.0: dt = 0.1 ms; an IF leaks a tenth and is reset softly (`engram.snn.interchange.nir.targets`)
     "snntorch": Semantics(plain_gain="one", plain_decay=0.9, reset_to="zero", compared_again=True),
     # Lava's LIF: reset to 0, v > vth; an IF of threshold r v_threshold that adds what arrives; every layer is a step
@@ -131,6 +130,7 @@ def _check(found: Semantics) -> None:
         "leaky_gain": ("r", "no r", "one"),
         "plain_gain": ("r", "one", "1/r"),
         "reset_to": ("file", "zero"),
+        "first": ("zero", "leak"),
         "readout": ("mean", "last"),
     }
     for name, allowed in choices.items():
@@ -140,6 +140,18 @@ def _check(found: Semantics) -> None:
         raise ValueError(f"dt = {found.dt}, delay = {found.delay}, steps = {found.steps}")
 
 
-def changed(semantics: Semantics, **given: Any) -> Semantics:
-    """The same semantics but for what was given; None is not."""
-    return replace(semantics, **{name: value for name, value in given.items() if value is not None})
+def semantics_of(metadata: Mapping[str, Any], options: NirOptions, name: str = "a NIR graph") -> Semantics:
+    """How a graph is run: as its metadata say, or as the tool does that made it, but for what the options replace.
+
+    Raises:
+        UserError: engram's semantics are asked for and there are none.
+    """
+    said = said_by(metadata, name)
+    if options.semantics == "engram" and said is None:
+        remedy = "Name the tool that made the file; nir where nobody knows."
+        raise must("the semantics", "engram for files that engram wrote alone", name, remedy)
+    own = options.semantics in ("file", "engram")
+    how = said if own and said is not None else TOOLS["nir" if own else options.semantics]  # type: ignore[index]
+    names = ("dt", "reset", "comparison", "spikes", "current", "steps")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return replace(how, **given)
