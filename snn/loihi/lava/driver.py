@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engram.backbone.errors import TrialError, UserError
+from engram.backbone.errors import TrialError, UserError, must
 from engram.snn.loihi.lava.environment import find
-from engram.snn.loihi.network import ChipNetwork, offsets
+from engram.snn.loihi.network import LIF, ChipNetwork, chip_delay, offsets
 from engram.snn.loihi.simulator import Simulator
 from engram.snn.loihi.stored import save
 
@@ -75,6 +75,8 @@ def run_jobs(jobs: Sequence[Job], how: How = "runtime") -> list[dict[str, dict[s
         UserError, TrialError: as `run_in_lava`.
     """
     python = find()
+    if wrong := [line for job in jobs for line in refused(job.network, how)]:
+        raise UserError("\n".join(wrong))
     with tempfile.TemporaryDirectory(prefix="engram-lava-") as name:
         folder, planned = Path(name), []
         for place, job in enumerate(jobs):
@@ -84,9 +86,6 @@ def run_jobs(jobs: Sequence[Job], how: How = "runtime") -> list[dict[str, dict[s
             planned.append({**{what.split(".")[0]: path for what, path in paths.items()}, "keep": list(job.keep)})
         (folder / "jobs.json").write_text(json.dumps(planned))
         _work(python, folder, sum(map(_seconds, jobs)), how)
-        refused = [line for lines in json.loads((folder / "errors.json").read_text()) for line in lines]
-        if refused:
-            raise UserError("\n".join(f"Lava cannot run this network: {line}." for line in refused))
         return [_read(Path(plan["out"])) for plan in planned]
 
 
@@ -155,6 +154,30 @@ def _first(name: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> str:
     step, (image, *neuron), what, mine, theirs = min(found)
     where = f"{what} of neuron {tuple(neuron)} at step {step + 1} of image {image + 1}"
     return f"{name}: {where} is {mine}, and {theirs} in Lava"
+
+
+def refused(network: ChipNetwork, how: How = "runtime") -> Iterator[str]:
+    """What Lava, or its closed package, has no way to do, one line each."""
+    chip = how == "hardware"
+    for each in network.populations:
+        for one in each.synapses:
+            steps = chip_delay(network, one, each.name)
+            if steps < 1:
+                rule, got = "at least 1 in Lava, where every synapse takes one", f"{steps}"
+                yield str(must(f"{each.name}: steps from {one.source}", rule, got, f"Delay it by {1 - steps} more."))
+            if chip and (one.delay or one.delays is not None or steps > 1):
+                yield str(must(f"{each.name}: steps from {one.source}", "1 on hardware", "more", "Simulate it."))
+            if chip and one.kind == "conv" and one.exponent < 0:
+                yield str(must(f"{each.name}: exponent", "at least 0 on hardware", one.exponent, "Simulate it."))
+        neurons = each.neurons
+        if chip and isinstance(neurons, LIF):
+            if neurons.reset == "soft":
+                yield str(must(f"{each.name}: reset", "hard on hardware", "soft", "Simulate it."))
+            if neurons.refractory or bool(neurons.start.any()):
+                got = "refractory steps" if neurons.refractory else "a start"
+                yield str(must(f"{each.name}: neurons", "without rest, begun at 0 on hardware", got, "Simulate it."))
+    if chip and network.input.encoding == "delta":
+        yield str(must("the input", "of values on hardware", "changes", "Simulate it."))
 
 
 def _read(path: Path) -> dict[str, dict[str, Tensor]]:

@@ -4,7 +4,7 @@
 
 FOLDER has ``jobs.json``, a list of {"network", "images", "out", "keep"}: files that `stored` and numpy wrote, the file
 to write, and what of ``spikes``, ``u`` and ``v`` is wanted. ``out`` is an .npz of ``POPULATION.WHAT``, [T, B, *shape]
-int32, with T steps in the network's own time. In ``errors.json`` stands what Lava has no way to do, a list for a job.
+int32, with T steps in the network's own time. Networks that Lava has no way to run are not sent here.
 
 ``runtime`` is Lava as everybody has it, a process of the machine's for each of Lava's. ``models`` steps the same models
 of Lava one after the other in this process. ``hardware`` needs Lava's closed package. All images go through one
@@ -344,44 +344,16 @@ def on_chip(network, images):
     return found
 
 
-def refused(network, hardware):
-    """What cannot be done, one line each."""
-    found = offsets_of(network)
-    for each in network["populations"]:
-        neurons, name = each["neurons"], each["name"]
-        for synapses in each["synapses"]:
-            delay = found[name] - found[synapses["source"]] + synapses["delay"]
-            if delay < 1:
-                yield f"{name}: synapses from {synapses['source']} take {delay} steps, and every one takes a step"
-            if hardware and (synapses["delay"] or synapses["delays"] is not None or delay > 1):
-                yield f"{name}: on the chip connections that wait are not supported"
-            if hardware and synapses["kind"] == "conv" and synapses["exponent"] < 0:
-                yield f"{name}: on the chip convolutions cannot shift to the right"
-        if hardware and neurons["kind"] == "lif":
-            if neurons["reset"] == "soft":
-                yield f"{name}: on the chip only hard reset is there"
-            if neurons["refractory"] or neurons["start"].any():
-                yield f"{name}: on the chip neurons rest not, and begin at 0"
-    if hardware and network["input"]["encoding"] == "delta":
-        yield "input: on the chip changes are not encoded"
-
-
 def main(folder, how):
     if how == "hardware" and not loihi.is_installed():
         sys.exit("hardware needs Lava's package for Loihi 2 (lava-loihi), which is not in this environment")
-    jobs, errors = json.loads(Path(folder, "jobs.json").read_text()), []
-    for job in jobs:
-        network = read(job["network"])
-        errors.append(list(refused(network, how == "hardware")))
-        if errors[-1]:
-            continue
-        images = np.load(job["images"], allow_pickle=False)
+    for job in json.loads(Path(folder, "jobs.json").read_text()):
+        network, images = read(job["network"]), np.load(job["images"], allow_pickle=False)
         if how == "hardware":
             results = on_chip(network, images)
         else:
             results = simulated(network, images, job["keep"], in_runtime if how == "runtime" else one_by_one)
         np.savez(job["out"], **results)
-    Path(folder, "errors.json").write_text(json.dumps(errors))
 
 
 if __name__ == "__main__":
