@@ -156,6 +156,18 @@ def test_images_of_another_kind_are_refused_in_one_line(drawn):
         simulated.run(torch.zeros(1, *shape, dtype=torch.int32), ["membrane"])
 
 
+def test_circles_faster_than_the_chip_are_refused_on_its_time(drawn):
+    network = drawn(0).network("lif", circle=True)
+    first, *rest = network.populations
+    conv, back = first.synapses
+    quick = replace(first, synapses=(conv, replace(back, delay=1)))
+    ahead = replace(rest[0], synapses=tuple(replace(one, delay=0) for one in rest[0].synapses if one.source == "first"))
+    network = replace(network, populations=(quick, ahead, *rest[1:]))
+    Simulator(network)
+    with pytest.raises(UserError, match="first: the way from second, on the chip's time must be at least a step"):
+        Simulator(network, timing="chip")
+
+
 def test_networks_that_the_chip_cannot_hold_are_refused_with_all_that_is_wrong():
     odd = torch.tensor([[201, -3]], dtype=torch.int32)
     synapses = Synapses(source=INPUT, kind="dense", weight=odd, in_shape=(2, 1, 1))
