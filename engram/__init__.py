@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engram.backbone.errors import UserError as UserError
     from engram.face.comparing import compare as compare
     from engram.face.converting import convert as convert
+    from engram.face.deploying import deploy as deploy
     from engram.face.loading import load as load
     from engram.face.running import run as run
     from engram.face.running import sweep as sweep
@@ -26,13 +27,14 @@ _WHERE = {
     "UserError": "engram.backbone.errors",
     "compare": "engram.face.comparing",
     "convert": "engram.face.converting",
+    "deploy": "engram.face.deploying",
     "load": "engram.face.loading",
     "run": "engram.face.running",
     "sweep": "engram.face.running",
     "train": "engram.face.running",
 }
 
-__all__ = ["TrialError", "UserError", "compare", "convert", "load", "run", "sweep", "train"]
+__all__ = ["TrialError", "UserError", "compare", "convert", "deploy", "load", "run", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,11 @@ PLUGIN = Plugin(
             options="engram.snn.conversion.configs:ConvertConfig",
             summary="Turn a trained network into a spiking one and measure it against simulation length",
         ),
+        "snn.deploy": Entry(
+            target="engram.snn.deploy.experiment:Deploy",
+            options="engram.snn.deploy.configs:DeployConfig",
+            summary="Put a trained network on a neuromorphic chip, bit for bit, and into files of other tools",
+        ),
         "snn.train": Entry(
             target="engram.snn.training.experiment:SpikingTrain",
             options="engram.snn.training.configs:SpikingTrainConfig",
@@ -109,6 +114,7 @@ PLUGIN = Plugin(
         ),
     },
     commands={
+        "deploy": Command(words="TRIAL", summary="Put a trained network on a chip or into a file", runs="snn.deploy"),
         "nir": Command(
             words="FILE",
             summary="What norse, snnTorch, sinabs and Lava will make of a NIR file",

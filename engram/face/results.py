@@ -30,6 +30,7 @@ class FinishedTrial:
         options: every option by its flag's name.
         metrics: what it reports, by name.
         tables: what it shows, by name.
+        artifacts: the files that it leaves, by name.
     """
 
     id: str
@@ -38,13 +39,15 @@ class FinishedTrial:
     options: Mapping[str, Scalar] = field(repr=False)
     metrics: Mapping[str, float]
     tables: Mapping[str, Table] = field(repr=False)
+    artifacts: Mapping[str, Path] = field(repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> FinishedTrial:
         """The trial in a folder."""
         record = Record(folder)
+        files = {name: folder / path for name, path in record.result["artifacts"].items()}
         tables = {name: Table(name.replace("_", " "), tuple(rows)) for name, rows in record.result["tables"].items()}
-        return cls(record.trial, folder, record.experiment, record.config, record.metrics, tables)
+        return cls(record.trial, folder, record.experiment, record.config, record.metrics, tables, files)
 
     @property
     def figures(self) -> list[str]:

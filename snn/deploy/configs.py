@@ -1,0 +1,83 @@
+"""Options of ``snn.deploy``; no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from annotated_types import Ge
+
+from engram.backbone.contract import NOTHING, ExperimentConfig, Flag, Input, Inputs, Metric
+from engram.backbone.experiments.configs import accuracy
+from engram.snn.loihi.quantise_options import QuantiseOptions
+
+Target = Literal["loihi2-sim", "lava", "nir", "netx"]
+LAVA_IMAGES = 10
+"""Images that go through Lava where nobody says how many: each takes it about a second."""
+
+DEPLOY_METRICS = (
+    accuracy("test", "loihi2", primary=True),
+    accuracy("test", "float"),
+    accuracy("test", "ann", optional=True),
+    accuracy("validation", "loihi2", optional=True),
+    accuracy("validation", "float", optional=True),
+    Metric(name="test/accuracy_drop", split="test", of="accuracy_drop", unit="points", direction="min"),
+    Metric(name="lava/agreement", unit="fraction", direction="max", optional=True),
+    Metric(name="spikes_per_image", unit="spikes", direction="min"),
+    Metric(name="synaptic_operations", unit="1/image", direction="min"),
+    Metric(name="cores", unit="count", direction="min"),
+    Metric(name="chips", unit="count", direction="min"),
+    Metric(name="seconds_per_image", unit="s", direction="min"),
+    Metric(name="energy", unit="uJ/image", direction="min", bounds=(0.0, None)),
+    Metric(name="images_per_second", unit="1/s", direction="max", timed=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig(QuantiseOptions, ExperimentConfig):
+    """Put a trained network on a chip: quantise it into Loihi 2's integers, see which cores it takes, and simulate it
+    bit for bit on the test images beside the network of floats.
+
+    Spiking networks of ``snn.train`` and ``snn.convert`` keep their neurons; networks with ReLUs become sigma-delta
+    neurons. Targets: loihi2-sim; lava (the same, and images through Intel's Lava as the reference); nir and netx (the
+    same, and a file for other tools).
+    """
+
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]] = DEPLOY_METRICS
+
+    from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
+    """The trained trial: its id, the beginning of it, or its folder."""
+    ann: Annotated[str | None, Input("ann")] = None
+    """A trained trial with ReLUs to compare with; by default the network that the trial was converted from."""
+    target: Target = "loihi2-sim"
+    """What for: loihi2-sim, lava, nir or netx."""
+    images: Annotated[int, Ge(0)] | None = None
+    """Test images to run through Lava, every spike and potential compared with ours. By default 10 for --target lava,
+    and none otherwise."""
+    chips: Annotated[int, Ge(1)] = 1
+    """Chips that there are, of 128 cores each; a network that needs more cores is refused."""
+    calibration_images: Annotated[int, Ge(1)] = 256
+    """Training images that scales are chosen on and ranges are measured on."""
+    allow_approximate: bool = False
+    """Let a file say what its format can only say nearly; what was lost is then listed."""
+
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        config = super().resolve(given, inputs)
+        if config.images is None:
+            return cls(**{**given, "images": LAVA_IMAGES if config.target == "lava" else 0})
+        return config
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.from_trial is None:
+            found.append("--from must be a trained trial; got nothing. Train one with: engram run snn.train")
+        if self.allow_approximate and self.target not in ("nir", "netx"):
+            found.append(f"--allow-approximate must be left out for --target {self.target}; got true. Use nir or netx.")
+        return found
+
+    def quantising(self) -> QuantiseOptions:
+        """How numbers become integers."""
+        return QuantiseOptions(**{field.name: getattr(self, field.name) for field in fields(QuantiseOptions)})

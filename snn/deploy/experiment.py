@@ -1,0 +1,241 @@
+"""Experiment ``snn.deploy``: a trained network in chip integers, mapped, simulated and written, beside its floats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from engram.backbone.contract import AnyFigure, Result, Row, Services
+from engram.backbone.data.load import Data
+from engram.backbone.data.trained import cautions, load_as_trained
+from engram.backbone.errors import must
+from engram.backbone.measures.scoring import score
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model
+from engram.backbone.seeding import generator
+from engram.snn.deploy import figures
+from engram.snn.deploy.beside import Beside
+from engram.snn.deploy.configs import DeployConfig
+from engram.snn.deploy.files import Written, write
+from engram.snn.loihi.lava.driver import KEPT, agreement
+from engram.snn.loihi.mapper import Mapped, map_network
+from engram.snn.loihi.network import INPUT
+from engram.snn.loihi.quantiser import Quantised, quantise
+from engram.snn.loihi.stored import save
+from engram.snn.lowering.lower import lower
+from engram.snn.lowering.network import Lowered
+
+CHUNK = 256
+"""Images at once."""
+CHIP = "chip.npz"
+"""The network of integers, as a file of the trial."""
+
+
+class Chunk(NamedTuple):
+    """Images as stored, their labels as outputs [B] int64, and whether they are validation images."""
+
+    images: Tensor
+    labels: Tensor
+    held: bool
+
+
+@dataclass
+class OnChip:
+    """The network of integers and what is known of it."""
+
+    quantised: Quantised
+    written: Written
+    beside: Beside
+    stream: Iterator[Chunk] | None = None
+    agreement: list[Row] | None = None
+
+
+@dataclass
+class DeployState:
+    """The network of floats, what it is tuned and scored on, and the chip's once it is there."""
+
+    model: Classifier
+    made: Made
+    data: Data
+    outputs: Tensor
+    """[K] int64, the network's output for each class of these images."""
+    lowered: Lowered
+    cautions: list[Row]
+    chip: OnChip | None = None
+
+
+class Deploy:
+    """Tuning first, if any; then the integers are taken, and both networks see the test and validation images."""
+
+    def __init__(self, config: DeployConfig, services: Services) -> None:
+        self.config, self.services = config, services
+
+    def start(self) -> DeployState:
+        s = self.services
+        model, made = load_model(s.inputs["trained"] / "model")
+        data, outputs = load_as_trained(made, root=s.data_root, download=s.download)
+        if found := cautions(made, data):
+            s.table("caution", found)
+        s.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256, **data.facts)
+        lowered = lower(model, frames=data.frames is not None)
+        model.to(s.device)
+        return DeployState(model, made, data, outputs, lowered, found)
+
+    def _calibration(self, data: Data) -> Tensor:
+        """Some training images, as stored."""
+        chosen = torch.randperm(len(data.train), generator=generator(self.config.seed, "calibration"))
+        chosen = chosen[: self.config.calibration_images].sort().values
+        return next(iter(data.train.batches(chosen, len(chosen), "cpu")))[0]
+
+    def step(self, state: DeployState) -> bool:
+        if state.chip is None:
+            state.chip = self._take_integers(state)
+            return True
+        chip = state.chip
+        if chip.stream is None:
+            chip.stream = self._chunks(state, chip.beside)
+        chunk = next(chip.stream, None)
+        if chunk is None:
+            return self._afterwards(state, chip)
+        chip.beside.add(chunk.images, state.outputs.to(chunk.labels.device)[chunk.labels], chunk.held)
+        done = chip.beside.images + chip.beside.held_chip.images
+        self.services.progress(done, len(state.data.test) + len(state.data.validation or ()), "simulating the chip")
+        return True
+
+    def _take_integers(self, state: DeployState) -> OnChip:
+        """Quantise, map and write; refuse what chip or file cannot hold before anything is simulated."""
+        c, s, data = self.config, self.services, state.data
+        lowered = state.lowered
+        quantised = quantise(lowered, c.quantising(), self._calibration(data))
+        s.table("From floats to integers", list(quantised.rows))
+        mapping = map_network(quantised.network, chips=c.chips)
+        mapping.check()
+        save(quantised.network, s.trial_dir / CHIP)
+        written = write(c, quantised.network, lowered, s.trial_dir)
+        taken = data.frames or quantised.network.steps
+        return OnChip(quantised, written, Beside(state.model, lowered, quantised.network, taken, s.device))
+
+    def _chunks(self, state: DeployState, beside: Beside) -> Iterator[Chunk]:
+        """What is left of the test images, and then of the validation images."""
+        size = max(1, CHUNK // (state.data.frames or 1))
+        for held, split in ((False, state.data.test), (True, state.data.validation)):
+            if split is not None:
+                rest = torch.arange(beside.held_chip.images if held else beside.images, len(split))
+                for images, labels, _ in split.batches(rest, size, self.services.device):
+                    yield Chunk(images, labels, held)
+
+    def _afterwards(self, state: DeployState, chip: OnChip) -> bool:
+        """What else was asked for, one after the other."""
+        c = self.config
+        if c.images and chip.agreement is None:
+            self.services.progress(1, 1, f"{c.images} images through Lava")
+            images, _, _ = next(iter(state.data.test.batches(torch.arange(c.images), c.images, "cpu")))
+            found = agreement(chip.quantised.network, images)
+            chip.agreement = [{"layer": name, **shares} for name, shares in found.shares.items()]
+            if found.first is not None:
+                self.services.table("Lava and our simulator differ", [{"first": found.first}])
+            return True
+        return False
+
+    def finish(self, state: DeployState) -> Result:
+        c, chip = self.config, state.chip
+        assert chip is not None  # the last step was after it
+        beside, network = chip.beside, chip.quantised.network
+        activity = {name: sent / beside.images for name, sent in beside.sent.items()}
+        mapping = map_network(network, activity, c.chips)
+        metrics = {**self._accuracies(state, beside), **_counts(beside, mapping)}
+        if chip.agreement is not None:
+            metrics["lava/agreement"] = min(float(row[what] or 0) for row in chip.agreement for what in KEPT)
+        tables: dict[str, list[Row]] = {
+            "accuracy_vs_steps": beside.curve(),
+            "quantisation": [*chip.quantised.rows],
+            "mapping": told(mapping),
+            "layers": beside.layers(),
+            "notes": [{"note": note} for note in (*network.notes, *mapping.notes, *chip.written.notes)],
+            "lava": chip.agreement or [],
+            "cautions": state.cautions,
+        }
+        return Result(
+            metrics=metrics,
+            tables={name: rows for name, rows in tables.items() if rows},
+            figures=self._figures(beside, mapping, metrics),
+            artifacts={"chip": CHIP, **chip.written.files},
+        )
+
+    def _accuracies(self, state: DeployState, beside: Beside) -> dict[str, float]:
+        found = {
+            "loihi2/test/accuracy": beside.accuracy(beside.chip),
+            "float/test/accuracy": beside.accuracy(beside.floats),
+        }
+        found["test/accuracy_drop"] = 100 * (found["float/test/accuracy"] - found["loihi2/test/accuracy"])
+        if state.data.validation is not None:
+            found["loihi2/validation/accuracy"] = beside.accuracy(beside.held_chip)
+            found["float/validation/accuracy"] = beside.accuracy(beside.held_floats)
+        ann = self._ann(state, found["float/test/accuracy"])
+        return found if ann is None else {**found, "ann/test/accuracy": ann}
+
+    def _ann(self, state: DeployState, floats: float) -> float | None:
+        """Test accuracy of the network with ReLUs: the trial's own, the one it was converted from, or one named."""
+        s = self.services
+        if "ann" in s.inputs:
+            model, made = load_model(s.inputs["ann"] / "model")
+            data, outputs = load_as_trained(made, root=s.data_root, download=s.download)
+            if data.fingerprint != state.data.fingerprint:
+                raise must("--ann", "trained on the same data", "a network of others", "Name another, or leave it out.")
+            return score(model.to(s.device), data.test, s.device, targets=outputs)["accuracy"]
+        if all(each.cells.kind != "spiking" for each in state.lowered.populations):
+            return floats
+        measured = json.loads((s.inputs["trained"] / "result.json").read_bytes())["metrics"]
+        return measured.get("ann/test/accuracy")
+
+    def _figures(self, beside: Beside, mapping: Mapped, metrics: Mapping[str, float]) -> dict[str, AnyFigure]:
+        lines = {"network with ReLUs": metrics["ann/test/accuracy"]} if "ann/test/accuracy" in metrics else {}
+        if len(beside.float_points) == 1:
+            lines["floats"] = metrics["float/test/accuracy"]
+        return {
+            "accuracy_vs_steps": beside.figure(lines),
+            "cores": figures.cores(mapping),
+            "cores_by_layer": figures.by_layer(mapping),
+            "spikes": beside.raster(),
+        }
+
+    def state_dict(self, state: DeployState) -> dict[str, Any]:
+        chip = state.chip
+        return {
+            "chip": None if chip is None else {"beside": chip.beside.state_dict(), "agreement": chip.agreement},
+        }
+
+    def load_state_dict(self, state: DeployState, saved: Mapping[str, Any]) -> None:
+        if saved["chip"] is not None:  # its integers are the same again
+            state.chip = self._take_integers(state)
+            state.chip.beside.load_state_dict(saved["chip"]["beside"])
+            state.chip.agreement = saved["chip"]["agreement"]
+
+
+def told(mapping: Mapped) -> list[Row]:
+    """A row for each layer, as tables have it."""
+    found: list[Row] = []
+    for row in mapping.rows:
+        shapes = {name: "x".join(map(str, getattr(row, name))) for name in ("shape", "tile")}
+        found.append({**asdict(row), **shapes})
+    return found
+
+
+def _counts(beside: Beside, mapping: Mapped) -> dict[str, float]:
+    """What it takes; time and energy are the mapper's estimates."""
+    spikes = sum(sent for name, sent in beside.sent.items() if name != INPUT)
+    return {
+        "spikes_per_image": spikes / beside.images,
+        "synaptic_operations": sum(beside.operations.values()) / beside.images,
+        "cores": float(len(mapping.cores)),
+        "chips": float(mapping.chips),
+        "seconds_per_image": mapping.image_seconds,
+        "energy": 1e6 * (mapping.joules or 0.0),
+        "images_per_second": beside.images / beside.seconds,
+    }
