@@ -83,7 +83,7 @@ def _with_ends(graph: Graph, where: str, name: str) -> Graph:
     nodes, edges = dict(graph.nodes), list(graph.edges)
     for kind, place in (("Input", 1), ("Output", 0)):
         given = graph.named(kind)
-        bare = [key for key in nodes if key not in {edge[place] for edge in graph.edges}]
+        bare = [key for key in nodes if key not in {edge[place] for edge in edges}]
         if not given and len(bare) == 1 and isinstance(node := nodes[bare[0]], Node):
             shape = _own_shape(node, kind)
             if shape is not None:
