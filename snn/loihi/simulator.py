@@ -81,6 +81,9 @@ class Simulator:
         made = []
         for one in population.synapses:
             delay = chip_delay(self.network, one, population.name) if self.timing == "chip" else one.delay
+            if self.timing == "chip" and delay < 1:
+                what = f"{population.name}: the way from {one.source}, on the chip's time"
+                raise must(what, "at least a step", f"{delay} steps", f"Delay it by {1 - delay} more.")
             made.append(Wires(replace(one, delay=delay), population.shape, self.device))
         return made
 

@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engram.backbone.errors import TrialError, UserError
+from engram.backbone.errors import TrialError, UserError, must
 from engram.snn.loihi.lava.environment import find
-from engram.snn.loihi.network import ChipNetwork, offsets
+from engram.snn.loihi.network import LIF, ChipNetwork, chip_delay, offsets
 from engram.snn.loihi.simulator import Simulator
 from engram.snn.loihi.stored import save
 
@@ -28,6 +27,9 @@ STARTING = 60.0
 """Seconds that Lava may take to begin, and for each network."""
 PATIENCE = 20.0
 """A machine may be this much busier than the one that the costs of a step were taken on."""
+How = Literal["runtime", "models", "hardware"]
+"""Lava's runtime, with a process of the machine's for each of Lava's; Lava's models alone, stepped in one process, many
+times faster on small networks; or the chip that Lava's closed package reaches."""
 Kept = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -46,7 +48,7 @@ class Job(NamedTuple):
 
 
 def run_in_lava(
-    network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT, *, hardware: bool = False
+    network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT, how: How = "runtime"
 ) -> dict[str, dict[str, Tensor]]:
     """Run one network's images in Lava's ``fixed_pt`` processes, or on a chip.
 
@@ -54,7 +56,7 @@ def run_in_lava(
         network: what is run.
         images: whole numbers, [B, C, H, W], or [B, T, C, H, W] where the network takes frames.
         keep: of `KEPT`, what is wanted.
-        hardware: on the chip that Lava's closed package reaches: spikes, and v of the last population.
+        how: `How`; ``hardware`` gives spikes alone, and v of the last population.
 
     Returns: population -> what was kept, int32 [T, B, *shape], in the network's own time: ``spikes``, what was sent;
         ``u`` and ``v``, the state after the step (of sigma-delta neurons sigma and activation).
@@ -63,16 +65,18 @@ def run_in_lava(
         UserError: Lava is not there, or has no way to run this network.
         TrialError: it failed, or took too long.
     """
-    return run_jobs([Job(network, images, keep)], hardware=hardware)[0]
+    return run_jobs([Job(network, images, keep)], how)[0]
 
 
-def run_jobs(jobs: Sequence[Job], *, hardware: bool = False) -> list[dict[str, dict[str, Tensor]]]:
+def run_jobs(jobs: Sequence[Job], how: How = "runtime") -> list[dict[str, dict[str, Tensor]]]:
     """Several networks one after the other in one process, which is a second or two faster for each; as `run_in_lava`.
 
     Raises:
         UserError, TrialError: as `run_in_lava`.
     """
     python = find()
+    if wrong := [line for job in jobs for line in refused(job.network, how)]:
+        raise UserError("\n".join(wrong))
     with tempfile.TemporaryDirectory(prefix="engram-lava-") as name:
         folder, planned = Path(name), []
         for place, job in enumerate(jobs):
@@ -81,10 +85,7 @@ def run_jobs(jobs: Sequence[Job], *, hardware: bool = False) -> list[dict[str, d
             np.save(paths["images.npy"], job.images.cpu().numpy().astype(np.int32))
             planned.append({**{what.split(".")[0]: path for what, path in paths.items()}, "keep": list(job.keep)})
         (folder / "jobs.json").write_text(json.dumps(planned))
-        _work(python, folder, sum(map(_seconds, jobs)), hardware)
-        refused = [line for lines in json.loads((folder / "errors.json").read_text()) for line in lines]
-        if refused:
-            raise UserError("\n".join(f"Lava cannot run this network: {line}." for line in refused))
+        _work(python, folder, sum(map(_seconds, jobs)), how)
         return [_read(Path(plan["out"])) for plan in planned]
 
 
@@ -108,23 +109,23 @@ class Agreement:
         return min(share for each in self.shares.values() for share in each.values())
 
 
-def agreement(network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT) -> Agreement:
+def agreement(network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT, how: How = "runtime") -> Agreement:
     """Run images in Lava and in our simulator and compare every membrane and spike of every layer and step.
 
     Raises:
         UserError, TrialError: as `run_in_lava`.
     """
-    return agreements([Job(network, images, keep)])[0]
+    return agreements([Job(network, images, keep)], how)[0]
 
 
-def agreements(jobs: Sequence[Job]) -> list[Agreement]:
+def agreements(jobs: Sequence[Job], how: How = "runtime") -> list[Agreement]:
     """The same of several networks, in one process of Lava.
 
     Raises:
         UserError, TrialError: as `run_in_lava`.
     """
     ours = [Simulator(job.network).run(job.images, keep=job.keep).kept for job in jobs]
-    return [compared(job.network, a, b) for job, a, b in zip(jobs, ours, run_jobs(jobs), strict=True)]
+    return [compared(job.network, a, b) for job, a, b in zip(jobs, ours, run_jobs(jobs, how), strict=True)]
 
 
 def compared(network: ChipNetwork, ours: Kept, lavas: Kept) -> Agreement:
@@ -155,6 +156,30 @@ def _first(name: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> str:
     return f"{name}: {where} is {mine}, and {theirs} in Lava"
 
 
+def refused(network: ChipNetwork, how: How = "runtime") -> Iterator[str]:
+    """What Lava, or its closed package, has no way to do, one line each."""
+    chip = how == "hardware"
+    for each in network.populations:
+        for one in each.synapses:
+            steps = chip_delay(network, one, each.name)
+            if steps < 1:
+                rule, got = "at least 1 in Lava, where every synapse takes one", f"{steps}"
+                yield str(must(f"{each.name}: steps from {one.source}", rule, got, f"Delay it by {1 - steps} more."))
+            if chip and (one.delay or one.delays is not None or steps > 1):
+                yield str(must(f"{each.name}: steps from {one.source}", "1 on hardware", "more", "Simulate it."))
+            if chip and one.kind == "conv" and one.exponent < 0:
+                yield str(must(f"{each.name}: exponent", "at least 0 on hardware", one.exponent, "Simulate it."))
+        neurons = each.neurons
+        if chip and isinstance(neurons, LIF):
+            if neurons.reset == "soft":
+                yield str(must(f"{each.name}: reset", "hard on hardware", "soft", "Simulate it."))
+            if neurons.refractory or bool(neurons.start.any()):
+                got = "refractory steps" if neurons.refractory else "a start"
+                yield str(must(f"{each.name}: neurons", "without rest, begun at 0 on hardware", got, "Simulate it."))
+    if chip and network.input.encoding == "delta":
+        yield str(must("the input", "of values on hardware", "changes", "Simulate it."))
+
+
 def _read(path: Path) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     with np.load(path, allow_pickle=False) as held:
@@ -164,16 +189,17 @@ def _read(path: Path) -> dict[str, dict[str, Tensor]]:
     return found
 
 
-def _work(python: Path, folder: Path, seconds: float, hardware: bool) -> None:
+def _work(python: Path, folder: Path, seconds: float, how: How) -> None:
     """Run the worker on the jobs in a folder.
 
     Raises:
         TrialError: it failed, or took longer than it may.
     """
     log = folder / "log.txt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with as_file(files("engram.snn.loihi.lava") / "worker.py") as script, log.open("wb") as out:
-        command = [str(python), "-I", str(script), str(folder), *(["--hardware"] if hardware else [])]
+    ones = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+    environment = {**os.environ, **dict.fromkeys(ones, "1")}
+    with log.open("wb") as out:
+        command = [str(python), "-E", "-s", str(Path(__file__).with_name("worker.py")), str(folder), how]
         process = subprocess.Popen(
             command,
             cwd=folder,

@@ -1,13 +1,15 @@
-"""Runs networks of chip integers in Lava: a script by itself for Python 3.10 with lava-nc, without engram and torch.
+"""Runs networks of chip integers in Lava: a script for Python 3.10 with lava-nc, without engram and torch.
 
-    python worker.py FOLDER [--hardware]
+    python worker.py FOLDER (runtime | models | hardware)
 
 FOLDER has ``jobs.json``, a list of {"network", "images", "out", "keep"}: files that `stored` and numpy wrote, the file
 to write, and what of ``spikes``, ``u`` and ``v`` is wanted. ``out`` is an .npz of ``POPULATION.WHAT``, [T, B, *shape]
-int32, with T steps in the network's own time. In ``errors.json`` stands what Lava has no way to do, a list for a job.
+int32, with T steps in the network's own time. Networks that Lava has no way to run are not sent here.
 
-All images go through one network of Lava's processes, one behind the other: every population computes in its window of
-steps, begins it in its first state, and sends nothing outside.
+``runtime`` is Lava as everybody has it, a process of the machine's for each of Lava's. ``models`` steps the same models
+of Lava one after the other in this process. ``hardware`` needs Lava's closed package. All images go through one
+network, one behind the other: every population computes in its window of steps, begins it in its first state, and sends
+nothing outside; on hardware there is a network for each image.
 """
 
 import json
@@ -17,27 +19,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from lava.magma.core.decorator import implements, requires, tag
-from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort, PyOutPort
-from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.process.ports.ports import InPort, OutPort
-from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.resources import CPU
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg
-from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
-from lava.proc.conv.models import AbstractPyConvModel
 from lava.proc.conv.process import Conv
-from lava.proc.conv.utils import signed_clamp
 from lava.proc.dense.process import DelayDense, Dense
 from lava.proc.io.sink import RingBuffer as Sink
 from lava.proc.io.source import RingBuffer as Source
-from lava.proc.lif.models import PyLifModelBitAcc
 from lava.proc.lif.process import LIF, LIFReset
-from lava.proc.sdn.models import PyDeltaModelFixed, PySigmaDeltaModelFixed
 from lava.proc.sdn.process import ActivationMode, Delta, SigmaDelta
 from lava.utils import loihi
+from models import MODELS, OURS, Shifted, Wait
 
 INPUT = "input"
 NEVER = 1 << 17
@@ -45,153 +36,6 @@ NEVER = 1 << 17
 LARGEST = NEVER - 1
 """The largest that the chip can hold."""
 GRADED = 24
-
-
-# --- what Lava's models are told beyond their own: when to compute, where to write what they did
-
-
-class Windowed:
-    """Of a population's model: its window of steps in every image, its first state, and a record of what it did.
-
-    ``window`` has ``first`` (steps before the first image), ``steps`` of an image, ``period`` from one to the next,
-    ``images``; ``record`` maps what is kept to files of [images, steps, *shape] int32.
-    """
-
-    def __init__(self, proc_params):
-        super().__init__(proc_params)
-        self.window, self.record, self.files = proc_params["window"], proc_params["record"], None
-        self.more = proc_params
-
-    def begin(self):
-        """Set the state before an image."""
-        raise NotImplementedError
-
-    def advance(self, arrived):
-        """One step of Lava's own arithmetic -> what is sent."""
-        raise NotImplementedError
-
-    def state(self):
-        """(u, v) to be kept."""
-        raise NotImplementedError
-
-    def run_spk(self):
-        arrived = self.a_in.recv()
-        image, step = divmod(int(self.time_step) - 1 - self.window["first"], self.window["period"])
-        if image < 0 or image >= self.window["images"] or step >= self.window["steps"]:
-            self.s_out.send(np.zeros(self.s_out.shape, np.int32))
-            return
-        if step == 0:
-            self.begin()
-        sent = self.advance(arrived)
-        if self.files is None:
-            self.files = {what: np.load(path, mmap_mode="r+") for what, path in self.record.items()}
-        u, v = self.state()
-        for what, value in (("spikes", sent), ("u", u), ("v", v)):
-            if what in self.files:
-                self.files[what][image, step] = value
-        self.s_out.send(sent)
-
-
-class LIFModel(Windowed, PyLifModelBitAcc):
-    """Lava's LIF, and what it has not: a first potential for every image, soft reset, rest after a spike."""
-
-    def begin(self):
-        self.u[:] = 0
-        self.v[:] = self.more["start"]
-        self.rest = np.zeros(self.v.shape, np.int32)
-
-    def advance(self, arrived):
-        before = self.v.copy()
-        self.scale_bias()
-        self.scale_threshold()
-        self.subthr_dynamics(activation_in=arrived)
-        if not self.more["refractory"]:
-            fired = self.spiking_activation()
-        else:
-            self.v[:] = np.where(self.rest > 0, before, self.v)
-            fired = self.spiking_activation() & (self.rest == 0)
-            self.rest = np.where(fired, self.more["refractory"], np.maximum(self.rest - 1, 0))
-        if self.more["soft"]:
-            self.v[fired] -= (int(np.ravel(self.vth)[0]) + 1) << 6
-        else:
-            self.reset_voltage(spike_vector=fired)
-        return fired
-
-    def state(self):
-        return self.u, self.v
-
-
-class SigmaDeltaModel(Windowed, PySigmaDeltaModelFixed):
-    """Lava's SigmaDelta."""
-
-    def begin(self):
-        self.sigma, self.act, self.residue, self.error = (np.zeros(self.sigma.shape, np.int32) for _ in range(4))
-
-    def advance(self, arrived):
-        return np.right_shift(self.dynamics(arrived), self.state_exp)
-
-    def state(self):
-        return self.sigma, self.act
-
-
-class DeltaModel(Windowed, PyDeltaModelFixed):
-    """Lava's Delta, in front of networks that are told of changes."""
-
-    def begin(self):
-        self.act, self.residue, self.error = (np.zeros(self.act.shape, np.int32) for _ in range(3))
-
-    def advance(self, arrived):
-        shifted = np.left_shift(arrived, self.spike_exp + self.state_exp)
-        sent = np.right_shift(self.delta_dynamics(shifted), self.state_exp)
-        self.act = shifted
-        return sent
-
-    def state(self):
-        return self.act, self.act
-
-
-class Shifted(Conv):
-    """A convolution whose sums are shifted right, as Dense shifts them: Conv looks at no exponent."""
-
-
-@implements(proc=Shifted, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class ShiftedModel(AbstractPyConvModel):
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
-    a_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-    a_buf: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=24)
-    weight: np.ndarray = LavaPyType(np.ndarray, np.int32, precision=8)
-
-    def clamp_precision(self, x):
-        return signed_clamp(np.right_shift(x, -int(self.weight_exp.item())), bits=24)
-
-
-class Wait(AbstractProcess):
-    """Hands on what comes ``steps`` later."""
-
-    def __init__(self, *, shape, steps):
-        super().__init__(shape=shape, steps=steps)
-        self.s_in, self.s_out = InPort(shape=shape), OutPort(shape=shape)
-
-
-@implements(proc=Wait, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class WaitModel(PyLoihiProcessModel):
-    s_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
-
-    def __init__(self, proc_params):
-        super().__init__(proc_params)
-        self.held = [np.zeros(proc_params["shape"], np.int32) for _ in range(proc_params["steps"])]
-
-    def run_spk(self):
-        self.s_out.send(self.held.pop(0))
-        self.held.append(self.s_in.recv())
-
-
-MODELS = {LIF: LIFModel, SigmaDelta: SigmaDeltaModel, Delta: DeltaModel}
 
 
 # --- the file
@@ -250,7 +94,7 @@ class Built:
         self.period = self.steps + max(waits, default=0)
         self.total = self.period * (self.images - 1) + self.steps + max(self.offsets.values())
         self.shapes = {INPUT: shape, **{p["name"]: tuple(p["shape"]) for p in network["populations"]}}
-        self.files = {}
+        self.files, self.front, self.waits, self.wires = {}, [], [], []
         self.processes = {each["name"]: self.population(each) for each in network["populations"]}
         self.sent = {name: process.s_out for name, process in self.processes.items()}
         self.sent[INPUT] = self.source(images if sequence else images[:, None])
@@ -303,6 +147,7 @@ class Built:
             for step in range(self.steps):
                 data[..., index * self.period + step] = turned(image[step % len(image)], shape)
         source = Source(data=data)
+        self.front.append((source, None))
         if self.hardware:
             from lava.proc.embedded_io.spike import PyToNxAdapter  # of the closed package
 
@@ -314,6 +159,7 @@ class Built:
         encoder = Delta(shape=laid(shape), vth=0)
         encoder.proc_params._parameters.update(self.recorded(INPUT))
         source.s_out.connect(encoder.a_in)
+        self.front.append((encoder, source))
         return encoder.s_out
 
     def graded(self, name):
@@ -326,23 +172,24 @@ class Built:
     def connect(self, synapses, target):
         name, shape = synapses["source"], tuple(synapses["in_shape"])
         port, wait = self.sent[name], self.offsets[target] - self.offsets[name] + synapses["delay"] - 1
+        origin = self.processes[name] if name != INPUT else self.front[-1][0]
         if wait:
             line = Wait(shape=laid(shape), steps=wait)
+            self.waits.append((line, origin))
             port.connect(line.s_in)
-            port = line.s_out
+            origin, port = line, line.s_out
         bits, reached = GRADED if self.graded(name) else 0, self.processes[target].a_in
         if synapses["kind"] == "conv":
             made = convolution(synapses, laid(shape), bits)
+            self.wires.append((made, origin, target))
             port.connect(made.s_in)
             made.a_out.connect(reached)
             return
         made = matrix(synapses, places(shape), places(self.shapes[target]), bits)
+        self.wires.append((made, origin, target))
         (port.flatten() if len(shape) > 1 else port).connect(made.s_in)
         out = laid(self.shapes[target])
         (made.a_out.reshape(out) if len(out) > 1 else made.a_out).connect(reached)
-
-    def any(self):
-        return next(iter(self.processes.values()))
 
     def results(self):
         """POPULATION.WHAT -> [T, B, C, H, W]."""
@@ -385,17 +232,83 @@ def matrix(synapses, columns, rows, bits):
 # --- running
 
 
-def simulated(network, images, keep):
-    """One network of processes for all images."""
+def in_runtime(built):
+    """Lava's own way."""
+    process = next(iter(built.processes.values()))
+    config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=OURS)
+    process.run(condition=RunSteps(num_steps=built.total), run_cfg=config)
+    process.stop()
+
+
+class Port:
+    """In place of a port to another process of the machine: what was sent last, as the other side's type."""
+
+    def __init__(self, shape, origins=()):
+        self.shape, self.origins, self.data = shape, origins, np.zeros(shape, np.int32)
+
+    def send(self, data):
+        self.data = np.asarray(data).astype(np.int32).reshape(self.shape)
+
+    def recv(self):
+        return sum((origin().reshape(self.shape) for origin in self.origins), np.zeros(self.shape, np.int32))
+
+
+def model_of(process):
+    """Lava's model of a process with its variables set as Lava's builder sets them."""
+    kind = MODELS[type(process)]
+    model = kind(process.proc_params)
+    for variable in process.vars:
+        given = getattr(kind, variable.name)
+        value = variable.init
+        if issubclass(given.cls, np.ndarray):
+            value = np.zeros(variable.shape, given.d_type)
+            value[:] = variable.init
+        setattr(model, variable.name, value)
+    return model
+
+
+def one_by_one(built):
+    """The same models, a step of each after the other: what a synapse sends is what it took up a step before."""
+    made = {id(process): model_of(process) for process in built.processes.values()}
+    front = [(model_of(process), process, origin) for process, origin in built.front]
+    waits = [(model_of(process), process, origin) for process, origin in built.waits]
+    wires = [(model_of(process), process, origin, target) for process, origin, target in built.wires]
+    made.update({id(process): model for model, process, *_ in (*front, *waits, *wires)})
+    for model, process, origin in front:
+        model.s_out = Port(process.s_out.shape)
+        if origin is not None:
+            model.a_in = Port(process.a_in.shape, [lambda origin=origin: made[id(origin)].s_out.data])
+    for process in built.processes.values():
+        model = made[id(process)]
+        reaching = [wire for wire, _, _, target in wires if built.processes[target] is process]
+        model.s_out, model.a_in = Port(process.s_out.shape), Port(process.a_in.shape, list(map(buffered, reaching)))
+    for model, process, origin, *_ in (*waits, *wires):
+        model.s_in = Port(process.s_in.shape, [lambda origin=origin: made[id(origin)].s_out.data])
+        model.s_out = model.a_out = Port((process.s_out if hasattr(process, "s_out") else process.a_out).shape)
+    order = [each[0] for each in front] + [made[id(process)] for process in built.processes.values()]
+    order += [each[0] for each in (*waits, *wires)]
+    for step in range(built.total):
+        for model in order:
+            model.time_step = step + 1
+            model.run_spk()
+
+
+def buffered(wire):
+    """What a connection sends next, when it is asked."""
+
+    def sent():
+        held = wire.a_buf if hasattr(wire, "a_buf") else wire.a_buff
+        return np.asarray(held[:, 0] if hasattr(wire, "delays") else held).astype(np.int32)
+
+    return sent
+
+
+def simulated(network, images, keep, run):
+    """One network for all images."""
     folder = tempfile.mkdtemp(prefix="lava-", dir=Path.cwd())
     try:
         built = Built(network, images, keep, folder)
-        process = built.any()
-        process.run(
-            condition=RunSteps(num_steps=built.total),
-            run_cfg=Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=MODELS),
-        )
-        process.stop()
+        run(built)
         return built.results()
     finally:
         shutil.rmtree(folder)
@@ -431,42 +344,17 @@ def on_chip(network, images):
     return found
 
 
-def refused(network, hardware):
-    """What cannot be done, one line each."""
-    found = offsets_of(network)
-    for each in network["populations"]:
-        neurons, name = each["neurons"], each["name"]
-        for synapses in each["synapses"]:
-            delay = found[name] - found[synapses["source"]] + synapses["delay"]
-            if delay < 1:
-                yield f"{name}: synapses from {synapses['source']} take {delay} steps, and every one takes a step"
-            if hardware and (synapses["delay"] or synapses["delays"] is not None or delay > 1):
-                yield f"{name}: on the chip connections that wait are not supported"
-            if hardware and synapses["kind"] == "conv" and synapses["exponent"] < 0:
-                yield f"{name}: on the chip convolutions cannot shift to the right"
-        if hardware and neurons["kind"] == "lif":
-            if neurons["reset"] == "soft":
-                yield f"{name}: on the chip only hard reset is there"
-            if neurons["refractory"] or neurons["start"].any():
-                yield f"{name}: on the chip neurons rest not, and begin at 0"
-    if hardware and network["input"]["encoding"] == "delta":
-        yield "input: on the chip changes are not encoded"
-
-
-def main(folder, hardware):
-    if hardware and not loihi.is_installed():
-        sys.exit("--hardware needs Lava's package for Loihi 2 (lava-loihi), which is not in this environment")
-    jobs, errors = json.loads(Path(folder, "jobs.json").read_text()), []
-    for job in jobs:
-        network = read(job["network"])
-        errors.append(list(refused(network, hardware)))
-        if errors[-1]:
-            continue
-        images = np.load(job["images"], allow_pickle=False)
-        results = on_chip(network, images) if hardware else simulated(network, images, job["keep"])
+def main(folder, how):
+    if how == "hardware" and not loihi.is_installed():
+        sys.exit("hardware needs Lava's package for Loihi 2 (lava-loihi), which is not in this environment")
+    for job in json.loads(Path(folder, "jobs.json").read_text()):
+        network, images = read(job["network"]), np.load(job["images"], allow_pickle=False)
+        if how == "hardware":
+            results = on_chip(network, images)
+        else:
+            results = simulated(network, images, job["keep"], in_runtime if how == "runtime" else one_by_one)
         np.savez(job["out"], **results)
-    Path(folder, "errors.json").write_text(json.dumps(errors))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--hardware" in sys.argv[2:])
+    main(*sys.argv[1:])

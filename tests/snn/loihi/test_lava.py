@@ -1,0 +1,203 @@
+"""Our simulator against Lava; and what happens where Lava is not, breaks, or takes too long."""
+
+import runpy
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engram.backbone.contract import Places
+from engram.backbone.errors import TrialError, UserError
+from engram.snn.loihi.lava import driver, environment
+from engram.snn.loihi.lava.driver import Job, agreement, compared, run_in_lava, run_jobs
+from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Input, Integrator, Population, Synapses, chip_delay
+from engram.snn.loihi.simulator import Simulator
+
+Drawn = runpy.run_path(str(Path(__file__).with_name("test_simulator.py")))["Drawn"]
+KEEP = ("spikes", "u", "v")
+LARGEST = 2**23
+"""No message of the chip is larger; sums of larger ones leave 32 bits, where Lava's Dense and DelayDense differ."""
+
+
+@pytest.fixture(scope="module")
+def lava():
+    try:
+        return environment.find()
+    except UserError:
+        pytest.skip("no environment with Lava")
+
+
+def drawn(seeds):
+    """Random networks that the chip's time allows, and their images."""
+    for seed in seeds:
+        draw = Drawn(seed, extreme=seed % 3 == 2)
+        network = draw.network(("lif", "sigma-delta")[seed % 2], frames=seed % 5 == 0, circle=seed % 4 == 1)
+        if all(chip_delay(network, one, each.name) >= 1 for each in network.populations for one in each.synapses):
+            yield Job(network, draw.images(network), KEEP)
+
+
+def all_equal(jobs, how):
+    """The number of values compared."""
+    values = 0
+    for job, theirs in zip(jobs, run_jobs(jobs, how), strict=True):
+        if all(int(kept["spikes"].abs().max()) < LARGEST for kept in theirs.values()):
+            found = compared(job.network, Simulator(job.network).run(job.images, KEEP).kept, theirs)
+            assert found.first is None and found.share == 1.0
+            values += found.values
+    return values
+
+
+def test_random_networks_are_equal_in_every_state_and_message(lava):
+    assert all_equal(list(drawn(range(24))), "models") > 15_000
+
+
+def test_lavas_runtime_gives_what_its_models_give(lava):
+    assert all_equal(list(drawn([4])), "runtime") > 500
+
+
+@pytest.mark.slow
+def test_many_random_networks_are_equal(lava):
+    for begin in range(0, 1200, 300):
+        assert all_equal(list(drawn(range(begin, begin + 300))), "models") > 200_000
+    assert all_equal(list(drawn(range(40, 60))), "runtime") > 10_000
+
+
+def chain(weight, *, start=0, back=None, delay=1, **neurons):
+    """Two inputs, two neurons, and one that adds up."""
+    first = Synapses(source=INPUT, kind="dense", weight=torch.tensor(weight, dtype=torch.int32), in_shape=(1, 1, 2))
+    again = () if back is None else (Synapses(source="read", kind="dense", weight=back, in_shape=(1,), delay=delay),)
+    read = Synapses(source="first", kind="dense", weight=torch.tensor([[3, 5]], dtype=torch.int32), in_shape=(2,))
+    lif = LIF(start=torch.tensor([start], dtype=torch.int32), **neurons)
+    return ChipNetwork(
+        input=Input(shape=(1, 1, 2), bits=4),
+        populations=(
+            Population(name="first", shape=(2,), neurons=lif, synapses=(first, *again)),
+            Population(name="read", shape=(1,), neurons=Integrator(), synapses=(read,)),
+        ),
+        steps=4,
+    )
+
+
+def test_where_the_two_differ_is_said():
+    network = chain([[10, 0], [0, 10]], vth=50)
+    images = torch.tensor([[[[3, 0]]], [[[0, 9]]]], dtype=torch.int32)
+    ours = Simulator(network).run(images, KEEP).kept
+    theirs = {name: {what: value.clone().int() for what, value in kept.items()} for name, kept in ours.items()}
+    assert compared(network, ours, theirs).share == 1.0
+    theirs["first"]["v"][2, 1, 0] += 7
+    theirs["read"]["u"][1, 1, 0] += 7
+    found = compared(network, ours, theirs)
+    before = int(ours["first"]["v"][2, 1, 0])
+    assert found.first == f"first: v of neuron (0,) at step 3 of image 2 is {before}, and {before + 7} in Lava"
+    assert found.shares["first"] == {"spikes": 1.0, "u": 1.0, "v": 1 - 1 / 16} and found.share == 1 - 1 / 8
+
+
+def test_what_lava_cannot_do_is_said_before_it_begins(monkeypatch, tmp_path):
+    monkeypatch.setenv(environment.VARIABLE, str(script(tmp_path, "exit 9")))
+    network = chain([[1, 2], [3, 4]], vth=3, back=torch.ones(2, 1, dtype=torch.int32), reset="soft", start=5)
+    images = torch.zeros(1, 1, 1, 2, dtype=torch.int32)
+    with pytest.raises(UserError, match=r"^first: steps from read must be at least 1 in Lava.*got 0\. Delay it by 1"):
+        run_in_lava(network, images)
+    with pytest.raises(UserError) as caught:
+        run_in_lava(network, images, how="hardware")
+    assert [line.split(" must be ")[0] for line in str(caught.value).splitlines()] == [
+        "first: steps from read",
+        "first: steps from read",
+        "first: reset",
+        "first: neurons",
+    ]
+
+
+@pytest.mark.slow
+def test_hardware_needs_the_closed_package(lava):
+    network = chain([[1, 2], [3, 4]], vth=3)
+    with pytest.raises(TrialError, match="lava-loihi"):
+        run_in_lava(network, torch.zeros(1, 1, 1, 2, dtype=torch.int32), how="hardware")
+
+
+def script(folder, body):
+    """A program in place of a python."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_crash_is_one_error_with_its_last_words(monkeypatch, tmp_path):
+    monkeypatch.setenv(environment.VARIABLE, str(script(tmp_path, "echo first; echo 'Traceback' >&2; exit 3")))
+    with pytest.raises(TrialError, match=r"^Lava failed with exit code 3\. Its last words: first \| Traceback$"):
+        agreement(chain([[1, 2], [3, 4]], vth=3), torch.zeros(1, 1, 1, 2, dtype=torch.int32))
+
+
+def test_what_takes_too_long_is_ended_with_all_its_processes(monkeypatch, tmp_path):
+    body = f"sleep 60 & echo $! > {tmp_path}/child; echo working; wait"
+    monkeypatch.setenv(environment.VARIABLE, str(script(tmp_path, body)))
+    monkeypatch.setattr(driver, "_seconds", lambda job: 1.0)
+    with pytest.raises(TrialError, match=r"must end within 1 s; it did not, and was stopped\. .* working$"):
+        run_in_lava(chain([[1, 2], [3, 4]], vth=3), torch.zeros(1, 1, 1, 2, dtype=torch.int32))
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    for _ in range(100):
+        if not child.exists() or " Z " in child.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("a process of it is still there")
+
+
+@pytest.fixture
+def nothing(monkeypatch, tmp_path):
+    """A machine without any environment, and without Python 3.10."""
+    for name in (environment.VARIABLE, "PYENV_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return Places(out=tmp_path, data=tmp_path)
+
+
+def test_without_lava_the_remedy_is_said(nothing):
+    with pytest.raises(UserError, match=r"Give engram doctor --install lava\.$"):
+        environment.find()
+    (row,) = environment.check(nothing)
+    assert row.state == "ok" and "engram doctor --install lava" in row.found
+    with pytest.raises(UserError, match=r"^Python 3\.10 must be .*; got none that runs\. Install it: uv python"):
+        environment.install(print)
+
+
+def test_an_environment_that_is_named_and_broken_is_bad(nothing, monkeypatch, tmp_path):
+    monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "nowhere"))
+    (row,) = environment.check(nothing)
+    assert row.state == "bad" and "got" in row.found and "or give engram doctor --install lava" in row.found
+    broken = script(tmp_path, "echo \"ImportError: No module named 'lava'\" >&2; exit 1")
+    monkeypatch.setenv(environment.VARIABLE, str(broken))
+    (row,) = environment.check(nothing)
+    assert (row.state, row.found) == ("bad", f"{broken} fails: ImportError: No module named 'lava'")
+    old = script(tmp_path, "echo 0.9.0")
+    monkeypatch.setenv(environment.VARIABLE, str(old))
+    (row,) = environment.check(nothing)
+    assert row.found == "lava-nc 0.10.0 is needed, and 0.9.0 is there"
+
+
+PYTHON = """case "$*" in
+  *version_info*) echo 3.10 ;;
+  *"-m venv"*) /bin/mkdir -p "$3/bin"; /bin/cp "$0" "$3/bin/python" ;;
+  *"-m pip"*) PIP ;;
+  *) echo 0.10.0 ;;
+esac"""
+
+
+def test_installing_makes_an_environment_or_leaves_nothing(nothing, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    home = tmp_path / "pyenv" / "versions" / "3.10.9" / "bin"
+    home.mkdir(parents=True)
+    script(home, PYTHON.replace("PIP", "echo 'ERROR: No matching distribution found' >&2; exit 1"))
+    said = []
+    with pytest.raises(TrialError, match=r"^-m pip install failed: ERROR: No matching distribution found$"):
+        environment.install(said.append)
+    assert list((tmp_path / "cache" / "engram").iterdir()) == [] and "pyenv" in said[0]
+    script(home, PYTHON.replace("PIP", "exit 0"))
+    assert environment.install(said.append) == f"Lava 0.10.0 in {environment.folder()}"
+    assert environment.fault(environment.find()) is None
+    (row,) = environment.check(nothing)
+    assert row.state == "ok" and row.found.startswith("lava-nc 0.10.0 with ")
