@@ -96,11 +96,13 @@ class Agreement:
     Attributes:
         shares: population -> what was kept -> share of values, over images, steps and neurons, that are equal.
         values: that were compared.
+        largest: the largest |message| of any population in Lava.
         first: where the earliest population differs first, in words; None where all is equal.
     """
 
     shares: Mapping[str, Mapping[str, float]]
     values: int
+    largest: int
     first: str | None
 
     @property
@@ -131,16 +133,17 @@ def agreements(jobs: Sequence[Job], how: How = "runtime") -> list[Agreement]:
 def compared(network: ChipNetwork, ours: Kept, lavas: Kept) -> Agreement:
     """Compare what was kept of the same images, as `Simulator.run` and `run_in_lava` give it."""
     shares: dict[str, dict[str, float]] = {}
-    values, first = 0, None
+    values, largest, first = 0, 0, None
     for name in (each.name for each in network.populations):
         for what, theirs in lavas[name].items():
             mine = ours[name][what].cpu().to(torch.int32)
             same = mine == theirs
             shares.setdefault(name, {})[what] = float(same.double().mean())
             values += same.numel()
+            largest = max(largest, int(theirs.abs().max())) if what == "spikes" else largest
         if first is None and min(shares[name].values()) < 1:
             first = _first(name, {what: (ours[name][what].cpu(), theirs) for what, theirs in lavas[name].items()})
-    return Agreement(shares, values, first)
+    return Agreement(shares, values, largest, first)
 
 
 def _first(name: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> str:
