@@ -191,8 +191,8 @@ class Deploy:
             return score(model.to(s.device), data.test, s.device, targets=outputs)["accuracy"]
         if all(each.cells.kind != "spiking" for each in state.lowered.populations):
             return floats
-        measured = json.loads((s.inputs["trained"] / "result.json").read_bytes())["metrics"]
-        return measured.get("ann/test/accuracy")
+        measured = s.inputs["trained"] / "result.json"
+        return json.loads(measured.read_bytes())["metrics"].get("ann/test/accuracy") if measured.exists() else None
 
     def _figures(self, beside: Beside, mapping: Mapped, metrics: Mapping[str, float]) -> dict[str, AnyFigure]:
         lines = {"network with ReLUs": metrics["ann/test/accuracy"]} if "ann/test/accuracy" in metrics else {}

@@ -18,6 +18,8 @@ REFUSALS = [
     Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
     Refusal(("cosine", "snn.convert"), "one with a linear form"),
     Refusal(("cosine", "snn.train"), "one with a linear form"),
+    Refusal(("cosine", "snn.deploy", "--from"), "the read-out has to be linear"),
+    Refusal(("snn.qcfs", "snn.deploy", "--from"), "QCFS"),
 ]
 OPTIONS = {
     "snn.spiking": {"steps": 2},
