@@ -11,6 +11,7 @@ from torch import Tensor
 from engram.backbone.contract import Row
 from engram.backbone.errors import UserError, must
 from engram.snn.loihi.graded import Graded
+from engram.snn.loihi.made import Made
 from engram.snn.loihi.network import ChipNetwork, Input
 from engram.snn.loihi.noise import drive_noise
 from engram.snn.loihi.quantise_options import QuantiseOptions
@@ -35,7 +36,6 @@ class Quantised:
     exact: Mapping[tuple[str, int], Tensor]
 
 
-@torch.no_grad()
 def quantise(
     lowered: Lowered, how: QuantiseOptions, images: Tensor | None = None, bits: Mapping[str, int] | None = None
 ) -> Quantised:
@@ -62,45 +62,78 @@ def quantise(
     Raises:
         UserError: the chip has no such network; everything that stands against it.
     """
-    bits = bits or {}
-    graded_spikes = any(each.cells.kind == "relu" for each in lowered.populations)
-    if problems := list(_problems(lowered, images, bits, graded_spikes)):
-        raise UserError("\n".join(map(str, problems)))
-    found = layers(lowered)
-    ranges = None if images is None else seen(lowered, images)
-    if graded_spikes:
-        assert ranges is not None  # or there was a problem
-        made = Graded(how, ranges).made(found, bits)
-    else:
-        steps = images.shape[1] if images is not None and lowered.frames else lowered.steps
-        made = Spiking(how, ranges, steps).made(found, bits)
-    encoding = "delta" if graded_spikes else "value"
-    network = ChipNetwork(
-        input=Input(shape=lowered.in_shape, bits=8, gain=float(LEVELS), encoding=encoding),
-        populations=tuple(made.populations),
-        steps=lowered.steps,
-        delay=lowered.delay,
-        frames=lowered.frames,
-        notes=tuple(made.notes),
-    )
-    noise = {} if images is None else drive_noise(lowered, made.changed, images)
-    rows = tuple({**row, "drive_sqnr_db": noise[str(row["layer"])]} if noise else row for row in made.rows)
-    return Quantised(network, rows, made.exact)
+    return Quantiser(lowered, how, images).quantised(bits or {})
 
 
-def _problems(
-    lowered: Lowered, images: Tensor | None, bits: Mapping[str, int], graded_spikes: bool
-) -> Iterator[UserError]:
-    names = [each.name for each in lowered.populations]
-    if unknown := [name for name in bits if name not in names]:
-        yield must(
-            "layers with bits of their own", f"some of {', '.join(names)}", ", ".join(unknown), "Leave them out."
+class Quantiser:
+    """`quantise` of one network again and again, with other bits.
+
+    Args:
+        lowered, how, images: see `quantise`.
+
+    Raises:
+        UserError: the chip has no such network.
+    """
+
+    def __init__(self, lowered: Lowered, how: QuantiseOptions, images: Tensor | None = None) -> None:
+        self.lowered, self.how, self.images = lowered, how, images
+        self.graded = any(each.cells.kind == "relu" for each in lowered.populations)
+        if problems := list(self._problems()):
+            raise UserError("\n".join(map(str, problems)))
+        self.layers = layers(lowered)
+        self.seen = None if images is None else seen(lowered, images)
+
+    @torch.no_grad()
+    def quantised(self, bits: Mapping[str, int], noise: bool = True) -> Quantised:
+        """The network in whole numbers.
+
+        Args:
+            bits: population -> bits of its weights in place of the options'.
+            noise: rows say ``drive_sqnr_db``, for which the images are run once more.
+
+        Raises:
+            UserError: bits that the chip has not, of layers that there are not, or no room for a layer.
+        """
+        if problems := list(self._wrong(bits)):
+            raise UserError("\n".join(map(str, problems)))
+        lowered, made = self.lowered, self._made(bits)
+        network = ChipNetwork(
+            input=Input(
+                shape=lowered.in_shape, bits=8, gain=float(LEVELS), encoding="delta" if self.graded else "value"
+            ),
+            populations=tuple(made.populations),
+            steps=lowered.steps,
+            delay=lowered.delay,
+            frames=lowered.frames,
+            notes=tuple(made.notes),
         )
-    if wrong := {name: each for name, each in bits.items() if not 2 <= each <= 8}:
-        yield must("bits of a weight", "2 to 8", wrong, "Use 8.")
-    if graded_spikes and images is None:
-        yield must("a network of ReLUs", "quantised with calibration images", "none", "Give a hundred training images.")
-    if lowered.readout == "last" and (lowered.frames or lowered.steps > 1) and not graded_spikes:
-        yield must(
-            "the read-out", "a mean over steps", "the last step", "Train a network that is read out by its mean."
-        )
+        rows = made.rows
+        if self.images is not None and noise:
+            found = drive_noise(lowered, made.changed, self.images)
+            rows = [{**row, "drive_sqnr_db": found[str(row["layer"])]} for row in rows]
+        return Quantised(network, tuple(rows), made.exact)
+
+    def _made(self, bits: Mapping[str, int]) -> Made:
+        if self.graded:
+            assert self.seen is not None  # or there was a problem
+            return Graded(self.how, self.seen).made(self.layers, bits)
+        frames = self.images is not None and self.lowered.frames
+        steps = self.images.shape[1] if frames and self.images is not None else self.lowered.steps
+        return Spiking(self.how, self.seen, steps).made(self.layers, bits)
+
+    def _problems(self) -> Iterator[UserError]:
+        lowered = self.lowered
+        if self.graded and self.images is None:
+            remedy = "Give a hundred training images."
+            yield must("a network of ReLUs", "quantised with calibration images", "none", remedy)
+        if lowered.readout == "last" and (lowered.frames or lowered.steps > 1) and not self.graded:
+            remedy = "Train a network that is read out by its mean."
+            yield must("the read-out", "a mean over steps", "the last step", remedy)
+
+    def _wrong(self, bits: Mapping[str, int]) -> Iterator[UserError]:
+        names = [each.name for each in self.lowered.populations]
+        if unknown := [name for name in bits if name not in names]:
+            rule = f"some of {', '.join(names)}"
+            yield must("layers with bits of their own", rule, ", ".join(unknown), "Leave them out.")
+        if wrong := {name: each for name, each in bits.items() if not 2 <= each <= 8}:
+            yield must("bits of a weight", "2 to 8", wrong, "Use 8.")
