@@ -356,29 +356,34 @@ typedef struct {
     float *values;         /* [pictures, height / pool, width / pool, channels] */
 } averages;
 
-static void average_some(const averages *l, const uint8_t *corner, int64_t n, float *values) {
-    uint32_t sums[BLOCK] = {0};
-    for (int64_t y = 0; y < l->pool; y++)
-        for (int64_t x = 0; x < l->pool; x++) {
-            const uint8_t *pixel = corner + (y * l->width + x) * l->channels;
-            for (int64_t c = 0; c < n; c++) sums[c] += pixel[c];
+/* One row of averages: the lines of its windows are added first, which needs no look at where a pixel begins. */
+static void average_row(const averages *l, const uint8_t *rows, uint8_t *restrict sums, float *restrict values) {
+    const int64_t line = l->width * l->channels, width = l->width / l->pool;
+    const float share = (float)(l->pool * l->pool);
+    memcpy(sums, rows, line);
+    for (int64_t y = 1; y < l->pool; y++)
+        for (int64_t i = 0; i < line; i++) sums[i] = (uint8_t)(sums[i] + rows[y * line + i]);
+    for (int64_t x = 0; x < width; x++, values += l->channels, sums += l->pool * l->channels)
+        for (int64_t c = 0; c < l->channels; c++) {
+            uint32_t sum = sums[c];
+            for (int64_t i = 1; i < l->pool; i++) sum += sums[i * l->channels + c];
+            values[c] = (float)sum / share;
         }
-    for (int64_t c = 0; c < n; c++) values[c] = (float)sums[c] / (float)(l->pool * l->pool);
 }
 
 void average(const averages *l) {
-    const int64_t height = l->height / l->pool, width = l->width / l->pool;
-#pragma omp parallel for num_threads(l->threads) if (l->threads > 1) schedule(static)
-    for (int64_t i = 0; i < l->pictures * height; i++) {
-        const uint8_t *row = l->spikes + (i / height * l->height + i % height * l->pool) * l->width * l->channels;
-        float *values = l->values + i * width * l->channels;
-        if (l->pool == 1) {
-            for (int64_t j = 0; j < width * l->channels; j++) values[j] = (float)row[j];
-            continue;
+    const int64_t height = l->height / l->pool, width = l->width / l->pool, line = l->width * l->channels;
+#pragma omp parallel num_threads(l->threads) if (l->threads > 1)
+    {
+        uint8_t *sums = allocated(line);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < l->pictures * height; i++) {
+            const uint8_t *rows = l->spikes + (i / height * l->height + i % height * l->pool) * line;
+            float *values = l->values + i * width * l->channels;
+            if (l->pool > 1) average_row(l, rows, sums, values);
+            else
+                for (int64_t j = 0; j < line; j++) values[j] = (float)rows[j];
         }
-        for (int64_t x = 0; x < width; x++)
-            for (int64_t c = 0; c < l->channels; c += BLOCK)
-                average_some(l, row + x * l->pool * l->channels + c, l->channels - c < BLOCK ? l->channels - c : BLOCK,
-                             values + x * l->channels + c);
+        free(sums);
     }
 }
