@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 
 from engram.backbone.contract import NOTHING, ExperimentConfig, Flag, Input, Inputs, Metric
 from engram.backbone.experiments.configs import accuracy
+from engram.backbone.training.options import TrainingOptions
 from engram.snn.loihi.quantise_options import QuantiseOptions
 
 Target = Literal["loihi2-sim", "lava", "nir", "netx"]
@@ -35,7 +36,7 @@ DEPLOY_METRICS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployConfig(QuantiseOptions, ExperimentConfig):
+class DeployConfig(QuantiseOptions, TrainingOptions, ExperimentConfig):
     """Put a trained network on a chip: quantise it into Loihi 2's integers, see which cores it takes, and simulate it
     bit for bit on the test images beside the network of floats.
 
@@ -58,6 +59,16 @@ class DeployConfig(QuantiseOptions, ExperimentConfig):
     and none otherwise."""
     chips: Annotated[int, Ge(1)] = 1
     """Chips that there are, of 128 cores each; a network that needs more cores is refused."""
+    epochs: Annotated[int, Ge(0)] = 0
+    """Passes over the training images with the chip's numbers, so that what rounding cost is learned back. The other
+    options of training concern these alone."""
+    lr: Annotated[float, Gt(0)] = 5e-4
+    """Peak learning rate."""
+    mean_bits: Annotated[float, Ge(2), Le(8)] | None = None
+    """Take bits from the weights of the layers that need them least, as validation images say, until weights have no
+    more than this on average."""
+    sensitivity: bool = False
+    """Also score the network with 8, 6, 4 and 2 bits for one layer at a time, on validation images."""
     calibration_images: Annotated[int, Ge(1)] = 256
     """Training images that scales are chosen on and ranges are measured on."""
     allow_approximate: bool = False
@@ -76,6 +87,8 @@ class DeployConfig(QuantiseOptions, ExperimentConfig):
             found.append("--from must be a trained trial; got nothing. Train one with: engram run snn.train")
         if self.allow_approximate and self.target not in ("nir", "netx"):
             found.append(f"--allow-approximate must be left out for --target {self.target}; got true. Use nir or netx.")
+        if self.epochs and self.target == "nir":
+            found.append(f"--epochs must be 0 for --target nir, which holds floats; got {self.epochs}. Leave it out.")
         return found
 
     def quantising(self) -> QuantiseOptions:

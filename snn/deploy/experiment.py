@@ -13,26 +13,34 @@ from torch import Tensor
 from engram.backbone.contract import AnyFigure, Result, Row, Services
 from engram.backbone.data.load import Data
 from engram.backbone.data.trained import cautions, load_as_trained
+from engram.backbone.data.views import seen
 from engram.backbone.errors import must
+from engram.backbone.hardware import Machine, choose_precision
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import generator
+from engram.backbone.training.loop import Trainer
 from engram.snn.deploy import figures
 from engram.snn.deploy.beside import Beside
 from engram.snn.deploy.configs import DeployConfig
 from engram.snn.deploy.files import Written, write
 from engram.snn.loihi.lava.driver import KEPT, agreement
 from engram.snn.loihi.mapper import Mapped, map_network
-from engram.snn.loihi.network import INPUT
+from engram.snn.loihi.network import INPUT, ChipNetwork
 from engram.snn.loihi.quantiser import Quantised, quantise
+from engram.snn.loihi.sensitivity import Sensitivity
 from engram.snn.loihi.stored import save
+from engram.snn.loihi.tuning import tuned, tuning
 from engram.snn.lowering.lower import lower
 from engram.snn.lowering.network import Lowered
 
 CHUNK = 256
 """Images at once."""
+SENSITIVITY_IMAGES = 1000
+"""That say what fewer bits cost."""
+Bits = Mapping[str, int]
 CHIP = "chip.npz"
 """The network of integers, as a file of the trial."""
 
@@ -49,7 +57,7 @@ class Chunk(NamedTuple):
 class OnChip:
     """The network of integers and what is known of it."""
 
-    quantised: Quantised
+    network: ChipNetwork
     written: Written
     beside: Beside
     stream: Iterator[Chunk] | None = None
@@ -66,6 +74,11 @@ class DeployState:
     outputs: Tensor
     """[K] int64, the network's output for each class of these images."""
     lowered: Lowered
+    quantised: Quantised
+    trainer: Trainer | None
+    """Trains on with the chip's numbers, where that was asked for."""
+    bits: list[Row]
+    """What fewer bits cost, and what every layer got."""
     cautions: list[Row]
     chip: OnChip | None = None
 
@@ -77,7 +90,7 @@ class Deploy:
         self.config, self.services = config, services
 
     def start(self) -> DeployState:
-        s = self.services
+        c, s = self.config, self.services
         model, made = load_model(s.inputs["trained"] / "model")
         data, outputs = load_as_trained(made, root=s.data_root, download=s.download)
         if found := cautions(made, data):
@@ -85,7 +98,17 @@ class Deploy:
         s.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256, **data.facts)
         lowered = lower(model, frames=data.frames is not None)
         model.to(s.device)
-        return DeployState(model, made, data, outputs, lowered, found)
+        calibration = self._calibration(data)
+        bits, rows = self._bits(lowered, data, outputs, calibration)
+        quantised = quantise(lowered, c.quantising(), calibration, bits)
+        s.table("From floats to integers", list(quantised.rows))
+        map_network(quantised.network, chips=c.chips).check()
+        write(c, quantised.network, lowered, s.trial_dir)  # refused now, or never
+        trainer = None
+        if c.epochs:
+            machine = Machine(s.device, choose_precision("fp32", s.device))
+            trainer = tuning(quantised, seen(data.train, outputs), c, machine)
+        return DeployState(model, made, data, outputs, lowered, quantised, trainer, rows, found)
 
     def _calibration(self, data: Data) -> Tensor:
         """Some training images, as stored."""
@@ -94,6 +117,11 @@ class Deploy:
         return next(iter(data.train.batches(chosen, len(chosen), "cpu")))[0]
 
     def step(self, state: DeployState) -> bool:
+        trainer = state.trainer
+        if trainer is not None and not trainer.done:
+            trainer.advance()
+            self.services.progress(trainer.step, trainer.total_steps, "training with the chip's numbers")
+            return True
         if state.chip is None:
             state.chip = self._take_integers(state)
             return True
@@ -108,18 +136,28 @@ class Deploy:
         self.services.progress(done, len(state.data.test) + len(state.data.validation or ()), "simulating the chip")
         return True
 
+    def _bits(self, lowered: Lowered, data: Data, outputs: Tensor, calibration: Tensor) -> tuple[Bits, list[Row]]:
+        """Bits of the layers that have fewer than the others, and the table of what fewer bits cost."""
+        c, device = self.config, self.services.device
+        if not c.sensitivity and c.mean_bits is None:
+            return {}, []
+        split = data.validation or data.train
+        chosen = torch.arange(min(SENSITIVITY_IMAGES, len(split)))
+        images, labels, _ = next(iter(split.batches(chosen, len(chosen), "cpu")))
+        found = Sensitivity(lowered, c.quantising(), calibration, images.float() / 255, outputs[labels], device)
+        rows = found.table()
+        if c.mean_bits is None:
+            return {}, rows
+        return found.allocate(mean_bits=c.mean_bits).bits, rows
+
     def _take_integers(self, state: DeployState) -> OnChip:
-        """Quantise, map and write; refuse what chip or file cannot hold before anything is simulated."""
-        c, s, data = self.config, self.services, state.data
-        lowered = state.lowered
-        quantised = quantise(lowered, c.quantising(), self._calibration(data))
-        s.table("From floats to integers", list(quantised.rows))
-        mapping = map_network(quantised.network, chips=c.chips)
-        mapping.check()
-        save(quantised.network, s.trial_dir / CHIP)
-        written = write(c, quantised.network, lowered, s.trial_dir)
-        taken = data.frames or quantised.network.steps
-        return OnChip(quantised, written, Beside(state.model, lowered, quantised.network, taken, s.device))
+        """The chip's network as it is from now on, on disk as well."""
+        c, s = self.config, self.services
+        network = state.quantised.network if state.trainer is None else tuned(state.trainer)
+        save(network, s.trial_dir / CHIP)
+        written = write(c, network, state.lowered, s.trial_dir)
+        taken = state.data.frames or network.steps
+        return OnChip(network, written, Beside(state.model, state.lowered, network, taken, s.device))
 
     def _chunks(self, state: DeployState, beside: Beside) -> Iterator[Chunk]:
         """What is left of the test images, and then of the validation images."""
@@ -136,7 +174,7 @@ class Deploy:
         if c.images and chip.agreement is None:
             self.services.progress(1, 1, f"{c.images} images through Lava")
             images, _, _ = next(iter(state.data.test.batches(torch.arange(c.images), c.images, "cpu")))
-            found = agreement(chip.quantised.network, images)
+            found = agreement(chip.network, images)
             chip.agreement = [{"layer": name, **shares} for name, shares in found.shares.items()]
             if found.first is not None:
                 self.services.table("Lava and our simulator differ", [{"first": found.first}])
@@ -146,7 +184,7 @@ class Deploy:
     def finish(self, state: DeployState) -> Result:
         c, chip = self.config, state.chip
         assert chip is not None  # the last step was after it
-        beside, network = chip.beside, chip.quantised.network
+        beside, network = chip.beside, chip.network
         activity = {name: sent / beside.images for name, sent in beside.sent.items()}
         mapping = map_network(network, activity, c.chips)
         metrics = {**self._accuracies(state, beside), **_counts(beside, mapping)}
@@ -154,7 +192,8 @@ class Deploy:
             metrics["lava/agreement"] = min(float(row[what] or 0) for row in chip.agreement for what in KEPT)
         tables: dict[str, list[Row]] = {
             "accuracy_vs_steps": beside.curve(),
-            "quantisation": [*chip.quantised.rows],
+            "quantisation": [*state.quantised.rows],
+            "sensitivity": state.bits,
             "mapping": told(mapping),
             "layers": beside.layers(),
             "notes": [{"note": note} for note in (*network.notes, *mapping.notes, *chip.written.notes)],
@@ -208,10 +247,13 @@ class Deploy:
     def state_dict(self, state: DeployState) -> dict[str, Any]:
         chip = state.chip
         return {
+            "trainer": None if state.trainer is None else state.trainer.state_dict(),
             "chip": None if chip is None else {"beside": chip.beside.state_dict(), "agreement": chip.agreement},
         }
 
     def load_state_dict(self, state: DeployState, saved: Mapping[str, Any]) -> None:
+        if state.trainer is not None:
+            state.trainer.load_state_dict(saved["trainer"])
         if saved["chip"] is not None:  # its integers are the same again
             state.chip = self._take_integers(state)
             state.chip.beside.load_state_dict(saved["chip"]["beside"])

@@ -118,8 +118,22 @@ def test_relus_become_sigma_delta_neurons(deployed):
     assert abs(result.metrics["test/accuracy_drop"]) < 2
 
 
-def test_a_broken_off_deployment_goes_on(deployed, services, trials, tmp_path):
-    config = DeployConfig.resolve({"from_trial": "x", "calibration_images": 100})
+def test_bits_go_where_they_count_and_what_rounding_cost_is_learned_back(deployed):
+    """At 3 bits on average much is lost, and a pass over the images gains most of it."""
+    few = {"mean_bits": 3.0}
+    rounded, _ = deployed("lif", **few)
+    weights = {row["layer"]: row["weights"] for row in rounded.tables["quantisation"]}
+    bits = {row["layer"]: row["bits"] for row in rounded.tables["quantisation"]}
+    assert sum(bits[name] * count for name, count in weights.items()) <= 3 * sum(weights.values())
+    assert {row["bits"] for row in rounded.tables["sensitivity"]} == {2, 4, 6, 8}
+    tuned, _ = deployed("lif", **few, epochs=2)
+    assert tuned.metrics["loihi2/test/accuracy"] > rounded.metrics["loihi2/test/accuracy"]
+    assert tuned.metrics["float/test/accuracy"] == rounded.metrics["float/test/accuracy"]
+
+
+@pytest.mark.parametrize("options", [{}, {"mean_bits": 3.0, "epochs": 2}])
+def test_a_broken_off_deployment_goes_on(deployed, services, trials, tmp_path, options):
+    config = DeployConfig.resolve({"from_trial": "x", "calibration_images": 100, **options})
     lent = services(tmp_path, {"trained": trials["lif"]})
     work = Deploy(config, lent)
     state = work.start()
@@ -133,20 +147,16 @@ def test_a_broken_off_deployment_goes_on(deployed, services, trials, tmp_path):
     again.load_state_dict(state, torch.load(file, weights_only=True))
     while again.step(state):
         pass
-    result, whole = again.finish(state), deployed("lif")[0]
+    result, whole = again.finish(state), deployed("lif", **options)[0]
     assert {**result.metrics, TIMED: 0} == {**whole.metrics, TIMED: 0}
     assert result.tables == whole.tables
     assert str(result.figures) == str(whole.figures)
 
 
 def test_a_file_that_cannot_say_it_is_refused_before_anything_is_simulated(services, trials, tmp_path):
-    work = Deploy(
-        DeployConfig.resolve({"from_trial": "x", "target": "nir"}), services(tmp_path, {"trained": trials["converted"]})
-    )
-    state = work.start()
+    config = DeployConfig.resolve({"from_trial": "x", "target": "nir"})
     with pytest.raises(UserError, match=r"soft reset(.|\n)*--allow-approximate"):
-        work.step(state)
-    assert state.chip is None
+        Deploy(config, services(tmp_path, {"trained": trials["converted"]})).start()
 
 
 def test_files_are_written_and_say_what_they_lost(deployed):
