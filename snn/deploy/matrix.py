@@ -201,7 +201,7 @@ def _converted(net: nn.Module) -> Classifier:
 
 
 def rows() -> list[dict[str, str]]:
-    """The whole table: ``group``, ``name`` and a word for each target, with the reason where it is not ``yes``."""
+    """The whole table: ``group``, ``name``, and a verdict for each target, its reason behind a colon."""
     found = []
     for subject in subjects():
         told = {
@@ -212,6 +212,28 @@ def rows() -> list[dict[str, str]]:
     return found
 
 
+def markdown() -> str:
+    """The table as docs/loihi.md has it: verdicts in the cells, and below them the reasons, each once."""
+    table, reasons = rows(), dict[str, int]()
+    lines = ["| | " + " | ".join(TARGETS) + " |", "|---" * (len(TARGETS) + 1) + "|"]
+    group = ""
+    for row in table:
+        if row["group"] != group:
+            group = row["group"]
+            lines.append(f"| **{group}** |" + " |" * len(TARGETS))
+        cells = [_cell(row[target], reasons) for target in TARGETS]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    notes = [f"{number}. {reason}" for reason, number in reasons.items()]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _cell(told: str, reasons: dict[str, int]) -> str:
+    word, _, why = told.partition(": ")
+    for what, short in _SAID.items():
+        if what in why:
+            return f"{word} ({reasons.setdefault(short, len(reasons) + 1)})"
+    return f"{word} ({reasons.setdefault(why, len(reasons) + 1)})" if why else word
+
+
 if __name__ == "__main__":
-    for row in rows():
-        print(row)
+    print(markdown(), end="")
