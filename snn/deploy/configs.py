@@ -92,5 +92,6 @@ class DeployConfig(QuantiseOptions, TrainingOptions, ExperimentConfig):
         return found
 
     def quantising(self) -> QuantiseOptions:
-        """How numbers become integers."""
-        return QuantiseOptions(**{field.name: getattr(self, field.name) for field in fields(QuantiseOptions)})
+        """How numbers become integers: for a file of a format that has no more, plain ones."""
+        values = {field.name: getattr(self, field.name) for field in fields(QuantiseOptions)}
+        return QuantiseOptions(**{**values, "plain": self.plain or self.target == "netx"})

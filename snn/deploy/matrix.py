@@ -32,6 +32,10 @@ CLASSES = 3
 YES, NEARLY, NO = "yes", "nearly", "no"
 
 
+_SAID: Mapping[str, str] = {}
+"""What a reason says, and how the table says it."""
+
+
 class Verdict(NamedTuple):
     """``yes``; ``nearly``, with what is put in its place or lost; or ``no``, with the reason."""
 
@@ -132,13 +136,14 @@ def verdicts(subject: Subject) -> dict[str, Verdict]:
         lowered = lower(subject.make().eval())
     except UserError as error:
         return dict.fromkeys(TARGETS, Verdict(NO, str(error)))
-    quantised = _tried(found, "loihi2-sim", lambda: quantise(lowered, DeployConfig().quantising(), images()))
+    shown = None if all(each.cells.kind != "relu" for each in lowered.populations) else images()
+    quantised = _tried(found, "loihi2-sim", lambda: quantise(lowered, DeployConfig().quantising(), shown))
     if isinstance(quantised, Quantised):
         notes = "; ".join(quantised.network.notes)
         found["loihi2-sim"] = Verdict(NEARLY if notes else YES, notes)
         found["chip"] = _on_chip(quantised.network)
     for target in ("nir", "netx"):
-        found[target] = _written(target, quantised, lowered)
+        found[target] = _written(target, quantised, lowered, shown)
     return found
 
 
@@ -165,7 +170,7 @@ def _tried(found: dict[str, Verdict], target: str, work: Callable[[], Any]) -> A
         return None
 
 
-def _written(target: Any, quantised: Quantised | None, lowered: Lowered) -> Verdict:
+def _written(target: Any, quantised: Quantised | None, lowered: Lowered, shown: Tensor | None) -> Verdict:
     """Whether a file says it exactly, nearly, or not."""
     reason = ""
     for nearly in (False, True):
@@ -174,7 +179,7 @@ def _written(target: Any, quantised: Quantised | None, lowered: Lowered) -> Verd
             try:
                 if quantised is None and target == "netx":
                     return Verdict(NO, "it holds integers of the chip")
-                network = None if quantised is None else quantised.network
+                network = None if quantised is None else quantise(lowered, config.quantising(), shown).network
                 done = write(config, network, lowered, Path(folder))  # type: ignore[arg-type]
             except UserError as error:
                 reason = reason or str(error)

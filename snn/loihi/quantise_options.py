@@ -17,3 +17,6 @@ class QuantiseOptions:
     headroom: Annotated[float, Ge(1), Le(16)] = 1.5
     """How much further than on the calibration images sums may go, where no bound on them leaves room for the weights'
     bits."""
+    plain: bool = False
+    """Weights without a shift, and biases with the shift of what arrives: all that .net files can say (set by
+    --target netx)."""

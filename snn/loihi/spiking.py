@@ -37,6 +37,8 @@ WHOLE = 32
 """From here on the scale of weights is rounded down to a whole number: neurons whose weights are their threshold then
 fire exactly there."""
 
+PLAIN = 6
+"""The shift of a bias that is counted as what arrives is."""
 SOFT = "the reset subtracts the threshold, for which stock Lava has no neuron: simulation only"
 
 
@@ -68,6 +70,7 @@ class Spiking:
 
     def __init__(self, how: QuantiseOptions, ranges: Seen | None, steps: int) -> None:
         self.how, self.ranges, self.steps = how, ranges, steps
+        self.exponents = range(1) if how.plain else EXPONENTS
         self.work = Made()
 
     def made(self, layers: Sequence[Layer], bits: Mapping[str, int]) -> Made:
@@ -85,17 +88,20 @@ class Spiking:
         levels = [Levels.of(wire.layer.weight, bits) for wire in layer.wires]
         best = [best_scale(wire.layer.weight, each) for wire, each in zip(layer.wires, levels, strict=True)]
         room = self._room(layer, max(best))
-        scale = _snapped(_common(layer, levels, best, room.most), best, cells)
+        scale = _snapped(self._common(layer, levels, best, room.most), best, cells)
         if scale < 1:
             what = f"a threshold in {layer.name}"
             remedy = "Train with weight decay, or give calibration images."
             raise must(what, "at least one whole number", f"{scale:.2g} where its weights have room", remedy)
-        exponents = [_exponent(wire.layer.weight, each, scale) for wire, each in zip(layer.wires, levels, strict=True)]
+        exponents = [
+            self._exponent(wire.layer.weight, each, scale) for wire, each in zip(layer.wires, levels, strict=True)
+        ]
         synapses = [
             work.synapses(layer, place, scale / 2**exponent, exponent, bits) for place, exponent in enumerate(exponents)
         ]
         constant = layer.current if _keeps_current(cells) else _sum(layer.bias, layer.current)
-        least = 0 if cells.decay < 1 or cells.kind == "integrator" else 6
+        finer = (cells.decay < 1 or cells.kind == "integrator") and not self.how.plain
+        least = 0 if finer else PLAIN
         bias, bias_exp = mantissas(constant * (ALIGNED * scale), least) or (None, 0)
         assert bias is not None  # its limit is part of the room
         if _keeps_current(cells) and bool(layer.bias.any()):
@@ -150,7 +156,7 @@ class Spiking:
         bias = layer.bias.view(-1, 1, 1) if layer.bias.ndim == 1 and len(shape) == 3 else layer.bias
         weight = bias.expand(shape).reshape(-1, 1)
         levels = Levels.of(weight, bits)
-        exponent = _exponent(weight, levels, scale)
+        exponent = self._exponent(weight, levels, scale)
         rounded = levels.rounded(weight, scale / 2**exponent)
         twice = 2 if levels.low < 0 < levels.high else 1
         return Synapses(
@@ -161,6 +167,24 @@ class Spiking:
             exponent=exponent - (twice - 1),
             weight_bits=bits,
         )
+
+    def _common(self, layer: Layer, levels: Sequence[Levels], best: Sequence[float], most: float) -> float:
+        """The scale of a layer's sums that loses least in all of its connections, of at most ``most``."""
+        weights = [wire.layer.weight for wire in layer.wires]
+
+        def loss(scale: float) -> float:
+            return sum(
+                each.error(weight, scale / 2 ** self._exponent(weight, each, scale))
+                for weight, each in zip(weights, levels, strict=True)
+            )
+
+        highest = self.exponents[-1]
+        scales = {min(each * 2.0 ** max(min(math.floor(math.log2(most / each)), highest), 0), most) for each in best}
+        return min(sorted(scales, reverse=True), key=loss)
+
+    def _exponent(self, weight: Tensor, levels: Levels, scale: float) -> int:
+        """The shift that loses least for weights whose sums have a scale."""
+        return min(self.exponents, key=lambda exponent: levels.error(weight, scale / 2**exponent))
 
     def _room(self, layer: Layer, wanted: float) -> Room:
         """The first of some limits that leaves the weights all of their bits, or the last."""
@@ -190,10 +214,11 @@ class Spiking:
         """The limits of threshold, bias and start."""
         cells = layer.population.cells
         constant = float(_sum(layer.bias, layer.current).abs().max())
+        most = PLAIN if self.how.plain else EXPONENTS[-1]
         start = float(layer.start.abs().max())
         limits = [
             math.inf if cells.kind == "integrator" else THRESHOLDS,
-            MANTISSA * 2.0 ** EXPONENTS[-1] / ALIGNED / constant if constant else math.inf,
+            MANTISSA * 2.0**most / ALIGNED / constant if constant else math.inf,
             STATE / ALIGNED / start if start else math.inf,
         ]
         return min(limits)
@@ -249,20 +274,6 @@ def _sum(a: Tensor, b: Tensor) -> Tensor:
     return a + b.view(-1, 1, 1) if a.ndim == 3 else a.view(-1, 1, 1) + b
 
 
-def _common(layer: Layer, levels: Sequence[Levels], best: Sequence[float], most: float) -> float:
-    """The scale of a layer's sums that loses least in all of its connections, of at most ``most``."""
-    weights = [wire.layer.weight for wire in layer.wires]
-
-    def loss(scale: float) -> float:
-        return sum(
-            each.error(weight, scale / 2 ** _exponent(weight, each, scale))
-            for weight, each in zip(weights, levels, strict=True)
-        )
-
-    scales = {min(each * 2.0 ** max(min(math.floor(math.log2(most / each)), EXPONENTS[-1]), 0), most) for each in best}
-    return min(sorted(scales, reverse=True), key=loss)
-
-
 def _snapped(scale: float, best: Sequence[float], cells: Cells) -> float:
     """The scale at which the threshold is a whole number, or the 64th above one (see `Spiking`)."""
     if cells.kind == "integrator":
@@ -272,8 +283,3 @@ def _snapped(scale: float, best: Sequence[float], cells: Cells) -> float:
     exponent = max(math.floor(math.log2(scale / max(best))), 0)
     of_weights = scale / 2**exponent
     return math.floor(of_weights) * 2.0**exponent if of_weights >= WHOLE else float(math.floor(scale))
-
-
-def _exponent(weight: Tensor, levels: Levels, scale: float) -> int:
-    """The shift that loses least for weights whose sums have a scale."""
-    return min(EXPONENTS, key=lambda exponent: levels.error(weight, scale / 2**exponent))
