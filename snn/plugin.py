@@ -41,6 +41,12 @@ def _trained(dataset: str, value: float, minutes: float, protocol: str, **option
 
 _MNIST: dict[str, Scalar] = {"backbone": "lenet5", "backbone.normalisation": "batch"}
 _SHAPES: dict[str, Scalar] = {"backbone": "vgg-tiny", "decay": 0.8}
+_RECORDINGS: dict[str, Scalar] = {
+    **{"dataset": "events:nmnist-small", "dataset.test": 0.1, "dataset.pool": 2, "validation": 0.0},
+    **{"backbone": "lenet5", "backbone.width": 2.0, "backbone.normalisation": "batch"},
+    **{"decay": 0.8, "reset": "hard", "epochs": 30, "batch_size": 32, "lr": 4e-3, "translate": 2, "border": "black"},
+}
+"""Those of benchmarks/suites/nmnist-recordings.toml."""
 
 
 PLUGIN = Plugin(
@@ -59,6 +65,19 @@ PLUGIN = Plugin(
         _trained("mnist", 0.99, 5, "LeNet-5 of LIF neurons with BatchNorm, T = 4, constant input", **_MNIST),
         _trained(
             "moving-shapes", 0.95, 4, "VGG-tiny of LIF neurons, 16 event frames, six orders of movement", **_SHAPES
+        ),
+        Target(
+            name="snn/train-nmnist-recordings",
+            experiment="snn.train",
+            options=_RECORDINGS,
+            metric="test/accuracy",
+            value=0.92,
+            tolerance=0.0,
+            seeds=(0, 1, 2),
+            protocol="900 real recordings of N-MNIST and 100 to test on, 16 frames pooled to 17x17, LIF with hard reset",
+            source=_OURS,
+            minutes=6,
+            needs_data=True,
         ),
     ),
     experiments={

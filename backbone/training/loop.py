@@ -27,7 +27,7 @@ from engram.backbone.nets.layout import arranged, layout
 from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.seeding import derive, generator
-from engram.backbone.training import augment
+from engram.backbone.training import augment, event_augment
 from engram.backbone.training.optim import Optimizers, relative_rate
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
@@ -99,6 +99,8 @@ class Trainer:
         if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
+        if data.frames is None:
+            _need_recordings(options)
         self.steps_per_epoch = -(-self.rows // self.batch_size)
         if normalised and self.rows % self.batch_size == 1:
             self.steps_per_epoch -= 1
@@ -256,6 +258,8 @@ class Trainer:
         if self.options.randaugment:
             drawn = derive(seed, f"randaugment{purpose}", step)
             images = augment.rand_augment(images, self.options.randaugment, drawn)
+        if images.ndim == 5:
+            images = event_augment.augmented(images, self.options, generator(seed, f"events{purpose}", step))
         x = model.normalise(images)
         x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
         return x, generator(seed, f"augment{purpose}", step)
@@ -323,6 +327,14 @@ class Trainer:
 def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
     """[count] bool, true for half of them."""
     return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
+
+
+def _need_recordings(options: TrainingOptions) -> None:
+    """Raises UserError where options of recordings are asked for, and there are none."""
+    given = {name: getattr(options, name) for name in ("event_drop", "time_shift", "time_jitter")}
+    for name, value in given.items():
+        if value:
+            raise must(f"--{name.replace('_', '-')}", "0 for pictures, which have no events", value, "Leave it out.")
 
 
 def _recompute(model: Classifier) -> None:

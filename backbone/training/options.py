@@ -47,6 +47,13 @@ class TrainingOptions:
     """Side of the square that is blanked; 0 for none."""
     randaugment: Annotated[int, Ge(0), Le(8)] = 0
     """Number of RandAugment operations per batch; 0 for none."""
+    event_drop: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Of recordings alone, EventDrop: each loses nothing, a span of time, an area or events at random, by lot, up to
+    this share; 0 for never."""
+    time_shift: Annotated[int, Ge(0)] = 0
+    """Of recordings alone: largest shift in frames, later or earlier."""
+    time_jitter: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Of recordings alone: share of the events that move to a neighbouring frame."""
     ema: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Decay per step of the running average of the weights that is scored; 0 for none."""
     clip: Annotated[float, Ge(0)] = 0.0

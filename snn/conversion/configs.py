@@ -56,7 +56,8 @@ class ConvertConfig(TrainConfig):
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
     """The trained trial: its id, the beginning of it, or its folder. Options of training are then its own."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
-    """Simulation steps; accuracy is also given for 1, 2, 4, ... up to it."""
+    """Simulation steps of a picture; accuracy is also given for 1, 2, 4, ... up to it. Of a recording every frame takes
+    as many, at whose beginning neurons begin anew, and accuracy is given for 1, 2, 4, ... frames."""
     threshold: Threshold = "mse"
     """What a spike stands for. max: the largest activation; percentile: nearly the largest; mse: what quantises the
     activations best; ltb: local threshold balancing. QCFS activations bring their own."""
@@ -69,7 +70,8 @@ class ConvertConfig(TrainConfig):
     every neuron starts; weights: the layers before the neurons, then where these start; auto: potential for ReLUs;
     for QCFS activations of L levels weights up to 2 L steps, and none from there on."""
     calibration_images: Annotated[int, Ge(1)] = 1000
-    """Training images that thresholds and calibration look at (all of them when there are fewer)."""
+    """Training images that thresholds and calibration look at (all of them when there are fewer); of recordings as many
+    as have so many frames together."""
     calibration_steps: Annotated[int, Ge(1), Le(4096)] | None = None
     """Simulation length that calibration and --threshold mse aim at; by default half of --steps, within 4 and 8."""
     start: Annotated[float, Ge(0), Lt(1)] = 0.5
@@ -124,7 +126,8 @@ class ConvertConfig(TrainConfig):
 
     def conversion(self) -> Conversion:
         """The options that say how the network is converted."""
-        return Conversion(**{field.name: getattr(self, field.name) for field in fields(Conversion)})
+        names = {field.name for field in fields(Conversion)} & {field.name for field in fields(self)}
+        return Conversion(**{name: getattr(self, name) for name in names})
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:

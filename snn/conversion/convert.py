@@ -18,7 +18,7 @@ from engram.backbone.nets.plain import copied
 from engram.backbone.nets.shapes import note_shapes
 from engram.snn.conversion.balancing import Thresholds, thresholds
 from engram.snn.conversion.calibration import calibrate
-from engram.snn.conversion.methods import Conversion, Correction
+from engram.snn.conversion.methods import Conversion, Correction, Frames
 from engram.snn.conversion.scaling import absorb
 from engram.snn.graph.operations import is_activation, place
 from engram.snn.graph.rewriting import Rises, analog_front, has_positive_factors, normal_form
@@ -145,6 +145,7 @@ def with_neurons(
     start: float = HALF,
     delay: int = 0,
     pre_simulation: int = 0,
+    frames: Frames = "steps",
 ) -> SpikingBackbone:
     """Put integrate-and-fire neurons where the activations of a lowered graph are, thresholds into the weights.
 
@@ -153,7 +154,7 @@ def with_neurons(
         graph: what `lower` made of it; left as it is.
         thresholds: of every activation that becomes neurons, by module name; the others stay analog.
         steps: simulation steps T.
-        start, delay, pre_simulation: see `IntegrateFire` and `SpikingBackbone`.
+        start, delay, pre_simulation, frames: see `IntegrateFire` and `SpikingBackbone`.
     """
     shape: tuple[int, int, int] = backbone.in_shape  # type: ignore[assignment]
     channels: tuple[int, ...] = backbone.stage_channels  # type: ignore[assignment]
@@ -176,6 +177,7 @@ def with_neurons(
         steps,
         delay=delay,
         pre_simulation=pre_simulation,
+        frames=frames,
     )
 
 
@@ -184,8 +186,8 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
 
     Args:
         model: in evaluation mode; left as it is.
-        batches: training images as the model takes them, [b, C, H, W] uint8 or float in [0, 1]; gone through again and
-            again, so no iterator.
+        batches: training images as the model takes them, [b, C, H, W] uint8 or float in [0, 1], of recordings all
+            frames; gone through again and again, so no iterator.
         images: how many there are in all batches.
         options: fields of `engram.snn.conversion.methods.Conversion`; ``steps`` is needed.
 
@@ -282,10 +284,19 @@ def thresholds_of(
     return found
 
 
+def times(graph: fx.GraphModule, how: Conversion) -> dict[str, Any]:
+    """What a converted network does when: arguments of `with_neurons`."""
+    return {
+        "start": how.start,
+        "delay": left_out(graph, how),
+        "pre_simulation": how.pre_simulation,
+        "frames": how.frames,
+    }
+
+
 def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:
     """A spiking classifier with the preprocessing and head of ``model``, not calibrated."""
-    times = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
-    normalise, net = model.normalise, with_neurons(model.backbone, graph, found, how.steps, **times)  # type: ignore[arg-type]
+    normalise, net = model.normalise, with_neurons(model.backbone, graph, found, how.steps, **times(graph, how))
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 
 

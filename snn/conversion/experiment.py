@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +34,10 @@ CALIBRATION_BATCH = 100
 
 
 class Chunk(NamedTuple):
-    """Images as stored, [B, C, H, W], their labels, [B] int64, and whether they are validation images."""
+    """Images as stored, [B, C, H, W] or recordings [B, T, C, H, W], their labels, [B] int64.
+
+    ``held``: whether they are validation images.
+    """
 
     images: Tensor
     labels: Tensor
@@ -56,13 +59,15 @@ class ConvertState:
 
 
 class _Images:
-    """The calibration images in batches, read again for every pass."""
+    """The calibration images in batches, read again for every pass; the frames of recordings one by one."""
 
     def __init__(self, split: Split, chosen: Tensor, device: str) -> None:
         self.split, self.chosen, self.device = split, chosen, device
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (images for images, _, _ in self.split.batches(self.chosen, CALIBRATION_BATCH, self.device))
+        at_once = max(CALIBRATION_BATCH // (self.split.frames or 1), 1)
+        for images, _, _ in self.split.batches(self.chosen, at_once, self.device):
+            yield images.flatten(0, 1) if images.ndim == 5 else images
 
 
 class Convert:
@@ -88,13 +93,17 @@ class Convert:
         found = cautions(made, data)
         if found:
             self.services.table("caution", found)
+        if data.frames is not None:
+            self._begin_anew()
         self.services.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256, **data.facts)
         analog.to(self.services.device)
         analog.backbone.to(memory_format=layout(analog.backbone))  # type: ignore[call-overload]
         spiking = self._convert(analog, data)
         layer: InputLayer = "once" if self.config.coding == "constant" else "every step"
+        if data.frames is not None:
+            layer = "once a frame"
         return ConvertState(
-            scoring=Scoring(analog, spiking, self.config.steps, layer),
+            scoring=Scoring(analog, spiking, data.frames or self.config.steps, layer),
             made=made,
             cautions=found,
             test=data.test,
@@ -102,10 +111,24 @@ class Convert:
             outputs=outputs.to(self.services.device),
         )
 
+    def _begin_anew(self) -> None:
+        """Recordings: their frames are pictures by themselves to a network without steps, and so to its spiking twin.
+
+        Raises:
+            UserError: an option makes sense for pictures alone.
+        """
+        c = self.config
+        if c.coding != "constant":
+            raise must("--coding", "constant for recordings, which are frames already", c.coding, "Leave it out.")
+        if c.pre_simulation:
+            got, step = c.pre_simulation, "Leave it out."
+            raise must("--pre-simulation", "0 for recordings, whose neurons begin anew at every frame", got, step)
+        self.how = replace(self.how, frames="anew")
+
     def _convert(self, analog: Classifier, data: Data) -> Classifier:
-        train = data.train
+        train, each = data.train, data.frames or 1
         chosen = torch.randperm(len(train), generator=generator(self.config.seed, "calibration"))
-        chosen = chosen[: self.config.calibration_images].sort().values
+        chosen = chosen[: -(-self.config.calibration_images // each)].sort().values
         shown = train.labels[chosen].unique()
         if len(shown) < 2:
             raise must(
@@ -115,7 +138,7 @@ class Convert:
                 "Raise --calibration-images.",
             )
         batches = _Images(train, chosen, self.services.device)
-        return convert(analog, batches, len(chosen), **asdict(self.how))
+        return convert(analog, batches, len(chosen) * each, **asdict(self.how))
 
     def step(self, state: ConvertState) -> bool:
         scoring = state.scoring
@@ -128,7 +151,7 @@ class Convert:
         add = scoring.add_held if chunk.held else scoring.add
         add(x, labels, self._coded(scoring, chunk, x))
         done, total = scoring.images + scoring.held.images, len(state.test) + len(state.validation or ())
-        self.services.progress(done, total, f"simulating {self.config.steps} steps")
+        self.services.progress(done, total, f"simulating {scoring.simulated(scoring.steps)} steps")
         return done < total
 
     def _chunks(self, state: ConvertState) -> Iterator[Chunk]:

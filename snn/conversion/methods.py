@@ -13,6 +13,7 @@ Threshold = Literal["max", "percentile", "mse", "ltb"]
 Per = Literal["channel", "layer"]
 Correction = Literal["bias", "potential", "weights"]
 Calibration = Literal["auto", "none", "bias", "potential", "weights"]
+Frames = Literal["steps", "anew"]
 Coding = Literal["constant", "poisson", "latency", "delta"]
 
 RIGHT_ON_AVERAGE: frozenset[Coding] = frozenset({"poisson", "latency"})
@@ -24,7 +25,7 @@ SHORTEST_FIT, LONGEST_FIT = 4, 8
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """How a network becomes a spiking one; the options of ``snn.convert`` of the same names say what each field does.
+    """How a network becomes a spiking one; the options of ``snn.convert`` of the same names say what most fields do.
 
     Raises:
         UserError: there are no steps, or the read-out leaves out all of them.
@@ -40,6 +41,9 @@ class Conversion:
     delay: Annotated[int, Ge(0), Lt(4096)] | None = None
     pre_simulation: Annotated[int, Ge(0), Le(4096)] = 0
     hybrid: str = "none"
+    frames: Frames = "steps"
+    """What frames are to the converted network. steps: one simulation step each. anew: pictures by themselves, as they
+    are to the network that is converted: each is shown for ``steps`` steps to neurons that begin anew."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -31,7 +31,7 @@ class Scoring:
     Args:
         analog: the network that was converted.
         spiking: what `engram.snn.conversion.convert.convert` made of it.
-        steps: simulation steps T; everything is known for 1, 2, 4, ... up to it.
+        steps: simulation steps T, of recordings frames; everything is known for 1, 2, 4, ... up to it.
         input_layer: how often layers in front of the first neurons compute, see `engram.snn.measures.costs.costs`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Scoring:
         """Run both networks on a chunk of images.
 
         Args:
-            x: [B, C, H, W] normalised.
+            x: [B, C, H, W] normalised, or recordings [B, T, C, H, W] as both networks see them.
             labels: [B] int64; by default what the analog network answers, so that accuracies are shares of images on
                 which both agree.
             frames: [B, T, C, H, W] normalised, what the spiking network sees in place of the images.
@@ -80,7 +80,8 @@ class Scoring:
             self.effective_macs += work.effective
             self.analog_scores.add(analog.unsqueeze(0), labels)
             features, rates = self.net.observe(x if frames is None else frames, self.tally)
-            self.rates.add(rates, activations(self.graph, x, list(rates)))
+            stills = x.flatten(0, 1).contiguous(memory_format=torch.channels_last) if x.ndim == 5 else x
+            self.rates.add(rates, activations(self.graph, stills, list(rates)))
             self.answers.add(features, labels)
 
     def add_held(self, x: Tensor, labels: Tensor, frames: Tensor | None = None) -> None:
@@ -123,19 +124,21 @@ class Scoring:
         return [*rows]
 
     def costs(self) -> list[Row]:
-        """What one image costs in both networks, the spiking one after each number of steps."""
+        """What one image costs in both networks, the spiking one after each number of steps of the simulation."""
+        frames = self.steps if self.net.frames == "anew" else 1
         return costs(
-            analog(self.graph, self.head, self.net.in_shape, self.effective_macs / self.images),
+            analog(self.graph, self.head, self.net.in_shape, self.effective_macs / self.images, frames),
             self.structure,
             spiking_memory(self.net.graph, self.head, self.structure, self.input_layer),
             [self.simulated(steps) for steps in self.answers.points],
             operations(self.structure, self.tally, self.images),
             input_layer=self.input_layer,
+            frame_steps=self.net.steps,
         )
 
     def simulated(self, steps: int) -> int:
-        """All steps an image takes: those beforehand are counted, priced and waited for like any others."""
-        return self.net.pre_simulation + steps
+        """All steps of the simulation that an image takes: those beforehand count like any others."""
+        return self.net.pre_simulation + self.net.simulated(steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.snn.conversion.balancing import Thresholds
-from engram.snn.conversion.convert import left_out, lower, with_neurons
+from engram.snn.conversion.convert import lower, times, with_neurons
 from engram.snn.conversion.methods import Conversion
 from engram.snn.simulation.network import SpikingBackbone
 
@@ -51,8 +50,7 @@ def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | 
         name: Thresholds(*(saved[f"{_PREFIX}{name}.{kind}"] for kind in ("threshold", "silent"))) for name in names
     }
     graph = lower(backbone, rises=lambda name, _norm: f"{_PREFIX}{name}.weight" not in saved)
-    times: dict[str, Any] = {"start": how.start, "delay": left_out(graph, how), "pre_simulation": how.pre_simulation}
-    net = with_neurons(backbone, graph, found, how.steps, **times)
+    net = with_neurons(backbone, graph, found, how.steps, **times(graph, how))
     for name, neurons in net.neurons().items():  # calibration decides on their shapes
         for buffer in ("start", "current"):
             setattr(neurons, buffer, saved[f"{_PREFIX}{name}.{buffer}"].clone())

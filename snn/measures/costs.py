@@ -28,7 +28,7 @@ CAPTION = (
 POTENTIAL_BYTES = 4
 """A membrane potential, and a drive that is kept: float32."""
 
-InputLayer = Literal["once", "every step", "spikes"]
+InputLayer = Literal["once", "once a frame", "every step", "spikes"]
 """How often the layers before the first neurons multiply, for one image; "spikes": they only add, as `costs` says."""
 
 
@@ -47,19 +47,24 @@ class Analog:
     memory: Memory
 
 
-def analog(graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int], effective_macs: float) -> Analog:
-    """Operations and memory of an analog network on one image, zero weights and padding left out.
+def analog(
+    graph: fx.GraphModule, head: nn.Linear, in_shape: tuple[int, int, int], effective_macs: float, frames: int = 1
+) -> Analog:
+    """Operations and memory of an analog network on one image, or on a recording of frames one after another.
+
+    Zero weights and padding are left out.
 
     Args:
         graph: traced, BatchNorm folded (`engram.snn.conversion.convert.lower`).
         head: its read-out.
         in_shape: (C, H, W) of one image.
         effective_macs: as in `Analog` (`engram.snn.measures.neurobench.Workload.effective`).
+        frames: how many images one recording is.
     """
     parameters, buffers = stored_bytes(graph, head)
     peak = peak_bytes(graph, in_shape)
     memory = Memory(parameters=parameters, buffers=buffers, activations=peak)
-    return Analog(macs=macs(graph, head, in_shape), effective_macs=effective_macs, memory=memory)
+    return Analog(macs=frames * macs(graph, head, in_shape), effective_macs=effective_macs, memory=memory)
 
 
 def spiking_memory(
@@ -74,7 +79,7 @@ def spiking_memory(
         input_layer: as in `costs`; a result that is kept takes memory.
     """
     parameters, buffers = stored_bytes(graph, head)
-    kept = structure.analog_driven if input_layer == "once" else 0
+    kept = structure.analog_driven if input_layer in ("once", "once a frame") else 0
     state = POTENTIAL_BYTES * (structure.neurons + kept)
     return Memory(parameters=parameters, buffers=buffers, state=state)
 
@@ -105,6 +110,7 @@ def costs(
     acs: Sequence[float],
     *,
     input_layer: InputLayer = "once",
+    frame_steps: int = 1,
     update: Literal["AC", "MAC"] = "AC",
 ) -> list[Row]:
     """What one image costs: rows for the analog network, and one for the spiking network at each number of steps.
@@ -122,8 +128,10 @@ def costs(
         steps: numbers of steps T.
         acs: synaptic operations of one image up to each of them (`operations`).
         input_layer: what the layers before the first neurons do. "once": the image is constant, and their result is
-            kept; "every step": it changes, or nothing is kept; "spikes": the input is spikes, whose operations are
-            already in ``acs`` (tallied with `Synapses.input_fan_out`).
+            kept; "once a frame": so is every frame of a recording, for ``frame_steps`` steps; "every step": it
+            changes, or nothing is kept; "spikes": the input is spikes, whose operations are already in ``acs``
+            (tallied with `Synapses.input_fan_out`).
+        frame_steps: steps of the simulation that a frame is shown for.
         update: "MAC" for leaky neurons, which multiply their potential at every step.
 
     Returns: rows of network, steps, input_layer, macs, acs, neuron_updates, memory_bytes, and for each of
@@ -139,7 +147,7 @@ def costs(
         for name, ann in zip(("ANN", "ANN, zeros skipped"), anns, strict=True)
     ]
     for t, caused in zip(steps, acs, strict=True):
-        times = {"once": 1, "every step": t, "spikes": 0}[input_layer]
+        times = {"once": 1, "once a frame": -(-t // frame_steps), "every step": t, "spikes": 0}[input_layer]
         work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
         spent = priced(work, references, memory, update)
         rows.append({"network": "SNN", "steps": t, "input_layer": input_layer, **spent})

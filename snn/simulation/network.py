@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from engram.backbone.contract import Tap
+from engram.backbone.contract import Site, Tap
 from engram.backbone.errors import must
 from engram.backbone.measures.anytime import read_out
 from engram.backbone.nets.taps import stage_values
@@ -41,6 +42,7 @@ class Simulation(TimeFolded):
         tally: counts spikes and operations.
         keep: names of nodes whose means over time are wanted in ``kept``.
         silenced: layer -> [B, C, ...] bool, neurons that must not fire.
+        folded_frames: how many frames of a recording follow one another in the batch; the tally counts them one by one.
         tap: sees values of the run, as tensors, and may replace them; what it returns unchanged stays spikes.
 
     Attributes:
@@ -58,8 +60,10 @@ class Simulation(TimeFolded):
         keep: Collection[str] = (),
         silenced: Mapping[str, Tensor] | None = None,
         tap: GraphTap | None = None,
+        folded_frames: int | None = None,
     ) -> None:
         super().__init__(graph, steps, frames, keep, tap)
+        self.folded_frames = folded_frames
         self.tally, self.silenced = tally, silenced or {}
         self.residual: dict[str, Tensor] = {}
         self.follows_spikes = events.usable(graph)
@@ -81,8 +85,14 @@ class Simulation(TimeFolded):
         else:
             value = super().run_node(n)
         if self.tally is not None and relay(n) in self.tally.fan_out:
-            self.tally.add(relay(n), self.in_time(n, _dense(value)) != 0)
+            self._count(self.tally, relay(n), self.in_time(n, _dense(value)) != 0)
         return value
+
+    def _count(self, tally: Tally, name: str, sent: Tensor) -> None:
+        """sent: [T, B, C, ...]; of folded frames, each of which counts as one step: [steps, B * T, C, ...]."""
+        if self.folded_frames is not None:
+            sent = sent.float().sum(0).unflatten(0, (-1, self.folded_frames)).transpose(0, 1)
+        tally.add(name, sent)
 
     def _compact(self, n: fx.Node) -> Spikes | Driven | Tensor | None:
         """What a node gives while spikes are bytes; None where it takes tensors."""
@@ -147,7 +157,7 @@ class Simulation(TimeFolded):
         if self.keep_residual:
             self.residual[name] = v
         if self.tally is not None:
-            self.tally.add(name, spikes)
+            self._count(self.tally, name, spikes)
 
     def _is_fresh(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -169,10 +179,13 @@ class SpikingBackbone(nn.Module):
         in_shape: (C, H, W) of one image.
         feature_dim, stage_channels: as in the analog network.
         stage_units: node that holds a stage -> unit of its channels, [C]; in the order of the stages.
-        steps: simulation steps T for a still image, fed as a constant; frames [B, T, C, H, W] are one step each.
+        steps: simulation steps T for a still image, fed as a constant.
         delay: steps the read-out leaves out, while the first spikes are still on their way.
         pre_simulation: steps simulated beforehand to find the neurons that would end below zero; these stay silent.
             Frames are shown from the first on, and again when they are over.
+        frames: what frames [B, T, C, H, W] are. "steps": one step each. "anew": still images by themselves, each fed
+            for ``steps`` steps to neurons that begin anew; then one step of the contract is one frame, its features the
+            mean over the frame's steps after ``delay``, and a tap sees every step of every frame.
 
     Source: pre-simulation: Hao et al. 2023 (arXiv 2302.02091), algorithm 1.
     """
@@ -191,12 +204,14 @@ class SpikingBackbone(nn.Module):
         *,
         delay: int = 0,
         pre_simulation: int = 0,
+        frames: Literal["steps", "anew"] = "steps",
     ) -> None:
         super().__init__()
         self.graph = graph
         self.in_shape, self.feature_dim, self.stage_channels = in_shape, feature_dim, stage_channels
         self.stage_nodes, self.steps = tuple(stage_units), steps
-        self.delay, self.pre_simulation = delay, pre_simulation
+        self.frames, self.pre_simulation = frames, pre_simulation
+        self.delay, self.frame_delay = (delay, 0) if frames == "steps" else (0, delay)
         for place, unit in enumerate(stage_units.values()):
             self.register_buffer(f"stage_unit_{place}", unit)
         self.bytes_per_step = peak_bytes(graph, in_shape)
@@ -206,15 +221,22 @@ class SpikingBackbone(nn.Module):
         return neuron_layers(self.graph, IntegrateFire)
 
     def chunk(self, steps: int) -> int:
-        """How many images to simulate at once, within the memory set aside."""
-        return max(1, MEMORY // (self.bytes_per_step * max(steps, self.pre_simulation)))
+        """How many images of so many steps, or frames, to simulate at once, within the memory set aside."""
+        return max(1, MEMORY // (self.bytes_per_step * max(self.simulated(steps), self.pre_simulation)))
+
+    def simulated(self, frames: int) -> int:
+        """How many steps of the simulation so many frames take, beside `pre_simulation`."""
+        return frames * (self.steps if self.frames == "anew" else 1)
 
     def simulate(self, x: Tensor, tally: Tally | None = None) -> Tensor:
         """x: [B, C, H, W] normalised images, or [B, T, C, H, W] -> features [T, B, feature_dim], all images at once."""
         return self._run(x, tally)[0]
 
     def observe(self, x: Tensor, tally: Tally | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `simulate`, and the mean over steps of the spikes of every layer: layer -> [B, C, ...] in [0, 1]."""
+        """As `simulate`, and the mean over steps of the spikes of every layer: layer -> [B, C, ...] in [0, 1].
+
+        Where frames begin anew, of every frame by itself: [B * T, C, ...].
+        """
         names = {layer: node for layer, node in layer_nodes(self.graph).items() if layer in self.neurons()}
         features, kept = self._run(x, tally, names.values())
         return features, {layer: kept[node] for layer, node in names.items()}
@@ -227,7 +249,9 @@ class SpikingBackbone(nn.Module):
         """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim], without a tap chunk by chunk."""
         if tap is not None:
             on_graph = GraphTap(tap, self.stage_nodes, self.stage_units())
-            return on_graph.features(self._run(x, tap=on_graph)[0])
+            anew = x.ndim == 5 and self.frames == "anew"
+            inside = replace(on_graph, tap=_in_order(tap, x.shape[1])) if anew else on_graph
+            return on_graph.features(self._run(x, tap=inside)[0])
         steps = x.shape[1] if x.ndim == 5 else self.steps
         return torch.cat([self.simulate(part) for part in x.split(self.chunk(steps))], 1)
 
@@ -257,12 +281,24 @@ class SpikingBackbone(nn.Module):
         if x.ndim not in (4, 5) or x.shape[-3:] != self.in_shape or 0 in x.shape:
             rule = "[B, {0}, {1}, {2}] or frames [B, T, {0}, {1}, {2}]".format(*self.in_shape)
             raise must("images for this network", rule, list(x.shape), "Check --dataset, or reshape them.")
+        if x.ndim == 5 and self.frames == "anew":
+            return self._run_anew(x, tally, keep, tap)
         silenced = self._pre_simulate(x, tally) if self.pre_simulation else None
         frames = x.ndim == 5
         steps = x.shape[1] if frames else self.steps
         run = Simulation(self.graph, steps, frames, tally, keep, silenced, tap)
         features = run.run(steps_first(x))
         return features.unflatten(0, (steps, -1)), run.kept
+
+    def _run_anew(
+        self, x: Tensor, tally: Tally | None, keep: Collection[str], tap: GraphTap | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Frames as still images in one batch, each recording's after one another -> features [T, B, feature_dim]."""
+        count = x.shape[1]
+        run = Simulation(self.graph, self.steps, False, tally, keep, tap=tap, folded_frames=count)
+        features = run.run(steps_first(x.flatten(0, 1))).unflatten(0, (self.steps, -1))
+        shown = features[self.frame_delay :].mean(0)
+        return shown.unflatten(0, (-1, count)).transpose(0, 1), run.kept
 
     def _pre_simulate(self, x: Tensor, tally: Tally | None) -> dict[str, Tensor]:
         """Neurons that end below zero, having sent more than they got: layer -> [B, C, ...] bool.
@@ -278,6 +314,18 @@ class SpikingBackbone(nn.Module):
         if tally is not None and before is not None:
             tally.merge(before)
         return {name: v < 0 for name, v in run.residual.items()}
+
+
+def _in_order(tap: Tap, frames: int) -> Tap:
+    """A tap of values in the order of time, for a run on frames that are folded into the batch."""
+
+    def ordered(site: Site, value: Tensor) -> Tensor:
+        steps, folded_batch, *_ = value.shape
+        timed = value.unflatten(1, (folded_batch // frames, frames)).movedim(2, 0).flatten(0, 1)
+        found = tap(site, timed)
+        return value if found is timed else found.unflatten(0, (frames, steps)).movedim(0, 2).flatten(1, 2)
+
+    return ordered
 
 
 @torch.no_grad()
