@@ -25,7 +25,7 @@ from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
 
 FREE_GIB = 1.0
-OFFERED = (*KINDS, "commands", "checks")
+OFFERED = (*KINDS, "commands", "checks", "installs")
 
 
 def show(given: Given[Doctoring]) -> int:

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from engram.backbone.contract import Check, Places, Plugin
+from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands import doctor
 from engram.benchmarks.commands.flags import Doctoring
@@ -70,3 +71,24 @@ def test_a_plugin_brings_rows_and_one_that_cannot_be_made_is_a_finding(tmp_path,
     assert cellar == {"name": "cellar", "state": "note", "found": f"damp, {tmp_path.name}", "remedy": "Air it."}
     assert attic["state"] == "bad" and "No module named 'nowhere_at_all'" in attic["found"]
     assert (plugin["found"], lost["name"], lost["state"]) == ("2 checks", "plugin lost", "bad")
+
+
+def cellar(say) -> str:
+    say("digging")
+    return "a cellar"
+
+
+def test_what_a_plugin_installs_is_made_first_and_said_beside_the_rows(tmp_path, capsys):
+    house = Plugin(name="house", installs={"cellar": f"{__name__}:cellar"})
+    registry = Registry({"house": house}, {})
+
+    def doctor_of(name):
+        return doctor.show(
+            Given(["doctor"], [], Doctoring(out=tmp_path, json=True, install=name), None, lambda: registry)
+        )
+
+    assert doctor_of("cellar") == 0
+    said = capsys.readouterr()
+    assert said.err == "cellar: digging ...\na cellar\n" and json.loads(said.out)["checks"][0]["found"] == "1 install"
+    with pytest.raises(UserError, match=r"^--install must be one of cellar; got attic\. Give one of these\.$"):
+        doctor_of("attic")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,8 @@ STARTING = 60.0
 """Seconds that Lava may take to begin, and for each network."""
 PATIENCE = 20.0
 """A machine may be this much busier than the one that the costs of a step were taken on."""
+MEMORY = 2**28
+"""Bytes of what is kept of a network in one process of Lava."""
 How = Literal["runtime", "models", "hardware"]
 """Lava's runtime, with a process of the machine's for each of Lava's; Lava's models alone, stepped in one process, many
 times faster on small networks; or the chip that Lava's closed package reaches."""
@@ -114,10 +117,29 @@ class Agreement:
 def agreement(network: ChipNetwork, images: Tensor, keep: Collection[str] = KEPT, how: How = "runtime") -> Agreement:
     """Run images in Lava and in our simulator and compare every membrane and spike of every layer and step.
 
+    As many images at once as `MEMORY` holds the states of.
+
     Raises:
         UserError, TrialError: as `run_in_lava`.
     """
-    return agreements([Job(network, images, keep)], how)[0]
+    steps = images.shape[1] if network.frames else network.steps
+    each = 4 * steps * len(keep) * sum(math.prod(one.shape) for one in network.populations)
+    parts = images.split(max(1, MEMORY // max(1, each)))
+    found = [agreements([Job(network, part, keep)], how)[0] for part in parts]
+    counts = [len(part) for part in parts]
+    shares = {
+        name: {
+            what: sum(n * one.shares[name][what] for n, one in zip(counts, found, strict=True)) / len(images)
+            for what in values
+        }
+        for name, values in found[0].shares.items()
+    }
+    begin, first = 0, None
+    for count, one in zip(counts, found, strict=True):
+        if one.first is not None and first is None:
+            first = f"{one.first} (of images from {begin + 1} on)" if begin else one.first
+        begin += count
+    return Agreement(shares, sum(one.values for one in found), max(one.largest for one in found), first)
 
 
 def agreements(jobs: Sequence[Job], how: How = "runtime") -> list[Agreement]:

@@ -13,12 +13,16 @@ nothing outside; on hardware there is a network for each image.
 """
 
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
+from lava.magma.core.model.py.model import PyLoihiProcessModel
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2HwCfg, Loihi2SimCfg
 from lava.proc.conv.process import Conv
@@ -232,6 +236,19 @@ def matrix(synapses, columns, rows, bits):
 # --- running
 
 
+def aloud(step):
+    """Lava waits for ever for a process whose model raised, and says nothing: end them all."""
+
+    def stepped(model):
+        try:
+            step(model)
+        except Exception:
+            traceback.print_exc()
+            os.killpg(0, signal.SIGTERM)
+
+    return stepped
+
+
 def in_runtime(built):
     """Lava's own way."""
     process = next(iter(built.processes.values()))
@@ -347,6 +364,7 @@ def on_chip(network, images):
 def main(folder, how):
     if how == "hardware" and not loihi.is_installed():
         sys.exit("hardware needs Lava's package for Loihi 2 (lava-loihi), which is not in this environment")
+    PyLoihiProcessModel._spike = aloud(PyLoihiProcessModel._spike)
     for job in json.loads(Path(folder, "jobs.json").read_text()):
         network, images = read(job["network"]), np.load(job["images"], allow_pickle=False)
         if how == "hardware":

@@ -54,6 +54,27 @@ def test_where_the_two_differ_is_said():
     assert found.shares["first"] == {"spikes": 1.0, "u": 1.0, "v": 1 - 1 / 16} and found.share == 1 - 1 / 8
 
 
+def test_many_images_are_compared_a_part_at_a_time(monkeypatch):
+    network = chain([[10, 0], [0, 10]], vth=50)
+    images = torch.randint(0, 16, (5, 1, 1, 2), dtype=torch.int32)
+    seen = []
+
+    def wrong_once(jobs, how):
+        kept = [Simulator(job.network).run(job.images, KEEP).kept for job in jobs]
+        kept = [{n: {w: x.clone().int() for w, x in each.items()} for n, each in one.items()} for one in kept]
+        if seen:
+            kept[0]["read"]["v"][3, 1, 0] += 1
+        seen.append(len(jobs[0].images))
+        return kept
+
+    monkeypatch.setattr(driver, "run_jobs", wrong_once)
+    monkeypatch.setattr(driver, "MEMORY", 3 * 4 * 4 * 3 * 3 + 1)
+    found = agreement(network, images)
+    assert seen == [3, 2] and found.values == 5 * 4 * 3 * 3
+    assert found.shares["read"]["v"] == pytest.approx(1 - 1 / 20) and found.shares["first"]["v"] == 1.0
+    assert found.first is not None and found.first.endswith("in Lava (of images from 4 on)")
+
+
 def test_what_lava_cannot_do_is_said_before_it_begins(monkeypatch, tmp_path):
     monkeypatch.setenv(environment.VARIABLE, str(script(tmp_path, "exit 9")))
     network = chain([[1, 2], [3, 4]], vth=3, back=torch.ones(2, 1, dtype=torch.int32), reset="soft", start=5)
