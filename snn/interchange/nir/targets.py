@@ -183,7 +183,13 @@ def _of_layer(node: Node, plan: Plan, name: str, target: Target) -> Found:
         yield Difference("", "the border of a SumPool2d", 0.0, "differs", "The import leaves the border out.")
         node = replace(node, settings={**node.settings, "padding": (0, 0)})
     if target == "lava" and "bias" in node.arrays and node.kind == "Conv2d" and node.arrays["bias"].any():
-        yield Difference("", "the bias of a convolution", 0.0, "differs", "Lava's Conv has none: it is lost.")
+        yield Difference(
+            "",
+            "the bias of a convolution",
+            0.0,
+            "differs",
+            "Lava's Conv has none: put it into the LIF behind it, or it is lost.",
+        )
         node = replace(node, arrays={**node.arrays, "bias": 0 * node.arrays["bias"]})
     yield node
 

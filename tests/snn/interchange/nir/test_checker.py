@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.registry import Registry, resolve
 from engram.snn.interchange.nir.checker import check
 from engram.snn.interchange.nir.command_flags import NirFlags
+from engram.snn.interchange.nir.export import export
 from engram.snn.interchange.nir.graph import NEURONS, Graph, Node
 from engram.snn.interchange.nir.interpreter import interpret
 from engram.snn.interchange.nir.network import make
@@ -25,6 +28,10 @@ from engram.snn.interchange.nir.reading import read
 from engram.snn.interchange.nir.semantics import TOOLS, Semantics, as_metadata, said_by
 from engram.snn.interchange.nir.targets import TAKEN
 from engram.snn.interchange.nir.writing import to_nir, with_shapes, write
+from engram.snn.lowering.lower import lower
+from engram.snn.lowering.running import run
+from engram.snn.training.adapter import spiking
+from engram.snn.training.options import SpikingOptions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -225,6 +232,25 @@ def test_our_files_say_what_other_tools_will_not_know(graphs):
     assert [each.consequence for each in told] == [
         "Say whose file it is, which it does not: --backbone.semantics sinabs."
     ]
+
+
+def test_a_network_of_ours_sends_the_same_spikes_in_snntorch():
+    """Trained with hard reset, in convolutions and pools of averages: the whole file but for how logits are read."""
+    torch.manual_seed(0)
+    registry = Registry.discover()
+    options = registry.options("backbones", "vgg-tiny")(width=0.25, normalisation="batch")
+    net = spiking(
+        registry.load("backbones", "vgg-tiny")((1, 8, 8), options), SpikingOptions(steps=6, threshold=0.03, reset="hard")
+    )
+    model = Classifier(net, nn.Linear(net.feature_dim, 4), torch.zeros(1), torch.ones(1)).eval()
+    exported = export(lower(model), allow_approximate=True)
+    assert check(exported.graph, "snntorch", exported.semantics).equal
+    x = 3 * np.random.default_rng(0).random((1, 3, 1, 8, 8)).repeat(6, 0)
+    expected = run(lower(model), torch.from_numpy(x[0]).float())
+    assert expected.std(1).max() > 1e-3
+    np.testing.assert_allclose(ran("snntorch", exported.graph, x), expected.numpy(), rtol=1e-4, atol=1e-4)
+    assert check(exported.graph, "sinabs", exported.semantics).verdict == "refused"
+    assert row(check(exported.graph, "norse", exported.semantics), "gain").factor == pytest.approx(0.5)
 
 
 def test_the_command_prints_what_differs(graphs, tmp_path, capsys):
