@@ -21,7 +21,7 @@ from engram.backbone.contract import (
     SplitName,
 )
 from engram.backbone.errors import UserError, must
-from engram.backbone.experiments.network_configs import NetworkConfig
+from engram.backbone.experiments.network_configs import NetworkConfig, other_network
 from engram.backbone.experiments.recipes import recipe
 from engram.backbone.objectives.options import ObjectiveOptions
 from engram.backbone.training.options import TrainingOptions
@@ -134,14 +134,20 @@ class EvaluateConfig(ExperimentConfig):
     """Which images, and the first word of the scores' names; a source that has no split of its own (one parquet file,
     say) is always scored whole."""
 
+    @classmethod
+    def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
+        trained = inputs.get("trained", {})
+        if problems := other_network(given, trained):
+            raise UserError("\n".join(map(str, problems)))
+        said = ("backbone", "backbone_options") if trained else ()
+        return cls(**{name: value for name, value in given.items() if name not in said})
+
     def problems(self) -> list[str]:
         if self.backbone is None:
             if self.from_trial is None:
                 return ["--from must be a trained trial; got nothing. Train one with: engram run backbone.train"]
             return []
         found: list[UserError] = []
-        if self.from_trial is not None:
-            found.append(must("--backbone", "left out beside --from", self.backbone, "Drop one of the two."))
         if ":" not in self.backbone:
             rule = "a network that comes with its weights, as nir:FILE does"
             found.append(must("--backbone", rule, self.backbone, "Train it: engram run backbone.train"))

@@ -47,7 +47,7 @@ class NetworkConfig(ExperimentConfig):
         """
         trained = inputs.get("trained", {})
         found = {**given, **{name: trained[name] for name in ("backbone", "backbone_options") if name in trained}}
-        problems = _other_network(given, trained)
+        problems = other_network(given, trained)
         if trained and given.get("weights") is not None:
             problems.append(must("--weights", "left out beside --from", given["weights"], "Drop one of the two."))
         if "dataset" in trained and given.get("dataset", trained["dataset"]) == trained["dataset"]:
@@ -63,7 +63,7 @@ class NetworkConfig(ExperimentConfig):
         return found
 
 
-def _other_network(given: Mapping[str, Any], trained: Mapping[str, Any]) -> list[UserError]:
+def other_network(given: Mapping[str, Any], trained: Mapping[str, Any]) -> list[UserError]:
     """What was given of the network and contradicts the trained one."""
     if "backbone" not in trained:
         return []

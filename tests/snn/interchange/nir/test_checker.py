@@ -240,7 +240,8 @@ def test_a_network_of_ours_sends_the_same_spikes_in_snntorch():
     registry = Registry.discover()
     options = registry.options("backbones", "vgg-tiny")(width=0.25, normalisation="batch")
     net = spiking(
-        registry.load("backbones", "vgg-tiny")((1, 8, 8), options), SpikingOptions(steps=6, threshold=0.03, reset="hard")
+        registry.load("backbones", "vgg-tiny")((1, 8, 8), options),
+        SpikingOptions(steps=6, threshold=0.03, reset="hard"),
     )
     model = Classifier(net, nn.Linear(net.feature_dim, 4), torch.zeros(1), torch.ones(1)).eval()
     exported = export(lower(model), allow_approximate=True)
