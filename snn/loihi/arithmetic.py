@@ -2,11 +2,13 @@
 
 Tensors are int32 of any one shape. Sums are those of 32-bit registers: what leaves 32 bits wraps, here as there.
 
-Source: lava-nc 0.10.0, the behaviour of ``lava.proc.lif``, ``sdn``, ``dense`` and ``conv``, found by running them.
+Source: lava-nc 0.10.0, the behaviour of ``lava.proc.lif``, ``sdn``, ``rf``, ``rf_iz``, ``dense`` and ``conv``, found by
+running them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -143,6 +145,67 @@ def sigma_delta(a: Tensor, state: SigmaDeltaState, cells: SigmaDeltaCells) -> tu
     sent = torch.where(compared.abs() >= cells.threshold, delta, 0)
     error = torch.where(sent != 0, 0, compared) if cells.cum_error else state.error
     return sent >> cells.state_exp, SigmaDeltaState(sigma, x, delta - sent, error)
+
+
+class ResonatorCells(NamedTuple):
+    """Parameters of resonate-and-fire neurons, ready for `resonate`.
+
+    Attributes:
+        sine, cosine: of the turn of a step, times what is left after it, in 2 ** -decay_bits.
+        decay_bits: of both.
+        state_exp: what arrives stands so many bits higher in the state.
+        threshold: of the state.
+        izhikevich: whether it is the imaginary part that fires, and is held below the threshold when it does.
+    """
+
+    sine: int
+    cosine: int
+    decay_bits: int
+    state_exp: int
+    threshold: int
+    izhikevich: bool = False
+
+
+def resonator(period: float, alpha: float, decay_bits: int, state_exp: int, vth: float, **more: bool) -> ResonatorCells:
+    """Cells that turn once in ``period`` steps and lose a share ``alpha`` at each, rounded as Lava's ``RF`` does it."""
+    turn, kept = 2 * math.pi / period, (1 - alpha) * 2**decay_bits
+    threshold = int(vth * 2**state_exp)
+    return ResonatorCells(
+        int(kept * math.sin(turn)), int(kept * math.cos(turn)), decay_bits, state_exp, threshold, **more
+    )
+
+
+def resonate(
+    a: tuple[Tensor, Tensor], state: tuple[Tensor, Tensor], cells: ResonatorCells
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One step of resonate-and-fire neurons: the state (x, y) is turned, decays and takes up what arrives.
+
+        x <- trunc(cosine x) - trunc(sine y) + 2 ** state_exp a_x,   y <- trunc(sine x) + trunc(cosine y) + ... a_y
+        s  = x >= threshold, and y >= 0 where it was below 0
+        s  = y >= threshold; where s then x <- 0, y <- threshold - 1    (izhikevich)
+
+    Args:
+        a: int32 each, what arrives at the real and at the imaginary part.
+        state: int32 each.
+        cells: the parameters (`ResonatorCells`).
+
+    Returns: (uint8 spikes, the state after the step).
+    """
+    (x, y), bits = (part.long() for part in state), cells.decay_bits
+
+    def turned(factor: int, part: Tensor) -> Tensor:
+        product = factor * part
+        return product.sign() * (product.abs() >> bits)
+
+    to_x = turned(cells.cosine, x) - turned(cells.sine, y) + (a[0].long() << cells.state_exp)
+    to_y = turned(cells.sine, x) + turned(cells.cosine, y) + (a[1].long() << cells.state_exp)
+    to_x, to_y = (part.clamp(1 - HALF, HALF - 1) for part in (to_x, to_y))
+    if cells.izhikevich:
+        fired = to_y >= cells.threshold
+        to_x, to_y = torch.where(fired, 0, to_x), torch.where(fired, cells.threshold - 1, to_y)
+    else:
+        fired = (to_x >= cells.threshold) & (to_y >= 0) & (y < 0)
+    return fired.to(torch.uint8), (_int32(to_x), _int32(to_y))
 
 
 def decayed(x: Tensor, keep: int) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engram.snn.interchange.netx.reading import read
+from engram.snn.loihi.arithmetic import resonate, resonator
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Input, Population, SigmaDelta, Synapses
 from engram.snn.loihi.simulator import Simulator
 
@@ -99,6 +100,25 @@ def test_dense():
     found = kept(network, golden("dense/in")[:, :, None, None])["a"]
     assert torch.equal(found["spikes"][:-1], golden("dense/out")[1:])
     assert not golden("dense/out")[0].any()
+
+
+def resonating(cells, arriving):
+    """Spikes [T, N] of resonators from what arrives at both parts, [T, N] each."""
+    state, fired = (torch.zeros(arriving[0].shape[1], dtype=torch.int32),) * 2, []
+    for x, y in zip(*arriving, strict=True):
+        spikes, state = resonate((x, y), state, cells)
+        fired.append(spikes)
+    return torch.stack(fired).long()
+
+
+def test_complex_dense():
+    given = golden("complex_dense/in")
+    into = resonator(period=7, alpha=0.05, decay_bits=12, state_exp=6, vth=1.1, izhikevich=True)
+    assert torch.equal(resonating(into, (given, given)), golden("complex_dense/current"))
+    parts = [given.double() @ golden(f"complex_dense/weight_{part}").double() for part in ("r", "img")]
+    layer = resonator(period=11, alpha=0.05, decay_bits=12, state_exp=6, vth=25)
+    fired = resonating(layer, [part.int() for part in parts])
+    assert torch.equal(fired[:-1], golden("complex_dense/out")[1:])
 
 
 def test_tinynets_layer():
