@@ -36,5 +36,5 @@ def write(config: DeployConfig, network: ChipNetwork, lowered: Lowered, folder: 
         exported = export(lowered, allow_approximate=config.allow_approximate)
         write_nir(exported.graph, folder / NIR)
         lost = [f"{row['node']}: {row['what']}. {row['consequence']}" for row in exported.approximations]
-        return Written({"nir": NIR}, tuple(lost))
+        return Written({"nir": NIR}, (*lost, *exported.notes))
     return Written()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,13 +28,10 @@ from engram.snn.lowering.network import Lowered
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
 
+TARGETS = ("loihi2-sim", "chip", "nir", "netx")
 SHAPE = (2, 8, 8)
 CLASSES = 3
 YES, NEARLY, NO = "yes", "nearly", "no"
-
-
-_SAID: Mapping[str, str] = {}
-"""What a reason says, and how the table says it."""
 
 
 class Verdict(NamedTuple):
@@ -147,9 +145,6 @@ def verdicts(subject: Subject) -> dict[str, Verdict]:
     return found
 
 
-TARGETS = ("loihi2-sim", "chip", "nir", "netx")
-
-
 def _on_chip(network: ChipNetwork) -> Verdict:
     soft = [each.name for each in network.populations if isinstance(each.neurons, LIF) and each.neurons.reset == "soft"]
     if soft:
@@ -234,10 +229,17 @@ def markdown() -> str:
 
 def _cell(told: str, reasons: dict[str, int]) -> str:
     word, _, why = told.partition(": ")
-    for what, short in _SAID.items():
-        if what in why:
-            return f"{word} ({reasons.setdefault(short, len(reasons) + 1)})"
-    return f"{word} ({reasons.setdefault(why, len(reasons) + 1)})" if why else word
+    numbers = [str(reasons.setdefault(reason, len(reasons) + 1)) for reason in _short(why)]
+    return f"{word} ({', '.join(numbers)})" if numbers else word
+
+
+def _short(why: str) -> list[str]:
+    """The reasons in a verdict, without the names of this network's layers, each once."""
+    if found := re.search(r"got \w+ at \S+ \((.+?)\)(; |\. )", why):
+        return [found[1]]
+    why = re.sub(r"^.*got one with | Deploy to another target\.$", "", why)
+    parts = (re.sub(r"\bof net\S*|\bnet[._]\S+|^head, ", "", part).strip(" :,.") for part in why.split("; "))
+    return list(dict.fromkeys(" ".join(part.split()) for part in parts if part))
 
 
 if __name__ == "__main__":

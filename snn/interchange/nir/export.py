@@ -31,11 +31,13 @@ class Exported:
     Attributes:
         approximations: of ``node``, ``what`` and ``consequence``: what other tools will not know. engram reads it from
             the graph's metadata.
+        notes: what whoever runs the graph has to do with what leaves it; no part of any graph.
     """
 
     graph: Graph
     semantics: Semantics
     approximations: tuple[Row, ...]
+    notes: tuple[str, ...]
 
 
 def export(lowered: Lowered, dt: float = DT, allow_approximate: bool = False) -> Exported:
@@ -65,7 +67,7 @@ def export(lowered: Lowered, dt: float = DT, allow_approximate: bool = False) ->
             for row in work.approximations
         ]
         raise UserError("\n".join([*lines, f"Add {APPROXIMATE} to write it into metadata, which engram alone reads."]))
-    return Exported(graph, work.semantics(), tuple(work.approximations))
+    return Exported(graph, work.semantics(), tuple(work.approximations), tuple(work.notes))
 
 
 @dataclass
@@ -75,6 +77,7 @@ class _Export:
     nodes: dict[str, Node | Graph] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     approximations: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     impossible: list[str] = field(default_factory=list)
     late: set[Edge] = field(default_factory=set)
     """Edges on the way of connections with a delay."""
@@ -120,8 +123,9 @@ class _Export:
             )
         if low.readout == "mean":
             after = f" after the first {low.delay}" if low.delay else ""
-            text = f"Logits are the mean of the output over steps{after}: whoever runs the file has to take it."
-            self._approximate(OUTPUT_NODE, "the read-out", text)
+            self.notes.append(
+                f"logits are the mean of the output over steps{after}: whoever runs the file has to take it"
+            )
 
     def _neurons(self, population: Population, name: str) -> Node | None:
         cells, shape = population.cells, population.shape
