@@ -28,7 +28,7 @@ from engram.snn.lowering.network import Lowered
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
 
-TARGETS = ("loihi2-sim", "chip", "nir", "netx")
+TARGETS = ("loihi2-sim", "lava", "chip", "nir", "netx")
 SHAPE = (2, 8, 8)
 CLASSES = 3
 YES, NEARLY, NO = "yes", "nearly", "no"
@@ -124,7 +124,7 @@ def images(count: int = 16) -> Tensor:
 
 
 def verdicts(subject: Subject) -> dict[str, Verdict]:
-    """What becomes of a subject on every target: ``loihi2-sim``, ``chip``, ``lava``, ``nir``, ``netx``.
+    """What becomes of a subject on every target: `TARGETS`.
 
     ``chip`` is what stock Loihi 2 neurons can do and the mapper finds room for.
     """
@@ -139,10 +139,19 @@ def verdicts(subject: Subject) -> dict[str, Verdict]:
     if isinstance(quantised, Quantised):
         notes = "; ".join(quantised.network.notes)
         found["loihi2-sim"] = Verdict(NEARLY if notes else YES, notes)
+        found["lava"] = _in_lava(quantised.network)
         found["chip"] = _on_chip(quantised.network)
     for target in ("nir", "netx"):
         found[target] = _written(target, quantised, lowered, shown)
     return found
+
+
+def _in_lava(network: ChipNetwork) -> Verdict:
+    """Lava runs what the simulator runs; where it has no such neuron, by a model of ours in its place."""
+    cells = [each.neurons for each in network.populations if isinstance(each.neurons, LIF)]
+    if any(each.reset == "soft" or each.refractory for each in cells):
+        return Verdict(NEARLY, "a neuron model of ours in place of Lava's")
+    return Verdict(YES)
 
 
 def _on_chip(network: ChipNetwork) -> Verdict:
