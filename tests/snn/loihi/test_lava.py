@@ -91,13 +91,6 @@ def test_what_lava_cannot_do_is_said_before_it_begins(monkeypatch, tmp_path):
     ]
 
 
-@pytest.mark.slow
-def test_hardware_needs_the_closed_package(lava):
-    network = chain([[1, 2], [3, 4]], vth=3)
-    with pytest.raises(TrialError, match="lava-loihi"):
-        run_in_lava(network, torch.zeros(1, 1, 1, 2, dtype=torch.int32), how="hardware")
-
-
 def script(folder, body):
     """A program in place of a python."""
     path = folder / "python"
@@ -183,3 +176,74 @@ def test_installing_makes_an_environment_or_leaves_nothing(nothing, tmp_path, mo
     assert environment.fault(environment.find()) is None
     (row,) = environment.check(nothing)
     assert row.state == "ok" and row.found.startswith("lava-nc 0.10.0 with ")
+
+
+ADAPTERS = """
+import numpy as np
+from lava.magma.core.decorator import implements, requires
+from lava.magma.core.model.py.model import PyLoihiProcessModel
+from lava.magma.core.model.py.ports import PyInPort, PyOutPort
+from lava.magma.core.model.py.type import LavaPyType
+from lava.magma.core.process.ports.ports import InPort, OutPort
+from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.resources import CPU
+from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+
+class PyToNxAdapter(AbstractProcess):
+    def __init__(self, *, shape):
+        super().__init__(shape=shape)
+        self.inp, self.out = InPort(shape=shape), OutPort(shape=shape)
+
+class NxToPyAdapter(AbstractProcess):
+    def __init__(self, *, shape):
+        super().__init__(shape=shape)
+        self.inp, self.out = InPort(shape=shape), OutPort(shape=shape)
+
+class Hands(PyLoihiProcessModel):
+    inp: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
+    out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
+    def run_spk(self):
+        self.out.send(self.inp.recv())
+
+@implements(proc=PyToNxAdapter, protocol=LoihiProtocol)
+@requires(CPU)
+class In(Hands): pass
+
+@implements(proc=NxToPyAdapter, protocol=LoihiProtocol)
+@requires(CPU)
+class Out(Hands): pass
+"""
+STANDING_IN = """
+import runpy, sys
+sys.path[:0] = ["HERE", sys.argv[3].rpartition("/")[0]]
+import lava.magma.core.run_configs as configs
+configs.Loihi2HwCfg = lambda: configs.Loihi2SimCfg(
+    exception_proc_model_map={}, select_tag="fixed_pt", select_sub_proc_model=False
+)
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_on_hardware_only_stock_processes_are_used_an_image_each(lava, monkeypatch, tmp_path):
+    """With stand-ins for the closed package's adapters, and its chip simulated."""
+    closed = tmp_path / "lava"
+    for name, text in (("utils/loihi2_profiler.py", ""), ("proc/embedded_io/spike.py", ADAPTERS)):
+        (closed / name).parent.mkdir(parents=True)
+        (closed / name).write_text(text)
+    (tmp_path / "launch.py").write_text(STANDING_IN.replace("HERE", str(tmp_path)))
+    monkeypatch.setenv(environment.VARIABLE, str(script(tmp_path, f'exec {lava} {tmp_path}/launch.py "$@"')))
+    network = chain([[100, 3], [-20, 60]], vth=90, dv=300, du=2000, bias=torch.tensor([40, -3], dtype=torch.int32))
+    images = torch.tensor([[[[3, 0]]], [[[2, 9]]]], dtype=torch.int32)
+    found, ours = run_in_lava(network, images, how="hardware"), Simulator(network).run(images, KEEP).kept
+    assert int(ours["first"]["spikes"].sum()) > 3 and set(found["first"]) == {"spikes"}
+    for name, what in (("first", "spikes"), ("read", "spikes"), ("read", "v")):
+        assert torch.equal(found[name][what], ours[name][what].int())
+
+
+@pytest.mark.slow
+def test_hardware_needs_the_closed_package(lava):
+    network = chain([[1, 2], [3, 4]], vth=3)
+    with pytest.raises(TrialError, match="lava-loihi"):
+        run_in_lava(network, torch.zeros(1, 1, 1, 2, dtype=torch.int32), how="hardware")
