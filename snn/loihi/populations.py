@@ -106,16 +106,17 @@ class Neurons:
         if drive.device.type == "cpu" and isinstance(self.cells, Cells) and native.library() is not None:
             assert isinstance(state, LIFState)
             return self._compiled(drive, self.cells, state, keep)
-        messages, kept, seen = [], {name: list[Tensor]() for name in keep}, Extremes()
+        messages, seen, kept = [], [], {name: list[Tensor]() for name in keep}
         for arrived in drive:
-            message, state, wrapped, clipped = self._step(arrived.to(torch.int32), state)
+            message, state, outside = self._step(arrived.to(torch.int32), state)
             messages.append(message)
             for name, values in kept.items():
                 values.append(state[("u", "v").index(name)])  # type: ignore[arg-type]
-            seen.add(Extremes(_largest(state[0]), _largest(state[1]), wrapped, clipped))
-        sent = torch.stack(messages)
+            seen.append(torch.stack([*(part.long().abs().max() for part in state[:2]), *outside]))  # type: ignore[union-attr]
+        sent, found = torch.stack(messages), torch.stack(seen)  # read once, or a GPU waits at every step
+        extremes = Extremes(*found[:, :2].amax(0).tolist(), *found[:, 2:].sum(0).tolist())
         kept_all = {name: torch.stack(each) for name, each in kept.items()}
-        return Scanned(sent, (sent != 0).sum((0, 1)).double(), state, seen, kept_all)
+        return Scanned(sent, (sent != 0).sum((0, 1)).double(), state, extremes, kept_all)
 
     def _compiled(self, drive: Tensor, cells: Cells, state: LIFState, keep: Collection[str]) -> Scanned:
         """All steps by `native.lif`, in the order that the drive has in memory."""
@@ -148,15 +149,16 @@ class Neurons:
         sent = count.view(u.shape).sum(0).double().permute([axis - 1 for axis in to_be[1:]])
         return Scanned(spikes.view(rows.shape).permute(back), sent, after, Extremes(*seen), kept)
 
-    def _step(self, a: Tensor, state: State) -> tuple[Tensor, State, int, int]:
+    def _step(self, a: Tensor, state: State) -> tuple[Tensor, State, tuple[Tensor, Tensor]]:
+        """One step: messages, state, and how often u wrapped and v was clipped, int64."""
         if isinstance(self.cells, SigmaDeltaCells):
             assert isinstance(state, SigmaDeltaState)
             message, state = sigma_delta(a, state, self.cells)
-            return message, state, 0, 0
+            none = torch.zeros((), dtype=torch.int64, device=self.device)
+            return message, state, (none, none)
         assert isinstance(state, LIFState)
         step = lif(a, state.u, state.v, state.rest, self.cells)
-        after = LIFState(step.u, step.v, step.rest)
-        return step.spikes, after, int(step.wrapped.sum()), int(step.clipped.sum())
+        return step.spikes, LIFState(step.u, step.v, step.rest), (step.wrapped.sum(), step.clipped.sum())
 
 
 def _cells(neurons: LIF | SigmaDelta | Integrator, axes: int, device: torch.device) -> Cells | SigmaDeltaCells:
@@ -177,7 +179,3 @@ def _cells(neurons: LIF | SigmaDelta | Integrator, axes: int, device: torch.devi
 def _spread(values: Tensor, axes: int) -> Tensor:
     """values: [1], [C] or [C, H, W] -> to be added to [B, C, ...] with so many axes behind the batch's."""
     return values if values.ndim != 1 else values.reshape(-1, *[1] * (axes - 1))
-
-
-def _largest(values: Tensor) -> int:
-    return int(values.long().abs().max()) if values.numel() else 0

@@ -11,8 +11,9 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.benchmarks.perf import __main__ as command
-from engram.benchmarks.perf import conversion, harness, training
+from engram.benchmarks.perf import conversion, harness, loihi, training
 from engram.benchmarks.perf.curves import charts, page
+from engram.snn.loihi.simulator import Simulator
 
 KEYS = ["name", "ours", "peer", "peer_name", "ratio", "unit", "higher_is_better", "n"]
 SMALL = replace(conversion.WITHOUT_MNIST, epochs=5, timed=8, scored=40)
@@ -160,3 +161,21 @@ def test_the_rows_of_one_conversion(digits, model, monkeypatch):
     assert {rows[name].unit for name in ("simulation-T32", "simulation-T32-multi-step")} == {"images/s"}
     assert rows["simulation-T32-floor"].unit == "s"
     assert not rows["simulation-T32-floor"].higher_is_better
+
+
+def test_loihis_integers_are_timed_against_lava_on_equal_spikes(digits, monkeypatch):
+    network, shown = loihi.chip_network(SMALL, digits, steps=3)
+    assert shown.shape[0] == loihi.BATCH
+
+    def lavas(network, images, keep):
+        return Simulator(network).run(images, keep).kept
+
+    monkeypatch.setattr(loihi, "ROUNDS", 1)
+    monkeypatch.setattr(loihi, "run_in_lava", lavas)
+    row, *_ = loihi.compare("x", network, shown)
+    assert (row.name, row.unit, row.higher_is_better) == ("x-B256", "images/s", True)
+    monkeypatch.setattr(
+        loihi, "run_in_lava", lambda *given: {k: {"spikes": -v["spikes"]} for k, v in lavas(*given).items()}
+    )
+    with pytest.raises(RuntimeError, match="the same"):
+        loihi.compare("x", network, shown)
