@@ -54,7 +54,7 @@ def refusals(model: Classifier) -> tuple[Refusal, ...]:
 def lowered(model: Classifier, frames: bool) -> tuple[Lowered | None, tuple[Refusal, ...]]:
     """The network, or everything that stands against it."""
     net: Any = model.backbone
-    early = [*_of_head(model.head), *_of_network(net)]
+    early = [*_of_head(model.head), *_of_network(net, frames)]
     try:
         graph = _graph(net)
     except Untraceable as error:
@@ -87,8 +87,11 @@ def _of_head(head: nn.Module) -> list[Refusal]:
     return [Refusal(HEAD, type(head).__name__, "the read-out has to be linear", "Train with --head linear")]
 
 
-def _of_network(net: Any) -> list[Refusal]:
+def _of_network(net: Any, frames: bool) -> list[Refusal]:
     name = type(net).__name__
+    if isinstance(net, SpikingBackbone) and frames and net.frames == "anew":
+        reason = "its neurons begin anew at every frame of a recording"
+        return [Refusal("backbone", name, reason, "Train one on recordings with snn.train")]
     if isinstance(net, SpikingBackbone) and net.pre_simulation:
         reason = "which of its neurons are silent is found anew for every image"
         return [Refusal("backbone", name, reason, "Convert it without --pre-simulation")]

@@ -10,6 +10,7 @@ from engram.backbone.experiments.train import Train
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.convert import convert
 from engram.snn.conversion.experiment import Convert
+from engram.snn.lowering.lower import lower
 from engram.snn.simulation.counting import Tally, synapses
 
 STEPS, FRAMES = 6, 3
@@ -60,6 +61,13 @@ def test_with_many_steps_it_answers_what_the_trained_one_does(classifier, images
         made = convert(classifier, [images], len(images), steps=512, threshold="max", calibration="none", frames="anew")
         error = (made(frames) - wanted).abs().max() / wanted.abs().max()
     assert error < 0.02
+
+
+def test_no_chip_begins_anew_at_every_frame(twins):
+    _, anew = twins
+    with pytest.raises(UserError, match="begin anew at every frame"):
+        lower(anew, frames=True)
+    assert lower(anew).steps == STEPS
 
 
 def test_spikes_of_frames_are_those_of_the_pictures(twins, images):
