@@ -155,11 +155,11 @@ class Running:
 
 def _sent(given: Input, images: Tensor, steps: int, frames: bool) -> Sent:
     """What is sent into the network at every step; still images at all of them, frames one after the other."""
-    largest = 1 << given.bits
+    largest, spikes = (1 << given.bits) - 1, given.bits == 1 and not given.signed and given.encoding == "value"
     if not frames and given.encoding == "value":
         return Sent(images.unsqueeze(0), largest, (images != 0).sum(0).double() * steps)
-    shown = images.transpose(0, 1) if frames else images.unsqueeze(0)
-    shown = torch.cat([shown.to(torch.int32), shown.new_zeros(steps - len(shown), *shown.shape[1:]).int()])
+    shown = (images.transpose(0, 1) if frames else images.unsqueeze(0)).to(torch.uint8 if spikes else torch.int32)
+    shown = torch.cat([shown, shown.new_zeros(steps - len(shown), *shown.shape[1:])])
     if frames and given.encoding == "delta":
         shown = torch.cat([shown[:1], shown[1:] - shown[:-1]])
     return Sent(shown, largest, (shown != 0).sum((0, 1)).double())
