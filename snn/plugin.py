@@ -107,6 +107,15 @@ PLUGIN = Plugin(
             distributions=("nir",),
             summary="A graph in NIR, as other tools write it, with its weights: nir:FILE",
         ),
+        "netx": Entry(
+            target="engram.snn.interchange.netx.network:make",
+            content="engram.snn.interchange.netx.structure:content",
+            options="engram.snn.interchange.netx.options:NetxOptions",
+            offers=(),
+            takes_path=True,
+            distributions=("h5py",),
+            summary="A network of lava-dl in Loihi's integers, with its weights: netx:FILE",
+        ),
     },
     adapters={
         "snn.qcfs": Entry(

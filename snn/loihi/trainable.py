@@ -32,14 +32,14 @@ class TrainableChip(nn.Module):
     clipped), and that of a spike is a surrogate's. Thresholds, decays, exponents and delays stay.
 
     Args:
-        network: no population of it drives itself, not even through others.
+        network: it can be trained where no population drives itself, not even through others.
         exact: (population, place of the connection) -> weights to begin with, [of the same shape], in the units of the
             network's; by default the whole numbers that it has (`engram.snn.loihi.quantiser.Quantised`).
 
     Images come as the network takes them, floats in units of `Input.gain`: not normalised.
 
     Raises:
-        UserError: populations drive themselves.
+        UserError: in training, where populations drive themselves.
 
     Source: Bengio et al. 2013 (arXiv 1308.3432), the straight-through estimator; Jacob et al. 2018 (arXiv 1712.05877),
     training with rounded weights.
@@ -50,7 +50,6 @@ class TrainableChip(nn.Module):
 
     def __init__(self, network: ChipNetwork, exact: Mapping[tuple[str, int], Tensor] | None = None) -> None:
         super().__init__()
-        _require_order(network)
         self.base = network
         self.in_shape: tuple[int, int, int] = tuple(network.input.shape)  # type: ignore[assignment]
         self.feature_dim = math.prod(network.populations[-1].shape)
@@ -114,6 +113,7 @@ class TrainableChip(nn.Module):
         return sums.diff(dim=0, prepend=torch.zeros_like(sums[:1])).to(found.dtype)
 
     def _trained(self, network: ChipNetwork, x: Tensor) -> Tensor:
+        _require_order(network)
         sent = {INPUT: _shown(network, x)}
         last = network.populations[-1]
         for each, bias in zip(network.populations, self.biases, strict=True):
@@ -159,6 +159,8 @@ class _Wire:
         self.levels = Levels.of(weight, synapses.weight_bits)
         even = bool((weight & 1 == 0).all()) and self.levels.low < 0 < self.levels.high
         self.step = 2 if even and (synapses.kind == "dense" or int(weight.abs().max()) > self.levels.high) else 1
+        least, most = int(weight.min()) // self.step, int(weight.max()) // self.step
+        self.levels = Levels(min(self.levels.low, least), max(self.levels.high, most))  # files go to -128
 
     def rounded(self, weight: Tensor) -> Tensor:
         """weight: of the parameters -> whole numbers, in floats."""
@@ -217,7 +219,7 @@ def _bias_unit(target: Population) -> float:
 
 def _rounded_bias(target: Population, bias: Tensor) -> Tensor:
     most = 2**15 - 1 if isinstance(target.neurons, SigmaDelta) else MANTISSA
-    return (bias * _bias_unit(target)).round().clamp(-most, most)
+    return (bias * _bias_unit(target)).round().clamp(-most - 1, most)
 
 
 def _straight(value: Tensor, rounded: Tensor) -> Tensor:

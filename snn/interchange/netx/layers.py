@@ -175,7 +175,7 @@ def _input(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
             shape=shape,
             bits=bits,
             signed=fields.flag("signed"),
-            gain=fields.real("weight", 1.0),
+            gain=_gain(fields, 1.0),
             offset=fields.real("bias", 0.0),
         )
     neuron = _neuron(fields)
@@ -188,9 +188,16 @@ def _input(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:
         neuron=neuron,
         bits=13 if neuron.kind == "lif" else 11 if neuron.vth else 16,
         signed=True,
-        gain=fields.real("weight", 64.0),
+        gain=_gain(fields, 64.0),
         offset=fields.real("bias", 0.0),
     )
+
+
+def _gain(fields: Fields, default: float) -> float:
+    gain = fields.real("weight", default)
+    if not gain:
+        raise fields.wrong("weight", "other than 0", gain)
+    return gain
 
 
 def _conv(fields: Fields, place: int, before: tuple[int, ...]) -> Layer:

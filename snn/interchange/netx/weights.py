@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from torch import Tensor
 
 from engram.snn.interchange.netx.layers import BIAS, LONGEST_DELAY, SIGMA_BIAS, WEIGHT
 from engram.snn.interchange.netx.losses import Losses
@@ -11,6 +14,22 @@ from engram.snn.loihi.network import Population, SigmaDelta, Synapses
 MIXED = -256, 254
 """Of weights of both signs; lava-dl's reader clips a matrix there."""
 BIAS_EXP = 6
+
+
+def excess(synapses: Sequence[Synapses]) -> int:
+    """Binary digits by which weights with their exponents are too large for a file, of all synapses of a population."""
+    return max(0, *(one.exponent - _room(one.weight) for one in synapses))
+
+
+def _room(weight: Tensor) -> int:
+    """How far to the left weights can be shifted."""
+    least, most = _range(weight.cpu().numpy())
+    low, high = int(weight.min()), int(weight.max())
+    return max((up for up in range(9) if low << up >= least and high << up <= most), default=0)
+
+
+def _range(weight: np.ndarray) -> tuple[int, int]:
+    return MIXED if weight.min() < 0 < weight.max() else WEIGHT
 
 
 def weights_of(name: str, one: Synapses, up: int, losses: Losses) -> np.ndarray:
@@ -30,7 +49,7 @@ def weights_of(name: str, one: Synapses, up: int, losses: Losses) -> np.ndarray:
         weight = np.round(weight / (1 << -exponent)).astype(np.int64)
     else:
         weight = weight >> -exponent
-    least, most = MIXED if weight.min() < 0 < weight.max() else WEIGHT
+    least, most = _range(weight)
     if weight.min() < least or weight.max() > most:
         got = f"{weight.min()} to {weight.max()}"
         losses.note(f"weights of {name} from {got}, exponent included (they would be cut to {least} to {most})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from engram.backbone.atomic import write_atomically
 from engram.backbone.errors import must
 from engram.snn.interchange.netx.losses import Losses
-from engram.snn.interchange.netx.weights import bias_of, delays_of, weights_of
+from engram.snn.interchange.netx.weights import bias_of, delays_of, excess, weights_of
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Integrator, Population, SigmaDelta, Synapses
 
 STATE_EXP = 6
@@ -135,11 +136,12 @@ def _layer(
     last: bool,
     losses: Losses,
 ) -> Group:
+    each, by = _smaller(each, forward, again, losses)
     cells = each.neurons
     if isinstance(cells, Integrator) and not last:
         losses.never(f"{each.name}, which adds up and sends nothing, in front of another layer")
     up = STATE_EXP - cells.state_exp if isinstance(cells, SigmaDelta) and not _sums(cells) else 0
-    weight = weights_of(each.name, forward, up - less, losses)
+    weight = weights_of(each.name, forward, up - less - by, losses)
     group: Group = {"weight": weight.astype(np.float32), "neuron": _neuron(each, spike_exp, losses), **_ours(each)}
     if cells.bias.any():
         group["bias"] = bias_of(each, losses).astype(np.float32)
@@ -152,11 +154,29 @@ def _layer(
         group["delay"] = delays
     kind = "dense"
     if again is not None:
-        kind, group["weight_rec"] = "dense_rec", weights_of(each.name, again, up, losses).astype(np.float32)
+        kind, group["weight_rec"] = "dense_rec", weights_of(each.name, again, up - by, losses).astype(np.float32)
         if delays is not None:
             losses.never(f"delays of {each.name} beside its recurrent synapses")
     out, ins = weight.shape
     return group | {"type": _tag(kind), "shape": np.array([out]), "inFeatures": ins, "outFeatures": out}
+
+
+def _smaller(each: Population, forward: Synapses, again: Synapses | None, losses: Losses) -> tuple[Population, int]:
+    """A population in smaller whole numbers, where its weights do not fit with their exponents, and by how many digits.
+
+    Neurons that keep no current and lose no potential fire at the same steps then: 64 more is the least that reaches
+    them.
+    """
+    cells = each.neurons
+    by = 0 if isinstance(cells, SigmaDelta) else excess([forward] if again is None else [forward, again])
+    if isinstance(cells, SigmaDelta) or not by:
+        return each, 0
+    made = {"bias": cells.bias, "bias_exp": cells.bias_exp - by}
+    if isinstance(cells, Integrator):
+        return replace(each, neurons=replace(cells, **made), scale=each.scale * 2**by), by
+    if cells.du != 4095 or cells.dv or cells.bias_exp < 6:
+        losses.note(f"{by} binary digits of the states of {each.name}, whose leaks would round otherwise")
+    return replace(each, neurons=replace(cells, **made, vth=cells.vth >> by)), by
 
 
 def _conv(each: Population, one: Synapses) -> Group:
