@@ -10,11 +10,13 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor
 
 from engram.backbone.atomic import write_atomically
@@ -22,6 +24,7 @@ from engram.backbone.errors import must
 from engram.snn.loihi.network import LIF, ChipNetwork, Input, Integrator, Population, SigmaDelta, Synapses
 
 FORMAT = 1
+T = TypeVar("T")
 _NEURONS: Mapping[str, type] = {"lif": LIF, "sigma-delta": SigmaDelta, "integrator": Integrator}
 
 
@@ -74,15 +77,25 @@ def _network(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> ChipNet
             return arrays[value["array"]]
         return value
 
-    def population(saved: Mapping[str, Any]) -> Population:
-        values = {name: made(value) for name, value in saved.items() if name not in ("neurons", "synapses")}
-        neurons = dict(saved["neurons"])
-        kind = _NEURONS[neurons.pop("kind")]
-        synapses = tuple(Synapses(**{name: made(value) for name, value in one.items()}) for one in saved["synapses"])
-        return Population(
-            **values, neurons=kind(**{name: made(value) for name, value in neurons.items()}), synapses=synapses
-        )
+    def of(kind: type[T], saved: Mapping[str, Any], **inner: Any) -> T:
+        values = {name: made(value) for name, value in saved.items() if name not in inner}
+        checks = _checks(kind)
+        return kind(**{name: checks[name].validate_python(value) for name, value in values.items()}, **inner)
 
-    rest = {name: made(value) for name, value in header.items() if name not in ("input", "populations")}
-    given = Input(**{name: made(value) for name, value in header["input"].items()})
-    return ChipNetwork(input=given, populations=tuple(map(population, header["populations"])), **rest)
+    def population(saved: Mapping[str, Any]) -> Population:
+        neurons = dict(saved["neurons"])
+        cells = of(_NEURONS[neurons.pop("kind")], neurons)
+        synapses = tuple(of(Synapses, one) for one in saved["synapses"])
+        return of(Population, saved, neurons=cells, synapses=synapses)
+
+    populations = tuple(map(population, header["populations"]))
+    return of(ChipNetwork, header, input=of(Input, header["input"]), populations=populations)
+
+
+@cache
+def _checks(kind: type) -> Mapping[str, TypeAdapter[Any]]:
+    """What checks the value of each field of a dataclass."""
+    config = ConfigDict(arbitrary_types_allowed=True, strict=True)
+    inner = ("input", "populations", "neurons", "synapses")
+    hints = get_type_hints(kind)
+    return {name: TypeAdapter(hint, config=config) for name, hint in hints.items() if name not in inner}

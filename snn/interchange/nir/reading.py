@@ -105,7 +105,9 @@ def _own_shape(node: Node, kind: str) -> tuple[int, ...] | None:
 
 
 def _edges(found: Any, nodes: Mapping[str, Any], where: str) -> tuple[Edge, ...]:
-    pairs: list[Any] = [] if found is None else (found.tolist() if isinstance(found, np.ndarray) else list(found))
+    pairs: Any = [] if found is None else found.tolist() if isinstance(found, np.ndarray) else found
+    if not isinstance(pairs, Sequence) or isinstance(pairs, str):
+        raise must(f"the edges of {where}", "pairs of names", f"{pairs!r}"[:60], REMEDY)
     edges: list[Edge] = []
     for pair in pairs:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
@@ -168,7 +170,9 @@ def _setting(key: str, value: Any, what: str) -> Setting:
     except (TypeError, ValueError):
         found, numbers = np.asarray(None), []
     least = 0 if key == "padding" else -64 if key in _DEFAULTS else 1
-    if not 1 <= len(numbers) <= 8 or any(each != int(each) or not least <= each <= _MOST for each in numbers):
+    if not 1 <= len(numbers) <= 8 or any(
+        not float(each).is_integer() or not least <= each <= _MOST for each in numbers
+    ):
         rule = f"whole numbers of at least {least} and at most {_MOST}"
         raise must(what, rule, f"{value!r}"[:60], REMEDY)
     whole = tuple(map(int, numbers))
