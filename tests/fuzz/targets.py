@@ -11,6 +11,7 @@ import torch
 
 from engram.backbone.data.event_options import EventsOptions
 from engram.backbone.data.recordings.reading import read as read_recording
+from engram.backbone.errors import UserError
 from engram.backbone.hdf5 import reading
 from engram.backbone.saved.model import load_model
 from engram.backbone.saved.states import load_latest
@@ -95,7 +96,9 @@ def _models(draw, seeds):
 
 def _state(folder):
     found = load_latest(folder)
-    return [] if found is None else [value.numpy() for value in found[1].values() if isinstance(value, torch.Tensor)]
+    if found is None:  # the state before it would be taken
+        raise UserError("no state that is whole")
+    return [value.numpy() for value in found[1].values() if isinstance(value, torch.Tensor)]
 
 
 def _states(draw, seeds):
