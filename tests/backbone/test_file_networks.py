@@ -135,20 +135,26 @@ def test_a_saved_one_needs_no_file(toy, tmp_path, made_of, monkeypatch):
     assert torch.equal(face.load(tmp_path / "model").module(x), model(x))
 
 
-def test_it_is_scored_as_it_is_and_trained_on(toy, here):
+@pytest.fixture
+def words(toy, here):
     here.env["PYTHONPATH"] = os.pathsep.join([str(toy.parent), here.environment()["PYTHONPATH"]])
-    words = ("--backbone", f"toynet:{toy}", "--dataset", "digits", "--json")
+    return ("--backbone", f"toynet:{toy}", "--dataset", "digits", "--json", "--device", "cpu")
+
+
+def test_it_is_scored_as_it_is(words, here):
     scored = here("run", "backbone.evaluate", *words)
     assert scored.code == 0, scored.err
     assert 0 < scored.json["metrics"]["test/accuracy"] < 0.4
-    trained = here("run", "backbone.train", *words, "--epochs", 2, "--device", "cpu")
+    wrong = here("run", "backbone.evaluate", "--backbone", "mlp", "--json")
+    assert wrong.code == 2 and "a network that comes with its weights" in wrong.err and "--dataset must be" in wrong.err
+
+
+@pytest.mark.slow
+def test_it_is_trained_on(toy, words, here):
+    trained = here("run", "backbone.train", *words, "--epochs", 2)
     assert trained.code == 0, trained.err
-    assert trained.json["metrics"]["test/accuracy"] > scored.json["metrics"]["test/accuracy"] + 0.1
+    assert trained.json["metrics"]["test/accuracy"] > 0.4
     toy.unlink()
     again = here("run", "backbone.evaluate", "--from", trained.json["trial"], "--json")
     assert again.code == 0, again.err
     assert again.json["metrics"]["test/accuracy"] == trained.json["metrics"]["test/accuracy"]
-    more = here("run", "backbone.train", "--from", trained.json["trial"], "--epochs", 1, "--json", "--device", "cpu")
-    assert more.code == 0, more.err
-    wrong = here("run", "backbone.evaluate", "--backbone", "mlp", "--json")
-    assert wrong.code == 2 and "a network that comes with its weights" in wrong.err and "--dataset must be" in wrong.err
