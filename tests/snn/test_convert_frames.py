@@ -9,7 +9,9 @@ from engram.backbone.experiments.evaluate import Evaluate
 from engram.backbone.experiments.train import Train
 from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.convert import convert
+from engram.snn.conversion.converted import converted
 from engram.snn.conversion.experiment import Convert
+from engram.snn.conversion.methods import Conversion
 from engram.snn.lowering.lower import lower
 from engram.snn.simulation.counting import Tally, synapses
 
@@ -61,6 +63,16 @@ def test_with_many_steps_it_answers_what_the_trained_one_does(classifier, images
         made = convert(classifier, [images], len(images), steps=512, threshold="max", calibration="none", frames="anew")
         error = (made(frames) - wanted).abs().max() / wanted.abs().max()
     assert error < 0.02
+
+
+def test_in_python_frames_come_one_by_one(classifier, images):
+    frames = images.unflatten(0, (-1, FRAMES))
+    how = Conversion(steps=STEPS, frames="anew")
+    with pytest.raises(UserError, match=r"must be a tensor \[N, C, H, W\]"):
+        converted(classifier, frames, how, 100)
+    made = converted(classifier, frames.flatten(0, 1), how, 100)
+    with torch.inference_mode():
+        assert made.module(frames).shape == (2, 3)
 
 
 def test_no_chip_begins_anew_at_every_frame(twins):
