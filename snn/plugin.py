@@ -76,7 +76,7 @@ PLUGIN = Plugin(
             seeds=(0, 1, 2),
             protocol="900 real recordings of N-MNIST, 100 to test on, 16 frames pooled to 17x17, LIF with hard reset",
             source=_OURS,
-            minutes=6,
+            minutes=10,
             needs_data=True,
         ),
     ),
