@@ -16,7 +16,8 @@ from torch import Tensor
 
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
-from engram.benchmarks.perf.conversion import CASES, WITHOUT_MNIST, Case, first, images, trained
+from engram.backbone.nets.classifier import Classifier
+from engram.benchmarks.perf.conversion import CASES, WITHOUT_MNIST, first, images, trained
 from engram.benchmarks.perf.harness import Row, interleaved, seconds
 from engram.snn.conversion.convert import convert
 from engram.snn.loihi.lava.driver import run_in_lava
@@ -34,9 +35,8 @@ LAVA = (1, 4)
 """Images that Lava is timed on."""
 
 
-def chip_network(case: Case, data: Data, steps: int = STEPS) -> tuple[ChipNetwork, Tensor]:
+def chip_network(model: Classifier, data: Data, steps: int = STEPS) -> tuple[ChipNetwork, Tensor]:
     """A trained network in chip integers, and [N, C, H, W] int32 images for it."""
-    model = trained(case, data)
     calibration = images(first(data.train, CALIBRATION))
     spiking = convert(model, [calibration], len(calibration), steps=steps)
     network = quantise(lower(spiking), QuantiseOptions(), calibration).network
@@ -82,5 +82,5 @@ def measure() -> list[Row]:
     except UserError:
         case = WITHOUT_MNIST
         data = load(case.dataset, {}, root=Path())
-    network, shown = chip_network(case, data)
+    network, shown = chip_network(trained(case, data), data)
     return compare(f"loihi/{case.net}/{data.name}/T{STEPS}", network, shown)

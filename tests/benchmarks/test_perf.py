@@ -163,8 +163,8 @@ def test_the_rows_of_one_conversion(digits, model, monkeypatch):
     assert not rows["simulation-T32-floor"].higher_is_better
 
 
-def test_loihis_integers_are_timed_against_lava_on_equal_spikes(digits, monkeypatch):
-    network, shown = loihi.chip_network(SMALL, digits, steps=3)
+def test_loihis_integers_are_timed_against_lava_on_equal_spikes(model, digits, monkeypatch):
+    network, shown = loihi.chip_network(model, digits, steps=3)
     assert shown.shape[0] == loihi.BATCH
 
     def lavas(network, images, keep):
