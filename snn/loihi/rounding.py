@@ -44,8 +44,14 @@ class Levels:
         return (weight * scale).round().clamp(self.low, self.high)
 
     def error(self, weight: Tensor, scale: float) -> float:
-        """The sum of squares of what rounding changes, in units of the weights."""
-        return float((self.rounded(weight, scale) / scale - weight).square().sum())
+        """What rounding changes: noise to signal of what each neuron (or channel) gets, summed over them.
+
+        Some channels of converted networks hardly ever fire and have tiny thresholds: weights that are large beside
+        them must not decide how coarse all others are.
+        """
+        noise = (self.rounded(weight, scale) / scale - weight).square().flatten(1).sum(1)
+        signal = weight.square().flatten(1).sum(1)
+        return float((noise / signal.clamp_min(1e-30)).clamp_max(1e6).sum())
 
 
 def best_scale(weight: Tensor, levels: Levels, at_most: float = math.inf) -> float:
@@ -55,18 +61,21 @@ def best_scale(weight: Tensor, levels: Levels, at_most: float = math.inf) -> flo
         weight: float64, of a layer.
         at_most: no larger one.
     """
-    largest = float(weight.abs().max())
-    if largest == 0:
+    rows = weight.abs().flatten(1).amax(1)
+    rows = rows[rows > 0]
+    if len(rows) == 0:
         return min(1.0, at_most)
-    scales = {min(levels.largest / (largest * share), at_most) for share in CLIPPED}
+    ends = {float(rows.max()), float(rows.median())}  # far apart where some neurons have tiny thresholds
+    scales = {min(levels.largest / (end * share), at_most) for end in ends for share in CLIPPED}
     return min(sorted(scales), key=lambda scale: levels.error(weight, scale))
 
 
 def sqnr(value: Tensor, rounded: Tensor) -> float:
-    """Signal to quantisation noise in dB: of all squares of a value to those of what rounding changed."""
-    noise = float((value - rounded).double().square().sum())
-    signal = float(value.double().square().sum())
-    return math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
+    """Signal to quantisation noise in dB of a layer's weights, [out, ...]: the mean over what each output gets."""
+    signal = value.double().flatten(1).square().sum(1)
+    noise = (value - rounded).double().flatten(1).square().sum(1)[signal > 0]
+    mean = float((noise / signal[signal > 0]).mean()) if len(noise) else 0.0
+    return math.inf if mean == 0 else -10 * math.log10(mean)
 
 
 def mantissas(values: Tensor, least: int = 0) -> tuple[Tensor, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,14 @@ fire exactly there."""
 
 PLAIN = 6
 """The shift of a bias that is counted as what arrives is."""
+BEYOND = 4.0
+"""Times the largest weight that is kept at which a neuron's weights are not clipped: its threshold is raised."""
+CONSTANT = 16.0
+"""Thresholds that a bias may be at most: a neuron that gets more of them at every step does nothing else."""
+FAR = 4.0
+"""Thresholds that potentials may be away from 0 before they are clipped, where more room would cost weights bits: what
+has been driven so far down will not fire soon, nor what is so far up soon rest."""
+
 SOFT = "the reset subtracts the threshold, for which stock Lava has no neuron: simulation only"
 
 
@@ -51,12 +59,14 @@ class Room:
         drive: the largest drive it leaves room for, in thresholds.
         limit: what that drive must stay below, in whole numbers.
         bound: whether the drive is one that no image exceeds.
+        whole: whether there is room for all potentials, or else for those up to `FAR` thresholds.
     """
 
     most: float
     drive: float
     limit: int
     bound: bool
+    whole: bool
 
 
 class Spiking:
@@ -87,7 +97,11 @@ class Spiking:
         cells, work = layer.population.cells, self.work
         levels = [Levels.of(wire.layer.weight, bits) for wire in layer.wires]
         best = [best_scale(wire.layer.weight, each) for wire, each in zip(layer.wires, levels, strict=True)]
-        room = self._room(layer, max(best))
+        layer, raised = _raised(layer, levels, best)
+        if raised:
+            work.notes.append(f"{layer.name}: {raised} thresholds, tiny beside their weights, are higher")
+        kept = _limited(layer, levels, best)
+        room = self._room(kept, max(best))
         scale = _snapped(self._common(layer, levels, best, room.most), best, cells)
         if scale < 1:
             what = f"a threshold in {layer.name}"
@@ -99,15 +113,17 @@ class Spiking:
         synapses = [
             work.synapses(layer, place, scale / 2**exponent, exponent, bits) for place, exponent in enumerate(exponents)
         ]
-        constant = layer.current if _keeps_current(cells) else _sum(layer.bias, layer.current)
+        self._note(kept, room, scale)
+        wanted = layer.current if _keeps_current(cells) else _sum(layer.bias, layer.current)
+        constant = kept.current if _keeps_current(cells) else _sum(kept.bias, kept.current)
         finer = (cells.decay < 1 or cells.kind == "integrator") and not self.how.plain
         least = 0 if finer else PLAIN
         bias, bias_exp = mantissas(constant * (ALIGNED * scale), least) or (None, 0)
         assert bias is not None  # its limit is part of the room
         if _keeps_current(cells) and bool(layer.bias.any()):
-            synapses.append(self._always(layer, scale, bits))
+            synapses.append(self._always(kept, scale, bits))
         rounded = bias.double() * 2**bias_exp / (ALIGNED * scale)
-        work.changed[layer.name] = (work.changed[layer.name][0], rounded - constant)
+        work.changed[layer.name] = (work.changed[layer.name][0], rounded - wanted)
         neurons = self._neurons(layer, cells, scale, bias, bias_exp)
         work.populations.append(
             Population(
@@ -193,22 +209,30 @@ class Spiking:
             if found.most >= wanted:
                 break
         assert found is not None
-        if not found.bound:
-            room = f"room for {self.how.headroom:g} times the largest sum on the calibration images, no bound"
-            self.work.notes.append(f"{layer.name}: {room}")
         return found
+
+    def _note(self, layer: Layer, room: Room, scale: float) -> None:
+        """Say what might leave its range."""
+        if not room.bound:
+            said = f"room for {self.how.headroom:g} times the largest sum on the calibration images, no bound"
+            self.work.notes.append(f"{layer.name}: {said}")
+        far = STATE / ALIGNED / scale
+        reached = layer.population.cells.kind == "spiking" and self._potential(layer, *layer.bounds()) > far
+        if reached and far < self.steps:  # what is further away would not come back in time
+            self.work.notes.append(f"{layer.name}: potentials are clipped {far:.1f} thresholds from 0")
 
     def _rooms(self, layer: Layer) -> Iterator[Room]:
         fixed = self._fixed(layer)
         low, high = layer.bounds()
         drive = max(-low, high)
-        for limit in (ANNOTATED, SUMS):
-            yield Room(min(fixed, self._at(layer, low, high, limit)), drive, limit, True)
+        for limit, whole in ((ANNOTATED, True), (SUMS, True), (SUMS, False)):
+            yield Room(min(fixed, self._at(layer, low, high, limit, whole)), drive, limit, True, whole)
         if self.ranges is not None:
             bias = layer.bias.abs().max() if not _keeps_current(layer.population.cells) else 0
             low, high = (value * self.how.headroom for value in self.ranges.drives[layer.name])
-            low, high = low - float(bias), high + float(bias)
-            yield Room(min(fixed, self._at(layer, low, high, SUMS)), max(-low, high), SUMS, False)
+            bounds = layer.bounds()
+            low, high = max(low - float(bias), bounds[0]), min(high + float(bias), bounds[1])
+            yield Room(min(fixed, self._at(layer, low, high, SUMS, False)), max(-low, high), SUMS, False, False)
 
     def _fixed(self, layer: Layer) -> float:
         """The limits of threshold, bias and start."""
@@ -223,12 +247,14 @@ class Spiking:
         ]
         return min(limits)
 
-    def _at(self, layer: Layer, low: float, high: float, limit: int) -> float:
-        """The most that drives from ``low`` to ``high`` and the potentials they lead to leave room for."""
+    def _at(self, layer: Layer, low: float, high: float, limit: int, whole: bool) -> float:
+        """The most that drives from ``low`` to ``high``, and potentials, leave room for: all, or up to `FAR`."""
         cells = layer.population.cells
         drive = max(-low, high, 1e-12)
         current = drive / (1 - cells.synaptic_decay)
         potential = self._potential(layer, low, high)
+        if not whole and cells.kind != "integrator":
+            potential = min(potential, FAR)
         return min(limit / drive, SUMS / current, STATE / ALIGNED / potential)
 
     def _potential(self, layer: Layer, low: float, high: float) -> float:
@@ -261,6 +287,50 @@ class Spiking:
         if self.ranges is not None:
             columns["largest_drive"] = max(abs(each) for each in self.ranges.drives[layer.name]) * scale
         self.work.more(layer, **columns)
+
+
+def _raised(layer: Layer, levels: Sequence[Levels], best: Sequence[float]) -> tuple[Layer, int]:
+    """A layer whose channels (or neurons) with weights far beyond those that are kept have all they get made smaller.
+
+    Their thresholds are tiny, as those of channels are that were silent when a network was converted. To clip weights
+    alone would change the balance between them and the bias, and silent channels would fire.
+
+    Returns: (the layer, how many).
+    """
+    rows = layer.population.shape[0]
+    if layer.population.cells.kind == "integrator" or any(len(wire.layer.weight) != rows for wire in layer.wires):
+        return layer, 0
+    kept = [each.largest / scale for each, scale in zip(levels, best, strict=True)]
+    beyond = torch.stack(
+        [wire.layer.weight.flatten(1).abs().amax(1) / most for wire, most in zip(layer.wires, kept, strict=True)]
+    ).amax(0)
+    if not bool((beyond > BEYOND).any()):
+        return layer, 0
+    factor = torch.where(beyond > BEYOND, 1 / beyond, 1.0)
+    wires = tuple(
+        replace(
+            wire,
+            layer=replace(wire.layer, weight=wire.layer.weight * factor.view(-1, *[1] * (wire.layer.weight.ndim - 1))),
+        )
+        for wire in layer.wires
+    )
+    bias, current, start = (
+        values * (factor.view(-1, 1, 1) if values.ndim == 3 else factor)
+        for values in (layer.bias, layer.current, layer.start)
+    )
+    return replace(layer, wires=wires, bias=bias, current=current, start=start), int((beyond > BEYOND).sum())
+
+
+def _limited(layer: Layer, levels: Sequence[Levels], best: Sequence[float]) -> Layer:
+    """A layer with what is left of its weights where they are clipped, and of constants that decide everything."""
+    wires = []
+    for wire, each, scale in zip(layer.wires, levels, best, strict=True):
+        weight = wire.layer.weight.clamp(each.low / scale, each.high / scale)
+        wires.append(replace(wire, layer=replace(wire.layer, weight=weight)))
+    if layer.population.cells.kind == "integrator":
+        return replace(layer, wires=tuple(wires))
+    bias, current = (values.clamp(-CONSTANT, CONSTANT) for values in (layer.bias, layer.current))
+    return replace(layer, wires=tuple(wires), bias=bias, current=current)
 
 
 def _keeps_current(cells: Cells) -> bool:

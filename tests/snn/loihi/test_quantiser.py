@@ -81,7 +81,7 @@ def test_every_step_of_the_chip_is_one_of_the_floats(name, frames):
     found = rounded.network
     assert all(float(row["drive_sqnr_db"] or 0) > 20 for row in rounded.rows)
     run_ = simulated(found, images, keep=("spikes", "u", "v"))
-    assert all(each.wrapped == each.clipped == 0 for each in run_.extremes.values())
+    assert all(each.wrapped == 0 for each in run_.extremes.values())
     cells = CELLS[name]
     shown = images / 255.0 if frames is None else images.transpose(0, 1) / 255.0
     sent = {"input": shown.double().expand(5, -1, -1, -1, -1) if frames is None else shown.double()}
@@ -101,6 +101,7 @@ def test_every_step_of_the_chip_is_one_of_the_floats(name, frames):
             drive = sum(arrived(one, whole_sent[one.source][t]) for one in synapses) * 64 / unit + bias
             current = cells.synaptic_decay * before_u + drive
             potential = cells.decay * before_v + current + per_neuron(cells.current.double(), fired[0])
+            potential = potential.clamp(-(2**23) / unit, 2**23 / unit)
             active, spikes = rest == 0, fired[t] > 0
             threshold = per_neuron(cells.threshold, fired[0]).expand_as(potential)
             quiet = active & ~spikes
@@ -149,6 +150,21 @@ def test_changes_from_frame_to_frame():
     assert (found - expected).abs().mean() < 0.01 * expected.abs().mean()
 
 
+def test_neurons_that_never_fire_decide_no_scale():
+    """Calibration leaves channels that were silent with a threshold of nearly nothing."""
+    lowered, images = network(CELLS["soft"]), pictures()
+    quiet = Cells(kind="spiking", threshold=torch.tensor([1.0, 1.0, 1e-4, 1.0]), current=torch.tensor([0, 0, -9.0, 0]))
+    first, second, last = lowered.populations
+    lowered = replace(lowered, populations=(replace(first, cells=quiet), second, last))
+    found = quantise(lowered, QuantiseOptions(), images)
+    run_ = simulated(found.network, images, keep=("spikes",))
+    plain = simulated(quantise(network(CELLS["soft"]), QuantiseOptions(), images).network, images, keep=("spikes",))
+    spikes, expected = (each.kept["a"]["spikes"].double() for each in (run_, plain))
+    assert not spikes[:, :, 2].any()
+    assert any("a: 1 thresholds" in note for note in found.network.notes)
+    assert (spikes != expected)[:, :, [0, 1, 3]].double().mean() < 0.15
+
+
 def test_a_bias_of_a_current_comes_from_a_neuron_that_always_fires():
     found = quantise(network(CELLS["current"]), QuantiseOptions(), pictures())
     names = [each.name for each in found.network.populations]
@@ -163,7 +179,8 @@ def test_a_soft_reset_is_said_to_be_simulated_only():
         sum("simulation only" in note for note in quantise(network(CELLS["soft"]), QuantiseOptions()).network.notes)
         == 1
     )
-    assert not quantise(network(CELLS["hard"]), QuantiseOptions()).network.notes
+    notes = quantise(network(CELLS["hard"]), QuantiseOptions()).network.notes
+    assert not any("simulation only" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["leaky", "current"])
@@ -173,7 +190,7 @@ def test_without_images_no_sum_can_leave_its_range(name):
     ends = torch.stack([torch.zeros(SHAPE), torch.full(SHAPE, 255.0)]).to(torch.uint8)
     for images in (ends, pictures()):
         extremes = simulated(found.network, images).extremes
-        assert all(each.wrapped == each.clipped == 0 for each in extremes.values())
+        assert all(each.wrapped == 0 for each in extremes.values()) and extremes["out"].clipped == 0
     assert all(float(row["drive_bound"] or 0) <= float(row["limit"] or 0) for row in found.rows)
 
 
@@ -209,7 +226,7 @@ def test_what_the_chip_has_not_is_said_at_once():
 
 def test_the_scale_of_weights_loses_least():
     torch.manual_seed(0)
-    weight = torch.randn(4000).double()
+    weight = torch.randn(1, 4000).double()
     for bits in (2, 3, 4, 8):
         levels = Levels.of(weight, bits)
         best = levels.error(weight, best_scale(weight, levels))
@@ -227,8 +244,8 @@ def test_decays_and_biases_as_the_chip_has_them():
         assert found is not None and found[1] == exponent
         assert (found[0] * 2**exponent - torch.tensor(values)).abs().max() <= 2 ** (exponent - 1)
     assert mantissas(torch.tensor([4097.0 * 128])) is None
-    assert sqnr(torch.ones(3), torch.ones(3)) == math.inf
-    assert sqnr(torch.ones(4), torch.full((4,), 1.1)) == pytest.approx(20, abs=1e-4)
+    assert sqnr(torch.ones(2, 3), torch.ones(2, 3)) == math.inf
+    assert sqnr(torch.ones(2, 2), torch.tensor([[1.1, 0.9], [1, 1]])) == pytest.approx(23.01, abs=0.01)
 
 
 def test_du_and_dv_of_trained_neurons():
