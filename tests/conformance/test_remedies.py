@@ -153,7 +153,7 @@ def every_choice(experiment: str) -> Iterator[list[str]]:
         if option.kind is not None:
             for _, name, entry in REGISTRY.choices(option.kind):
                 if entry.options:
-                    yield [option.flag, f"{name}:x" if entry.takes_path else name]
+                    yield [option.flag, f"{name}:x@{'0' * 16}" if entry.takes_path else name]  # as a file is known
 
 
 def meant(name: str) -> list[Place]:

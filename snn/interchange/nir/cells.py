@@ -45,8 +45,7 @@ class Cells:
 def cells_of(node: Node, semantics: Semantics) -> Cells:
     """What a step of a node's neurons computes.
 
-    ``start`` and ``refractory`` are no part of NIR: engram writes them into a node's metadata, and no other tool reads
-    them.
+    ``start`` and ``refractory`` are no part of NIR: they stand in a node's metadata, which no other tool reads.
     """
     a = {name: value.astype(np.float64) for name, value in node.arrays.items()}
     one = np.ones_like(a["r"])

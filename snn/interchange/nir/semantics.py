@@ -149,7 +149,7 @@ def semantics_of(metadata: Mapping[str, Any], options: NirOptions, name: str = "
     said = said_by(metadata, name)
     if options.semantics == "engram" and said is None:
         remedy = "Name the tool that made the file; nir where nobody knows."
-        raise must("the semantics", "engram for files that engram wrote alone", name, remedy)
+        raise must("the semantics", "those of a tool, for a file that says none itself", name, remedy)
     own = options.semantics in ("file", "engram")
     how = said if own and said is not None else TOOLS["nir" if own else options.semantics]  # type: ignore[index]
     names = ("dt", "reset", "comparison", "spikes", "current", "steps")

@@ -114,7 +114,7 @@ def test_a_saved_one_is_made_again_without_the_file(graphs, tmp_path, made_of):
 def test_what_does_not_go_together_is_said(graphs):
     with pytest.raises(UserError, match=r"the data of a NIR network must be of images of 1x8x8.*; got images of 3x9x9"):
         NirNetwork(classifier(graphs), (3, 9, 9), NirOptions())
-    with pytest.raises(UserError, match=r"the semantics must be engram for files that engram wrote alone"):
+    with pytest.raises(UserError, match=r"the semantics must be those of a tool, for a file that says none"):
         NirNetwork(classifier(graphs), (1, 8, 8), NirOptions(semantics="engram"))
     assert not net_of(graphs, normalise=True).raw
 
