@@ -155,9 +155,11 @@ def _in_lava(network: ChipNetwork) -> Verdict:
 
 
 def _on_chip(network: ChipNetwork) -> Verdict:
-    soft = [each.name for each in network.populations if isinstance(each.neurons, LIF) and each.neurons.reset == "soft"]
-    if soft:
-        return Verdict(NO, "stock neurons of the chip have no soft reset: simulation alone")
+    cells = [each.neurons for each in network.populations if isinstance(each.neurons, LIF)]
+    if any(each.reset == "soft" for each in cells):
+        return Verdict(NO, "Lava has no neuron with a soft reset for the chip")
+    if any(each.refractory for each in cells):
+        return Verdict(NO, "Lava has neurons that rest after a spike for floats alone")
     try:
         map_network(network).check()
     except UserError as error:

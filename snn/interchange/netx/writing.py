@@ -97,9 +97,11 @@ def _input(network: ChipNetwork, spike_exp: int) -> tuple[Group, list[str]]:
 
 def _drives_itself(population: Population, encoding: str, spike_exp: int) -> bool:
     """Whether a population is an input layer: each neuron driven by one place of the image, by a weight of 1."""
-    (one, *others), cells = population.synapses, population.neurons
+    if len(population.synapses) != 1:
+        return False
+    (one,), cells = population.synapses, population.neurons
     same = one.kind == "conv" and one.groups == one.in_shape[0] and population.shape == one.in_shape
-    if others or one.source != INPUT or not same or one.delay or bool((one.weight != 1).any()):
+    if one.source != INPUT or not same or one.delay or bool((one.weight != 1).any()):
         return False
     if isinstance(cells, LIF):
         kept = cells.du != 4095 or bool(cells.bias.any()) or bool(cells.start.any())

@@ -145,7 +145,7 @@ class _Export:
             metadata["start"] = np.broadcast_to(spread(cells.start, shape), shape).copy()
         if cells.refractory:
             self._approximate(name, "the refractory period", "Other tools fire again at once.")
-            metadata["refractory"] = np.array(cells.refractory)
+            metadata["refractory"] = np.array([cells.refractory])
         arrays = self._constants(cells, shape, name)
         return None if arrays is None else Node(kind=_kind(cells), arrays=arrays, metadata=metadata)
 
