@@ -42,8 +42,8 @@ def _trained(dataset: str, value: float, minutes: float, protocol: str, **option
 _MNIST: dict[str, Scalar] = {"backbone": "lenet5", "backbone.normalisation": "batch"}
 _SHAPES: dict[str, Scalar] = {"backbone": "vgg-tiny", "decay": 0.8}
 _RECORDINGS: dict[str, Scalar] = {
-    **{"dataset": "events:nmnist-small", "dataset.test": 0.1, "dataset.pool": 2, "validation": 0.0},
-    **{"backbone": "lenet5", "backbone.width": 2.0, "backbone.normalisation": "batch"},
+    **{"dataset": "events:nmnist-small", "dataset.test": 0.1, "dataset.crop": 32, "dataset.pool": 2, "validation": 0.0},
+    **{"backbone": "lenet5", "backbone.normalisation": "batch"},
     **{"decay": 0.8, "reset": "hard", "epochs": 30, "batch_size": 32, "lr": 4e-3, "translate": 2, "border": "black"},
 }
 """Those of benchmarks/suites/nmnist-recordings.toml."""
@@ -74,7 +74,7 @@ PLUGIN = Plugin(
             value=0.92,
             tolerance=0.0,
             seeds=(0, 1, 2),
-            protocol="900 real recordings of N-MNIST, 100 to test on, 16 frames pooled to 17x17, LIF with hard reset",
+            protocol="900 real recordings of N-MNIST, 100 to test on, 16 frames of 16x16, LIF with hard reset",
             source=_OURS,
             minutes=10,
             needs_data=True,
