@@ -56,7 +56,7 @@ def one(target, seeds, folder, number, kind):
         found = target.read(folder)
         came = "the canary" if targets.holds(found, CANARY) else "ok"
     except UserError as error:
-        came = "refused" if error.args and len(str(error)) < 5000 else f"a sentence of {len(str(error))} letters"
+        came = "refused" if error.args and len(str(error)) < 50_000 else f"a sentence of {len(str(error))} letters"
     except BaseException as error:
         came = f"{type(error).__name__}: {error}"[:300]
     signal.setitimer(signal.ITIMER_PROF, 0)
