@@ -25,6 +25,7 @@ DEPLOY_METRICS = (
     accuracy("validation", "float", optional=True),
     Metric(name="test/accuracy_drop", split="test", of="accuracy_drop", unit="points", direction="min"),
     Metric(name="lava/agreement", unit="fraction", direction="max", optional=True),
+    Metric(name="file/agreement", unit="fraction", direction="max", optional=True),
     Metric(name="spikes_per_image", unit="spikes", direction="min"),
     Metric(name="synaptic_operations", unit="1/image", direction="min"),
     Metric(name="cores", unit="count", direction="min"),

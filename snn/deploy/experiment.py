@@ -25,7 +25,7 @@ from engram.backbone.training.loop import Trainer
 from engram.snn.deploy import figures
 from engram.snn.deploy.beside import Beside
 from engram.snn.deploy.configs import DeployConfig
-from engram.snn.deploy.files import Written, write
+from engram.snn.deploy.files import Written, answers, write
 from engram.snn.loihi.lava.driver import KEPT, agreement
 from engram.snn.loihi.mapper import Mapped, map_network
 from engram.snn.loihi.network import INPUT, ChipNetwork
@@ -38,6 +38,8 @@ from engram.snn.lowering.network import Lowered
 
 CHUNK = 256
 """Images at once."""
+FILE_IMAGES = 100
+"""That a file answers when it is read again."""
 SENSITIVITY_IMAGES = 1000
 """That say what fewer bits cost."""
 Bits = Mapping[str, int]
@@ -62,6 +64,8 @@ class OnChip:
     beside: Beside
     stream: Iterator[Chunk] | None = None
     agreement: list[Row] | None = None
+    alike: float | None = None
+    """Share of some test images that the file, read again, answers as the network that it was written from."""
 
 
 @dataclass
@@ -171,6 +175,10 @@ class Deploy:
     def _afterwards(self, state: DeployState, chip: OnChip) -> bool:
         """What else was asked for, one after the other."""
         c = self.config
+        if chip.written.files and chip.alike is None:
+            self.services.progress(1, 1, "reading the file again")
+            chip.alike = self._alike(state, chip)
+            return True
         if c.images and chip.agreement is None:
             self.services.progress(1, 1, f"{c.images} images through Lava")
             images, _, _ = next(iter(state.data.test.batches(torch.arange(c.images), c.images, "cpu")))
@@ -181,6 +189,19 @@ class Deploy:
             return True
         return False
 
+    def _alike(self, state: DeployState, chip: OnChip) -> float:
+        """How many of some test images the file answers as its network does."""
+        chosen = torch.arange(min(FILE_IMAGES, len(state.data.test)))
+        images, _, _ = next(iter(state.data.test.batches(chosen, len(chosen), "cpu")))
+        found = answers(self.config.target, self.services.trial_dir, images)
+        if self.config.target == "nir":
+            model = state.model
+            with torch.inference_mode():
+                wanted = model(images.to(self.services.device)).argmax(1).cpu()
+        else:
+            wanted = chip.beside.simulator.run(images).logits[-1].argmax(1).cpu()
+        return float((found == wanted).double().mean())
+
     def finish(self, state: DeployState) -> Result:
         c, chip = self.config, state.chip
         assert chip is not None  # the last step was after it
@@ -190,6 +211,8 @@ class Deploy:
         metrics = {**self._accuracies(state, beside), **_counts(beside, mapping)}
         if chip.agreement is not None:
             metrics["lava/agreement"] = min(float(row[what] or 0) for row in chip.agreement for what in KEPT)
+        if chip.alike is not None:
+            metrics["file/agreement"] = chip.alike
         tables: dict[str, list[Row]] = {
             "accuracy_vs_steps": beside.curve(),
             "quantisation": [*state.quantised.rows],
@@ -248,7 +271,9 @@ class Deploy:
         chip = state.chip
         return {
             "trainer": None if state.trainer is None else state.trainer.state_dict(),
-            "chip": None if chip is None else {"beside": chip.beside.state_dict(), "agreement": chip.agreement},
+            "chip": None
+            if chip is None
+            else {"beside": chip.beside.state_dict(), "agreement": chip.agreement, "alike": chip.alike},
         }
 
     def load_state_dict(self, state: DeployState, saved: Mapping[str, Any]) -> None:
@@ -257,7 +282,7 @@ class Deploy:
         if saved["chip"] is not None:  # its integers are the same again
             state.chip = self._take_integers(state)
             state.chip.beside.load_state_dict(saved["chip"]["beside"])
-            state.chip.agreement = saved["chip"]["agreement"]
+            state.chip.agreement, state.chip.alike = saved["chip"]["agreement"], saved["chip"]["alike"]
 
 
 def told(mapping: Mapped) -> list[Row]:

@@ -44,7 +44,7 @@ def test_config_survives_toml(experiment):
     assert cls.resolve(vars(config)) == config
 
 
-NOT_ASKED_FOR = {"snn.deploy": ("ann/test/accuracy", "lava/agreement")}
+NOT_ASKED_FOR = {"snn.deploy": ("ann/test/accuracy", "lava/agreement", "file/agreement")}
 """Metrics that an experiment reports where an option asks for them."""
 
 

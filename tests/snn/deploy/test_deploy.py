@@ -159,13 +159,16 @@ def test_a_file_that_cannot_say_it_is_refused_before_anything_is_simulated(servi
         Deploy(config, services(tmp_path, {"trained": trials["converted"]})).start()
 
 
-def test_files_are_written_and_say_what_they_lost(deployed):
+def test_files_answer_as_the_networks_that_they_were_written_from(deployed):
     pytest.importorskip("nir")
-    result, folder = deployed("lif", target="nir", allow_approximate=True)
-    assert (folder / result.artifacts["nir"]).is_file()
-    result, folder = deployed("lif", target="netx", allow_approximate=True)
-    assert (folder / result.artifacts["netx"]).is_file()
-    assert result.tables["notes"]
+    for target in ("nir", "netx"):
+        result, folder = deployed("lif", target=target)
+        assert (folder / result.artifacts[target]).is_file()
+        assert result.metrics["file/agreement"] == 1.0
+        assert result.tables["notes"]
+    loose, _ = deployed("converted", target="netx", allow_approximate=True)
+    assert loose.metrics["file/agreement"] < 1.0
+    assert any("subtracts its threshold" in row["note"] for row in loose.tables["notes"])
 
 
 def test_lava_agrees(deployed):
