@@ -63,7 +63,7 @@ class Graded:
         bias = float(layer.bias.abs().max())
         unit_limit = min(most / largest, BIAS / bias if bias else math.inf)
         state_limit = min(STATE / reach, unit_limit * 2 ** EXPONENTS[-1])
-        levels = [Levels.of(wire.layer.weight, bits) for wire in layer.wires]
+        levels = [Levels.of(wire.layer.weight, bits, alike=False) for wire in layer.wires]
         state = self._state(layer, levels, state_limit)
         exponents = [self._exponent(layer, place, levels[place], state) for place in range(len(layer.wires))]
         synapses = []

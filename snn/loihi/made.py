@@ -39,7 +39,7 @@ class Made:
         """
         wire = layer.wires[place]
         one, levels = wire.layer, Levels.of(wire.layer.weight, bits)
-        rounded = levels.rounded(one.weight, scale)
+        rounded = levels.balanced(one.weight, scale)
         changed = replace(one, weight=rounded / scale - one.weight)
         self.changed.setdefault(layer.name, ([], torch.zeros(1)))[0].append(replace(wire, layer=changed))
         self.rows.append(
@@ -56,7 +56,8 @@ class Made:
         )
         # Lava drops the lowest bit of dense weights of both signs: they are doubled, and shifted by one less.
         twice = 2 if one.kind == "dense" and levels.low < 0 < levels.high else 1
-        self.exact[layer.name, place] = one.weight * (scale * twice)
+        nearby = (one.weight * scale - rounded).clamp(-0.49, 0.49)
+        self.exact[layer.name, place] = (rounded + nearby) * twice
         return Synapses(
             source=wire.source,
             kind=one.kind,

@@ -21,19 +21,23 @@ class Levels:
     """The whole numbers a weight can be, ``low`` to ``high``.
 
     Weights of one sign have the sign for all of them and one bit more each.
+
+    Attributes:
+        alike: every neuron (or channel) counts alike, as weights are in units of their thresholds.
     """
 
     low: int
     high: int
+    alike: bool = True
 
     @classmethod
-    def of(cls, weight: Tensor, bits: int) -> Levels:
+    def of(cls, weight: Tensor, bits: int, alike: bool = True) -> Levels:
         """Those of a layer's weights."""
         if bool((weight >= 0).all()):
-            return cls(0, 2**bits - 1)
+            return cls(0, 2**bits - 1, alike)
         if bool((weight <= 0).all()):
-            return cls(-(2**bits - 1), 0)
-        return cls(-(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1)
+            return cls(-(2**bits - 1), 0, alike)
+        return cls(-(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1, alike)
 
     @property
     def largest(self) -> int:
@@ -43,15 +47,38 @@ class Levels:
         """weight times ``scale`` as whole numbers, in floats."""
         return (weight * scale).round().clamp(self.low, self.high)
 
+    def balanced(self, weight: Tensor, scale: float) -> Tensor:
+        """As `rounded`, but so that every kernel [.., kH, kW] (every row of a matrix) keeps its sum.
+
+        What arrives is mostly alike from place to place, and never below zero: errors that add up there are those that
+        cost most. Those weights are rounded the other way that were nearest to it.
+        """
+        exact = (weight * scale).clamp(self.low, self.high)
+        kernels = exact.flatten(2) if exact.ndim > 2 else exact
+        rounded = kernels.round()
+        missing = (kernels - rounded).sum(-1, keepdim=True).round()
+        left = (kernels - rounded) * missing.sign()
+        left = left.masked_fill(~self._can(rounded + missing.sign()), -1.0)
+        order = left.argsort(-1, descending=True).argsort(-1)
+        turned = (order < missing.abs()) & (left > -0.5)
+        return (rounded + turned * missing.sign()).view_as(exact)
+
+    def _can(self, values: Tensor) -> Tensor:
+        return (values >= self.low) & (values <= self.high)
+
     def error(self, weight: Tensor, scale: float) -> float:
-        """What rounding changes: noise to signal of what each neuron (or channel) gets, summed over them.
+        """What rounding changes: noise to signal of all weights, or with ``alike`` row by row, summed over them.
 
         Some channels of converted networks hardly ever fire and have tiny thresholds: weights that are large beside
-        them must not decide how coarse all others are.
+        them must not decide how coarse all others are. So rows of more than four times the median count by what is
+        left of them.
         """
         noise = (self.rounded(weight, scale) / scale - weight).square().flatten(1).sum(1)
         signal = weight.square().flatten(1).sum(1)
-        return float((noise / signal.clamp_min(1e-30)).clamp_max(1e6).sum())
+        if not self.alike:
+            return float(noise.sum() / signal.sum().clamp_min(1e-30))
+        middle = signal.median().clamp_min(1e-30)
+        return float((noise / torch.where(signal > 16 * middle, signal, middle)).sum())
 
 
 def best_scale(weight: Tensor, levels: Levels, at_most: float = math.inf) -> float:

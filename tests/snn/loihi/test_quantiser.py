@@ -251,3 +251,16 @@ def test_decays_and_biases_as_the_chip_has_them():
 def test_du_and_dv_of_trained_neurons():
     found = quantise(network(CELLS["current"]), QuantiseOptions(), pictures()).network.population("a").neurons
     assert isinstance(found, LIF) and (found.du, found.dv) == (2047, 1024)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 3, 3), (6, 40)])
+def test_rounding_keeps_the_sum_of_every_kernel(shape):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    for bits in (3, 8):
+        levels = Levels.of(weight, bits)
+        scale = levels.largest / float(weight.abs().max())
+        found = levels.balanced(weight, scale)
+        sums = (found - weight * scale).flatten(2).sum(-1) if len(shape) == 4 else (found - weight * scale).sum(-1)
+        assert sums.abs().max() <= 0.5 + 1e-9
+        assert (found - weight * scale).abs().max() <= 1 and found.abs().max() <= levels.largest
+        assert torch.equal(found, found.round())
