@@ -130,8 +130,12 @@ class Workshop:
         return in_full(self.registry, kind, name, {**(small or {}), **self.options.get(name, {})})
 
     def naming(self, experiment: str, kind: Kind) -> Option | None:
-        """The option of an experiment that names things of a kind."""
-        return next((option for option in self.schema(experiment) if option.kind == kind), None)
+        """The option of an experiment that names things of a kind.
+
+        None where the experiment takes no network but one that comes with its weights: then it is given by its trial.
+        """
+        found = next((option for option in self.schema(experiment) if option.kind == kind), None)
+        return None if found is not None and kind == "backbones" and found.default is None else found
 
     def schema(self, experiment: str) -> tuple[Option, ...]:
         """The options of an experiment."""

@@ -14,7 +14,7 @@ from engram.backbone.contract import Figure, Raster, Row
 from engram.backbone.measures.anytime import StepScores, logits_at
 from engram.backbone.measures.points import curve_steps
 from engram.backbone.nets.classifier import Classifier
-from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Integrator
+from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Integrator, SigmaDelta
 from engram.snn.loihi.populations import Extremes
 from engram.snn.loihi.results import Run
 from engram.snn.loihi.simulator import Simulator
@@ -75,7 +75,8 @@ class Beside:
         (self.held_floats if held else self.floats).add(logits_at(self.model, features, self.float_points), labels)
         begun = time.perf_counter()
         run = self.simulator.run(images)
-        (self.held_chip if held else self.chip).add(run.logits[[point - 1 for point in self.points]], labels)
+        logits = _read(self.network, run.logits)
+        (self.held_chip if held else self.chip).add(logits[[point - 1 for point in self.points]], labels)
         if held:
             return
         self.seconds += time.perf_counter() - begun
@@ -179,6 +180,14 @@ class Beside:
         for name in _PLAIN:
             setattr(self, name, saved[name])
         self.extremes = {name: Extremes(**each) for name, each in saved["extremes"].items()}
+
+
+def _read(network: ChipNetwork, logits: Tensor) -> Tensor:
+    """What is answered after each step, [T, B, K]: of frames, the mean of what sigma-delta neurons say of each."""
+    if not network.frames or not isinstance(network.populations[-1].neurons, SigmaDelta):
+        return logits
+    counted = torch.arange(1, len(logits) + 1, device=logits.device, dtype=logits.dtype)
+    return logits.cumsum(0) / counted.view(-1, 1, 1)
 
 
 def _told(extremes: Extremes) -> Row:
