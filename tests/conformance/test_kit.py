@@ -46,7 +46,10 @@ def test_conformance(case):
 @pytest.mark.usefixtures("with_plugins")
 def test_the_toy_conforms():
     """Every pair that something of the toy plugin is in, beside all that is ours."""
-    refused = [Refusal(("toy.gated", "snn.convert"), "Traceable")]
+    refused = [
+        Refusal(("toy.gated", "snn.convert"), "Traceable"),
+        Refusal(("toy.gated", "snn.deploy", "--from"), "no steps of spikes"),
+    ]
     options = {"snn.spiking": OPTIONS["snn.spiking"]}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots"}):
         case.run()
