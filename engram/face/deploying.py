@@ -31,7 +31,7 @@ def deploy(trial: FinishedTrial | str | Path, target: str = "loihi2-sim", **opti
     >>> import engram
     >>> engram.deploy("nowhere", target="loihi3")
     Traceback (most recent call last):
-    engram.backbone.errors.UserError: target must be loihi2-sim, lava, nir or netx; got 'loihi3'. ...
+    engram.backbone.errors.UserError: target must be one of loihi2-sim, lava, nir, netx; got loihi3. ...
     """
     command = Registry.discover().commands().get(COMMAND)
     if command is None:

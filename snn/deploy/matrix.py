@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -211,7 +212,8 @@ def _converted(net: nn.Module) -> Classifier:
     return convert(made, [shown], len(shown), steps=8)
 
 
-def rows() -> list[dict[str, str]]:
+@cache
+def rows() -> tuple[dict[str, str], ...]:
     """The whole table: ``group``, ``name``, and a verdict for each target, its reason behind a colon."""
     found = []
     for subject in subjects():
@@ -220,7 +222,7 @@ def rows() -> list[dict[str, str]]:
             for target, verdict in verdicts(subject).items()
         }
         found.append({"group": subject.group, "name": subject.name, **told})
-    return found
+    return tuple(found)
 
 
 def markdown() -> str:

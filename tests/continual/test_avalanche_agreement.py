@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 
 SEEDS = range(3)
-QUICK = ("finetune", "er", "ewc")  # one of each family; the others are in make test-slow
+QUICK = ("er",)  # replay as everybody has it; the others are in make test-slow
 PRUNING = {"packnet.prune": 0.5, "packnet.retrain": 0.4}
 PAIRS = [
     # ours, its options, Avalanche's, its arguments, scenario, tolerance

@@ -123,7 +123,7 @@ def test_generating_changes_what_the_network_learns_from_the_first_task_on(learn
     assert torch.equal(latent.weights(), plain.weights())  # features are rebuilt as they are, not made easy to rebuild
 
 
-@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("options", [KINDS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS[1:])])
 def test_it_moves_against_forgetting(learn, options):
     nothing, ours = learn("finetune", **DIGITS), bir(learn, options=options)
     assert ours.accuracy > nothing.accuracy + 0.2

@@ -62,6 +62,7 @@ def test_it_halves_forgetting(learn):
     assert gated.accuracy > plain.accuracy + 0.05
 
 
+@pytest.mark.slow
 def test_it_goes_with_strategies_that_keep_weights(learn):
     alone, both = learn("si", **WIDE), learn("xdg", "si", **WIDE)
     assert both.metrics["test/forgetting"] < alone.metrics["test/forgetting"] / 2

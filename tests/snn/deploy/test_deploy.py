@@ -126,12 +126,12 @@ def test_bits_go_where_they_count_and_what_rounding_cost_is_learned_back(deploye
     bits = {row["layer"]: row["bits"] for row in rounded.tables["quantisation"]}
     assert sum(bits[name] * count for name, count in weights.items()) <= 3 * sum(weights.values())
     assert {row["bits"] for row in rounded.tables["sensitivity"]} == {2, 4, 6, 8}
-    tuned, _ = deployed("lif", **few, epochs=2)
+    tuned, _ = deployed("lif", **few, epochs=1)
     assert tuned.metrics["loihi2/test/accuracy"] > rounded.metrics["loihi2/test/accuracy"]
     assert tuned.metrics["float/test/accuracy"] == rounded.metrics["float/test/accuracy"]
 
 
-@pytest.mark.parametrize("options", [{}, {"mean_bits": 3.0, "epochs": 2}])
+@pytest.mark.parametrize("options", [{}, {"mean_bits": 3.0, "epochs": 1}])
 def test_a_broken_off_deployment_goes_on(deployed, services, trials, tmp_path, options):
     config = DeployConfig.resolve({"from_trial": "x", "calibration_images": 100, **options})
     lent = services(tmp_path, {"trained": trials["lif"]})

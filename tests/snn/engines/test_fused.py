@@ -189,7 +189,9 @@ def test_blocks_fit_the_cache_and_whole_windows():
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own tracer
-@pytest.mark.parametrize("neuron", ["if", "plif", "cuba-lif", "adaptive-lif"])
+@pytest.mark.parametrize(
+    "neuron", ["cuba-lif", *(pytest.param(each, marks=pytest.mark.slow) for each in ("if", "plif", "adaptive-lif"))]
+)
 def test_what_cuda_compiles_is_the_eager_scan(monkeypatch, neuron):
     """The graph alone, not the code made of it, which needs the GPU; torch 2.11 refuses a state of our own there."""
     graph = torch.compile(fused._plain_scan, dynamic=False, backend="eager")
