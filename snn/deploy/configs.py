@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le
 
 from engram.backbone.contract import NOTHING, ExperimentConfig, Flag, Input, Inputs, Metric
+from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import accuracy
 from engram.backbone.training.options import TrainingOptions
 from engram.snn.loihi.quantise_options import QuantiseOptions
@@ -16,6 +17,8 @@ from engram.snn.loihi.quantise_options import QuantiseOptions
 Target = Literal["loihi2-sim", "lava", "nir", "netx"]
 LAVA_IMAGES = 10
 """Images that go through Lava where nobody says how many: each takes it about a second."""
+
+_OF_TRAINING = tuple(field.name for field in fields(TrainingOptions) if field.name not in ("seed", "epochs"))
 
 DEPLOY_METRICS = (
     accuracy("test", "loihi2", primary=True),
@@ -78,6 +81,11 @@ class DeployConfig(QuantiseOptions, TrainingOptions, ExperimentConfig):
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
         config = super().resolve(given, inputs)
+        chosen = [name for name in _OF_TRAINING if name in given and given[name] != getattr(cls, name)]
+        if not config.epochs and chosen:
+            rule = "left out without --epochs, as nothing is trained then"
+            found = (must(f"--{n.replace('_', '-')}", rule, given[n], "Add --epochs 1, or drop it.") for n in chosen)
+            raise UserError("\n".join(map(str, found)))
         if config.images is None:
             return cls(**{**given, "images": LAVA_IMAGES if config.target == "lava" else 0})
         return config

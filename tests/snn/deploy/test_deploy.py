@@ -171,6 +171,12 @@ def test_files_answer_as_the_networks_that_they_were_written_from(deployed):
     assert any("subtracts its threshold" in row["note"] for row in loose.tables["notes"])
 
 
+def test_options_of_a_training_that_is_not_asked_for_are_refused():
+    with pytest.raises(UserError, match=r"--lr must be left out without --epochs(.|\n)*--flip must be left out"):
+        DeployConfig.resolve({"from_trial": "x", "lr": 0.1, "flip": "random"})
+    assert DeployConfig.resolve({"from_trial": "x", "lr": 0.1, "epochs": 1}).lr == 0.1
+
+
 def test_lava_agrees(deployed):
     try:
         environment.find()
