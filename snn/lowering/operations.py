@@ -19,6 +19,7 @@ from engram.snn.lowering.network import Cells
 from engram.snn.lowering.refusals import Refusal
 from engram.snn.lowering.values import Value, every_channel, padded, placed
 from engram.snn.neurons.integrate_fire import IntegrateFire
+from engram.snn.neurons.quantised import QCFS
 from engram.snn.training.network import SpikingActivation
 from engram.snn.training.retraining import ConvertedActivation
 
@@ -237,6 +238,9 @@ class Operations:
         return tuple(self.shapes[node][1:])
 
     def _refusal(self, node: fx.Node) -> Refusal:
+        if node.op == "call_module" and isinstance(self.modules.get(str(node.target)), QCFS):
+            remedy = "Convert it first: engram run snn.convert --from TRIAL"
+            return self._refused(node, "its levels are no neurons yet", remedy)
         reason, _, remedy = problem(node, self.modules).partition("; ")
         remedy = remedy[:1].upper() + remedy[1:]
         return self._refused(
