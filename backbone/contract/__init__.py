@@ -4,7 +4,7 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 """
 
 from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
-from engram.backbone.contract.heads import Head, SupportHead
+from engram.backbone.contract.heads import AdaptingHead, Head, SupportHead
 from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
     ABILITIES,
@@ -86,6 +86,7 @@ __all__ = [
     "PLAIN_UNITS",
     "UNIT_BOUNDS",
     "Ability",
+    "AdaptingHead",
     "AnyFigure",
     "AnyLayout",
     "Backbone",

@@ -33,18 +33,54 @@ class SupportHead(Protocol):
     """A module that classifies queries by a labelled support set: which classes there are is told with every call.
 
     The target of its entry is a ``make(features, classes, options) -> SupportHead`` as well; ``classes`` are those of
-    its training, which it need not remember.
+    its training, which it need not remember. An episode is a support set and its queries; E episodes of one size are
+    given at once, and none of them is influenced by another.
     """
 
     def from_support(self, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
         """Logits of the queries for the classes of the support set.
 
         Args:
-            queries: [Q, F] features.
-            support: [S, F] features of images whose class is known.
-            labels: [S] int64 in [0, ways); every class has one image or more.
+            queries: [E, Q, F] features.
+            support: [E, S, F] features of images whose class is known.
+            labels: [E, S] int64 in [0, ways); every class of an episode has one image or more.
             ways: K, the number of classes.
 
-        Returns: [Q, K].
+        Returns: [E, Q, K].
+        """
+        ...
+
+    def fitted(self, support: Tensor, labels: Tensor, ways: int) -> nn.Module:
+        """A head (`Head`) for the classes of one support set, which gives the logits of ``from_support``.
+
+        It is what a ``make(features, ways, options)`` of the same entry makes, with its tensors filled in, so that a
+        classifier with it is saved and made again as any other.
+
+        Args:
+            support: [S, F]; labels: [S]; ways: K, as above for one episode.
+
+        Raises:
+            UserError: the head makes no fixed classifier (its entry says ``fixed=False``).
+        """
+        ...
+
+
+@runtime_checkable
+class AdaptingHead(Protocol):
+    """A support head that changes the network in front of it for every support set (MAML), in a copy of its weights.
+
+    Where a head is one, episodes are classified from images and not from features.
+    """
+
+    def from_images(self, net: nn.Module, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """Logits of the queries.
+
+        Args:
+            net: the backbone, whose weights stay as they are; gradients reach them.
+            queries: [E, Q, C, H, W] normalised images; support: [E, S, C, H, W].
+            labels: [E, S] int64 in [0, ways).
+            ways: K.
+
+        Returns: [E, Q, K].
         """
         ...

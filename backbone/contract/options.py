@@ -32,11 +32,12 @@ class Registered:
     """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``).
 
     ``training`` is False for a data set that no classifier is trained on: its training part need not hold every class,
-    and its parts may have classes of their own.
+    and its parts may have classes of their own. ``support`` is True for a head that classifies by a support set.
     """
 
     kind: Kind
     training: bool = True
+    support: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Option:
 
     ``key`` is its key in config.json (the field's name, or what `Flag` says), ``name`` what it is called everywhere
     else, and ``type`` its annotation without None and without ``words``: what may stand in its place, such as "auto"
-    for a number. The options of a named thing are called by the thing.
+    for a number. The options of a named thing are called by the thing. ``support`` is that of `Registered`.
     """
 
     field: str
@@ -32,6 +32,7 @@ class Option:
     kind: Kind | None = None
     options_of: str | None = None
     words: tuple[str, ...] = ()
+    support: bool = False
 
     @cached_property
     def name(self) -> str:
@@ -146,13 +147,24 @@ def _option(field: Any, hint: Any) -> Option:
     annotation, words = _without_words(annotation)
     marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     flag = next((mark.name for mark in marks if isinstance(mark, Flag)), field.name)
-    kind: Kind | None = next((mark.kind for mark in marks if isinstance(mark, Registered)), None)
+    registered = next((mark for mark in marks if isinstance(mark, Registered)), None)
+    kind: Kind | None = None if registered is None else registered.kind
     options_of = next((mark.field for mark in marks if isinstance(mark, OptionsOf)), None)
     if options_of is not None and flag != f"{options_of}_options":
         # names are spelled without looking at a class: `engram.backbone.options.spelling`
         raise TypeError(f"the options of {options_of!r} must be called {options_of}_options; got {flag}")
     default = field.default_factory() if field.default_factory is not MISSING else field.default
-    return Option(field.name, flag, annotation, optional, default, kind, options_of, words)
+    return Option(
+        field.name,
+        flag,
+        annotation,
+        optional,
+        default,
+        kind,
+        options_of,
+        words,
+        registered is not None and registered.support,
+    )
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

@@ -22,8 +22,8 @@ def check_head(entry: Entry, make: Callable[[int, int], nn.Module]) -> None:
     known = isinstance(head, Head | SupportHead | nn.Linear)
     require(known, "a head has forward and as_linear, or from_support (engram.backbone.contract)")
     if isinstance(head, SupportHead):
-        _classifies_by_support(head)
-    if isinstance(head, Head | nn.Linear):
+        _classifies_by_support(head, entry)
+    if entry.fixed and isinstance(head, Head | nn.Linear):
         _gives_logits(head, entry)
         _is_saved(head, make)
 
@@ -50,11 +50,20 @@ def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:
     require(torch.equal(again.eval()(features), head(features)), "saved and made again it gives the same bits")
 
 
-def _classifies_by_support(head: SupportHead) -> None:
+def _classifies_by_support(head: SupportHead, entry: Entry) -> None:
+    require(entry.support, "a head with from_support says support=True")
     random = torch.Generator().manual_seed(3)
-    queries, labels = torch.randn(4, WIDTH, generator=random), torch.tensor([0, 1, 2, 0, 1])
-    support = torch.randn(5, WIDTH, generator=random)
+    queries, labels = torch.randn(2, 4, WIDTH, generator=random), torch.tensor([[0, 1, 2, 0, 1], [2, 1, 0, 0, 2]])
+    support = torch.randn(2, 5, WIDTH, generator=random)
     logits = head.from_support(queries, support, labels, 3)
-    require(list(logits.shape) == [4, 3], f"from_support gives [Q, K] logits; got {list(logits.shape)}")
-    turned = head.from_support(queries, support.flip(0), labels.flip(0), 3)
+    require(list(logits.shape) == [2, 4, 3], f"from_support gives [E, Q, K] logits; got {list(logits.shape)}")
+    turned = head.from_support(queries, support.flip(1), labels.flip(1), 3)
     require(torch.allclose(turned, logits, atol=1e-4), "the order of the support set does not matter")
+    alone = head.from_support(queries[1:], support[1:], labels[1:], 3)
+    require(torch.allclose(alone, logits[1:], atol=1e-4), "an episode is not influenced by another")
+    if not entry.transductive:
+        few = head.from_support(queries[:, :1], support, labels, 3)
+        require(torch.allclose(few, logits[:, :1], atol=1e-4), "a query is not influenced by another, or transductive")
+    if entry.fixed:
+        fitted = head.fitted(support[0], labels[0], 3)
+        require(torch.allclose(fitted(queries[0]), logits[0], atol=1e-4), "fitted gives the logits of from_support")

@@ -1,4 +1,4 @@
-"""Whether adapters can be put on the network that a configuration names, as far as that is known without making it."""
+"""Whether adapters and heads can be put on the network of a configuration, as far as is known without making it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engram.backbone.registry import Registry
 
 
 def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
-    """One line for every adapter that needs what the network before it is not.
+    """One line for every adapter that needs what the network before it is not, and for every head of another kind.
 
     Args:
         registry: knows what entries offer and need.
@@ -26,7 +26,22 @@ def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
                 remedy = "Use another --backbone or --adapter, or leave one out."
                 found.append(str(must(f"a network for {adapter}", " and ".join(missing), got, remedy)))
             below, offers = adapter, entry.offers
-    return found
+    return found + [
+        line for option in options if option.kind == "heads" for line in _other_head(registry, config, option)
+    ]
+
+
+def _other_head(registry: Registry, config: ExperimentConfig, option: Option) -> list[str]:
+    """A head without a support set where one is needed, or one that cannot do without."""
+    name = getattr(config, option.field)
+    if name is None:
+        return []
+    entry = registry.entry("heads", name)
+    if entry.support if option.support else entry.fixed:
+        return []
+    fits = [known for _, known, each in registry.entries("heads") if (each.support if option.support else each.fixed)]
+    rule = "one that classifies by a support set" if option.support else "one that is trained with fixed classes"
+    return [str(must(option.flag, rule, name, f"Use {', '.join(fits) or 'another plugin'}."))]
 
 
 def _named(config: ExperimentConfig, options: tuple[Option, ...], kind: str) -> list[str]:

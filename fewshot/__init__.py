@@ -1,0 +1,1 @@
+"""Few-shot learning: classes that are known from a handful of images."""
