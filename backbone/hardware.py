@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from engram.backbone.errors import must
 
@@ -69,3 +70,9 @@ def autocast(device: str, precision: str) -> AbstractContextManager[object]:
     if precision != "bf16":
         return nullcontext()  # a switched off torch.autocast takes longer
     return torch.autocast(device.partition(":")[0], dtype=torch.bfloat16)
+
+
+def exactly(values: Tensor) -> AbstractContextManager[object]:
+    """In float32 where these values lie, within autocast too: for differences of large numbers, such as distances."""
+    kind = values.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

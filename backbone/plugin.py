@@ -75,6 +75,7 @@ PLUGIN = Plugin(
             options="engram.backbone.nets.head_options:CosineOptions",
             summary="Cosine of the angle to a vector for each class, Gidaris and Komodakis 2018",
             linear=False,
+            support=True,
         ),
     },
     objectives={

@@ -4,7 +4,7 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 """
 
 from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
-from engram.backbone.contract.heads import AdaptingHead, Head, SupportHead
+from engram.backbone.contract.heads import AdaptingHead, Centred, Head, OwnLoss, SupportHead
 from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
     ABILITIES,
@@ -94,6 +94,7 @@ __all__ = [
     "Batch",
     "Bounds",
     "Calibrated",
+    "Centred",
     "Check",
     "Command",
     "Composed",
@@ -125,6 +126,7 @@ __all__ = [
     "ObjectiveSetting",
     "OptionsOf",
     "Outputs",
+    "OwnLoss",
     "Pictures",
     "Places",
     "Plugin",

@@ -84,3 +84,30 @@ class AdaptingHead(Protocol):
         Returns: [E, Q, K].
         """
         ...
+
+
+@runtime_checkable
+class Centred(Protocol):
+    """A support head that subtracts the mean feature of the classes that the network was trained on."""
+
+    def centre(self, features: Tensor) -> None:
+        """Take the mean of the training features. Called once before anything is classified, and kept in a buffer.
+
+        Args:
+            features: [N, F] of the whole training split, in evaluation mode.
+        """
+        ...
+
+
+@runtime_checkable
+class OwnLoss(Protocol):
+    """A support head that is trained by another loss than the cross-entropy of its logits with the labels."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over all queries, a number [].
+
+        Args:
+            logits: [E, Q, K] as ``from_support`` gives them.
+            labels: [E, Q] int64 in [0, K).
+        """
+        ...

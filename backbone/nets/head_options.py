@@ -14,3 +14,5 @@ class CosineOptions:
 
     scale: Annotated[float, Gt(0)] = 10.0
     """Multiplies the cosines: logits lie between minus and plus this."""
+    learn_scale: bool = False
+    """Train that factor, which begins there."""

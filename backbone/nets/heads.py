@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from engram.backbone.contract import Head
 from engram.backbone.errors import must
+from engram.backbone.hardware import exactly
 from engram.backbone.nets.head_options import CosineOptions
+from engram.backbone.nets.prototypes import class_means
 
 
 def linear(features: int, classes: int, options: None = None) -> nn.Linear:
@@ -24,18 +26,20 @@ class Cosine(nn.Module):
         z_k = s cos(f, w_k) = s (f / |f|) . (w_k / |w_k|)
 
     How long the features are does not matter, nor how often a class was seen: no class has a longer vector or a bias.
+    With a support set, w_k is the mean of the features of class k.
 
     Args:
         features: F.
         classes: K.
         options: the scale s.
 
-    Source: Gidaris and Komodakis 2018 (arXiv 1804.09458), section 3.2, with a fixed scale; they begin with 10.
+    Source: Gidaris and Komodakis 2018 (arXiv 1804.09458), section 3.2; they learn the scale, and begin with 10.
     """
 
     def __init__(self, features: int, classes: int, options: CosineOptions) -> None:
         super().__init__()
-        self.scale = options.scale
+        self.options = options
+        self.scale = nn.Parameter(torch.tensor(options.scale)) if options.learn_scale else options.scale
         self.weight = nn.Parameter(torch.empty(classes, features))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
@@ -46,6 +50,21 @@ class Cosine(nn.Module):
     def as_linear(self) -> None:
         """None: no linear layer divides by the length of the features."""
         return
+
+    def from_support(self, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """[E, Q, F], [E, S, F], [E, S] -> logits [E, Q, K]."""
+        with exactly(support):
+            means = class_means(support.float(), labels, ways)
+            return self.scale * (F.normalize(queries.float(), dim=-1) @ F.normalize(means, dim=-1).mT)
+
+    def fitted(self, support: Tensor, labels: Tensor, ways: int) -> Cosine:
+        """[S, F], [S] -> the head whose vectors are the means."""
+        made = Cosine(support.shape[1], ways, self.options).to(support.device)
+        with torch.no_grad():
+            made.weight.copy_(class_means(support.float(), labels, ways))
+            if isinstance(self.scale, nn.Parameter) and isinstance(made.scale, nn.Parameter):
+                made.scale.copy_(self.scale)
+        return made
 
 
 def as_linear(head: nn.Module, who: str) -> nn.Linear:

@@ -1,12 +1,31 @@
-"""Nearest class means, as a linear layer."""
+"""Class means, and the nearest of them as a linear layer."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
+def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
+    """The mean of the features of each class.
+
+    Args:
+        features: [..., S, D].
+        labels: [..., S] int64 in [0, ways).
+        ways: K.
+
+    Returns: [..., K, D]; NaN for a class that has no features.
+
+    >>> import torch
+    >>> class_means(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([1, 1, 0]), 2).tolist()
+    [[7.0], [2.0]]
+    """
+    member = F.one_hot(labels, ways).to(features.dtype)
+    return (member.mT @ features) / member.sum(-2).unsqueeze(-1)
+
+
 def nearest_mean(means: Tensor) -> tuple[Tensor, Tensor]:
-    """means: [K, D] of K classes -> weight [K, D] and bias [K] of a linear layer whose largest output is the nearest.
+    """means: [..., K, D] of K classes -> weight [..., K, D] and bias [..., K] whose largest output is the nearest.
 
     ``2 c . f - |c|^2`` is ``|f|^2 - |f - c|^2``, and ``|f|^2`` is the same for all classes.
 
@@ -17,4 +36,4 @@ def nearest_mean(means: Tensor) -> tuple[Tensor, Tensor]:
     >>> (weight @ torch.tensor([2.0, 1.0]) + bias).argmax().item()
     1
     """
-    return 2 * means, -means.square().sum(1)
+    return 2 * means, -means.square().sum(-1)

@@ -92,6 +92,17 @@ class _Maker:
         offered = self.shop.registry.entries(kind)
         return [name for _, name, entry in offered if not entry.instead and not entry.takes_path]
 
+    def with_fixed_classes(self, kind: Kind) -> list[str]:
+        """What all plugins have of a kind, without heads that need a support set."""
+        return [name for name in self.offered(kind) if self.shop.registry.entry(kind, name).fixed]
+
+    def fitting(self, experiment: str, kind: Kind) -> list[str]:
+        """What an option of an experiment takes of a kind: of heads those with a support set, or with fixed classes."""
+        option = self.shop.naming(experiment, kind)
+        if kind != "heads" or option is None or not option.support:
+            return self.with_fixed_classes(kind)
+        return [name for name in self.offered(kind) if self.shop.registry.entry(kind, name).support]
+
     def networks(self) -> list[Named]:
         """The two that everything is tried on."""
         return [self.network(name) for name in NETWORKS]
@@ -172,7 +183,7 @@ class _Maker:
         own = self.own()
         for network in self.networks():
             for kinds in combinations(("adapters", "heads", "objectives"), 2):
-                for pair in product(*map(self.offered, kinds)):
+                for pair in product(*map(self.with_fixed_classes, kinds)):
                     if own & {*pair}:
                         chosen: Mapping[str, str] = dict(zip(kinds, pair, strict=True))
                         yield self._together(network, pair, chosen)
@@ -204,13 +215,13 @@ class _Maker:
             for kind in ("adapters", "heads", "objectives", "strategies"):
                 if self.shop.naming(experiment, kind) is None:
                     continue
-                for name in self.offered(kind):
+                for name in self.fitting(experiment, kind):
                     if {experiment, name} & own:
                         yield from self._option(experiment, kind, name)
             if self.shop.starts_from(experiment) is None:
                 continue
             for kind in ("adapters", "heads"):
-                for name in self.offered(kind):
+                for name in self.with_fixed_classes(kind):
                     if {experiment, name} & own:
                         yield from self._input(experiment, kind, name)
 

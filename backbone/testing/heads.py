@@ -59,11 +59,18 @@ def _classifies_by_support(head: SupportHead, entry: Entry) -> None:
     require(list(logits.shape) == [2, 4, 3], f"from_support gives [E, Q, K] logits; got {list(logits.shape)}")
     turned = head.from_support(queries, support.flip(1), labels.flip(1), 3)
     require(torch.allclose(turned, logits, atol=1e-4), "the order of the support set does not matter")
+    renamed = torch.tensor([2, 0, 1])  # class k is now called so
+    other = head.from_support(queries, support, renamed[labels], 3)
+    require(torch.allclose(other[..., renamed], logits, atol=1e-4), "what classes are called does not matter")
     alone = head.from_support(queries[1:], support[1:], labels[1:], 3)
     require(torch.allclose(alone, logits[1:], atol=1e-4), "an episode is not influenced by another")
     if not entry.transductive:
         few = head.from_support(queries[:, :1], support, labels, 3)
         require(torch.allclose(few, logits[:, :1], atol=1e-4), "a query is not influenced by another, or transductive")
+    if logits.requires_grad:
+        learned = list(head.parameters()) if isinstance(head, nn.Module) else []
+        reached = torch.autograd.grad(logits.square().sum(), learned, allow_unused=True)
+        require(any(each is not None and each.any() for each in reached), "gradients reach what the head learns")
     if entry.fixed:
         fitted = head.fitted(support[0], labels[0], 3)
         require(torch.allclose(fitted(queries[0]), logits[0], atol=1e-4), "fitted gives the logits of from_support")

@@ -11,7 +11,7 @@ from engram.backbone.contract import Head, Named, SupportHead
 from engram.backbone.errors import UserError
 from engram.backbone.nets.heads import as_linear, linear_form
 from engram.backbone.nets.making import build_head
-from engram.backbone.nets.prototypes import nearest_mean
+from engram.backbone.nets.prototypes import class_means, nearest_mean
 
 
 def test_cosines_are_those_of_the_angles():
@@ -72,15 +72,18 @@ class Prototypes(nn.Module):
     """Nearest class mean of the support set, Snell et al. 2017."""
 
     def from_support(self, queries, support, labels, ways):
-        means = torch.stack([support[labels == way].mean(0) for way in range(ways)])
-        return F.linear(queries, *nearest_mean(means))
+        weight, bias = nearest_mean(class_means(support, labels, ways))
+        return queries @ weight.mT + bias.unsqueeze(-2)
+
+    def fitted(self, support, labels, ways):
+        raise NotImplementedError
 
 
 def test_a_head_that_classifies_by_a_support_set():
     head = Prototypes()
     assert isinstance(head, SupportHead) and not isinstance(head, Head)
-    support, labels = torch.tensor([[0.0, 0], [0, 2], [4, 0], [8, 0]]), torch.tensor([0, 0, 1, 1])
-    queries = torch.tensor([[1.0, 1], [6, 1], [3.4, 0]])
+    support, labels = torch.tensor([[[0.0, 0], [0, 2], [4, 0], [8, 0]]]), torch.tensor([[0, 0, 1, 1]])
+    queries = torch.tensor([[[1.0, 1], [6, 1], [3.4, 0]]])
     logits = head.from_support(queries, support, labels, ways=2)
-    distances = torch.cdist(queries, torch.tensor([[0.0, 1], [6, 0]])).square()
-    torch.testing.assert_close(logits.softmax(1), (-distances).softmax(1))
+    distances = torch.cdist(queries, torch.tensor([[[0.0, 1], [6, 0]]])).square()
+    torch.testing.assert_close(logits.softmax(2), (-distances).softmax(2))

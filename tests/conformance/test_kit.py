@@ -33,7 +33,7 @@ LARGE = ("resnet18", "airnet", "vgg-small")
 
 
 def _all_of_ours():
-    for case in cases("backbone", "snn", "continual", refusals=REFUSALS, options=OPTIONS):
+    for case in cases("backbone", "snn", "continual", "fewshot", refusals=REFUSALS, options=OPTIONS):
         large = str(case).startswith(tuple(f"{name} + " for name in LARGE))
         yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] * large)
 

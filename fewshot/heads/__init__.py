@@ -1,0 +1,1 @@
+"""Heads that classify by a few labelled pictures of each class."""
