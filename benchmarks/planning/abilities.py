@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engram.backbone.contract import Entry, ExperimentConfig
 from engram.backbone.errors import must
+from engram.backbone.options.inherited import made_from
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.registry import Registry
 
@@ -16,8 +17,10 @@ def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
         config: whole.
     """
     options, found = schema(type(config)), list[str]()
+    trained = any(role == "trained" and getattr(config, option.field) for option, role in made_from(type(config)))
     for backbone in _named(config, options, "backbones"):
-        below, offers = backbone, registry.entry("backbones", backbone).offers
+        below = backbone
+        offers = None if trained else registry.entry("backbones", backbone).offers  # a trial's adapters are not known
         for adapter in _named(config, options, "adapters"):
             entry = registry.entry("adapters", adapter)
             missing = [name for name in entry.needs if offers is not None and name not in offers]
