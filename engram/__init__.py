@@ -38,10 +38,13 @@ __all__ = ["TrialError", "UserError", "compare", "convert", "deploy", "load", "r
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'engram' has no attribute {name!r}")
     from importlib import import_module
+    from importlib.util import find_spec
 
+    if name not in _WHERE:
+        if name.startswith("_") or find_spec(f"engram.{name}") is None:
+            raise AttributeError(f"module 'engram' has no attribute {name!r}")
+        return import_module(f"engram.{name}")  # a package of ours: engram.fewshot.enrol
     found = globals()[name] = getattr(import_module(_WHERE[name]), name)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +52,10 @@ def load(
         UserError: as `open_source`, or the set cannot be trained on.
     """
     _check_share(validation)
-    source = open_source(name, options, root=root, download=download)
+    return _same(name, open_source(name, options, root=root, download=download), validation)
+
+
+def _same(name: str, source: Source, validation: float) -> Data:
     if source.disjoint:
         raise disjoint_classes(name)
     sets = _sets(source, validation)
@@ -77,7 +80,23 @@ def load_disjoint(
         UserError: as `open_source`, or a set would have fewer than two classes.
     """
     _check_share(validation)
+    return _disjoint(name, open_source(name, options, root=root, download=download), validation)
+
+
+def load_either(
+    name: str, options: Mapping[str, Scalar], *, root: Path, download: bool = False, validation: float = 0.1
+) -> Data:
+    """As `load`, or as `load_disjoint` where the parts of the source have classes of their own.
+
+    Raises:
+        UserError: as these two.
+    """
+    _check_share(validation)
     source = open_source(name, options, root=root, download=download)
+    return (_disjoint if source.disjoint else _same)(name, source, validation)
+
+
+def _disjoint(name: str, source: Source, validation: float) -> Data:
     keyed = _keyed(source)
     if not source.disjoint:
         keyed = {"train": _all(keyed)}
@@ -95,7 +114,7 @@ def load_disjoint(
         train, found = apart(train, keyed[part], part, source.duplicates)
         repeated += found
     held = keyed["validation"].split if validation else None
-    return _as_data(name, source, _Sets(train.split, held, keyed["test"].split, repeated))
+    return replace(_as_data(name, source, _Sets(train.split, held, keyed["test"].split, repeated)), disjoint=True)
 
 
 def load_for_scoring(
@@ -193,7 +212,7 @@ def _as_data(name: str, source: Source, sets: _Sets) -> Data:
     about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
     facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
     cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
-    return Data(name, train, sets.validation, sets.test, *about, facts, cautions)
+    return Data(name, train, sets.validation, sets.test, *about, facts, cautions, source.test is None)
 
 
 def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:

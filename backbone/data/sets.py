@@ -201,3 +201,7 @@ class Data:
     """What was counted while the splits were made."""
     cautions: tuple[str, ...] = ()
     """What to know before believing a score on them."""
+    held_out: bool = False
+    """Whether the test images were held out of one part, because the source has no test set of its own."""
+    disjoint: bool = False
+    """Whether no class stands in two of the sets."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Named, Row
-from engram.backbone.data.load import Data, load
+from engram.backbone.data.load import Data, load, load_disjoint
 from engram.backbone.data.options import PictureOptions
 from engram.backbone.data.views import seen
 from engram.backbone.errors import must
@@ -32,6 +32,7 @@ def reference(
         fingerprint=data.fingerprint,
         validation=validation,
         view=view,
+        disjoint=data.disjoint,
     )
 
 
@@ -42,7 +43,8 @@ def load_as_trained(made: Made, *, root: Path, download: bool) -> tuple[Data, Te
         UserError: the data have changed, or their classes or shapes are not what the network knows.
     """
     ref = made.trained_on()
-    data = load(ref.name, ref.options, root=root, download=download, validation=ref.validation)
+    find = load_disjoint if ref.disjoint else load
+    data = find(ref.name, ref.options, root=root, download=download, validation=ref.validation)
     require_trained_on(ref, data.fingerprint)
     data = as_seen(ref, data)
     remedy = "Train the network again, so that its file says how its images were made."

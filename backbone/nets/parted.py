@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from engram.backbone.errors import must
 from engram.backbone.nets.blocks import FeedForward
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.folding import Untraceable, trace
 from engram.backbone.nets.plain import copied
 from engram.backbone.nets.taps import Show
@@ -81,6 +84,34 @@ def part(net: nn.Module, in_shape: tuple[int, int, int]) -> tuple[Parted, nn.Mod
         name = ""
     head = net.get_submodule(name) if name else nn.Identity()
     return Parted(net, in_shape, name).train(net.training), head
+
+
+def classifier(module: nn.Module, images: Tensor) -> Classifier:
+    """A copy of any classifier in evaluation mode, as the one kind that everything here works on.
+
+    Args:
+        module: a `Classifier`, or a network whose images come as it takes them.
+        images: [b, C, H, W], some of them.
+
+    Raises:
+        UserError: the images have whole numbers that only a `Classifier` knows how to scale.
+    """
+    if isinstance(module, Classifier):
+        return copied(module).eval()
+    if not images.is_floating_point():
+        raise must(
+            "images", "floating point numbers, as the network takes them", images.dtype, "Scale them as in training."
+        )
+    channels, height, width = images.shape[1:]
+    return plainly(*part(module, (channels, height, width)), images)
+
+
+def plainly(backbone: nn.Module, head: nn.Module, images: Tensor) -> Classifier:
+    """A classifier in evaluation mode that changes no image before the backbone sees it, where the backbone lies."""
+    channels = images.shape[1]
+    like = next(chain(backbone.parameters(), backbone.buffers()), images)
+    made = Classifier(backbone, head, torch.zeros(channels), torch.ones(channels))
+    return made.to(like.device).float().eval()
 
 
 def last_linear(graph: fx.GraphModule) -> str:

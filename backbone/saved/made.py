@@ -31,6 +31,7 @@ class DataRef:
     ``name`` is the data set's as it was given (``folder:PATH``), with its ``version`` and all its ``options``.
     ``fingerprint`` is the sha256 of its bytes, ``validation`` the share of its training images that was held out.
     ``view`` says how the network saw the data where not as they are (`engram.backbone.contract.Plugin.views`).
+    ``disjoint``: its sets have no class in common (`engram.backbone.data.load.load_disjoint`).
     """
 
     name: str
@@ -39,6 +40,7 @@ class DataRef:
     fingerprint: str
     validation: float
     view: Named | None = None
+    disjoint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

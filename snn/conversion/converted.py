@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from engram.backbone.contract import Figure, Row
@@ -16,8 +14,7 @@ from engram.backbone.data.given import Images, batches
 from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import layout
-from engram.backbone.nets.parted import part
-from engram.backbone.nets.plain import copied
+from engram.backbone.nets.parted import classifier
 from engram.snn.conversion.convert import convert
 from engram.snn.conversion.methods import Conversion
 from engram.snn.conversion.preflight import Preflight, inspect
@@ -115,29 +112,6 @@ def converted(module: nn.Module, images: Images, how: Conversion, calibration_im
     calibration = [batch.to(device) for batch in calibration]
     spiking = convert(analog, calibration, sum(map(len, calibration)), **asdict(how))
     return Converted(analog, spiking, how.steps, found.rows, calibration)
-
-
-def classifier(module: nn.Module, images: Tensor) -> Classifier:
-    """A copy of any classifier in evaluation mode, as the one kind that everything here works on.
-
-    Args:
-        module: a `Classifier`, or a network whose images come as it takes them.
-        images: [b, C, H, W], some of them.
-
-    Raises:
-        UserError: the images have whole numbers that only a `Classifier` knows how to scale.
-    """
-    if isinstance(module, Classifier):
-        return copied(module).eval()
-    if not images.is_floating_point():
-        raise must(
-            "images", "floating point numbers, as the network takes them", images.dtype, "Scale them as in training."
-        )
-    channels, height, width = images.shape[1:]
-    backbone, head = part(module, (channels, height, width))
-    like = next(chain(module.parameters(), module.buffers()), images)
-    plain = Classifier(backbone, head, torch.zeros(channels), torch.ones(channels))
-    return plain.to(like.device).float().eval()
 
 
 def named(row: Mapping[str, Any]) -> dict[str, Any]:
