@@ -62,6 +62,9 @@ PLUGIN = Plugin(
         "vgg-small": _network("vgg:vgg_small", "VGG, 32-32-64-64-128-128 channels"),
         "resnet-tiny": _network("resnet:resnet_tiny", "ResNet, 16-32-64 channels"),
         "resnet18": _network("resnet:resnet18", "ResNet-18 with a stem for small pictures"),
+        "conv4": _network(
+            "conv4:conv4", "Conv4-64 of the few-shot papers", options="engram.backbone.nets.options:Conv4Options"
+        ),
         "airnet": _network(
             "airnet:airnet",
             "The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",
@@ -124,6 +127,11 @@ PLUGIN = Plugin(
             files=f"{_MADE_OF}:omniglot_files",
             options=f"{_OPTIONS}:OmniglotOptions",
             summary="32,460 drawings of 105x105, 1,623 characters",
+        ),
+        "glyphs": Entry(
+            target="engram.backbone.data.glyphs:open_glyphs",
+            options=f"{_OPTIONS}:GlyphsOptions",
+            summary="Characters made here, 1,400 of random strokes by 20 writers each, 28x28; for few-shot episodes",
         ),
         "parquet": Entry(
             target="engram.backbone.data.parquet:open_parquet",

@@ -20,3 +20,31 @@ class PrototypeOptions:
     """Multiplies the distances, as the inverse of a temperature does."""
     learn_scale: bool = False
     """Train the scale, which begins there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimpleShotOptions:
+    """Squared distance to class means of features that were moved and scaled before."""
+
+    transform: Literal["un", "l2n", "cl2n"] = "cl2n"
+    """What is done to features: nothing; length 1; the mean of the training classes subtracted, then length 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeOptions:
+    """Ridge regression to the classes of the support set."""
+
+    penalty: Annotated[float, Gt(0)] = 1.0
+    """On the squared weights; episodic training goes on from there."""
+    scale: Annotated[float, Gt(0)] = 10.0
+    """Multiplies what is predicted, which lies near 0 and 1; episodic training goes on from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingOptions:
+    """Attention to every image of the support set."""
+
+    scale: Annotated[float, Gt(0)] = 10.0
+    """Multiplies the cosines under the softmax."""
+    learn_scale: bool = False
+    """Train that factor, which begins there."""

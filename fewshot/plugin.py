@@ -5,16 +5,21 @@ from __future__ import annotations
 from engram.backbone.contract import Entry, Plugin
 
 
-def _head(module: str, name: str, summary: str, *, fixed: bool = False, transductive: bool = False) -> Entry:
-    """A head with a support set; one that may also be trained with fixed classes is linear."""
+def _head(
+    module: str,
+    name: str,
+    summary: str,
+    *,
+    linear: bool = False,
+    trainable: bool = False,
+) -> Entry:
     return Entry(
         target=f"engram.fewshot.heads.{module}:{name}",
         options=f"engram.fewshot.head_options:{name}Options",
         summary=summary,
         support=True,
-        fixed=fixed,
-        linear=fixed,
-        transductive=transductive,
+        linear=linear,
+        trainable=trainable,
     )
 
 
@@ -22,7 +27,18 @@ PLUGIN = Plugin(
     name="fewshot",
     heads={
         "fewshot.prototype": _head(
-            "prototype", "Prototype", "Distance to the mean of each class, Snell et al. 2017", fixed=True
+            "prototype",
+            "Prototype",
+            "Distance to the mean of each class, Snell et al. 2017",
+            linear=True,
+            trainable=True,
+        ),
+        "fewshot.simpleshot": _head(
+            "simpleshot", "SimpleShot", "Distance to class means of normalised features, Wang et al. 2019"
+        ),
+        "fewshot.matching": _head("matching", "Matching", "Attention to every image, Vinyals et al. 2016"),
+        "fewshot.ridge": _head(
+            "ridge", "Ridge", "Ridge regression in closed form, Bertinetto et al. 2019", linear=True
         ),
     },
 )

@@ -152,6 +152,15 @@ class Unnormalised(Protocol):
 
 
 @runtime_checkable
+class Spiking(Protocol):
+    """Its activations are layers of spiking neurons."""
+
+    def neurons(self) -> Mapping[str, nn.Module]:
+        """The layers by name, in the order they run."""
+        ...
+
+
+@runtime_checkable
 class Delayed(Protocol):
     """Its read-out, a mean over steps, leaves out the first ``delay`` of them."""
 
@@ -211,7 +220,7 @@ class Composed(Protocol):
         ...
 
 
-Ability = Literal["Traceable", "Staged", "StageSteps", "Prepared", "Calibrated", "Delayed"]
+Ability = Literal["Traceable", "Staged", "StageSteps", "Prepared", "Calibrated", "Delayed", "Spiking"]
 """The name of a protocol that an adapter can need of a network."""
 ABILITIES: Mapping[Ability, type] = {
     "Traceable": Traceable,
@@ -220,4 +229,5 @@ ABILITIES: Mapping[Ability, type] = {
     "Prepared": Prepared,
     "Calibrated": Calibrated,
     "Delayed": Delayed,
+    "Spiking": Spiking,
 }

@@ -44,10 +44,11 @@ class Entry:
     The target of an adapter is a ``make(backbone, options, saved) -> Backbone`` that leaves the backbone it is given as
     it is; ``saved`` is None, or where a saved network is made again the tensors that it will get, by their names in it.
     A head whose ``as_linear()`` is None says ``linear=False``: experiments that need a linear one then refuse it before
-    any trial starts. One that classifies by a support set (`engram.backbone.contract.SupportHead`) says ``support``,
-    one that is not to be trained or saved with fixed classes ``fixed=False``, and one whose answer to a query depends
-    on the other queries ``transductive``: experiments with episodes take the first kind alone, all others refuse the
-    second.
+    any trial starts. One that classifies by a support set (`engram.backbone.contract.SupportHead`) says ``support``.
+    Of these, one that is not to be trained with fixed classes says ``trainable=False``; one that does not give a
+    classifier of fixed classes either, by its ``fitted``, ``fixed=False``; and one whose answer to a query depends on
+    the other queries ``transductive``. Experiments with episodes take those with ``support`` alone, all others those
+    that are ``fixed`` and ``trainable``.
 
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
     they were made with, and are not made with another; it is part of the identity of every trial that uses the thing,
@@ -67,6 +68,7 @@ class Entry:
     instead: str = ""
     linear: bool = True
     fixed: bool = True
+    trainable: bool = True
     support: bool = False
     transductive: bool = False
     takes_path: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 Duplicates = Literal["keep", "drop", "refuse"]
 Which = Literal["usual", "own", "disjoint"]
@@ -58,3 +58,19 @@ class OmniglotOptions(PictureOptions):
     """within: a fifth of every character is the test set. The others have classes of their own in every part, for
     few-shot episodes. lake: the published background and evaluation sets (Lake et al. 2015). vinyals: 1,028, 172 and
     423 characters to train, choose and test on, each of the four quarter turns of one a class (Vinyals et al. 2016)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlyphsOptions:
+    """Which characters are made, and how many drawings of them."""
+
+    classes: Annotated[int, Ge(2), Le(100_000)] = 1000
+    """Characters to train on; fewer are the first of these."""
+    held_out: Annotated[int, Ge(2), Le(10_000)] = 200
+    """Characters to choose on, and as many more to test on: the same ones however many are trained on."""
+    drawings: Annotated[int, Ge(2), Le(1000)] = 20
+    """Drawings of each character, each by another writer."""
+    size: Annotated[int, Ge(12), Le(256)] = 28
+    """Height and width in pixels."""
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Seed of the characters, apart from the trial's."""

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engram.backbone.data.lots import mixed
+
 
 def stratified(labels: Tensor, fraction: float, salt: int) -> tuple[Tensor, Tensor]:
     """Hold out ``fraction`` of the images, of every class as nearly as whole images allow.
@@ -65,11 +67,5 @@ def _quota(counts: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _scrambled(count: int, salt: int) -> np.ndarray:
-    """A number for each position that looks random and never changes with a library's version.
-
-    Source: splitmix64, Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators", figure 17.
-    """
-    state = (np.arange(1, count + 1, dtype=np.uint64) + np.uint64(salt << 32)) * np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    """A number for each position that looks random and never changes with a library's version."""
+    return mixed(np.arange(1, count + 1, dtype=np.uint64) + np.uint64(salt << 32))

@@ -67,6 +67,13 @@ class Cosine(nn.Module):
         return made
 
 
+def layer_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A layer of its own with the present values of weight [K, F] and bias [K]."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # draws nothing
+    layer.weight, layer.bias = (nn.Parameter(each.detach().clone()) for each in (weight, bias))
+    return layer
+
+
 def as_linear(head: nn.Module, who: str) -> nn.Linear:
     """The linear layer that computes what a head does.
 

@@ -39,10 +39,18 @@ class ConvOptions:
     width: Annotated[float, Gt(0), Le(64)] = 1.0
     """Multiplies every layer's channels."""
     depth: Annotated[int, Ge(1), Le(16)] | None = None
-    """Convolutions per stage (vgg, airnet), blocks per stage (resnet); not for lenet5. None: the architecture's own."""
+    """Convolutions per stage (vgg, conv4, airnet), blocks per stage (resnet); not for lenet5. None: its own."""
     activation: Activation = "relu"
     """Only relu can be converted into spikes."""
     normalisation: Normalisation | None = None
     """None: the architecture's own (batch, but none for lenet5)."""
     pooling: Pooling = "avg"
+    """All can be converted into spikes; max then needs a running sum per input (see snn/graph/pooling.py)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv4Options(ConvOptions):
+    """Convolutional network that pools by maxima unless told otherwise."""
+
+    pooling: Pooling = "max"
     """All can be converted into spikes; max then needs a running sum per input (see snn/graph/pooling.py)."""

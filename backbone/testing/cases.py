@@ -92,15 +92,17 @@ class _Maker:
         offered = self.shop.registry.entries(kind)
         return [name for _, name, entry in offered if not entry.instead and not entry.takes_path]
 
-    def with_fixed_classes(self, kind: Kind) -> list[str]:
-        """What all plugins have of a kind, without heads that need a support set."""
-        return [name for name in self.offered(kind) if self.shop.registry.entry(kind, name).fixed]
+    def trainable(self, kind: Kind) -> list[str]:
+        """What all plugins have of a kind, without heads that are not trained with fixed classes."""
+        held = self.shop.registry.entries(kind)
+        able = {name for _, name, entry in held if entry.fixed and entry.trainable}
+        return [name for name in self.offered(kind) if name in able]
 
     def fitting(self, experiment: str, kind: Kind) -> list[str]:
         """What an option of an experiment takes of a kind: of heads those with a support set, or with fixed classes."""
         option = self.shop.naming(experiment, kind)
         if kind != "heads" or option is None or not option.support:
-            return self.with_fixed_classes(kind)
+            return self.trainable(kind)
         return [name for name in self.offered(kind) if self.shop.registry.entry(kind, name).support]
 
     def networks(self) -> list[Named]:
@@ -183,7 +185,7 @@ class _Maker:
         own = self.own()
         for network in self.networks():
             for kinds in combinations(("adapters", "heads", "objectives"), 2):
-                for pair in product(*map(self.with_fixed_classes, kinds)):
+                for pair in product(*map(self.trainable, kinds)):
                     if own & {*pair}:
                         chosen: Mapping[str, str] = dict(zip(kinds, pair, strict=True))
                         yield self._together(network, pair, chosen)
@@ -221,7 +223,7 @@ class _Maker:
             if self.shop.starts_from(experiment) is None:
                 continue
             for kind in ("adapters", "heads"):
-                for name in self.with_fixed_classes(kind):
+                for name in self.trainable(kind):
                     if {experiment, name} & own:
                         yield from self._input(experiment, kind, name)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from engram.backbone.contract import Entry, Head, SupportHead
+from engram.backbone.contract import Centred, Entry, Head, SupportHead
 from engram.backbone.nets.heads import linear_form
 from engram.backbone.testing.case import require
 from engram.backbone.testing.networks import same_tensors
@@ -22,8 +22,8 @@ def check_head(entry: Entry, make: Callable[[int, int], nn.Module]) -> None:
     known = isinstance(head, Head | SupportHead | nn.Linear)
     require(known, "a head has forward and as_linear, or from_support (engram.backbone.contract)")
     if isinstance(head, SupportHead):
-        _classifies_by_support(head, entry)
-    if entry.fixed and isinstance(head, Head | nn.Linear):
+        _classifies_by_support(head, entry, make)
+    if entry.fixed and entry.trainable and isinstance(head, Head | nn.Linear):
         _gives_logits(head, entry)
         _is_saved(head, make)
 
@@ -36,10 +36,7 @@ def _gives_logits(head: nn.Module, entry: Entry) -> None:
     require(torch.allclose(steps[0], logits, atol=1e-5), "the features of every step, [S, B, F], give [S, B, K]")
     logits.square().sum().backward()
     require(any(each.grad is not None and each.grad.any() for each in head.parameters()), "gradients reach weights")
-    layer = linear_form(head)
-    require((layer is not None) == entry.linear, "linear=False is said where as_linear() is None, and only there")
-    if layer is not None:
-        require(torch.allclose(layer(features), logits, atol=1e-5), "as_linear() gives the same logits")
+    _says_its_linear_form(head, features, entry)
 
 
 def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:
@@ -50,8 +47,10 @@ def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:
     require(torch.equal(again.eval()(features), head(features)), "saved and made again it gives the same bits")
 
 
-def _classifies_by_support(head: SupportHead, entry: Entry) -> None:
+def _classifies_by_support(head: SupportHead, entry: Entry, make: Callable[[int, int], nn.Module]) -> None:
     require(entry.support, "a head with from_support says support=True")
+    if isinstance(head, Centred):
+        head.centre(torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(4)))
     random = torch.Generator().manual_seed(3)
     queries, labels = torch.randn(2, 4, WIDTH, generator=random), torch.tensor([[0, 1, 2, 0, 1], [2, 1, 0, 0, 2]])
     support = torch.randn(2, 5, WIDTH, generator=random)
@@ -72,5 +71,20 @@ def _classifies_by_support(head: SupportHead, entry: Entry) -> None:
         reached = torch.autograd.grad(logits.square().sum(), learned, allow_unused=True)
         require(any(each is not None and each.any() for each in reached), "gradients reach what the head learns")
     if entry.fixed:
-        fitted = head.fitted(support[0], labels[0], 3)
+        fitted = head.fitted(support[0], labels[0], 3).eval()
         require(torch.allclose(fitted(queries[0]), logits[0], atol=1e-4), "fitted gives the logits of from_support")
+        steps = fitted(queries)
+        require(torch.allclose(steps[0], logits[0], atol=1e-4), "the features of every step, [S, B, F], give [S, B, K]")
+        again = seeded(lambda: make(WIDTH, 3), 1)
+        again.load_state_dict(fitted.state_dict())
+        require(
+            torch.equal(again.eval()(queries[0]), fitted(queries[0])), "saved and made again it gives the same bits"
+        )
+        _says_its_linear_form(fitted, queries[0], entry)
+
+
+def _says_its_linear_form(head: nn.Module, features: Tensor, entry: Entry) -> None:
+    layer = linear_form(head)
+    require((layer is not None) == entry.linear, "linear=False is said where as_linear() is None, and only there")
+    if layer is not None:
+        require(torch.allclose(layer(features), head(features), atol=1e-5), "as_linear() gives the same logits")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import ExperimentConfig
+from engram.backbone.contract import Entry, ExperimentConfig
 from engram.backbone.errors import must
+from engram.backbone.options.inherited import made_from
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.registry import Registry
 
@@ -16,8 +17,10 @@ def unmet(registry: Registry, config: ExperimentConfig) -> list[str]:
         config: whole.
     """
     options, found = schema(type(config)), list[str]()
+    trained = any(role == "trained" and getattr(config, option.field) for option, role in made_from(type(config)))
     for backbone in _named(config, options, "backbones"):
-        below, offers = backbone, registry.entry("backbones", backbone).offers
+        below = backbone
+        offers = None if trained else registry.entry("backbones", backbone).offers  # a trial's adapters are not known
         for adapter in _named(config, options, "adapters"):
             entry = registry.entry("adapters", adapter)
             missing = [name for name in entry.needs if offers is not None and name not in offers]
@@ -36,12 +39,15 @@ def _other_head(registry: Registry, config: ExperimentConfig, option: Option) ->
     name = getattr(config, option.field)
     if name is None:
         return []
-    entry = registry.entry("heads", name)
-    if entry.support if option.support else entry.fixed:
+    if _fits(registry.entry("heads", name), option):
         return []
-    fits = [known for _, known, each in registry.entries("heads") if (each.support if option.support else each.fixed)]
+    fits = [known for _, known, each in registry.entries("heads") if _fits(each, option)]
     rule = "one that classifies by a support set" if option.support else "one that is trained with fixed classes"
     return [str(must(option.flag, rule, name, f"Use {', '.join(fits) or 'another plugin'}."))]
+
+
+def _fits(head: Entry, option: Option) -> bool:
+    return head.support if option.support else head.fixed and head.trainable
 
 
 def _named(config: ExperimentConfig, options: tuple[Option, ...], kind: str) -> list[str]:

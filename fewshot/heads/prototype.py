@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.hardware import exactly
+from engram.backbone.nets.heads import layer_of
 from engram.backbone.nets.prototypes import class_means, nearest_mean
 from engram.fewshot.head_options import PrototypeOptions
 from engram.fewshot.heads.solving import solve_gram
@@ -52,12 +53,7 @@ class Prototype(nn.Module):
 
     def as_linear(self) -> nn.Linear:
         """Weights ``2 s c_k`` (``2 s P c_k``) and bias ``-s |c_k|^2`` (``-s c_k' P c_k``)."""
-        weight, bias = self._layer()
-        layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
-        with torch.no_grad():
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-        return layer
+        return layer_of(*self._layer())
 
     def _layer(self) -> tuple[Tensor, Tensor]:
         means = self.prototypes

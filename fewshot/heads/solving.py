@@ -1,4 +1,4 @@
-"""Linear equations with a matrix of few rows, for many episodes at once."""
+"""Linear equations with as many unknowns as features or as images, whichever are fewer, for many episodes at once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import Tensor
 
 
 def solve_gram(rows: Tensor, shift: Tensor, right: Tensor) -> Tensor:
-    """The solution X [E, F, K] of ``(rows' rows + shift I) X = right``.
+    """The solution X [E, F, K] of ``(A'A + s I) X = B``.
 
-    Where there are fewer rows than columns, a matrix of S by S is solved in place of one of F by F (Woodbury):
-    ``(A'A + s I)^-1 b = (b - A' (A A' + s I)^-1 A b) / s``.
+    With fewer rows than columns, ``(B - A' (A A' + s I)^-1 A B) / s`` (Woodbury).
 
     Args:
         rows: A [E, S, F].
         shift: s [E] or [], above zero.
-        right: [E, F, K].
+        right: B [E, F, K].
 
     >>> rows, right = torch.eye(2)[None], torch.ones(1, 2, 1)
     >>> solve_gram(rows, torch.tensor(1.0), right).flatten().tolist()
@@ -23,9 +22,27 @@ def solve_gram(rows: Tensor, shift: Tensor, right: Tensor) -> Tensor:
     """
     shift = shift[..., None, None]
     if rows.shape[-2] < rows.shape[-1]:
-        inner = _solve(rows @ rows.mT, shift, rows @ right)
-        return (right - rows.mT @ inner) / shift
+        return (right - rows.mT @ _solve(rows @ rows.mT, shift, rows @ right)) / shift
     return _solve(rows.mT @ rows, shift, right)
+
+
+def ridge(rows: Tensor, penalty: Tensor, targets: Tensor) -> Tensor:
+    """The weights W [E, F, K] with the least ``|A W - Y|^2 + s |W|^2``.
+
+    With fewer rows than columns, ``A' (A A' + s I)^-1 Y``.
+
+    Args:
+        rows: A [E, S, F].
+        penalty: s [E] or [], above zero.
+        targets: Y [E, S, K].
+
+    >>> ridge(torch.tensor([[[1.0], [2.0]]]), torch.tensor(5.0), torch.tensor([[[2.0], [4.0]]])).item()
+    1.0
+    """
+    penalty = penalty[..., None, None]
+    if rows.shape[-2] < rows.shape[-1]:
+        return rows.mT @ _solve(rows @ rows.mT, penalty, targets)
+    return _solve(rows.mT @ rows, penalty, rows.mT @ targets)
 
 
 def _solve(gram: Tensor, shift: Tensor, right: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from engram.backbone.contract import Row, Tap
+from engram.backbone.errors import must
 from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.shapes import value_shapes
 from engram.backbone.nets.taps import stage_values
 from engram.snn.engines.layer import SpikingLayer
 from engram.snn.graph.sizes import is_size
 from engram.snn.graph.taps import GraphTap
-from engram.snn.graph.timed import TimeFolded, neuron_layers, steps_first
+from engram.snn.graph.timed import AlongTime, TimeFolded, neuron_layers, steps_first
 from engram.snn.neurons.firing import State, start
 from engram.snn.neurons.timed import TimedNeurons
 from engram.snn.training.options import SpikingOptions
@@ -301,9 +302,20 @@ class SpikingNetwork(nn.Module):
         return checkpoint(self.run_chunk, x, states, steps, use_reentrant=False, context_fn=contexts)  # type: ignore[return-value]
 
     def _checkpoint_steps(self, steps: int) -> int | None:
-        if self.options.checkpoint_steps is None and self.recompute and self.training:
-            return math.ceil(steps**0.5)
-        return self.options.checkpoint_steps
+        recompute = self.options.checkpoint_steps is None and self.recompute and self.training
+        wanted = math.ceil(steps**0.5) if recompute else self.options.checkpoint_steps
+        if (wanted or self.options.truncate) and torch.is_grad_enabled() and self._looks_back():
+            raise must(
+                "--truncate, --checkpoint-steps and --gradient-checkpointing",
+                "left out for a network with max pools over time, or features of first spikes",
+                "one of them",
+                "Train with fewer steps or smaller batches instead.",
+            )
+        return wanted
+
+    def _looks_back(self) -> bool:
+        """Whether layers without a state that could be handed on look at earlier steps."""
+        return any(isinstance(module, AlongTime) for module in self.graph.modules())
 
 
 def pieces(steps: int, *lengths: int | None) -> Iterator[tuple[int, int]]:

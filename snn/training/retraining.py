@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from engram.backbone.errors import must
-from engram.snn.graph.timed import AlongTime
 from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
 from engram.snn.simulation.network import SpikingBackbone
 from engram.snn.training.network import SpikingActivation, SpikingNetwork
@@ -68,7 +66,6 @@ class ConvertedNetwork(SpikingNetwork):
         super().__init__(graph, shape, width, channels, source.stage_nodes, options)
         for name, unit in source.named_buffers(recurse=False):
             self.register_buffer(name, unit.clone())
-        self.looks_back = any(isinstance(module, AlongTime) for module in graph.modules())
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage in analog units."""
@@ -78,14 +75,3 @@ class ConvertedNetwork(SpikingNetwork):
     def stage_units(self) -> Sequence[Tensor]:
         """What 1 in the node of every stage stands for, [C] or [1]."""
         return [self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes))]
-
-    def _checkpoint_steps(self, steps: int) -> int | None:
-        wanted = super()._checkpoint_steps(steps)
-        if self.looks_back and (wanted or self.options.truncate) and torch.is_grad_enabled():
-            raise must(
-                "--truncate, --checkpoint-steps and --gradient-checkpointing",
-                "left out for a network with max pools over time",
-                "one of them",
-                "Train with fewer steps or smaller batches instead.",
-            )
-        return wanted

@@ -11,7 +11,7 @@ from engram.backbone.nets.folding import bake
 from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 
-NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet"]
+NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet", "conv4"]
 CONVOLUTIONAL = NAMES[1:]
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 41, 13), (3, 12, 40)]
 SMALL = {"width": 0.25}
@@ -146,7 +146,7 @@ def test_depth(backbone, name):
         sum(isinstance(m, nn.Conv2d | nn.Linear) for m in backbone(name, (1, 16, 16), depth=depth, **SMALL).modules())
         for depth in (1, 2, 3)
     ]
-    step = {"mlp": 1, "resnet-tiny": 6, "resnet18": 8}.get(name, 3)
+    step = {"mlp": 1, "resnet-tiny": 6, "resnet18": 8, "conv4": 4}.get(name, 3)
     assert [layers[1] - layers[0], layers[2] - layers[1]] == [step, step]
 
 
@@ -178,6 +178,27 @@ def test_every_use_of_an_activation_is_a_module_of_its_own(backbone, name):
     net(torch.randn(1, 1, 16, 16))
     places = [place for place, module in net.named_modules(remove_duplicate=False) if isinstance(module, nn.ReLU | Add)]
     assert calls == dict.fromkeys(places, 1)
+
+
+def test_conv4_pools_while_there_is_something_to_pool(backbone):
+    for side, left in ((84, 5), (28, 1), (16, 1), (8, 1), (3, 1), (1, 1)):
+        net = backbone("conv4", (1, side, side), width=0.25).eval()
+        assert net.feature_dim == 16 * left**2
+        assert sum(isinstance(module, nn.MaxPool2d) for module in net.modules()) == min(4, side.bit_length() - 1)
+
+
+def test_conv4_is_the_papers_whose_maxima_come_before_the_activation(backbone):
+    """Source: Snell et al. 2017, section 3.1: convolution, BatchNorm, ReLU, 2x2 maxima, four times."""
+    net, x = backbone("conv4", (1, 28, 28)), torch.randn(5, 1, 28, 28)
+    assert weights(net) == 64 * 9 + 3 * 64 * 64 * 9 + 4 * 2 * 64
+    expected = x
+    for stage in net.body:
+        conv, norm = stage[0], stage[1]
+        expected = F.max_pool2d(F.relu(F.batch_norm(conv(expected), None, None, norm.weight, norm.bias, True)), 2)
+    torch.testing.assert_close(net(x), expected.flatten(1))
+    for activation, before in (("relu", True), ("leaky-relu", True), ("gelu", False), ("silu", False)):
+        kinds = [type(module) for module in backbone("conv4", (1, 28, 28), activation=activation).body[0]]
+        assert (kinds.index(nn.MaxPool2d) < 3) == before, activation
 
 
 def test_published_sizes(backbone):

@@ -6,7 +6,9 @@ import pytest
 
 from engram.backbone.contract import Entry, Plugin
 from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.registry import Registry
+from engram.benchmarks.planning.abilities import unmet
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 
@@ -40,3 +42,10 @@ def test_a_network_without_what_an_adapter_needs_is_refused_by_that_name(backbon
         return
     with pytest.raises(UserError, match=why):
         planner.add("backbone.train", given)
+
+
+def test_what_a_trial_was_adapted_with_is_not_known_beforehand():
+    held = Registry.discover()
+    (line,) = unmet(held, TrainConfig(backbone="lenet5", adapter=("snn.readout",)))
+    assert line.startswith("a network for snn.readout must be Spiking; got lenet5")
+    assert unmet(held, TrainConfig(backbone="lenet5", adapter=("snn.readout",), from_trial="1a2b")) == []

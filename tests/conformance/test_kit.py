@@ -25,10 +25,11 @@ OPTIONS = {
     "snn.spiking": {"steps": 2},
     "continual.stream": {"scenario": "task"},  # some strategies must know an image's task
     "moving-shapes": {"samples": 60},
+    "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
 }
 
 
-LARGE = ("resnet18", "airnet", "vgg-small")
+LARGE = ("resnet18", "airnet", "vgg-small", "conv4")
 """Networks whose small relatives go through every experiment as well; they do so in ``make test-slow``."""
 
 

@@ -1,11 +1,14 @@
 """Few-shot heads against brute force, one episode, one query and one class at a time."""
 
 import pytest
+import sklearn.linear_model
 import torch
 
-from engram.backbone.contract import Head, Named
+from engram.backbone.contract import Centred, Head, Named
+from engram.backbone.errors import UserError
 from engram.backbone.nets.heads import linear_form
 from engram.backbone.nets.making import build_head
+from engram.fewshot.heads.solving import ridge, solve_gram
 
 FEATURES, WAYS = 6, 3
 
@@ -119,10 +122,95 @@ def test_distances_are_computed_in_full_precision_under_autocast(name):
     assert torch.equal(inside, head.from_support(*given, WAYS))
 
 
+@pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
+def test_simpleshot_is_the_distance_of_normalised_features(transform):
+    queries, support, labels = episodes()
+    base = torch.randn(50, FEATURES, generator=torch.Generator().manual_seed(9)) + 2
+    head = made("fewshot.simpleshot", transform=transform)
+    head.centre(base)
+
+    def changed(features):
+        features = features - base.mean(0) if transform == "cl2n" else features
+        return features if transform == "un" else features / features.norm(dim=-1, keepdim=True)
+
+    wanted = one_by_one(changed(queries), changed(support), labels, squared)
+    torch.testing.assert_close(head.from_support(queries, support, labels, WAYS).softmax(-1), wanted.softmax(-1))
+
+
+def test_simpleshot_is_refused_without_the_mean_of_the_training_classes():
+    given = episodes()
+    head = made("fewshot.simpleshot")
+    assert isinstance(head, Centred) and not isinstance(made("fewshot.prototype"), Centred)
+    with pytest.raises(UserError, match=r"fewshot\.simpleshot must be told the mean feature .* Call centre"):
+        head.from_support(*given, WAYS)
+    made("fewshot.simpleshot", transform="l2n").from_support(*given, WAYS)
+
+
+@pytest.mark.parametrize("per_class", [(1, 1, 1), (1, 2, 3), (5, 4, 6)])
+def test_ridge_is_that_of_scikit_learn(per_class):
+    """With fewer images than features and with more: with an intercept, and one-hot targets."""
+    queries, support, labels = episodes(per_class=per_class)
+    head = made("fewshot.ridge", penalty=0.7, scale=3.0)
+    logits = head.from_support(queries, support, labels, WAYS)
+    for e in range(len(queries)):
+        model = sklearn.linear_model.Ridge(alpha=0.7).fit(support[e].double(), torch.eye(WAYS)[labels[e]].double())
+        torch.testing.assert_close(logits[e], 3 * torch.tensor(model.predict(queries[e].double())).float())
+
+
+def test_gradients_of_ridge_reach_the_features_and_what_is_learned():
+    support, labels = episodes(count=2)[1].double(), episodes(count=2)[2]
+    for rows in (support, support[:, :, :3]):  # fewer images than features, and more
+
+        def predicted(rows, penalty):
+            return ridge(rows, penalty.exp(), torch.nn.functional.one_hot(labels, WAYS).double())
+
+        rows = rows.clone().requires_grad_()
+        assert torch.autograd.gradcheck(predicted, (rows, torch.tensor(0.3, dtype=torch.double, requires_grad=True)))
+    head = made("fewshot.ridge")
+    head.from_support(*episodes(), WAYS).log_softmax(-1)[..., 0].sum().backward()
+    assert head.log_penalty.grad != 0 and head.scale.grad != 0
+
+
+def test_both_ways_to_solve_agree():
+    random = torch.Generator().manual_seed(0)
+    rows, right = torch.randn(3, 4, 7, generator=random).double(), torch.randn(3, 7, 2, generator=random).double()
+    shift = torch.tensor([0.1, 1.0, 10.0]).double()
+    square = rows.mT @ rows + shift[:, None, None] * torch.eye(7)
+    torch.testing.assert_close(solve_gram(rows, shift, right), torch.linalg.solve(square, right))
+    tall = torch.cat([rows, rows], 1) / 2**0.5
+    torch.testing.assert_close(solve_gram(tall, shift, right), torch.linalg.solve(square, right))
+    targets = torch.randn(3, 4, 2, generator=random).double()
+    torch.testing.assert_close(ridge(rows, shift, targets), torch.linalg.solve(square, rows.mT @ targets))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_matching_sums_the_attention_to_each_class(scale):
+    queries, support, labels = episodes()
+    logits = made("fewshot.matching", scale=scale).from_support(queries, support, labels, WAYS)
+    for e, query in enumerate(queries):
+        attention = (scale * torch.cosine_similarity(query[:, None], support[e], dim=-1)).softmax(-1)
+        sums = torch.stack([attention[:, labels[e] == way].sum(1) for way in range(WAYS)], 1)
+        torch.testing.assert_close(logits[e].exp(), sums)
+    torch.testing.assert_close(logits.softmax(-1), logits.exp())
+
+
+def test_matching_knows_how_little_attention_a_class_gets():
+    support, labels = torch.tensor([[[1.0, 0], [0, 1], [-1, 0]]]), torch.tensor([[0, 1, 2]])
+    head = build_head(Named("fewshot.matching", 1, {"scale": 1000.0}), 2, 3)
+    features = support.clone().requires_grad_()
+    logits = head.from_support(torch.tensor([[[1.0, 0]]]), features, labels, 3)
+    torch.testing.assert_close(logits, torch.tensor([[[0.0, -1000, -2000]]]))
+    logits.sum().backward()
+    assert features.grad.isfinite().all()
+
+
 HEADS = {
     "prototype": Named("fewshot.prototype", 1, {}),
     "gaussian": Named("fewshot.prototype", 1, {"distance": "gaussian"}),
     "cosine": Named("cosine", 1, {}),
+    "simpleshot": Named("fewshot.simpleshot", 1, {"transform": "cl2n"}),
+    "ridge": Named("fewshot.ridge", 1, {}),
+    "matching": Named("fewshot.matching", 1, {}),
 }
 
 
@@ -140,6 +228,8 @@ def separable(seed=0, count=40, ways=4, shots=3, queries=4, features=8):
 def test_every_head_beats_chance_and_believes_its_support_set(head):
     queries, support, labels, asked = separable()
     made = build_head(head, 8, 9).eval()
+    if isinstance(made, Centred):
+        made.centre(support.flatten(0, 1))
     right = (made.from_support(queries, support, labels, 4).argmax(-1) == asked).float().mean()
     assert right > 0.95
     turned = torch.stack(

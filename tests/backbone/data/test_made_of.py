@@ -62,7 +62,7 @@ def test_published_sets_are_known_by_their_files_unless_their_readers_know_a_che
     assert set(REGISTRY.files("cifar10", root=root).files) == {"train/0"}
     (root / "cifar-10-batches-py").mkdir()  # what is in there is checked against its md5
     assert REGISTRY.files("cifar10", root=root) is None
-    for made_here in ("digits", "moving-shapes", "saccades:digits"):
+    for made_here in ("digits", "glyphs", "moving-shapes", "saccades:digits"):
         assert REGISTRY.files(made_here, root=root) is None
 
 

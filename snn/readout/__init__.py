@@ -1,0 +1,1 @@
+"""How features are read from the last neurons of a spiking network: their rates, latencies or membranes."""
