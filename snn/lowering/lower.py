@@ -12,7 +12,7 @@ from engram.backbone.nets.folding import Untraceable, bake, fold_batchnorm, trac
 from engram.backbone.nets.heads import linear_form
 from engram.backbone.nets.shapes import value_shapes
 from engram.snn.graph.rewriting import stop_overwriting
-from engram.snn.lowering.network import INPUT, Cells, Lowered, Population
+from engram.snn.lowering.network import INPUT, Cells, Connection, Lowered, Population
 from engram.snn.lowering.operations import Operations
 from engram.snn.lowering.refusals import Refusal, refused
 from engram.snn.lowering.values import Term, Value, every_channel
@@ -161,7 +161,9 @@ class _Lowering:
         cells, drive = found
         name = self.free(str(node.target) if node.op == "call_module" else node.name)
         shape = tuple(self.shapes[node][1:])
-        self.populations.append(Population(name=name, shape=shape, cells=cells.cells, connections=drive.connections()))
+        back = (Connection(source=name, layers=nn.Sequential(), delay=1),) if cells.stay else ()
+        connections = (*drive.connections(), *back)
+        self.populations.append(Population(name=name, shape=shape, cells=cells.cells, connections=connections))
         sent = Value(shape, (Term(name),))
         return sent if cells.sends is None else sent.times(cells.sends)
 

@@ -20,6 +20,7 @@ from engram.snn.lowering.refusals import Refusal
 from engram.snn.lowering.values import Value, every_channel, padded, placed
 from engram.snn.neurons.integrate_fire import IntegrateFire
 from engram.snn.neurons.quantised import QCFS
+from engram.snn.readout.codes import Membrane, SinceFirst
 from engram.snn.training.network import SpikingActivation
 from engram.snn.training.retraining import ConvertedActivation
 
@@ -31,10 +32,14 @@ _AVERAGE = "Train with --backbone.pooling avg, or stride"
 
 @dataclass(frozen=True)
 class Neurons:
-    """Cells, and what their spike stands for: [C], None for 1."""
+    """Cells, and what their spike stands for: [C], None for 1.
+
+    ``stay``: what a neuron sent comes back to it at the next step, so that it goes on as soon as it has begun.
+    """
 
     cells: Cells
     sends: Tensor | None = None
+    stay: bool = False
 
 
 class Operations:
@@ -67,6 +72,8 @@ class Operations:
             return (neurons, x) if isinstance(neurons, Neurons) else neurons
         if max_pool(node, self.modules) is not None:
             return self._maximum(node, sources[0], x)
+        if isinstance(module, SinceFirst):
+            return self._since_first(node, sources[0], x)
         found = self._layer(module, x, node) if module is not None else self._call(node, sources, values)
         return self._refusal(node) if found is None else found
 
@@ -126,6 +133,15 @@ class Operations:
         self.spikes.add(node)
         return Neurons(Cells(kind="spiking", reset="hard"), term.scale), bare.behind(sums, self._shape(node))
 
+    def _since_first(self, node: fx.Node, source: fx.Node, x: Value) -> Found:
+        """Neurons that fire where they get a spike, or have sent one a step before, and keep nothing."""
+        if source not in self.spikes or len(x.terms) != 1 or x.terms[0].layers:
+            return self._refused(node, "it has to follow neurons", "Read features of spiking neurons")
+        self.spikes.add(node)
+        (term,) = x.terms
+        bare = Value(x.shape, (type(term)(term.source),))
+        return Neurons(Cells(kind="spiking", reset="hard"), term.scale, stay=True), bare
+
     # --- layers ---
 
     def _layer(self, module: nn.Module, x: Value, node: fx.Node) -> Value | None:
@@ -136,6 +152,11 @@ class Operations:
             return x.through(module, shape) if len(x.shape) == 1 else None
         if isinstance(module, BATCHNORMS):
             return self._normalised(module, x)
+        if isinstance(module, Membrane):
+            if module.constant is None:
+                return x
+            constant = module.constant.expand(x.shape[0])
+            return x.through(every_channel(torch.ones_like(constant), constant, len(x.shape)), shape)
         if isinstance(module, nn.AvgPool2d):
             return x.behind(module, shape)
         if isinstance(module, nn.AdaptiveAvgPool2d):

@@ -14,6 +14,8 @@ from engram.snn.conversion.convert import convert
 from engram.snn.lowering.lower import lower, refusals
 from engram.snn.lowering.network import Cells, Connection, Lowered, Population
 from engram.snn.lowering.running import run, steps
+from engram.snn.readout.adapter import readout
+from engram.snn.readout.options import ReadoutOptions
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
 
@@ -70,6 +72,32 @@ NEURONS = {
     "refractory": {"neuron": "lif", "refractory": 2, "threshold": 0.2},
     "scales": {"neuron": "if", "start": 0.5, "learn_scale": True, "threshold": 0.5},
 }
+
+
+@pytest.mark.parametrize("code", ["latency", "membrane"])
+@pytest.mark.parametrize("frames", [None, 5])
+@pytest.mark.parametrize("kind", ["trained", "converted"])
+def test_features_of_first_spikes_and_membranes_are_populations(code, frames, kind):
+    torch.manual_seed(0)
+    net = made("vgg-tiny", width=0.25, normalisation="batch")
+    model = classifier(net)
+    if kind == "converted":
+        model = convert(model.float(), [images(model).float()], 3, steps=5, calibration="bias").double()
+        model.head.double()
+    else:
+        model = classifier(spiking(net, SpikingOptions(steps=5, neuron="if", threshold=0.3, learn_scale=True)))
+    neurons = list(model.backbone.neurons())
+    model.backbone = readout(model.backbone, ReadoutOptions(code=code)).double()
+    found = agree(model, frames)
+    names = [each.name for each in found.populations]
+    if code == "membrane":
+        assert names == [*neurons[:-1], "head"]
+    else:
+        assert names == [*neurons, "since_first_0", "head"]
+        assert [(one.source, one.delay) for one in found.populations[-2].connections] == [
+            (neurons[-1], 0),
+            ("since_first_0", 1),
+        ]
 
 
 @pytest.mark.parametrize("name", NEURONS)
