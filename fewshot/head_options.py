@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
+
+from engram.backbone.nets.head_options import CosineOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +50,52 @@ class MatchingOptions:
     """Multiplies the cosines under the softmax."""
     learn_scale: bool = False
     """Train that factor, which begins there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinePlusPlusOptions(CosineOptions):
+    """Cosine of the angle to a vector for each class, trained on the support set."""
+
+    steps: Annotated[int, Ge(0)] = 100
+    """Of gradient descent, each with the whole support set."""
+    inner_lr: Annotated[float, Gt(0)] = 0.1
+    """Learning rate of these steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ANILOptions:
+    """A linear layer that is trained on the support set."""
+
+    steps: Annotated[int, Ge(1)] = 5
+    """Of gradient descent on the support set while the network is trained, each with the whole set."""
+    test_steps: Annotated[int, Ge(1)] = 10
+    """As many in evaluation."""
+    inner_lr: Annotated[float, Gt(0)] = 0.1
+    """Learning rate of these steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAMLOptions:
+    """A linear layer and the whole network, trained on the support set."""
+
+    steps: Annotated[int, Ge(2)] = 5
+    """Of gradient descent on the support set while the network is trained, each with the whole set. In the first, the
+    layer alone moves: it begins at zero, through which no gradient comes."""
+    test_steps: Annotated[int, Ge(2)] = 10
+    """As many in evaluation."""
+    inner_lr: Annotated[float, Gt(0)] = 0.1
+    """Learning rate of these steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TIMOptions:
+    """Class vectors that make the answers to all queries certain and as different as the classes."""
+
+    steps: Annotated[int, Ge(0)] = 100
+    """Of Adam, each with the whole episode."""
+    inner_lr: Annotated[float, Gt(0)] = 1e-3
+    """Learning rate of these steps."""
+    scale: Annotated[float, Gt(0)] = 15.0
+    """Multiplies half the squared distances, as the inverse of a temperature does."""
+    certainty: Annotated[float, Ge(0)] = 0.1
+    """Weight of the entropy of single answers, beside that of their mean."""

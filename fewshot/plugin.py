@@ -11,7 +11,9 @@ def _head(
     summary: str,
     *,
     linear: bool = False,
+    fixed: bool = True,
     trainable: bool = False,
+    transductive: bool = False,
 ) -> Entry:
     return Entry(
         target=f"engram.fewshot.heads.{module}:{name}",
@@ -19,7 +21,9 @@ def _head(
         summary=summary,
         support=True,
         linear=linear,
+        fixed=fixed,
         trainable=trainable,
+        transductive=transductive,
     )
 
 
@@ -39,6 +43,22 @@ PLUGIN = Plugin(
         "fewshot.matching": _head("matching", "Matching", "Attention to every image, Vinyals et al. 2016"),
         "fewshot.ridge": _head(
             "ridge", "Ridge", "Ridge regression in closed form, Bertinetto et al. 2019", linear=True
+        ),
+        "fewshot.baseline++": _head(
+            "baseline", "BaselinePlusPlus", "Cosine classifier trained on the support set, Chen et al. 2019"
+        ),
+        "fewshot.anil": _head(
+            "anil", "ANIL", "Linear layer trained on the support set, Raghu et al. 2020", linear=True
+        ),
+        "fewshot.maml": _head(
+            "maml", "MAML", "Network and layer trained on the support set, Finn et al. 2017", fixed=False, linear=True
+        ),
+        "fewshot.tim": _head(
+            "tim",
+            "TIM",
+            "Class vectors trained on the support set and all queries, Boudiaf et al. 2020",
+            fixed=False,
+            transductive=True,
         ),
     },
 )

@@ -211,6 +211,9 @@ HEADS = {
     "simpleshot": Named("fewshot.simpleshot", 1, {"transform": "cl2n"}),
     "ridge": Named("fewshot.ridge", 1, {}),
     "matching": Named("fewshot.matching", 1, {}),
+    "baseline++": Named("fewshot.baseline++", 1, {"steps": 20}),
+    "anil": Named("fewshot.anil", 1, {}),
+    "tim": Named("fewshot.tim", 1, {"steps": 20}),
 }
 
 
