@@ -130,6 +130,7 @@ PLUGIN = Plugin(
         ),
         "glyphs": Entry(
             target="engram.backbone.data.glyphs:open_glyphs",
+            check=f"{_CHECKING}:check_glyphs",
             options=f"{_OPTIONS}:GlyphsOptions",
             summary="Characters made here, 1,400 of random strokes by 20 writers each, 28x28; for few-shot episodes",
         ),

@@ -116,6 +116,11 @@ def check_omniglot(
     return problems
 
 
+def check_glyphs(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
+    """Whether glyphs can be used as they are to be: no part has the classes of another."""
+    return [str(disjoint_classes("glyphs"))] if training else []
+
+
 def check_saccades(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
     """Problems of the set that ``saccades:NAME`` shows to its camera."""
     try:
@@ -159,7 +164,7 @@ def _repeated(pictures: Pictures, sizes: Mapping[str, int], options: PartOptions
 
 def disjoint_classes(name: str) -> UserError:
     """The error for a set whose parts have classes of their own, where a classifier is to be trained."""
-    step = "It is for few-shot episodes: leave --dataset.parts out, or for Omniglot --dataset.split."
+    step = "It is for few-shot episodes: leave out --dataset.parts or --dataset.split, or take another set."
     got = "one whose parts have classes of their own"
     return must(f"dataset {name!r}", "of the same classes in every part, to train a classifier on", got, step)
 

@@ -24,7 +24,7 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.network_configs import NetworkConfig, other_network
 from engram.backbone.experiments.recipes import recipe
 from engram.backbone.objectives.options import ObjectiveOptions
-from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.options import MOVING, TrainingOptions
 
 
 def accuracy(split: SplitName, network: str = "", **more: Any) -> Metric:
@@ -96,7 +96,7 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         if values.get("from_trial") is None and values.get("head") is None:
             values["head"] = "linear"
         values = {**cls.recipe(values), **values}
-        if not values.get("translate", cls.translate):
+        if not any(values.get(name, getattr(cls, name)) for name in MOVING):
             values.pop("border", None)  # no other trial
         return cls(**values)
 

@@ -45,6 +45,47 @@ def translate(x: Tensor, pixels: int, generator: torch.Generator, black: Tensor 
     return _crop(rows, shift[1], 3, width)
 
 
+def warp(x: Tensor, affine: float, elastic: float, generator: torch.Generator, black: Tensor | None = None) -> Tensor:
+    """Turn, shear and stretch every image about its middle, and bend it smoothly. x: [B, C, H, W].
+
+    Beyond its border an image is reflected, or where ``black`` [C] is given, what black is in each channel.
+
+    Args:
+        affine: largest angle in radians, largest shear, and largest logarithm of the factor by which each side grows
+            or shrinks; each is drawn uniformly, for every image.
+        elastic: standard deviation, in pixels, of the displacements of a lattice of 4 x 4 points over the image;
+            between them displacements are cubic (Simard, Steinkraus and Platt 2003 smooth noise of every pixel).
+    """
+    batch, _, height, width = x.shape
+    size = torch.tensor([width, height], dtype=torch.float32)
+    if affine:
+        drawn = affine * (2 * torch.rand(4, batch, generator=generator, device=generator.device) - 1)
+        matrix = _linear(drawn) * (size / size[:, None])  # of places in pixels, where grids have sides of length 2
+    else:
+        matrix = torch.eye(2).expand(batch, 2, 2)
+    theta = F.pad(matrix, (0, 1)).to(x.device, non_blocking=True)
+    grid = F.affine_grid(theta, [batch, 1, height, width], align_corners=False)
+    if elastic:
+        moved = elastic * torch.randn(batch, 2, 4, 4, generator=generator, device=generator.device)
+        moved = (moved * (2 / size)[:, None, None]).to(x.device, non_blocking=True)
+        bent = F.interpolate(moved, (height, width), mode="bicubic", align_corners=True)
+        grid = grid + bent.permute(0, 2, 3, 1)
+    if black is None:
+        return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    darkest = black[:, None, None]
+    return F.grid_sample(x - darkest, grid, padding_mode="zeros", align_corners=False) + darkest
+
+
+def _linear(drawn: Tensor) -> Tensor:
+    """Matrices [B, 2, 2] of angles, shears and the logarithms of both factors, ``drawn: [4, B]``."""
+    angle, across, wide, high = drawn
+    cos, sin, none, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    turned = torch.stack((cos, -sin, sin, cos), -1).view(-1, 2, 2)
+    sheared = torch.stack((one, across, none, one), -1).view(-1, 2, 2)
+    stretched = torch.stack((wide.exp(), none, none, high.exp()), -1).view(-1, 2, 2)
+    return turned @ sheared @ stretched
+
+
 def gathered(x: Tensor, start: Tensor, height: int, width: int) -> Tensor:
     """Cut a window out of every image. x: [B, C, H', W']; start: [2, B], its top and left -> [B, C, height, width].
 

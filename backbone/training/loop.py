@@ -268,10 +268,11 @@ class Trainer:
         options = self.options
         if options.flip == "random":
             x = augment.flip(x, _by_chance(len(x), random, x.device))
+        black = self._black(images) if options.border == "black" else None
+        if options.affine or options.elastic:
+            x = augment.warp(x, options.affine, options.elastic, random, black)
         if options.translate:
-            x = augment.translate(
-                x, options.translate, random, self._black(images) if options.border == "black" else None
-            )
+            x = augment.translate(x, options.translate, random, black)
         if options.cutout:
             x = augment.cutout(x, options.cutout, random)
         return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)

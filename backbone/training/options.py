@@ -9,6 +9,9 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from engram.backbone.contract.values import Seed
 
+MOVING = ("translate", "affine", "elastic")
+"""The options that move pictures over their border; where none does, ``border`` makes no other trial."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
@@ -41,8 +44,13 @@ class TrainingOptions:
     """Horizontal mirror; alternate mirrors every image in every other epoch."""
     translate: Annotated[int, Ge(0)] = 0
     """Largest shift in pixels, in each direction."""
+    affine: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Largest turn in radians, largest shear, and share by which each side grows or shrinks, of every picture by lot;
+    0 for none."""
+    elastic: Annotated[float, Ge(0), Le(16)] = 0.0
+    """Pixels that parts of a picture move against each other, smoothly, by lot: a standard deviation; 0 for none."""
     border: Literal["reflect", "black"] = "reflect"
-    """What a shifted picture shows beyond its border: its mirror image, or black."""
+    """What a shifted or warped picture shows beyond its border: its mirror image, or black."""
     cutout: Annotated[int, Ge(0)] = 0
     """Side of the square that is blanked; 0 for none."""
     randaugment: Annotated[int, Ge(0), Le(8)] = 0

@@ -11,6 +11,7 @@ from engram.continual.avalanche import guard
 
 _LOOP: Mapping[str, tuple[Scalar, ...]] = {
     **{"flip": ("none",), "translate": (0,), "schedule": ("constant",), "clip": (0.0,)},
+    **{"affine": (0.0,), "elastic": (0.0,)},
     **{"cutout": (0,), "randaugment": (0,), "label_smoothing": (0.0,), "ema": (0.0,), "optimizer": ("adamw", "sgd")},
     **{"event_drop": (0.0,), "time_shift": (0,), "time_jitter": (0.0,)},
     "weight_decay": (0.0,),  # it would shrink biases and norms too

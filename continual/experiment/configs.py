@@ -23,7 +23,7 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.objectives.options import ObjectiveOptions
 from engram.backbone.options.named import options_within, short
-from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.options import MOVING, TrainingOptions
 from engram.continual.traits import AUTO, because, in_turn, problems, said, strength, traits
 
 Scenario = Literal[
@@ -149,7 +149,7 @@ class StreamConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
             cross_validation_tasks=first if self.to_choose() else type(self).cross_validation_tasks,
             buffer=self.buffer if kept else type(self).buffer,
             blur=self.blur if self.scenario in MIXED else type(self).blur,
-            border=self.border if self.translate else type(self).border,
+            border=self.border if any(getattr(self, name) for name in MOVING) else type(self).border,
             class_order=self.class_order if self.scenario in BY_CLASS else type(self).class_order,
         )
 

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from engram.backbone.training import augment
 
@@ -83,6 +85,42 @@ def test_windows_gathered_on_a_device_are_those_cut_one_start_at_a_time(images):
     assert torch.equal(got, want) and got.is_contiguous(memory_format=torch.channels_last)
 
 
+def bilinear(image, rows, columns, mode):
+    """[C, H, W] at places in pixels; what lies beyond its border is 0, or its mirror image."""
+    mode = {"zeros": "grid-constant", "reflection": "reflect"}[mode]
+    return np.stack([ndimage.map_coordinates(each, (rows, columns), order=1, mode=mode) for each in image.numpy()])
+
+
+@pytest.mark.parametrize("border", ["reflection", "zeros"])
+def test_affine_against_matrices_in_pixels(images, border):
+    black = torch.zeros(3) if border == "zeros" else None
+    got = augment.warp(images, 0.4, 0.0, generator(3), black)
+    angles, shears, wide, high = (0.4 * (2 * torch.rand(4, 40, generator=generator(3)) - 1)).double().numpy()
+    down, right = np.mgrid[-3:4, -4:5]  # of 7 x 9 pixels, from the middle
+    for n in range(40):
+        turn = np.array([[np.cos(angles[n]), -np.sin(angles[n])], [np.sin(angles[n]), np.cos(angles[n])]])
+        matrix = turn @ np.array([[1, shears[n]], [0, 1]]) @ np.diag(np.exp([wide[n], high[n]]))
+        x, y = np.einsum("ij,jhw->ihw", matrix, np.stack((right, down)))
+        want = bilinear(images[n], y + 3, x + 4, border)
+        assert np.abs(got[n].numpy() - want).max() < 1e-4, n
+
+
+def test_elastic_displacements_are_those_of_a_lattice():
+    ramps = torch.stack(torch.meshgrid(torch.arange(13.0), torch.arange(10.0), indexing="ij"))[[1, 0]]
+    got = augment.warp(ramps.expand(50, 2, 13, 10), 0.0, 0.7, generator(3)) - ramps
+    lattice = 0.7 * torch.randn(50, 2, 4, 4, generator=generator(3))
+    inner = got[:, :, [4, 8]][..., [3, 6]]  # lattice points lie 4 rows and 3 columns apart
+    torch.testing.assert_close(inner, lattice[:, :, 1:3, 1:3], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_warped_by_nothing_stays(images):
+    torch.testing.assert_close(augment.warp(images, 1e-9, 1e-9, generator()), images)
+    black = torch.tensor([0.5, -2.0, 0.0])
+    torch.testing.assert_close(augment.warp(images, 1e-9, 0.0, generator(), black), images)
+    dark = black[:, None, None].expand(40, 3, 7, 9)
+    torch.testing.assert_close(augment.warp(dark, 0.5, 1.0, generator(), black), dark)
+
+
 def test_translate_uses_every_shift_and_both_directions():
     x = torch.zeros(4000, 1, 9, 9)
     x[:, 0, 4, 4] = 1
@@ -141,6 +179,7 @@ def test_operations_are_reproducible_and_leave_the_global_random_state_alone(ima
     for work in (
         lambda seed: augment.translate(images, 2, generator(seed)),
         lambda seed: augment.cutout(images, 3, generator(seed)),
+        lambda seed: augment.warp(images, 0.2, 0.5, generator(seed)),
         lambda seed: augment.rand_augment(colour(), 3, seed),
     ):
         assert torch.equal(work(1), work(1))

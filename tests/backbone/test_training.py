@@ -106,7 +106,7 @@ def test_the_global_random_state_before_does_not_matter(trainer, train):
     "change",
     [
         {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"translate": 2, "border": "black"},
-        {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
+        {"affine": 0.3}, {"elastic": 1.0}, {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
         {"label_smoothing": 0.1}, {"schedule": "cosine"}, {"schedule": "constant"}, {"warmup": 0.5}, {"lr": 0.01},
         {"momentum": 0.5}, {"weight_decay": 0.1}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"batch_size": 8},
         {"epochs": 3}, {"ema": 0.9}, {"seed": 6},

@@ -36,6 +36,8 @@ CHANGES = {
     "label_smoothing": 0.123,
     "flip": "alternate",
     "translate": 7,
+    "affine": 0.123,
+    "elastic": 0.123,
     "cutout": 7,
     "randaugment": 7,
     "ema": 0.123,

@@ -11,6 +11,7 @@ from engram.backbone.data.glyph_shapes import STROKES, at, characters
 from engram.backbone.data.load import load, load_disjoint, open_source
 from engram.backbone.data.lots import around, below, between, lots
 from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
 
 NOWHERE = Path("/nonexistent")
 SMALL = {"classes": 30, "held_out": 6, "drawings": 5}
@@ -43,8 +44,12 @@ def test_they_are_loaded_for_episodes_alone():
     data = load_disjoint("glyphs", SMALL, root=NOWHERE)
     assert (data.in_shape, len(data.classes), len(data.test)) == ((1, 28, 28), 42, 30)
     assert 0.05 < data.mean.item() < 0.3  # white on black
-    with pytest.raises(UserError, match="class"):
+    said = "dataset 'glyphs' must be of the same classes in every part, to train a classifier on"
+    with pytest.raises(UserError, match=said):
         load("glyphs", SMALL, root=NOWHERE)
+    look = Registry.discover().problems
+    assert look("glyphs", SMALL, root=NOWHERE, download=False, training=False) == []
+    assert said in look("glyphs", SMALL, root=NOWHERE, download=False, training=True)[0]
 
 
 def test_fewer_classes_are_the_first_of_more():
