@@ -53,6 +53,16 @@ class MatchingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelationOptions:
+    """A small network that is shown a class mean and a query, and says how alike they are."""
+
+    maps: Annotated[int, Ge(0)] = 0
+    """Features are so many square maps, flattened, which are convolved; 0: they are a vector."""
+    units: Annotated[int, Ge(1)] = 64
+    """Width of its two hidden layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaselinePlusPlusOptions(CosineOptions):
     """Cosine of the angle to a vector for each class, trained on the support set."""
 

@@ -41,6 +41,7 @@ PLUGIN = Plugin(
             "simpleshot", "SimpleShot", "Distance to class means of normalised features, Wang et al. 2019"
         ),
         "fewshot.matching": _head("matching", "Matching", "Attention to every image, Vinyals et al. 2016"),
+        "fewshot.relation": _head("relation", "Relation", "A network that compares, Sung et al. 2018"),
         "fewshot.ridge": _head(
             "ridge", "Ridge", "Ridge regression in closed form, Bertinetto et al. 2019", linear=True
         ),

@@ -49,6 +49,8 @@ def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:
 
 def _classifies_by_support(head: SupportHead, entry: Entry, make: Callable[[int, int], nn.Module]) -> None:
     require(entry.support, "a head with from_support says support=True")
+    if isinstance(head, nn.Module):
+        head.eval()
     if isinstance(head, Centred):
         head.centre(torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(4)))
     random = torch.Generator().manual_seed(3)
