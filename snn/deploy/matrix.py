@@ -26,6 +26,8 @@ from engram.snn.loihi.network import LIF, ChipNetwork
 from engram.snn.loihi.quantiser import Quantised, quantise
 from engram.snn.lowering.lower import lower
 from engram.snn.lowering.network import Lowered
+from engram.snn.readout.adapter import readout
+from engram.snn.readout.options import Code, ReadoutOptions
 from engram.snn.training.adapter import spiking
 from engram.snn.training.options import SpikingOptions
 
@@ -105,6 +107,7 @@ _NEURONS: Mapping[str, Mapping[str, Any]] = {
     "lif, refractory": {"neuron": "lif", "reset": "hard", "refractory": 2},
     "lif, learned scale": {"neuron": "lif", "reset": "hard", "learn_scale": True},
 }
+_CODES: tuple[Code, ...] = ("latency", "membrane")
 
 
 def subjects() -> Iterator[Subject]:
@@ -114,6 +117,8 @@ def subjects() -> Iterator[Subject]:
     for name, options in _NEURONS.items():
         yield Subject("neurons of snn.train", name, lambda options=options: _spiking(_LAYERS["Conv2d"](), options))
     yield Subject("neurons of snn.convert", "if, soft reset", lambda: _converted(_LAYERS["Conv2d"]()))
+    for code in _CODES:
+        yield Subject("features of snn.readout", code, lambda code=code: _read(code))
     for name, activation in _ACTIVATIONS.items():
         net = _behind(activation=activation())
         yield Subject("activation, as sigma-delta", name, lambda net=net: _classifier(net))
@@ -204,6 +209,12 @@ def _spiking(net: nn.Module, options: Mapping[str, Any]) -> Classifier:
     made = _classifier(net)
     made.backbone = spiking(made.backbone, SpikingOptions(**{"steps": 4, **options}).filled())
     return made.eval()
+
+
+def _read(code: Code) -> Classifier:
+    model = _spiking(_LAYERS["Conv2d"](), _NEURONS["lif, hard reset"])
+    model.backbone = readout(model.backbone, ReadoutOptions(code=code))
+    return model
 
 
 def _converted(net: nn.Module) -> Classifier:
