@@ -29,6 +29,14 @@ def _head(
 
 PLUGIN = Plugin(
     name="fewshot",
+    views={"fewshot.incremental": "engram.fewshot.incremental.sessions:view"},
+    experiments={
+        "fewshot.incremental": Entry(
+            target="engram.fewshot.incremental.experiment:Incremental",
+            options="engram.fewshot.incremental.configs:IncrementalConfig",
+            summary="Learn some classes well, then others from a few images each, and test on all",
+        ),
+    },
     heads={
         "fewshot.prototype": _head(
             "prototype",

@@ -208,7 +208,7 @@ def _by_class(keyed: Keyed, share: float, salt: int) -> tuple[Keyed, Keyed]:
 
 def _as_data(name: str, source: Source, sets: _Sets) -> Data:
     train = sets.train
-    mean, std = _statistics(train)
+    mean, std = normalisation(train)
     about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
     facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
     cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
@@ -224,7 +224,7 @@ def _check_trainable(name: str, source: Source, train: Split, test: Split) -> No
         raise must(f"dataset {name!r}", "large enough to hold out a fifth", got, "Add images or a test set.")
 
 
-def _statistics(split: Split) -> tuple[Tensor, Tensor]:
+def normalisation(split: Split) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel, ``[C] float32``, of pixels in [0, 1]."""
     sums, squares, count = split.moments()
     mean = sums.double() / count

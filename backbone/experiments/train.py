@@ -49,24 +49,41 @@ class Train:
         self.machine = Machine(services.device, choose_precision(config.precision, services.device))
 
     def start(self) -> TrainState:
+        beginning = self.begun()
+        return TrainState(beginning.data, beginning, self.trainer(beginning), [])
+
+    def begun(self) -> Beginning:
+        """The network as its training finds it: images were shown to one that wants to see some before."""
+        data = self.load()
+        suit_threads(self.config.batch_size * math.prod(data.in_shape) * (data.frames or 1))
+        beginning = self.begin(data)
+        show_verdicts(beginning.model.backbone, self.services)
+        if beginning.prepare is not None:
+            prepare(beginning.model, beginning.data.train, self.config.seed, beginning.prepare)
+        return beginning
+
+    def load(self) -> Data:
+        """What to train, choose and test on."""
         c, s = self.config, self.services
         data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
         s.provenance(data_sha256=data.fingerprint, precision=self.machine.precision, **data.facts)
         if found := cautions(data):
             s.table("caution", found)
-        suit_threads(c.batch_size * math.prod(data.in_shape) * (data.frames or 1))
-        beginning = self.begin(data)
-        data = beginning.data
-        show_verdicts(beginning.model.backbone, s)
-        if not any(parameter.requires_grad for parameter in beginning.model.backbone.parameters()):
+        return data
+
+    def trainer(self, beginning: Beginning) -> Trainer:
+        """The training of that network.
+
+        Raises:
+            UserError: it has no weights to train.
+        """
+        model = beginning.model
+        if not any(parameter.requires_grad for parameter in model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
             raise must("the network of --from", "one whose weights can be trained", "one that can only run", remedy)
-        if beginning.prepare is not None:
-            prepare(beginning.model, data.train, c.seed, beginning.prepare)
-        objective = self.objective(beginning)
-        sampler = None if c.balance is None else Balanced(c.balance)
-        trainer = Trainer(beginning.model, data.train, c, self.machine, objective, sampler)
-        return TrainState(data, beginning, trainer, [])
+        sampler = None if self.config.balance is None else Balanced(self.config.balance)
+        data, objective = beginning.data.train, self.objective(beginning)
+        return Trainer(model, data, self.config, self.machine, objective, sampler)
 
     def objective(self, beginning: Beginning) -> Objective:
         """What to minimise."""

@@ -26,6 +26,7 @@ OPTIONS = {
     "continual.stream": {"scenario": "task"},  # some strategies must know an image's task
     "moving-shapes": {"samples": 60},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
+    "fewshot.incremental": {"base_classes": 2, "shots": 2},
 }
 
 

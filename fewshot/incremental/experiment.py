@@ -1,0 +1,212 @@
+"""Experiment ``fewshot.incremental``: many images of some classes, then a few of each other class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engram.backbone.contract import Result, Row, Services, SupportHead
+from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import cautions, reference
+from engram.backbone.errors import must
+from engram.backbone.experiments.beginning import Beginning
+from engram.backbone.experiments.train import TrainState
+from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.layout import arranged
+from engram.backbone.nets.making import build_head
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import save_model
+from engram.backbone.training.loop import UNIT_SECONDS
+from engram.fewshot.incremental.base import BaseSession
+from engram.fewshot.incremental.configs import IncrementalConfig
+from engram.fewshot.incremental.measures import Scores, scores, summary
+from engram.fewshot.incremental.report import confusion, curves, table
+from engram.fewshot.incremental.sessions import Sessions
+from engram.fewshot.incremental.teen import calibrate
+
+CHUNK = 1024
+"""Images whose features are one unit at least: whole ones alone are kept, so that no bit depends on time."""
+
+
+@dataclass
+class IncrementalState:
+    """Where a trial stands.
+
+    Attributes:
+        beginning: the network, and how it is made again.
+        training: of the base session; None where the network stays as it is.
+        splits: the images that features are taken of, by name: ``train``, those of all sessions (`Sessions.shown`),
+            and what is tested.
+        features: those that are found already, [n, F] a chunk.
+    """
+
+    beginning: Beginning
+    training: TrainState | None
+    splits: dict[str, Split]
+    features: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Classifier:
+        return self.beginning.model if self.training is None else self.training.trainer.scored_model
+
+
+class Incremental:
+    """First the base session is trained, then features are taken of all images that are needed, both in units of a few
+    seconds; all sessions follow from these features.
+    """
+
+    def __init__(self, config: IncrementalConfig, services: Services) -> None:
+        self.config, self.services = config, services
+        self.base = BaseSession(config, services)
+        self.classifier = in_full(Registry.discover(), "heads", config.classifier, config.classifier_options)
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.base.sessions
+
+    def start(self) -> IncrementalState:
+        self._need_fixed()
+        training = self.base.start() if self.config.epochs else None
+        beginning = self.base.begun() if training is None else training.beginning
+        state = IncrementalState(beginning, training, self._splits())
+        state.model.to(self.services.device)
+        if found := self.base.cautions():
+            self.services.table("caution", _rows(found))
+        return state
+
+    def _need_fixed(self) -> None:
+        entry = Registry.discover().entry("heads", self.config.classifier)
+        if not entry.fixed or entry.transductive:
+            got = f"{self.config.classifier}, which has none"
+            raise must("--classifier", "a head with fixed answers for a support set", got, "Use fewshot.prototype.")
+
+    def step(self, state: IncrementalState) -> bool:
+        training = state.training
+        if training is not None and not training.trainer.done:
+            self.base.step(training)
+            return True
+        return self._look(state)
+
+    def _look(self, state: IncrementalState) -> bool:
+        """Take features for a few seconds; whether there are images left."""
+        began, model = time.perf_counter(), state.model.eval()
+        total = sum(map(len, state.splits.values()))
+        for name, split in state.splits.items():
+            held = state.features.setdefault(name, [])
+            while (start := CHUNK * len(held)) < len(split):
+                rows = torch.arange(start, min(start + CHUNK, len(split)))
+                held.append(features_of(model, split.select(rows), self.services.device).cpu())
+                done = sum(len(chunk) for chunks in state.features.values() for chunk in chunks)
+                self.services.progress(done, total, "features")
+                if time.perf_counter() - began > UNIT_SECONDS:
+                    return done < total
+        return False
+
+    def _splits(self) -> dict[str, Split]:
+        data = self.base.whole
+        found = {"train": data.train.select(self.sessions.shown), "test": data.test}
+        return found if data.validation is None else {**found, "validation": data.validation}
+
+    def finish(self, state: IncrementalState) -> Result:
+        model, data, sessions = state.model.eval(), self.base.whole, self.sessions
+        features = {name: torch.cat(chunks) for name, chunks in state.features.items()}
+        labels = {name: split.labels for name, split in state.splits.items()}
+        tested = [name for name in ("test", "validation") if name in features]
+        found: dict[str, list[Scores]] = {name: [] for name in tested}
+        head, answers = nn.Module(), {}
+        for session in range(len(sessions)):
+            head, known = self.head(session, features["train"], labels["train"]), sessions.known(session)
+            for name in tested:
+                rows = torch.isin(labels[name], known)
+                answers[name] = known[_answers(head, features[name][rows])]
+                found[name].append(scores(answers[name], labels[name][rows], sessions.known(0)))
+        model.head = head  # of the last session, in which every class is known and has its own number for an output
+        metrics = {f"{name}/{of}": value for name in tested for of, value in summary(found[name]).items()}
+        metrics |= {"parameters": float(sum(p.numel() for p in model.parameters())), **_trained(state)}
+        save_model(self.services.trial_dir / "model", model, self._made(state, metrics["test/accuracy"]))
+        told = [row["caution"] for row in cautions(data)] + self.base.cautions()
+        return Result(
+            metrics=metrics,
+            tables={
+                "sessions": table([len(sessions.known(i)) for i in range(len(sessions))], found),
+                **({"epochs": state.training.curves} if state.training is not None else {}),
+                **({"cautions": _rows(told)} if told else {}),
+            },
+            figures={
+                "sessions": curves(found["test"]),
+                **confusion(data.classes, answers["test"], labels["test"]),
+            },
+            artifacts={"model": "model/model.safetensors", "manifest": "model/model.json"},
+        )
+
+    def head(self, session: int, features: Tensor, labels: Tensor) -> nn.Module:
+        """The classifier after a session, whose outputs are the classes met by then, in ascending order.
+
+        features: [n, F] of the images of all sessions (`Sessions.shown`); labels: [n] their classes.
+        """
+        c, sessions = self.config, self.sessions
+        maker = build_head(self.classifier, features.shape[1], len(sessions.known(0)))
+        assert isinstance(maker, SupportHead)  # the registry says so
+        rows, known = sessions.session_of <= session, sessions.known(session)
+        support, classes = features[rows], labels[rows]
+        if c.teen and session:
+            support = calibrate(support, classes, sessions.known(0), c.teen, c.teen_scale)
+        return maker.fitted(support, torch.searchsorted(known, classes), len(known)).eval()
+
+    def _made(self, state: IncrementalState, accuracy: float) -> Made:
+        c, data, beginning = self.config, self.base.whole, state.beginning
+        return Made(
+            backbone=beginning.backbone,
+            adapters=tuple(beginning.adapters),
+            head=self.classifier,
+            classes=tuple(data.classes),
+            in_shape=data.in_shape,
+            data=reference(c.dataset, c.dataset_options, data, c.validation, self.sessions.reference()),
+            test_accuracy=accuracy,
+            precision=self.base.machine.precision,
+        )
+
+    def state_dict(self, state: IncrementalState) -> dict[str, Any]:
+        training = None if state.training is None else self.base.state_dict(state.training)
+        return {"training": training, "features": state.features}
+
+    def load_state_dict(self, state: IncrementalState, saved: Mapping[str, Any]) -> None:
+        if state.training is not None:
+            self.base.load_state_dict(state.training, saved["training"])
+        state.features = {name: list(chunks) for name, chunks in saved["features"].items()}
+
+
+@torch.no_grad()
+def _answers(head: nn.Module, features: Tensor) -> Tensor:
+    """features: [N, F] -> the largest output of each, [N] int64."""
+    return torch.cat([head(part).argmax(1) for part in features.split(10_000)])
+
+
+def _trained(state: IncrementalState) -> dict[str, float]:
+    """What is reported of the training, where there was one."""
+    if state.training is None:
+        return {}
+    seconds = state.training.trainer.progress.seconds
+    return {"train/loss": state.training.curves[-1]["train/loss"], "train_seconds": seconds}
+
+
+def _rows(found: list[Any]) -> list[Row]:
+    return [{"caution": caution} for caution in found]
+
+
+@torch.inference_mode()
+def features_of(model: Classifier, split: Split, device: str) -> Tensor:
+    size = max(SCORING_BATCH // (split.frames or 1), 1)
+    found = []
+    for images, _, _ in split.batches(torch.arange(len(split)), size, device):
+        x = images if split.frames is not None else arranged(images, model.backbone)
+        found.append(model.backbone(model.normalise(x)).float())
+    return torch.cat(found)
