@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Result, Row, Services, SupportHead
+from engram.backbone.contract import Centred, Result, Row, Services, SupportHead
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
@@ -156,6 +156,8 @@ class Incremental:
         maker = build_head(self.classifier, features.shape[1], len(sessions.known(0)))
         assert isinstance(maker, SupportHead)  # the registry says so
         rows, known = sessions.session_of <= session, sessions.known(session)
+        if isinstance(maker, Centred):
+            maker.centre(features[sessions.session_of == 0])
         support, classes = features[rows], labels[rows]
         if c.teen and session:
             support = calibrate(support, classes, sessions.known(0), c.teen, c.teen_scale)

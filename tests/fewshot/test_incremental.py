@@ -217,6 +217,14 @@ def test_cosine_with_teen_is_the_published_code(learned, tmp_path):
     assert ours.metrics["test/novel_accuracy"] != plain.metrics["test/novel_accuracy"]
 
 
+@pytest.mark.parametrize("classifier", ["fewshot.simpleshot", "fewshot.ridge", "fewshot.matching"])
+def test_any_head_with_a_support_set_answers(learned, tmp_path, classifier):
+    ours = _from(learned, tmp_path, classifier=classifier)
+    assert ours.metrics["test/accuracy"] > 0.5
+    model, _ = load_model(tmp_path / "model")
+    assert score(model, ours.experiment.base.whole.test, "cpu")["accuracy"] == ours.metrics["test/accuracy"]
+
+
 def test_it_goes_on_among_features_to_the_last_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 100)
     monkeypatch.setattr(module, "UNIT_SECONDS", 0.0)
