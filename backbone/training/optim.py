@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -17,7 +18,26 @@ lists: Any = torch
 MUON_REST = 0.05  # AdamW's share of the learning rate, for the parameters Muon does not take
 
 
-class Muon(torch.optim.Optimizer):
+class Uncompiled(torch.optim.Optimizer):
+    """What torch wraps to keep it from being compiled, without the wrapper, whose first call imports torch's compiler.
+
+    That is as long as importing torch is, of every process that trains; nothing is compiled here.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(Uncompiled, torch.optim.SGD):
+    pass
+
+
+class AdamW(Uncompiled, torch.optim.AdamW):
+    pass
+
+
+class Muon(Uncompiled):
     """Momentum whose update of every matrix is replaced by the nearest orthogonal one.
 
     ``m <- mu m + g``; ``W <- (1 - lr wd) W - lr sqrt(max(1, rows / columns)) NS(g + mu m)``, with kernels
@@ -142,17 +162,26 @@ def _made(
         matrices = [p for p in matrices if not any(p is h for h in head)]
         hidden, others = _groups((matrices, weight_decay)), _groups((last, weight_decay), (rest, 0.0))
         muon: list[torch.optim.Optimizer] = [Muon(hidden, lr, momentum)] if hidden else []
-        return muon + ([torch.optim.AdamW(others, lr * MUON_REST, (0.9, 0.95), fused=True)] if others else [])
+        return muon + ([_adamw(others, lr * MUON_REST, (0.9, 0.95))] if others else [])
     if not weight_decay:  # nothing to spare anybody, and one fused call instead of two
         matrices, rest = params, []
     groups = _groups((matrices, weight_decay), (rest, 0.0))
     if kind == "adamw":
-        return [torch.optim.AdamW(groups, lr, (momentum, 0.999), fused=True)]
+        return [_adamw(groups, lr, (momentum, 0.999))]
     # torch's SGD decay is not decoupled: it multiplies the gradient, as the papers that use it do
-    sgd = torch.optim.SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)
+    sgd = SGD(groups, lr, momentum, nesterov=momentum > 0, fused=True)
     if momentum:  # a layer may begin late, and torch cannot step tensors with and without a buffer together
         sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in params})
     return [sgd]
+
+
+def _adamw(groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> AdamW:
+    """With the state that torch makes in the first step, which imports its compiler."""
+    adam = AdamW(groups, lr, betas, fused=True)
+    for weight in (p for group in adam.param_groups for p in group["params"]):
+        moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+        adam.state[weight] = {"step": torch.zeros((), device=weight.device), **moments}
+    return adam
 
 
 def _groups(*held: tuple[list[nn.Parameter], float]) -> list[dict[str, Any]]:
@@ -184,10 +213,10 @@ def step_at_once(part: torch.optim.Optimizer) -> bool:
     """What ``part.step()`` does in the end: one fused kernel for the tensors of a group, all of one type and device.
 
     torch sorts the tensors by type and device and asks for hooks and profilers in every step, a tenth of that of a
-    small network. False, and nothing done, for other optimizers and before there is a state, which torch makes.
+    small network. False, and nothing done, for other optimizers and where there is no state, which torch makes.
     """
-    adam = type(part) is torch.optim.AdamW
-    if not adam and type(part) is not torch.optim.SGD:
+    adam = type(part) is AdamW
+    if not adam and type(part) is not SGD:
         return False
     groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in part.param_groups]
     groups = [(group, weights) for group, weights in groups if weights]
