@@ -37,7 +37,7 @@ class BaseSession(Train):
 
     def begin(self, data: Data) -> Beginning:
         c, inputs = self.config, self.services.inputs
-        if c.epochs or "trained" not in inputs:
+        if c.trains or "trained" not in inputs:
             head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
             return begin(c, data, inputs, head, relabel=False)
         model, made = load_model(inputs["trained"] / "model")

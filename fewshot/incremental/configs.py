@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 
-from engram.backbone.contract import NOTHING, Direction, Inputs, Metric, OptionsOf, Registered, Scalar, Seed, SplitName
+from engram.backbone.contract import (
+    NOTHING,
+    Direction,
+    Inputs,
+    Metric,
+    OptionsOf,
+    Registered,
+    Requirement,
+    Scalar,
+    Seed,
+    SplitName,
+)
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.training.options import TrainingOptions
@@ -67,7 +78,8 @@ class IncrementalConfig(SessionOptions, TrainConfig):
     """Train a network on some classes, then add the others from a few images each, and test on all classes so far.
 
     The network is trained in the base session alone. A classifier is fitted to its features of the training images of
-    all classes so far, anew after every session: all images of base classes, a few of each new one.
+    all classes so far, anew after every session: all images of base classes, a few of each new one. Trials that differ
+    in what comes after the base session alone share its network, which is trained in a trial of its own.
     """
 
     version: ClassVar[int] = 1
@@ -112,6 +124,20 @@ class IncrementalConfig(SessionOptions, TrainConfig):
         if not self.teen and self.teen_scale != type(self).teen_scale:
             found.append(f"--teen-scale must be left out without --teen; got {self.teen_scale}. Add --teen 0.1.")
         return found
+
+    def requires(self) -> Mapping[str, Requirement]:
+        """The trial whose base session is this one's too: what comes after it is all that differs."""
+        if self.from_trial is not None or not self.epochs:
+            return {}
+        cls, shots = type(self), min(self.shots, type(self).shots)  # no more than every class is sure to have
+        later = {"ways": cls.ways, "shots": shots, "teen": cls.teen, "teen_scale": cls.teen_scale}
+        first = replace(self, **later, classifier=cls.classifier, classifier_options={})
+        return {} if first == self else {"trained": Requirement(experiment="fewshot.incremental", config=first)}
+
+    @property
+    def trains(self) -> bool:
+        """Whether the base session is this trial's own."""
+        return self.epochs > 0 and not self.requires()
 
     def sessions(self) -> SessionOptions:
         """The part of it that says which classes and images come when."""

@@ -74,7 +74,7 @@ class Incremental:
 
     def start(self) -> IncrementalState:
         self._need_fixed()
-        training = self.base.start() if self.config.epochs else None
+        training = self.base.start() if self.config.trains else None
         beginning = self.base.begun() if training is None else training.beginning
         state = IncrementalState(beginning, training, self._splits())
         state.model.to(self.services.device)

@@ -285,6 +285,18 @@ def test_options_without_a_meaning_are_refused(given, message):
     assert "--teen 0.1" in IncrementalConfig.resolve({"teen_scale": 2.0}).problems()[0]
 
 
+def test_what_differs_after_the_base_session_shares_its_network(learned, tmp_path):
+    first = IncrementalConfig.resolve({**MLP, "epochs": 6})
+    assert not first.requires()
+    later = IncrementalConfig.resolve({**MLP, "epochs": 6, "ways": 5, "shots": 9, "classifier": "cosine", "teen": 0.1})
+    needed = later.requires()["trained"]
+    assert (needed.experiment, needed.config) == ("fewshot.incremental", first)
+    run = Run(tmp_path, later, {"trained": learned.services.trial_dir})
+    assert torch.equal(run.features("test"), learned.features("test"))
+    assert [row["classes"] for row in run.result.tables["sessions"]] == [5, 10]
+    assert not run.services.tables
+
+
 def test_heads_without_fixed_answers_are_refused(tmp_path, monkeypatch):
     from engram.backbone.registry import Registry
 
