@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engram.backbone.data.class_folders import find_parts, folder_of, pictures_of
+from engram.backbone.data.class_folders import folder_of, pictures_of
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures
 from engram.backbone.data.event_options import EventsOptions
 from engram.backbone.data.keys import keys_of, refused
+from engram.backbone.data.lists import folder_parts
 from engram.backbone.data.metadata import described
 from engram.backbone.data.options import FolderOptions, OmniglotOptions, PartOptions
 from engram.backbone.data.places import missing_cifar, missing_idx, missing_omniglot, omniglot_parts
@@ -31,7 +32,7 @@ def check_folder(
     """Problems of ``folder:PATH``: its layout and what is told of it, and then its pictures."""
     o = options or FolderOptions()
     try:
-        parts = find_parts(path, o.parts)
+        parts = folder_parts(path, o.parts)
         pictures = pictures_of(parts)
         described(folder_of(path), pictures.paths, o)
     except UserError as error:
@@ -104,13 +105,13 @@ def check_omniglot(
     path: str | None, options: OmniglotOptions | None, *, root: Path, download: bool, training: bool
 ) -> list[str]:
     """Whether Omniglot is there, with characters for every part of its split, and can be used as it is to be."""
-    split = (options or OmniglotOptions()).split
+    o = options or OmniglotOptions()
     lost = missing_omniglot("omniglot", "Omniglot", root)
     problems = [str(lost)] if lost is not None and not download else []
-    if split != "within":
-        problems += [str(disjoint_classes("omniglot"))] if training else []
+    if o.split != "within" or o.background is not None:
+        problems += [str(disjoint_classes("omniglot"))] if training and o.split != "within" else []
         try:
-            _ = lost or omniglot_parts(root, split)
+            _ = lost or omniglot_parts(root, o.split, o.background)
         except UserError as error:
             problems += [] if download else [str(error)]
     return problems

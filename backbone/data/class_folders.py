@@ -76,7 +76,7 @@ def find_parts(path: str | None, which: Reading = "usual", kind: Kind = PICTURES
             problems.append(str(error))
     if which == "own" and VALIDATION not in splits:
         problems.append(str(without_validation(where)))
-    problems += _in_several(parts) if which == "disjoint" else _strangers(parts) if which != "any" else []
+    problems += in_several(parts) if which == "disjoint" else _strangers(parts) if which != "any" else []
     if problems:
         raise UserError("\n".join(problems))
     return parts
@@ -110,7 +110,7 @@ def _strangers(parts: Parts) -> list[str]:
     ]
 
 
-def _in_several(parts: Parts) -> list[str]:
+def in_several(parts: Parts) -> list[str]:
     """A line for every class that stands in several splits."""
     holders: dict[str, list[str]] = {}
     for split, part in parts.items():

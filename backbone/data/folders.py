@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from engram.backbone.data.class_folders import Parts, find_parts, folder_of, pictures_of
+from engram.backbone.data.class_folders import Parts, folder_of, pictures_of
 from engram.backbone.data.columns import read_as_column
+from engram.backbone.data.lists import folder_parts
 from engram.backbone.data.metadata import described
 from engram.backbone.data.options import FolderOptions
 from engram.backbone.data.pictures import Labelled, open_pictures
@@ -17,14 +18,14 @@ from engram.backbone.data.sets import Source
 def open_folder(
     path: str | None, options: FolderOptions | None, *, root: Path, download: bool, budget_bytes: int
 ) -> Source:
-    """The pictures in the folders of PATH, see `engram.backbone.data.class_folders.find_parts`.
+    """The pictures in the folders of PATH, see `engram.backbone.data.lists.folder_parts`.
 
     Raises:
         UserError: nothing is there, a class has no picture, pictures are damaged or differ in size or colour, or what
             is asked for is not told of every one.
     """
     o = options or FolderOptions()
-    parts = find_parts(path, o.parts)
+    parts = folder_parts(path, o.parts)
     pictures = pictures_of(parts)
     values = described(folder_of(path), pictures.paths, o)
     classes, labels = labels_of(parts)

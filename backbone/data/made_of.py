@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from engram.backbone.contract import DataFiles
-from engram.backbone.data.class_folders import PICTURES, Kind, find_parts
+from engram.backbone.data.class_folders import PICTURES, Kind, Parts, find_parts
+from engram.backbone.data.lists import folder_parts, list_files
 from engram.backbone.data.metadata import metadata_files
 from engram.backbone.data.places import (
     IDX_FILES,
@@ -33,8 +34,10 @@ from engram.backbone.registry import Registry
 def folder_files(path: str | None, *, root: Path) -> DataFiles:
     """The pictures of ``folder:PATH`` by split, class, position and name, and what is told of them beside."""
     where = _absolute(path)
-    files = _in_folders(where, PICTURES)
-    files |= {file.relative_to(where).as_posix(): file for file in metadata_files(where, files.values())}
+    lists = list_files(where)
+    files = _by_place(folder_parts(str(where), "disjoint")) if lists else _in_folders(where, PICTURES)
+    told = [*metadata_files(where, files.values()), *lists.values()]
+    files |= {file.relative_to(where).as_posix(): file for file in told}
     return DataFiles(name="folder", where=f"folder:{_absolute(path)}", files=files)
 
 
@@ -113,6 +116,10 @@ def _in_folders(where: Path, kind: Kind) -> dict[str, Path]:
         parts = find_parts(str(where), "any", kind)
     except UserError:  # in a part that is usually left out, perhaps
         parts = find_parts(str(where), kind=kind)
+    return _by_place(parts)
+
+
+def _by_place(parts: Parts) -> dict[str, Path]:
     return {
         f"{part}/{name}/{position}/{file.name}": file
         for part, classes in parts.items()

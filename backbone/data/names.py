@@ -20,7 +20,7 @@ _WORDS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
 }
 _NAME = re.compile(
-    rf"({'|'.join(_WORDS)})"
+    rf"(?:meta[-_. ]?)?({'|'.join(_WORDS)})"
     r"([-_. ]?(set|split|data|images|part|shard|batch))?"
     r"([-_. ]?\d+([-_]of[-_]\d+(-[0-9a-f]+)?)?)?",  # of a shard of the hub: its number, how many, a hash
     re.IGNORECASE,
@@ -33,8 +33,8 @@ _STEMS = {"train": TRAIN, "test": TEST, "valid": VALIDATION}
 def split_of(name: str) -> str | None:
     """The split of this name, in any case, numbered or not; None for any other name.
 
-    >>> [split_of(name) for name in ("Train", "test_0", "val", "train-00000-of-00003-b42a27", "train_station", "cat")]
-    ['train', 'test', 'validation', 'train', None, None]
+    >>> [split_of(name) for name in ("Train", "test_0", "meta-val", "train-00000-of-00003-b42a27", "train_station")]
+    ['train', 'test', 'validation', 'train', None]
     """
     found = _NAME.fullmatch(name)
     return _WORDS[found[1].lower()] if found else None

@@ -42,7 +42,10 @@ def open_omniglot(
     o = options or OmniglotOptions()
     if lost := missing_omniglot("omniglot", "Omniglot", root):
         download_from_torchvision("Omniglot", root, lost, download)
-    parts = _within(root) if o.split == "within" else omniglot_parts(root, o.split)
+    if o.split == "within" and o.background is None:
+        parts = _within(root)
+    else:
+        parts = omniglot_parts(root, o.split, o.background)
     classes, labels = labels_of(parts)
     implied, told = _columns(parts)
     known = Labelled(labels, classes, told, implied, disjoint=o.split != "within")

@@ -30,7 +30,8 @@ class PartOptions(PictureOptions):
 
     parts: Which = "usual"
     """usual: train and test, of the same classes. own: its validation part too, which is then chosen on, whatever the
-    share of --validation. disjoint: all parts, each with classes that no other has, for few-shot episodes."""
+    share of --validation. disjoint: all parts, each with classes that no other has, for few-shot episodes; a folder's
+    may be lists: train.csv, val.csv, test.csv of filename,label beside images, or splits/NAME/*.txt beside data."""
     columns: str | None = None
     """What else to read of every picture: names of columns, separated by commas. A table's own columns; of a folder
     those of the files metadata.csv in it, which say in file_name what they speak of, and file_name itself."""
@@ -58,6 +59,9 @@ class OmniglotOptions(PictureOptions):
     """within: a fifth of every character is the test set. The others have classes of their own in every part, for
     few-shot episodes. lake: the published background and evaluation sets (Lake et al. 2015). vinyals: 1,028, 172 and
     423 characters to train, choose and test on, each of the four quarter turns of one a class (Vinyals et al. 2016)."""
+    background: Literal["small1", "small2", "small", "full"] | None = None
+    """Of what lake and vinyals train on, the characters of one of the two minimal background sets of five alphabets
+    each, of both (small; Latin and Greek stand in each), or of the whole background set. None: all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,12 @@ _VINYALS = {
     **dict.fromkeys(("Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian", "Oriya", "Sylheti", "Tengwar"), "test"),
     **dict.fromkeys(("Old_Church_Slavonic_(Cyrillic)", "Syriac_(Serto)", "Tibetan", "ULOG"), "test"),
 }
+MINIMAL: dict[str, tuple[str, ...]] = {
+    "small1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
+    "small2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
+}
+MINIMAL["small"] = (*MINIMAL["small1"], *MINIMAL["small2"])
+"""Alphabets of the two minimal background sets, and of both. Source: Lake et al. 2015, as published with Omniglot."""
 _GURMUKHI_TESTED = tuple(f"character{number}" for number in (42, 43, 44, 45))
 _RECORDINGS = (".bin", ".npy", ".h5")
 
@@ -70,21 +76,32 @@ def omniglot_drawings(folders: Iterable[Path]) -> dict[str, list[Path]]:
     return {name: [found[name][file] for file in sorted(found[name])] for name in sorted(found)}
 
 
-def omniglot_parts(root: Path, split: str) -> dict[str, dict[str, list[Path]]]:
+def omniglot_parts(root: Path, split: str, background: str | None) -> dict[str, dict[str, list[Path]]]:
     """Part -> character -> its drawings, of a split with characters of their own in every part.
 
+    Args:
+        root: where Omniglot is looked for.
+        split: ``lake`` or ``vinyals``.
+        background: which alphabets of its own training part are trained on, see `OmniglotOptions`.
+
     Raises:
-        UserError: a part has no character here.
+        UserError: a part has no character here, or all drawings are in every part.
     """
+    if split == "within":
+        step = "Say --dataset.split lake, or leave it out."
+        raise must("--dataset.background", "for a split with characters of its own in every part", background, step)
     folders = omniglot_folders(root)
+    published = [folder for folder in folders if folder.name != _EVALUATION]
     if split == "lake":
-        background = [folder for folder in folders if folder.name != _EVALUATION]
-        parts = {"train": omniglot_drawings(background)}
+        parts = {"train": omniglot_drawings(published)}
         parts["test"] = omniglot_drawings(folder for folder in folders if folder.name == _EVALUATION)
     else:
         parts = {"train": {}, "validation": {}, "test": {}}
         for name, paths in omniglot_drawings(folders).items():
             parts[_in_vinyals(name)][name] = paths
+    if background is not None:
+        kept = MINIMAL.get(background) or {each.name for folder in published for each in folder.iterdir()}
+        parts["train"] = {name: held for name, held in parts["train"].items() if name.partition("/")[0] in kept}
     if lost := [part for part, held in parts.items() if not held]:
         rule, got = f"for the characters of images_background and {_EVALUATION}", f"none to {' or '.join(lost)} on"
         raise must(f"--dataset.split {split}", rule, f"{got} below {root}", "Get both with --download.")

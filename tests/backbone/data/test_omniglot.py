@@ -113,6 +113,46 @@ def test_turned_images_behave_as_a_split(drawings):
     assert known.equal(torch.cat((labels, source.test.labels))) and known.equal(joined.labels)
 
 
+@pytest.mark.parametrize(
+    ("split", "background", "found"),
+    [
+        ("lake", "small1", {"Korean", "Greek"}), ("lake", "small2", {"Greek", "Tagalog"}),
+        ("lake", "small", {"Korean", "Greek", "Tagalog"}), ("lake", "full", {"Korean", "Greek", "Tagalog", "Hebrew"}),
+        ("vinyals", "small", {"Korean", "Greek", "Tagalog"}),
+        ("vinyals", "full", {"Korean", "Greek", "Tagalog"}),  # Hebrew is for choosing, Gurmukhi is not background
+        ("vinyals", None, {"Korean", "Greek", "Tagalog", "Gurmukhi"}),
+    ],
+)  # fmt: skip
+def test_the_minimal_sets_are_trained_on_and_what_is_tested_stays(drawings, folder, split, background, found):
+    folder({f"omniglot-py/images_background/{name}/character41": 1 for name in ("Greek", "Tagalog")}, name="root")
+    whole, part = opened(drawings, split=split), opened(drawings, split=split, background=background)
+    assert set(part.train.columns["alphabet"]) == found
+    for name in whole.parts.keys() - {"train"}:
+        assert set(part.parts[name].columns["alphabet"]) == set(whole.parts[name].columns["alphabet"])
+
+
+def test_a_background_is_for_splits_by_alphabets(drawings):
+    said = r"--dataset\.background must be for a split with characters of its own in every part; got small"
+    with pytest.raises(UserError, match=said):
+        opened(drawings, background="small")
+    look = {"root": drawings, "download": False, "training": True}
+    assert len(Registry.discover().problems("omniglot", {"background": "small"}, **look)) == 1
+    (missing,) = Registry.discover().problems(
+        "omniglot", {"background": "small2", "split": "lake"}, **{**look, "training": False}
+    )
+    assert "none to train on" in missing
+
+
+@pytest.mark.data
+def test_the_minimal_sets_are_those_published(data_root):
+    from engram.backbone.data.places import MINIMAL
+
+    small = data_root("omniglot-small/images_background_small2") / "omniglot-small"
+    for name, number in (("small1", 1), ("small2", 2)):
+        here = {folder.name for folder in (small / f"images_background_small{number}").iterdir()}
+        assert set(MINIMAL[name]) == here and here <= set(MINIMAL["small"])
+
+
 @pytest.mark.parametrize("split", ["lake", "vinyals"])
 def test_a_classifier_is_not_trained_on_characters_it_is_not_tested_on(drawings, split):
     said = "must be of the same classes in every part, to train a classifier on; got one whose parts have classes of"
@@ -149,7 +189,7 @@ def test_vinyals_lists(data_root):
     from engram.backbone.data.places import omniglot_parts
 
     root = data_root("omniglot-splits/train.txt")
-    parts = omniglot_parts(data_root("omniglot*/images_evaluation"), "vinyals")
+    parts = omniglot_parts(data_root("omniglot*/images_evaluation"), "vinyals", None)
     for part, file in (("train", "train"), ("validation", "val"), ("test", "test")):
         listed = (root / "omniglot-splits" / f"{file}.txt").read_text().split()
         assert {f"{name}/rot{turn:03d}" for name in parts[part] for turn in (0, 90, 180, 270)} == set(listed)
