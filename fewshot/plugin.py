@@ -29,8 +29,16 @@ def _head(
 
 PLUGIN = Plugin(
     name="fewshot",
-    views={"fewshot.incremental": "engram.fewshot.incremental.sessions:view"},
+    views={
+        "fewshot.incremental": "engram.fewshot.incremental.sessions:view",
+        "fewshot.training-classes": "engram.fewshot.episodes.saved:view",
+    },
     experiments={
+        "fewshot.episodes": Entry(
+            target="engram.fewshot.episodes.experiment:Episodes",
+            options="engram.fewshot.episodes.configs:EpisodesConfig",
+            summary="Classify new classes from a few images of each, in many episodes",
+        ),
         "fewshot.incremental": Entry(
             target="engram.fewshot.incremental.experiment:Incremental",
             options="engram.fewshot.incremental.configs:IncrementalConfig",

@@ -14,6 +14,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from engram.backbone.caching import kept_in
+
 _FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 # Tried in this order: compilers differ in what they know.
 _TUNING = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ())
@@ -77,18 +79,7 @@ def _processor() -> str:
     return "\n".join((platform.machine(), platform.processor(), *about))
 
 
-def user_cache() -> Path:
-    """Where kernels are kept for all processes of a user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram" / "kernels"
-
-
 @cache
 def cache_folder() -> Path:
     """The user's cache, or a temporary folder where that cannot be written."""
-    folder = user_cache()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="engram-kernels-"))
+    return kept_in("kernels") or Path(tempfile.mkdtemp(prefix="engram-kernels-"))

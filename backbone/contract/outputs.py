@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Wanted = Literal["steps", "features"]
+Wanted = Literal["steps", "features", "images"]
 
 
 @dataclass
@@ -19,10 +19,13 @@ class Outputs:
         logits: [N, K] float32, the read-out of all steps.
         steps: [S, N, K] float32, those of every step, for objectives that want ``"steps"``.
         features: [N, D], the read-out in front of the head, for objectives that want ``"features"``.
+        images: [N, C, H, W], what the network would be shown, for objectives that want ``"images"`` and run it
+            themselves: it is not run before, and there are no logits, [N, 0].
         offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
     """
 
     logits: Tensor
     steps: Tensor | None = None
     features: Tensor | None = None
+    images: Tensor | None = None
     offered: Tensor | None = None

@@ -72,9 +72,10 @@ def load_disjoint(
     """The sets of few-shot episodes: no class stands in two of them; the same ones for every seed and machine.
 
     They are the parts of a source of class-disjoint parts. Otherwise its classes are dealt out, with all their images:
-    a fixed fifth of them to the test set, and the share ``validation`` of the others to the validation set, 0 for none.
-    So are the classes to train on where a source lacks one of these parts. Labels number the classes of all sets
-    together (`Data.classes`); those of one are ``split.labels.unique()``.
+    a fixed fifth of them to the test set, and the share ``validation`` of the others to the validation set, two or more
+    each. So are the classes to train on where a source lacks one of these parts. With ``validation`` 0 there is no
+    such set, and the source's own is trained on as well. Labels number the classes of all sets together
+    (`Data.classes`); those of one are ``split.labels.unique()``.
 
     Raises:
         UserError: as `open_source`, or a set would have fewer than two classes.
@@ -100,6 +101,8 @@ def _disjoint(name: str, source: Source, validation: float) -> Data:
     keyed = _keyed(source)
     if not source.disjoint:
         keyed = {"train": _all(keyed)}
+    elif not validation and "validation" in keyed:
+        keyed["train"] = _all({"train": keyed["train"], "validation": keyed["validation"]})
     wanted = {"test": (TEST_SHARE, _TEST), **({"validation": (validation, _VALIDATION)} if validation else {})}
     for part, (share, salt) in wanted.items():
         if part not in keyed:

@@ -40,7 +40,7 @@ def stratified(labels: Tensor, fraction: float, salt: int) -> tuple[Tensor, Tens
 
 
 def dealt(classes: int, fraction: float, salt: int) -> tuple[Tensor, Tensor]:
-    """Hold out ``round(fraction * classes)`` whole classes, whichever images they have.
+    """Hold out ``round(fraction * classes)`` whole classes, at least two, whichever images they have.
 
     Returns:
         Classes kept and classes held out, each ascending ``int64``.
@@ -50,7 +50,7 @@ def dealt(classes: int, fraction: float, salt: int) -> tuple[Tensor, Tensor]:
     (8, 2)
     """
     order = torch.from_numpy(np.argsort(_scrambled(classes, salt), kind="stable"))
-    count = int(np.floor(classes * fraction + 0.5))
+    count = max(2, int(np.floor(classes * fraction + 0.5)))
     return order[count:].sort().values, order[:count].sort().values
 
 

@@ -65,8 +65,9 @@ def to_train_on(made: Made, data: Data, flag: str, dataset: str) -> Data | None:
     Raises:
         UserError: the images have another shape.
     """
-    own = made.data is not None and data.fingerprint == made.data.fingerprint
-    data = as_seen(made.data, data) if own and made.data is not None else data
+    ref = made.data
+    own = ref is not None and data.fingerprint == ref.fingerprint and not ref.disjoint  # else classes are others here
+    data = as_seen(ref, data) if own and ref is not None else data
     require_shape(made, f"images for the network of {flag}", data.in_shape, of_such_images(made, dataset))
     outputs = _by_name(made, data.classes)
     if outputs is None:

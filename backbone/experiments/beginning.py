@@ -65,12 +65,14 @@ def begin(
     head: Named | None = None,
     *,
     relabel: bool = True,
+    renormalise: bool = True,
 ) -> Beginning:
     """A fresh network, or the one saved by the trial ``trained`` among ``inputs``, with the adapters asked for.
 
     Args:
         head: what turns its features into logits; None: a linear layer, or the saved network's.
         relabel: False keeps the labels of ``data``: a saved head whose outputs mean other classes starts afresh.
+        renormalise: False keeps the preprocessing of a saved network where its head starts afresh as well.
 
     Raises:
         UserError: the trained network is another one than the configuration says, or takes other images.
@@ -84,13 +86,15 @@ def begin(
             load_weights(model, WEIGHTS.find(c.weights))
         found = Beginning(model, data, net, made, prepare="prepare" if c.weights is None else None)
     else:
-        found = _carry_on(c, data, inputs["trained"] / "model", head, relabel)
+        found = _carry_on(c, data, inputs["trained"] / "model", head, relabel, renormalise)
     for name in c.adapter:
         found.add(name, options_within(c.adapter_options, name))
     return found
 
 
-def _carry_on(config: NetworkConfig, data: Data, folder: Path, asked: Named | None, relabel: bool) -> Beginning:
+def _carry_on(
+    config: NetworkConfig, data: Data, folder: Path, asked: Named | None, relabel: bool, renormalise: bool
+) -> Beginning:
     """A trained network; its head starts afresh where it has outputs for other classes, or another one is asked for."""
     model, made = load_model(folder)
     _check(config, made)
@@ -100,9 +104,9 @@ def _carry_on(config: NetworkConfig, data: Data, folder: Path, asked: Named | No
         require_shape(made, "images for the network of --from", data.in_shape, of_such_images(made, config.dataset))
         known = data if made.classes == tuple(data.classes) else None
     found = Beginning(model.train(), known or data, made.backbone, asked or made.head, list(made.adapters), None)
-    if known is None:
+    if known is None and renormalise:
         _normalise(model, data)
-    elif relabel:
+    elif known is not None and relabel:
         found.meanings, found.view = made.meanings, _view_of(made, data)
     if known is None or found.head != made.head:
         width: Any = model.backbone.feature_dim

@@ -64,8 +64,8 @@ def check_entry(entry: Entry) -> None:
 def check_declared(config: type[ExperimentConfig]) -> None:
     """What an experiment declares of its metrics."""
     primary = [metric for metric in config.metrics if metric.primary]
-    require(primary and len({metric.of for metric in primary}) == 1, "one metric is primary, or one of each split")
-    require(len({metric.split for metric in primary}) == len(primary), "one metric is primary, or one of each split")
+    rule = "one metric is primary, or several of which a trial reports one"
+    require(len(primary) == 1 or (primary and all(metric.optional for metric in primary)), rule)
     require(len(set(map(_name, config.metrics))) == len(config.metrics), "metrics have different names")
 
 

@@ -14,7 +14,8 @@ from engram.backbone.nets.making import LINEAR
 
 M = TypeVar("M")
 SHAPE = (1, 12, 12)
-CLASSES = 4
+CLASSES = 6
+"""Enough to deal out: two each to train, choose and test on."""
 NETWORKS: Mapping[str, Mapping[str, Any]] = {"mlp": {"units": 12, "depth": 1}, "vgg-tiny": {"width": 0.5}}
 """One without normalisation whose only stage is the picture, and one of three convolutions with BatchNorm."""
 SMALL: Mapping[str, Any] = {
@@ -27,6 +28,11 @@ SMALL: Mapping[str, Any] = {
     "calibration_images": 32,
     "tasks": 2,
     "buffer": 8,
+    "ways": "2",
+    "queries": 2,
+    "episodes": 10,
+    "train_queries": 2,
+    "train_episodes": 3,
 }
 """Options of experiments by field: what is not named here is as it is by default."""
 THIN = {"width": 0.125}

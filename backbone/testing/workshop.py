@@ -25,6 +25,8 @@ from engram.backbone.seeding import seed_everything
 from engram.backbone.testing.samples import CLASSES, SHAPE, SMALL
 
 IMAGES = 80
+FOR_A_TRAINED = ("steps", "calibration_images", "tasks", "ways", "queries", "episodes")
+"""What makes an experiment small that is given a trained network; all else follows from that."""
 COLUMNS = r"(?P<group>\d)-(?P<environment>\d)-"
 
 
@@ -145,7 +147,7 @@ class Workshop:
         """What to give to an experiment: what makes it small, and what is chosen."""
         small: dict[str, Any] = {**SMALL, **self.data_for()}
         if any(option.key in chosen for option, _ in made_from(self._class(experiment))):
-            small = {key: value for key, value in small.items() if key in ("steps", "calibration_images", "tasks")}
+            small = {key: value for key, value in small.items() if key in FOR_A_TRAINED}
         known = {option.field for option in self.schema(experiment)}
         values = {name: value for name, value in small.items() if name in known}
         return {**values, **self.options.get(experiment, {}), **chosen}

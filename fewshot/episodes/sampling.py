@@ -110,17 +110,18 @@ class Pools:
         each.scatter_add_(1, self.writers + 1, torch.ones_like(self.writers))
         return each[:, 1:].max(1).values - 1
 
-    def problems(self, shape: Shape, part: str, classes: Sequence[str]) -> list[UserError]:
+    def problems(self, shape: Shape, part: str, classes: Sequence[str], flags: str = "--") -> list[UserError]:
         """Why episodes of this size cannot be drawn.
 
         Args:
             shape: the largest that is wanted.
             part: what the split is called, such as ``test``.
             classes: names by label.
+            flags: what the flags of such episodes begin with.
         """
         found: list[UserError] = []
         if shape.ways > len(self.labels):
-            step = "Lower --ways, or take a set of more classes."
+            step = f"Lower {flags}ways, or take a set of more classes."
             found.append(
                 must(f"the ways of {part} episodes", f"at most its {len(self.labels)} classes", shape.ways, step)
             )
@@ -132,7 +133,7 @@ class Pools:
             rule = f"of at least {int(needed[short].max())} images ({shape.shots} shots and {shape.queries} queries)"
             if int(needed[short].max()) > shape.shots + shape.queries:
                 rule = f"{rule[:-1]}, by different writers)"
-            step = "Lower --shots or --queries, or add images."
+            step = f"Lower {flags}shots or {flags}queries, or add images."
             found.append(must(f"every class of the {part} part", rule, ", ".join(each) + more, step))
         return found
 

@@ -146,7 +146,7 @@ def score_episodes(
     """
     episodes, numbers = Episodes.of(pools, shape, seed), range(first, first + count)
     found = torch.empty(count)
-    with torch.inference_mode(not isinstance(source, Pictures)):  # a head that adapts needs gradients
+    with torch.no_grad():  # a head that takes gradients asks for them
         for some, drawn in episodes.in_groups(numbers, lambda shape: _together(source, shape)):
             logits = episode_logits(head, source, drawn).detach()
             labels = drawn.labels()[1].to(logits.device, non_blocking=True)

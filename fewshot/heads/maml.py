@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, NoReturn
 
 import torch
@@ -65,7 +66,9 @@ class MAML(ANIL):
 
         with torch.inference_mode(False), exactly(support):
             given = (each.clone() if each.is_inference() else each for each in (queries, support, labels))
-            return vmap(answers, randomness="different")(*given)
+            with warnings.catch_warnings():  # pooling maps of one pixel is slow under vmap, and says so
+                warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                return vmap(answers, randomness="different")(*given)
 
     def fitted(self, support: Tensor, labels: Tensor, ways: int) -> NoReturn:
         """Nothing: what is trained on a support set is a network.

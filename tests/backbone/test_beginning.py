@@ -117,7 +117,7 @@ def test_a_head_is_trained_saved_kept_and_replaced(trained, digits, services, tm
     config = replace(TINY, head="cosine", head_options={"scale": 6.0}, epochs=1)
     after = run(config, services(tmp_path))
     model, made = load_model(tmp_path / "model")
-    assert made.head == Named("cosine", 1, {"scale": 6.0}) and model.head.scale == 6.0
+    assert made.head == Named("cosine", 1, {"scale": 6.0, "learn_scale": False}) and model.head.scale == 6.0
     assert score(model, digits.test, "cpu")["accuracy"] == after.metrics["test/accuracy"]
     kept = begin(replace(TINY, from_trial="x"), digits, {"trained": tmp_path})
     assert kept.head == made.head and torch.equal(kept.model.head.weight, model.head.weight)

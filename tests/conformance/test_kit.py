@@ -25,6 +25,8 @@ OPTIONS = {
     "snn.spiking": {"steps": 2},
     "continual.stream": {"scenario": "task"},  # some strategies must know an image's task
     "moving-shapes": {"samples": 60},
+    "fewshot.baseline++": {"steps": 3},
+    "fewshot.tim": {"steps": 3},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "fewshot.incremental": {"base_classes": 2, "shots": 2},
 }

@@ -62,7 +62,9 @@ def test_parts_with_classes_of_their_own_are_for_episodes(apart, tmp_path):
     data = load_disjoint(apart, {"parts": "disjoint"}, root=tmp_path)
     found = [{data.classes[k] for k in split.labels.tolist()} for split in (data.train, data.validation, data.test)]
     assert found == [set("abcdef"), set("gh"), set("ijkl")]
-    assert load_disjoint(apart, {"parts": "disjoint"}, root=tmp_path, validation=0).validation is None
+    whole = load_disjoint(apart, {"parts": "disjoint"}, root=tmp_path, validation=0)
+    assert whole.validation is None and {data.classes[k] for k in whole.train.labels.tolist()} == set("abcdefgh")
+    assert len(whole.train) == len(data.train) + len(data.validation) and not whole.mean.equal(data.mean)
     tests, classes, _ = load_for_scoring(apart, {"parts": "disjoint"}, root=tmp_path)
     assert {classes[k] for k in tests.labels.tolist()} == set("ijkl")
     assert look(apart, {"parts": "disjoint"}, tmp_path, training=False) == []
@@ -106,8 +108,8 @@ def test_classes_of_a_flat_folder_are_dealt_out(folder, tmp_path):
 
 
 def test_too_few_classes_for_episodes(folder, tmp_path):
-    with pytest.raises(UserError, match=r"the test part of .* must be of at least two classes of its own; got 1"):
-        load_disjoint(f"folder:{folder(dict.fromkeys('abcd', 2))}", {}, root=tmp_path)
+    with pytest.raises(UserError, match=r"the train part of .* must be of at least two classes of its own; got 0"):
+        load_disjoint(f"folder:{folder(dict.fromkeys('abc', 2))}", {}, root=tmp_path)
 
 
 def test_a_picture_in_two_disjoint_parts_is_said_or_dropped(folder, tmp_path):
