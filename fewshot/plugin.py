@@ -30,6 +30,7 @@ def _head(
 PLUGIN = Plugin(
     name="fewshot",
     views={
+        "fewshot.enrol": "engram.fewshot.enrolling.enrolment:view",
         "fewshot.incremental": "engram.fewshot.incremental.sessions:view",
         "fewshot.training-classes": "engram.fewshot.episodes.saved:view",
     },
@@ -38,6 +39,11 @@ PLUGIN = Plugin(
             target="engram.fewshot.episodes.experiment:Episodes",
             options="engram.fewshot.episodes.configs:EpisodesConfig",
             summary="Classify new classes from a few images of each, in many episodes",
+        ),
+        "fewshot.enrol": Entry(
+            target="engram.fewshot.enrolling.experiment:Enrol",
+            options="engram.fewshot.enrolling.configs:EnrolConfig",
+            summary="Enrol new classes from a few pictures of each",
         ),
         "fewshot.incremental": Entry(
             target="engram.fewshot.incremental.experiment:Incremental",

@@ -96,7 +96,8 @@ def of_such_images(made: Made, dataset: str) -> str:
     channels, height, width = made.in_shape
     if channels not in (1, 3) or height != width:  # what picture files cannot become
         return "Choose a --dataset of such images."
-    if Registry.discover().options("datasets", dataset) is PictureOptions:
+    options = Registry.discover().options("datasets", dataset)
+    if options is not None and issubclass(options, PictureOptions):
         return f"Pass --dataset.size {height} --dataset.channels {channels}."
     return f"Choose a --dataset of such images, such as folder:PATH --dataset.size {height}."
 

@@ -1,0 +1,84 @@
+"""Networks that are used as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from engram.backbone.contract import Centred, Named, SupportHead
+from engram.backbone.data.load import normalisation
+from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import load_as_trained, of_such_images, require_shape
+from engram.backbone.experiments.beginning import fresh
+from engram.backbone.nets.classifier import Classifier, as_it_is
+from engram.backbone.nets.making import build, build_head
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model
+from engram.backbone.saved.weights import load_weights
+from engram.backbone.weights import WEIGHTS
+from engram.fewshot.frozen_configs import FrozenConfig
+
+HEAD = "fewshot.prototype"
+"""Where nobody names another one."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A trained network in evaluation mode, and how to make it again.
+
+    ``made`` is what the trial says of it; None for one with weights from a file.
+    """
+
+    model: Classifier
+    backbone: Named
+    adapters: tuple[Named, ...]
+    made: Made | None
+
+    def support_head(self, name: str | None, options: Mapping[str, Any]) -> tuple[nn.Module, Named]:
+        """The head that learns classes from a support set, and what it is made of.
+
+        Args:
+            name: None for the network's own, or `HEAD` where it has none of that kind.
+            options: of the head of that name.
+        """
+        if name is None and self.made is not None and isinstance(self.model.head, SupportHead):
+            return self.model.head, self.made.head
+        width: Any = self.model.backbone.feature_dim
+        named = in_full(Registry.discover(), "heads", name or HEAD, options)
+        return build_head(named, width, 1).eval(), named
+
+    def to_centre(self, head: nn.Module, *, root: Path, download: bool) -> Split | None:
+        """The training images, where a head has yet to know the mean of their features and the trial names them."""
+        if not isinstance(head, Centred) or head is self.model.head or self.made is None or self.made.data is None:
+            return None
+        return load_as_trained(self.made, root=root, download=download)[0].train
+
+
+def frozen(config: FrozenConfig, images: Split, inputs: Mapping[str, Path], dataset: str) -> Frozen:
+    """The network of a configuration.
+
+    Args:
+        images: some of those it will see; those with weights from a file are normalised by their mean and deviation.
+        inputs: folders of other trials, by role.
+        dataset: what the images are called.
+
+    Raises:
+        UserError: it takes images of another shape, or there is no whole network.
+    """
+    if "trained" in inputs:
+        model, made = load_model(inputs["trained"] / "model")
+        require_shape(made, f"images of {dataset}", images.in_shape, of_such_images(made, dataset))
+        return Frozen(model.requires_grad_(False), made.backbone, tuple(made.adapters), made)
+    assert config.backbone is not None  # the configuration was checked
+    net, (mean, std) = fresh(config.backbone, config.backbone_options), normalisation(images)
+    model = build(net.name, net.options, images.in_shape, 1, mean, std)
+    model.normalise.mean, model.normalise.std = as_it_is(model.backbone, mean, std, images.frames is not None)
+    if config.weights is not None:
+        load_weights(model, WEIGHTS.find(config.weights))
+    return Frozen(model.eval().requires_grad_(False), net, (), None)
