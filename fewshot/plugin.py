@@ -74,7 +74,7 @@ PLUGIN = Plugin(
             "anil", "ANIL", "Linear layer trained on the support set, Raghu et al. 2020", linear=True
         ),
         "fewshot.maml": _head(
-            "maml", "MAML", "Network and layer trained on the support set, Finn et al. 2017", fixed=False, linear=True
+            "maml", "MAML", "Network and layer trained on the support set, Finn et al. 2017", fixed=False
         ),
         "fewshot.tim": _head(
             "tim",

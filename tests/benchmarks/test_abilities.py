@@ -49,3 +49,9 @@ def test_what_a_trial_was_adapted_with_is_not_known_beforehand():
     (line,) = unmet(held, TrainConfig(backbone="lenet5", adapter=("snn.readout",)))
     assert line.startswith("a network for snn.readout must be Spiking; got lenet5")
     assert unmet(held, TrainConfig(backbone="lenet5", adapter=("snn.readout",), from_trial="1a2b")) == []
+
+
+@pytest.mark.parametrize("head", ["fewshot.ridge", "fewshot.maml"])
+def test_a_head_that_is_not_trained_with_fixed_classes_is_refused(head):
+    (line,) = unmet(Registry.discover(), TrainConfig(head=head))
+    assert line.startswith(f"--head must be one that is trained with fixed classes; got {head}. Use linear, cosine, ")

@@ -7,7 +7,11 @@ import torch
 from engram.backbone.contract import Centred, Head, Named
 from engram.backbone.errors import UserError
 from engram.backbone.nets.heads import linear_form
-from engram.backbone.nets.making import build_head
+from engram.backbone.nets.making import build, build_head
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.made import Made
+from engram.backbone.saved.model import load_model, save_model
 from engram.fewshot.heads.solving import ridge, solve_gram
 
 FEATURES, WAYS = 6, 3
@@ -240,3 +244,22 @@ def test_every_head_beats_chance_and_believes_its_support_set(head):
     )
     wrong = (made.from_support(queries, support, turned, 4).argmax(-1) == asked).float().mean()
     assert abs(wrong - 0.25) < 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "tim"] + ["relation"])
+def test_a_fitted_head_is_saved_and_loaded_as_any_other(name, tmp_path):
+    """As many images, classes and options as there are; whatever a head was told or had learned is with it."""
+    head = HEADS.get(name, Named("fewshot.relation", 1, {"units": 8}))
+    head = in_full(Registry.discover(), "heads", head.name, head.options)
+    backbone = in_full(Registry.discover(), "backbones", "mlp", {"units": 6, "depth": 1})
+    model = build(backbone.name, backbone.options, (1, 4, 4), 7, torch.zeros(1), torch.ones(1), head).eval()
+    images, labels = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 1])
+    with torch.no_grad():
+        features = model.backbone(model.normalise(images))
+        if isinstance(model.head, Centred):
+            model.head.centre(features)
+        model.head = model.head.fitted(features, labels, 3).eval()
+        made = Made(backbone=backbone, head=head, classes=("a", "b", "c"), in_shape=(1, 4, 4))
+        save_model(tmp_path, model, made)
+        again, _ = load_model(tmp_path)
+        assert torch.equal(again(images), model(images)) and again(images).isfinite().all()
