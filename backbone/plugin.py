@@ -65,6 +65,11 @@ PLUGIN = Plugin(
         "conv4": _network(
             "conv4:conv4", "Conv4-64 of the few-shot papers", options="engram.backbone.nets.options:Conv4Options"
         ),
+        "resnet12": _network(
+            "resnet12:resnet12",
+            "ResNet-12 of the few-shot papers",
+            options="engram.backbone.nets.options:ResNet12Options",
+        ),
         "airnet": _network(
             "airnet:airnet",
             "The CIFAR-10 speed-run network with ReLU and average pooling, after Jordan 2024",

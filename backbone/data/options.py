@@ -55,10 +55,11 @@ class FolderOptions(PartOptions):
 class OmniglotOptions(PictureOptions):
     """Which of Omniglot's characters are learned and which are tested."""
 
-    split: Literal["within", "lake", "vinyals"] = "within"
+    split: Literal["within", "lake", "lake-chosen", "vinyals"] = "within"
     """within: a fifth of every character is the test set. The others have classes of their own in every part, for
-    few-shot episodes. lake: the published background and evaluation sets (Lake et al. 2015). vinyals: 1,028, 172 and
-    423 characters to train, choose and test on, each of the four quarter turns of one a class (Vinyals et al. 2016)."""
+    few-shot episodes. lake: the published background and evaluation sets (Lake et al. 2015); lake-chosen: with five
+    alphabets of the background set, those of vinyals, to choose options by. vinyals: 1,028, 172 and 423 characters to
+    train, choose and test on, each of the four quarter turns of one a class (Vinyals et al. 2016)."""
     background: Literal["small1", "small2", "small", "full"] | None = None
     """Of what lake and vinyals train on, the characters of one of the two minimal background sets of five alphabets
     each, of both (small; Latin and Greek stand in each), or of the whole background set. None: all of it."""

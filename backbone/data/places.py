@@ -81,7 +81,7 @@ def omniglot_parts(root: Path, split: str, background: str | None) -> dict[str, 
 
     Args:
         root: where Omniglot is looked for.
-        split: ``lake`` or ``vinyals``.
+        split: ``lake``, ``lake-chosen`` or ``vinyals``.
         background: which alphabets of its own training part are trained on, see `OmniglotOptions`.
 
     Raises:
@@ -92,8 +92,11 @@ def omniglot_parts(root: Path, split: str, background: str | None) -> dict[str, 
         raise must("--dataset.background", "for a split with characters of its own in every part", background, step)
     folders = omniglot_folders(root)
     published = [folder for folder in folders if folder.name != _EVALUATION]
-    if split == "lake":
+    if split != "vinyals":
         parts = {"train": omniglot_drawings(published)}
+        if split == "lake-chosen":
+            held = {name for name in parts["train"] if _in_vinyals(name) == "validation"}
+            parts["validation"] = {name: parts["train"].pop(name) for name in sorted(held)}
         parts["test"] = omniglot_drawings(folder for folder in folders if folder.name == _EVALUATION)
     else:
         parts = {"train": {}, "validation": {}, "test": {}}

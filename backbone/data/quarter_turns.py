@@ -28,13 +28,15 @@ class Turned:
         Args:
             split: N square images; those of class k turned t times have label ``k * TURNS + t``.
             places: ``[M] int64``, image i turned t times as ``t * N + i``; None: all, one turn after another.
-            columns: what is known of them; None: what the split tells.
+            columns: what is known of them; None: what the split tells, and in ``turn`` how often they are turned.
         """
         self.split = split
         self.places = torch.arange(TURNS * len(split)) if places is None else places
         self.turns, self.images = self.places // max(len(split), 1), self.places % max(len(split), 1)
         self.labels = split.labels[self.images] * TURNS + self.turns
-        self.columns = chosen(without_masks(split.columns), self.images) if columns is None else columns
+        if columns is None:
+            columns = {**chosen(without_masks(split.columns), self.images), "turn": self.turns}
+        self.columns = columns
         self.in_shape, self.frames = split.in_shape, split.frames
 
     def __len__(self) -> int:

@@ -54,3 +54,14 @@ class Conv4Options(ConvOptions):
 
     pooling: Pooling = "max"
     """All can be converted into spikes; max then needs a running sum per input (see snn/graph/pooling.py)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet12Options(ConvOptions):
+    """ResNet-12."""
+
+    pooling: Pooling = "max"
+    """At the end of every block. All can be converted into spikes; max then needs a running sum per input (see
+    snn/graph/pooling.py)."""
+    features: Literal["mean", "flat"] = "mean"
+    """What is left of the picture: the mean of every channel, or all pixels of all channels."""

@@ -14,7 +14,7 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import FINE_TUNING, accuracy
 from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.registry import Registry
-from engram.backbone.training.options import TrainingOptions
+from engram.backbone.training.options import MOVING, TrainingOptions
 
 Training = Literal["episodic", "classifier", "none"]
 
@@ -95,7 +95,7 @@ _AFTER: Mapping[str, Literal["linear", "cosine"]] = {
 }
 """Heads that were made for the features of a classifier, and that classifier's."""
 _OF_TRAINING = tuple(option.name for option in fields(TrainingOptions) if option.name != "seed")
-_OF_EPISODES = ("train_ways", "train_shots", "train_queries", "train_episodes", "train_together")
+_OF_EPISODES = ("train_turns", "train_ways", "train_shots", "train_queries", "train_episodes", "train_together")
 _UNUSED: Mapping[Training, tuple[str, ...]] = {
     "episodic": ("epochs", "batch_size", "classifier"),
     "classifier": _OF_EPISODES,
@@ -131,6 +131,9 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
     """Images of each class to classify."""
     episodes: Annotated[int, Ge(2)] = 1000
     """Test episodes; as many are drawn of the validation classes."""
+    within: str | None = None
+    """A column of the data, or several with commas (``alphabet``): the classes of an episode have its value in common,
+    which makes them harder to tell apart."""
     head: Annotated[str, Registered("heads", support=True)] = "fewshot.prototype"
     """What classifies queries by the labelled images: see ``engram list heads``."""
     head_options: Annotated[Mapping[str, Scalar], OptionsOf("head")] = field(default_factory=dict)
@@ -151,8 +154,15 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
     """Episodes to train on."""
     train_together: Annotated[int, Ge(1)] = 1
     """Training episodes a step."""
+    train_turns: bool = False
+    """Train on every class in its quarter turns as well, each a class of its own; the column ``turn`` says which."""
     lr: Annotated[float, Gt(0)] = 2e-3
     """Peak learning rate. By default a fifth beside --from and --weights."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names in ``within``."""
+        return tuple(name.strip() for name in (self.within or "").split(",") if name.strip())
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
@@ -172,7 +182,7 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
             values["train_shots"] = between(str(values.get("shots", cls.shots)))[1]
         if begun and training != "none":
             values.setdefault("lr", FINE_TUNING * cls.lr)
-        if not values.get("translate", cls.translate):
+        if not any(values.get(name, getattr(cls, name)) for name in MOVING):
             values.pop("border", None)  # no other trial
         return cls(**values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from torch import nn
 from engram.backbone.atomic import write_atomically
 from engram.backbone.contract import AdaptingHead, Centred, Named, Result, Row, Services
 from engram.backbone.data.load import load_disjoint
-from engram.backbone.data.sets import Data
+from engram.backbone.data.quarter_turns import TURNS, Turned
+from engram.backbone.data.sets import Data, Split
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.beginning import Beginning, begin, show_verdicts
@@ -73,8 +74,11 @@ class Episodes:
         train, labels = numbered(gathered(data.train))
         held = data.validation and gathered(data.validation)
         data = replace(data, validation=held, test=gathered(data.test))
-        pools = {"train": Pools.of(train), "test": Pools.of(data.test)}
-        pools |= {} if held is None else {"validation": Pools.of(held)}
+        shown, within = gathered(Turned(train)) if c.train_turns else train, c.columns
+        _need_columns(within, train)
+        pools = {"test": Pools.of(data.test, within)}
+        pools["train"] = Pools.of(shown, (*within, "turn") if within and c.train_turns else within)
+        pools |= {} if held is None else {"validation": Pools.of(held, within)}
         own = replace(data, train=train, classes=tuple(data.classes[label] for label in labels))
         shape = self._train_shape(pools["train"])
         self._check(pools, shape, data.classes, own.classes)
@@ -93,7 +97,7 @@ class Episodes:
             beginning.model.to(s.device).requires_grad_(False)
             support.to(s.device)
         else:
-            state.trainer = self._trainer(state, shape)
+            state.trainer = self._trainer(state, shown, shape)
         state.works = self._works(state)
         adapting, trained = isinstance(support, AdaptingHead), state.trainer is not None
         wanted = [] if adapting else [part for part in ("test", "validation") if part in pools]
@@ -107,12 +111,14 @@ class Episodes:
         if c.training != "episodic":
             return None
         assert c.train_shots is not None  # resolved
-        return Shape(c.train_ways or min(MOST_WAYS, len(pools.labels)), c.train_shots, c.train_queries)
+        return Shape(c.train_ways or min(MOST_WAYS, pools.most), c.train_shots, c.train_queries)
 
     def _check(
         self, pools: Mapping[str, Pools], shape: Shape | None, classes: tuple[str, ...], own: tuple[str, ...]
     ) -> None:
         """Raises UserError: one line for everything in which parts are too small for the episodes."""
+        if self.config.train_turns:
+            own = tuple(f"{name} turned by {90 * turn}" for name in own for turn in range(TURNS))
         found = [] if shape is None else pools["train"].problems(shape, "train", own, "--train-")
         for part in pools.keys() - {"train"}:
             found += pools[part].problems(self.shapes.largest, part, classes)
@@ -158,7 +164,7 @@ class Episodes:
             made.load_state_dict({**own, **fits})
         return made.eval()
 
-    def _trainer(self, state: EpisodesState, shape: Shape | None) -> Trainer:
+    def _trainer(self, state: EpisodesState, shown: Split, shape: Shape | None) -> Trainer:
         c, model = self.config, state.beginning.model
         if shape is None:
             state.support.to(self.services.device)
@@ -167,7 +173,7 @@ class Episodes:
         sampler = EpisodeSampler(state.pools["train"], shape, min(PASS, c.train_episodes), c.train_together)
         objective = Episodic(model, shape, c.train_together, c.label_smoothing, self.services.device)
         options, steps = replace(c, batch_size=sampler.images), -(-c.train_episodes // c.train_together)
-        return Trainer(model, state.train, options, self.machine, objective, sampler, steps=steps)
+        return Trainer(model, shown, options, self.machine, objective, sampler, steps=steps)
 
     def _works(self, state: EpisodesState) -> list[Work]:
         c, shapes = self.config, self.shapes
@@ -371,3 +377,11 @@ def _row(work: Work) -> dict[str, Any]:
         "accuracy": mean,
         "ci95": half,
     }
+
+
+def _need_columns(names: Sequence[str], split: Split) -> None:
+    """Raises UserError: the images have no such column."""
+    for name in names:
+        if name not in split.columns:
+            known = ", ".join(split.columns) or "none"
+            raise must("--within", f"a column of the data ({known})", name, "Name one of these, or leave it out.")

@@ -68,16 +68,20 @@ class Pools:
         counts: [C] int64, how many images they have.
         writers: [C, M] int64, who drew an image, numbered from 0 within its class; None where that is not known, or
             nobody drew a class twice: then images of one class are by different writers already.
+        groups: [C] int64, the group of each class, numbered from 0, where an episode shows classes of one group alone.
     """
 
     labels: Tensor
     members: Tensor
     counts: Tensor
     writers: Tensor | None = None
+    groups: Tensor | None = None
 
     @classmethod
-    def of(cls, split: Split) -> Pools:
+    def of(cls, split: Split, within: Sequence[str] = ()) -> Pools:
         """Those of a split; its column ``writer``, where there is one, keeps the writers of support and queries apart.
+
+        Classes whose images have the same values in the columns ``within`` are a group (`groups`).
 
         >>> from engram.backbone.data.sets import MemorySplit
         >>> Pools.of(MemorySplit(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.tensor([4, 7, 4, 7, 4]))).members
@@ -90,14 +94,20 @@ class Pools:
         rank = torch.arange(len(order)) - (counts.cumsum(0) - counts)[classes]
         members = torch.full((len(labels), int(counts.max()) if len(counts) else 0), -1)
         members[classes, rank] = order
+        groups = _groups(split, members[:, 0], within) if within else None
         if "writer" not in split.columns:
-            return cls(labels, members, counts)
+            return cls(labels, members, counts, groups=groups)
         who = numbered(split.columns["writer"])[0]
         writers = torch.full_like(members, -1)
         for row, count in zip(range(len(labels)), counts.tolist(), strict=True):
             writers[row, :count] = who[members[row, :count]].unique(return_inverse=True)[1]
         once = bool((writers.max(1).values + 1 == counts).all())
-        return cls(labels, members, counts, None if once else writers)
+        return cls(labels, members, counts, None if once else writers, groups)
+
+    @property
+    def most(self) -> int:
+        """How many classes an episode can have."""
+        return len(self.labels) if self.groups is None else int(self.groups.bincount().max())
 
     def spare(self) -> Tensor:
         """How many images of each class an episode cannot count on, [C] int64.
@@ -125,6 +135,10 @@ class Pools:
             found.append(
                 must(f"the ways of {part} episodes", f"at most its {len(self.labels)} classes", shape.ways, step)
             )
+        elif shape.ways > self.most:
+            step = f"Lower {flags}ways, or leave --within out."
+            rule = f"at most {self.most}, the classes of one group"
+            found.append(must(f"the ways of {part} episodes", rule, shape.ways, step))
         needed = shape.shots + shape.queries + self.spare()
         short = (self.counts < needed).nonzero().squeeze(1).tolist()
         if short:
@@ -170,6 +184,8 @@ class Drawn:
 def draw(pools: Pools, shape: Shape, numbers: Sequence[int], seed: int) -> Drawn:
     """The episodes of the given numbers. One is the same alone and among any others.
 
+    Where classes have groups, each class of a group that is large enough is as likely to choose the episode's.
+
     Episodes of more shots are those of fewer with images added: classes and queries stay. Those of more ways are
     those of fewer with classes added. Queries of a class are by writers that drew none of its support images, where
     writers are known.
@@ -185,7 +201,10 @@ def draw(pools: Pools, shape: Shape, numbers: Sequence[int], seed: int) -> Drawn
     """
     if problems := pools.problems(shape, "drawn", [str(label) for label in range(int(pools.labels.max()) + 1)]):
         raise UserError("\n".join(map(str, problems)))
-    keys = _scrambled(_streams(numbers, derive(seed, "episodes"))[:, None], len(pools.labels))
+    states = _streams(numbers, derive(seed, "episodes"))
+    keys = _scrambled(states[:, None], len(pools.labels))
+    if pools.groups is not None:
+        keys[_others(pools.groups.numpy(), states, shape.ways)] = np.iinfo(np.uint64).max
     chosen = np.argpartition(keys, shape.ways - 1, axis=1)[:, : shape.ways]
     own = np.take_along_axis(keys, chosen, 1)
     order = own.argsort(1)
@@ -200,6 +219,19 @@ def draw(pools: Pools, shape: Shape, numbers: Sequence[int], seed: int) -> Drawn
         queries, support = _apart(images, pools.writers.numpy()[chosen], own, shape)
     found = (torch.from_numpy(np.take_along_axis(members, rows, -1)) for rows in (support, queries))
     return Drawn(torch.from_numpy(chosen.astype(np.int64)), *found)
+
+
+def _groups(split: Split, first: Tensor, within: Sequence[str]) -> Tensor:
+    """[C] int64, the group of each class, whose first image is ``first: [C]``, by the values of columns."""
+    each = torch.stack([numbered(split.columns[name])[0][first] for name in within], 1)
+    return each.unique(dim=0, return_inverse=True)[1]
+
+
+def _others(groups: _Numbers, states: _Numbers, ways: int) -> _Numbers:
+    """Which classes are in another group than an episode's, [E, C] bool; its state is one of ``states: [E]``."""
+    large = np.flatnonzero(np.bincount(groups)[groups] >= ways)
+    chosen = large[(_mixed(states ^ _GOLDEN) % np.uint64(len(large))).astype(np.int64)]
+    return groups != groups[chosen][:, None]
 
 
 def _apart(images: _Numbers, writers: _Numbers, own: _Numbers, shape: Shape) -> tuple[_Numbers, _Numbers]:

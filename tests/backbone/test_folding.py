@@ -5,7 +5,7 @@ from torch import nn
 from engram.backbone.nets.blocks import PooledConv2d, StaticBackbone
 from engram.backbone.nets.folding import Untraceable, fold_batchnorm, stage_names, trace, traced_with_stages
 
-NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet", "conv4"]
+NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "airnet", "conv4", "resnet12"]
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 

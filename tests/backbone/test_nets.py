@@ -11,7 +11,7 @@ from engram.backbone.nets.folding import bake
 from engram.backbone.nets.making import build
 from engram.backbone.registry import Registry
 
-NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet", "conv4"]
+NAMES = ["mlp", "lenet5", "vgg-tiny", "vgg-small", "resnet-tiny", "resnet18", "airnet", "conv4", "resnet12"]
 CONVOLUTIONAL = NAMES[1:]
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 41, 13), (3, 12, 40)]
 SMALL = {"width": 0.25}
@@ -146,7 +146,7 @@ def test_depth(backbone, name):
         sum(isinstance(m, nn.Conv2d | nn.Linear) for m in backbone(name, (1, 16, 16), depth=depth, **SMALL).modules())
         for depth in (1, 2, 3)
     ]
-    step = {"mlp": 1, "resnet-tiny": 6, "resnet18": 8, "conv4": 4}.get(name, 3)
+    step = {"mlp": 1, "resnet-tiny": 6, "resnet18": 8, "conv4": 4, "resnet12": 4}.get(name, 3)
     assert [layers[1] - layers[0], layers[2] - layers[1]] == [step, step]
 
 

@@ -34,7 +34,7 @@ OPTIONS = {
 }
 
 
-LARGE = ("resnet18", "airnet", "vgg-small", "conv4")
+LARGE = ("resnet18", "airnet", "vgg-small", "conv4", "resnet12")
 """Networks whose small relatives go through every experiment as well; they do so in ``make test-slow``."""
 
 

@@ -162,3 +162,14 @@ def test_problems_are_named_at_once_before_any_work(episodes):
 def test_options_that_cannot_be(episodes, options, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(").replace(".", r"\.")):
         episodes(**options)
+
+
+def test_episodes_within_an_alphabet_show_one_quarter_turn(run):
+    _, state, result = run(within="alphabet", train_turns=True, ways="2", train_ways=3, train_episodes=4, lr=1e-3)
+    sampler, split = state.trainer.sampler, state.trainer.data
+    assert len(split) == 4 * len(state.train) and result.metrics["test/accuracy"] > 0.4
+    for row in sampler.order(split, 0, 0).reshape(4, -1):
+        assert len({(split.columns["alphabet"][place], int(split.columns["turn"][place])) for place in row}) == 1
+        assert len(split.labels[row].unique()) == 3
+    with pytest.raises(UserError, match=r"--within must be a column of the data .*; got script"):
+        run(within="script")

@@ -112,3 +112,22 @@ def test_what_cannot_be_drawn_is_named():
     twice = Pools.of(split_of([0] * 4 + [1] * 4, [0, 0, 1, 2, 0, 1, 2, 3]))
     (line,) = twice.problems(Shape(2, 1, 3), "train", ("ape", "bee"))
     assert "of at least 5 images (1 shots and 3 queries, by different writers); got 'ape' has 4" in str(line)
+
+
+def test_classes_of_an_episode_share_a_value_of_a_column():
+    labels = torch.arange(12).repeat_interleave(6)
+    columns = {"alphabet": tuple("abc"[label % 3] for label in labels.tolist()), "turn": labels // 6}
+    split = MemorySplit(torch.zeros(72, 1, 2, 2, dtype=torch.uint8), labels, columns)
+    pools = Pools.of(split, ["alphabet"])
+    drawn = draw(pools, Shape(3, 1, 2), range(300), 0)
+    found = drawn.classes % 3
+    assert (found == found[:, :1]).all()
+    assert found[:, 0].bincount().min() > 70  # three alphabets of four classes each
+    assert all(len(set(row)) == 3 for row in drawn.classes.tolist())
+    alone = draw(pools, Shape(3, 1, 2), [17], 0)
+    assert torch.equal(alone.support[0], drawn.support[17]) and torch.equal(alone.queries[0], drawn.queries[17])
+    assert len(Pools.of(split, ["alphabet", "turn"]).groups.unique()) == 6
+    with pytest.raises(
+        UserError, match="the ways of drawn episodes must be at most 4, the classes of one group; got 5"
+    ):
+        draw(pools, Shape(5, 1, 2), [0], 0)

@@ -68,6 +68,12 @@ def test_writers_that_the_order_of_files_does_not_tell_are_part_of_the_fingerpri
     assert after.train.and_also(after.test).columns["writer"].max() == 21
 
 
+def test_lakes_split_may_have_alphabets_to_choose_by(drawings):
+    source = opened(drawings, split="lake-chosen")
+    alphabets = {part: set(split.columns["alphabet"]) for part, split in source.parts.items()}
+    assert alphabets == {"train": {"Korean"}, "validation": {"Hebrew"}, "test": {"Tibetan", "Gurmukhi"}}
+
+
 def test_lakes_split_has_characters_of_its_own_in_every_part(drawings):
     source = opened(drawings, split="lake")
     assert source.disjoint
