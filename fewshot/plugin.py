@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engram.backbone.contract import Entry, Plugin
+from engram.fewshot.targets import TARGETS
 
 
 def _head(
@@ -29,6 +30,7 @@ def _head(
 
 PLUGIN = Plugin(
     name="fewshot",
+    targets=TARGETS,
     views={
         "fewshot.enrol": "engram.fewshot.enrolling.enrolment:view",
         "fewshot.incremental": "engram.fewshot.incremental.sessions:view",

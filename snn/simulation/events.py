@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engram.backbone.caching import user_cache
 from engram.snn import compiled as native
 from engram.snn.graph.pooling import window
 
@@ -73,7 +74,7 @@ def lanes() -> int:
 
 def lasts() -> bool:
     """Whether what is compiled is still there for the next process."""
-    return native.cache_folder().is_relative_to(native.user_cache())
+    return native.cache_folder().is_relative_to(user_cache("kernels"))
 
 
 def usable(graph: nn.Module) -> bool:

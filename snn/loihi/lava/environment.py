@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from engram.backbone.caching import user_cache
 from engram.backbone.contract import Check, Places
 from engram.backbone.errors import TrialError, UserError, must
-from engram.snn.compiled import user_cache
 
 VARIABLE = "ENGRAM_LAVA"
 VERSION = "0.10.0"
@@ -30,7 +30,7 @@ _LAVA = (
 
 def folder() -> Path:
     """Where the environment is made."""
-    return user_cache().parent / f"lava-{VERSION}"
+    return user_cache(f"lava-{VERSION}")
 
 
 def find() -> Path:
