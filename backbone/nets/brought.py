@@ -19,12 +19,15 @@ from engram.backbone.nets.parted import Parted, part
 
 
 class Brought(Parted):
-    """A classifier of the user's own: a backbone whose fresh head begins as the one it was written with."""
+    """A classifier of the user's own: a backbone whose fresh head begins as the one it was written with.
+
+    It takes images as they are where its class says ``raw = True``.
+    """
 
     def __init__(self, parted: Parted, head: nn.Linear, name: str) -> None:
         nn.Module.__init__(self)
         self.net, self.in_shape, self.feature_dim = parted.net, parted.in_shape, parted.feature_dim
-        self.head = name
+        self.head, self.raw = name, getattr(parted.net, "raw", False) is True
         self.__dict__["own_head"] = head  # beside the modules: it is no part of the backbone
 
     @torch.no_grad()
