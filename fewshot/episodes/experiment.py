@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.beginning import Beginning, begin, show_verdicts
 from engram.backbone.hardware import Machine, choose_precision, suit_threads
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.making import LINEAR, build_head
+from engram.backbone.nets.making import LINEAR
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
@@ -35,7 +35,7 @@ from engram.fewshot.episodes import figures, kept
 from engram.fewshot.episodes.configs import EpisodesConfig, between
 from engram.fewshot.episodes.features import Table, features_of, gathered
 from engram.fewshot.episodes.sampling import Pools, Shape, Shapes
-from engram.fewshot.episodes.saved import VIEW, classifier_of, load_support, numbered, save_support
+from engram.fewshot.episodes.saved import SUPPORT, VIEW, classifier_of, numbered, save_support, support_head
 from engram.fewshot.episodes.scoring import Pictures, Source, interval, score_episodes
 from engram.fewshot.episodes.state import EpisodesState, Work, said, support_of
 from engram.fewshot.episodes.training import PASS, EpisodeSampler, Episodic, Through
@@ -51,8 +51,8 @@ SHOTS = (1, 2, 5, 10)
 """Shots of the curve of accuracy against them, as far as classes have the images."""
 MOST_WAYS = 60
 """Classes of a training episode where nobody says."""
-SUPPORT, EPISODES = "support.safetensors", "episodes.safetensors"
-"""The support head with what it has learned, and the accuracies of all episodes: files of the trial."""
+EPISODES = "episodes.safetensors"
+"""A file of the trial: the accuracies of all episodes."""
 CHUNK = 200
 """Episodes scored between two looks at the clock; of heads that adapt a network for each, a tenth."""
 
@@ -91,7 +91,8 @@ class Episodes:
         show_verdicts(beginning.model.backbone, s)
         named = in_full(Registry.discover(), "heads", c.head, c.head_options)
         width: Any = beginning.model.backbone.feature_dim
-        support = self._support_head(named, width, shape)
+        ways = self.shapes.ways[1] if shape is None else shape.ways
+        support = support_head(named, width, ways, s.inputs.get("trained"))
         state = EpisodesState(data, train, pools, beginning, named, support, None, [], {})
         if c.training == "none":
             beginning.model.to(s.device).requires_grad_(False)
@@ -150,19 +151,6 @@ class Episodes:
             told = f"{len(known)} of the {len(tested)} test classes were trained on by the network of --from"
             found.append({"caution": f"{told}: their accuracy is not one of new classes."})
         return found
-
-    def _support_head(self, named: Named, width: int, shape: Shape | None) -> nn.Module:
-        """The head, with what it learned in the trial of --from where that was trained with the same one."""
-        made = build_head(named, width, self.shapes.ways[1] if shape is None else shape.ways)
-        folder = self.services.inputs.get("trained")
-        saved = None if folder is None else load_support(folder / SUPPORT, named)
-        if saved is not None:  # but for what is of so many classes
-            own = made.state_dict()
-            fits = {
-                name: saved[name] for name, value in own.items() if name in saved and saved[name].shape == value.shape
-            }
-            made.load_state_dict({**own, **fits})
-        return made.eval()
 
     def _trainer(self, state: EpisodesState, shown: Split, shape: Shape | None) -> Trainer:
         c, model = self.config, state.beginning.model
@@ -253,16 +241,11 @@ class Episodes:
     def _fill(self, state: EpisodesState, part: str) -> None:
         """Features of a part; those of a network that is not trained here may be known from another trial."""
         table, model = state.tables[part], state.model
-        key = None
         if state.trainer is None:
-            made = [asdict(each) for each in (state.beginning.backbone, *state.beginning.adapters)]
-            key = kept.key_of(model, {"network": made}, state.data, table.split, part)
-            if not table.done and (known := kept.recall(key)) is not None and len(known) == len(table.split):
-                table.load_state_dict({"rows": known})
-                return
-        table.fill(model, UNIT_SECONDS)
-        if table.whole and key is not None:
-            kept.keep(key, table.rows)
+            made = (state.beginning.backbone, *state.beginning.adapters)
+            kept.fill(table, model, kept.key_of(model, made, state.data, table.split, part), UNIT_SECONDS)
+        else:
+            table.fill(model, UNIT_SECONDS)
         self.services.progress(table.done, len(table.split), f"features of {part} images")
 
     def _score(self, state: EpisodesState, work: Work) -> None:
@@ -333,7 +316,7 @@ class Episodes:
         labels = state.train.labels.to(features.device)
         with torch.no_grad():
             fitted, named = classifier_of(head, state.head, self.entry.fixed, features, labels)
-        save_support(folder / SUPPORT, head, state.head)
+        save_support(folder, head, state.head)
         ref = reference(c.dataset, c.dataset_options, state.data, c.validation, Named(VIEW, 1, {}))
         made = Made(
             backbone=beginning.backbone,

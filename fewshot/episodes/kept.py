@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,20 +16,22 @@ from torch import Tensor
 
 from engram.backbone.atomic import write_atomically
 from engram.backbone.caching import kept_in
+from engram.backbone.contract import Named
 from engram.backbone.data.sets import Data, Split
 from engram.backbone.nets.classifier import Classifier
+from engram.fewshot.episodes.features import Table
 
 MOST_BYTES = 2 * 2**30
 """Of all that is kept together: what was used longest ago goes first."""
 FORMAT = 1
 
 
-def key_of(model: Classifier, made_of: Mapping[str, Any], data: Data, split: Split, part: str) -> str:
+def key_of(model: Classifier, made_of: Sequence[Named], data: Data, split: Split, part: str) -> str:
     """What features depend on, as one hash.
 
     Args:
         model: its weights and its preprocessing count.
-        made_of: names, versions and options of backbone and adapters, as JSON has them.
+        made_of: the backbone and its adapters.
         data: of which ``split`` is the ``part``.
     """
     digest = hashlib.sha256()
@@ -42,12 +44,22 @@ def key_of(model: Classifier, made_of: Mapping[str, Any], data: Data, split: Spl
         digest.update(_bytes(tensor))
     about = {
         "format": FORMAT,
-        "made": made_of,
+        "made": {"network": [asdict(each) for each in made_of]},
         "data": [data.fingerprint, part, len(split), list(split.in_shape), split.frames],
         "computed": [torch.__version__, next(model.parameters()).device.type, torch.get_num_threads()],
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def fill(table: Table, model: Classifier, key: str, seconds: float) -> None:
+    """Fill a table: with the features kept under a key, or else for about so long; whole ones are kept there."""
+    if not table.done and (known := recall(key)) is not None and len(known) == len(table.split):
+        table.load_state_dict({"rows": known})
+        return
+    table.fill(model, seconds)
+    if table.whole:
+        keep(key, table.rows)
 
 
 def recall(key: str) -> Tensor | None:

@@ -23,6 +23,8 @@ from engram.backbone.nets.making import LINEAR, build_head
 from engram.backbone.nets.prototypes import class_means, nearest_mean
 
 VIEW = "fewshot.training-classes"
+SUPPORT = "support.safetensors"
+"""A file of the trial: the support head with what it has learned."""
 TEST_SHARE, _SALT = 0.2, 3
 """Of the images of the training classes, to see what becomes of the saved classifier when it is converted."""
 CAUTION = (
@@ -74,13 +76,31 @@ def classifier_of(
     return made.to(features.device), LINEAR
 
 
-def save_support(path: Path, head: nn.Module, named: Named) -> None:
-    """Keep a support head with what it has learned."""
+def save_support(folder: Path, head: nn.Module, named: Named) -> None:
+    """Keep a support head with what it has learned, in the folder of its trial."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    write_atomically(path, save(tensors, {"head": json.dumps(asdict(named), sort_keys=True)}))
+    write_atomically(folder / SUPPORT, save(tensors, {"head": json.dumps(asdict(named), sort_keys=True)}))
 
 
-def load_support(path: Path, named: Named) -> dict[str, Tensor] | None:
+def support_head(named: Named, width: int, ways: int, trained: Path | None) -> nn.Module:
+    """A support head in evaluation mode, with what the same one learned in a trial.
+
+    Args:
+        named: its name and options.
+        width: F, of the features.
+        ways: K, the classes of its training.
+        trained: the folder of the trial, if any.
+    """
+    made = build_head(named, width, ways)
+    saved = None if trained is None else _learned(trained / SUPPORT, named)
+    if saved is not None:  # but for what is of so many classes
+        own = made.state_dict()
+        fits = {name: saved[name] for name, value in own.items() if name in saved and saved[name].shape == value.shape}
+        made.load_state_dict({**own, **fits})
+    return made.eval()
+
+
+def _learned(path: Path, named: Named) -> dict[str, Tensor] | None:
     """What a support head has learned; None where none of the same name, version and options was kept."""
     if not path.exists():
         return None

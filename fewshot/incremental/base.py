@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engram.backbone.contract import Services
 from engram.backbone.data.load import Data
-from engram.backbone.data.trained import of_such_images, require_shape
 from engram.backbone.experiments.beginning import Beginning, begin
 from engram.backbone.experiments.train import Train, TrainState
 from engram.backbone.options import in_full
@@ -36,13 +37,11 @@ class BaseSession(Train):
         return self.sessions.base()
 
     def begin(self, data: Data) -> Beginning:
-        c, inputs = self.config, self.services.inputs
-        if c.trains or "trained" not in inputs:
-            head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
-            return begin(c, data, inputs, head, relabel=False)
-        model, made = load_model(inputs["trained"] / "model")
-        require_shape(made, "images for the network of --from", data.in_shape, of_such_images(made, c.dataset))
-        return Beginning(model, data, made.backbone, made.head, list(made.adapters), None)
+        c = self.config
+        if not c.trains and "trained" in self.services.inputs:
+            c = replace(c, adapter=())  # they are there already
+        head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
+        return begin(c, data, self.services.inputs, head, relabel=False, renormalise=self.config.trains)
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         """Under names of their own: those of all classes are another network's."""

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engram.backbone.contract import Centred, Result, Row, Services, SupportHead
-from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import TrainState
-from engram.backbone.measures.scoring import SCORING_BATCH
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
-from engram.backbone.nets.making import build_head
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import save_model
 from engram.backbone.training.loop import UNIT_SECONDS
+from engram.fewshot.episodes import kept
+from engram.fewshot.episodes.features import Table
+from engram.fewshot.episodes.saved import support_head
 from engram.fewshot.incremental.base import BaseSession
 from engram.fewshot.incremental.configs import IncrementalConfig
 from engram.fewshot.incremental.measures import Scores, scores, summary
 from engram.fewshot.incremental.report import confusion, curves, table
 from engram.fewshot.incremental.sessions import Sessions
 from engram.fewshot.incremental.teen import calibrate
-
-CHUNK = 1024
-"""Images whose features are one unit at least: whole ones alone are kept, so that no bit depends on time."""
 
 
 @dataclass
@@ -43,15 +38,12 @@ class IncrementalState:
     Attributes:
         beginning: the network, and how it is made again.
         training: of the base session; None where the network stays as it is.
-        splits: the images that features are taken of, by name: ``train``, those of all sessions (`Sessions.shown`),
-            and what is tested.
-        features: those that are found already, [n, F] a chunk.
+        tables: features by name: ``train``, of the images of all sessions (`Sessions.shown`), and what is tested.
     """
 
     beginning: Beginning
     training: TrainState | None
-    splits: dict[str, Split]
-    features: dict[str, list[Tensor]] = field(default_factory=dict)
+    tables: dict[str, Table]
 
     @property
     def model(self) -> Classifier:
@@ -76,7 +68,7 @@ class Incremental:
         self._need_fixed()
         training = self.base.start() if self.config.trains else None
         beginning = self.base.begun() if training is None else training.beginning
-        state = IncrementalState(beginning, training, self._splits())
+        state = IncrementalState(beginning, training, self._tables())
         state.model.to(self.services.device)
         if found := self.base.cautions():
             self.services.table("caution", _rows(found))
@@ -93,32 +85,23 @@ class Incremental:
         if training is not None and not training.trainer.done:
             self.base.step(training)
             return True
-        return self._look(state)
+        if (part := next((name for name, table in state.tables.items() if not table.whole), None)) is not None:
+            table, model, data = state.tables[part], state.model.eval(), self.base.whole
+            made = (state.beginning.backbone, *state.beginning.adapters)
+            kept.fill(table, model, kept.key_of(model, made, data, table.split, part), UNIT_SECONDS)
+            self.services.progress(table.done, len(table.split), f"features of {part} images")
+        return not all(table.whole for table in state.tables.values())
 
-    def _look(self, state: IncrementalState) -> bool:
-        """Take features for a few seconds; whether there are images left."""
-        began, model = time.perf_counter(), state.model.eval()
-        total = sum(map(len, state.splits.values()))
-        for name, split in state.splits.items():
-            held = state.features.setdefault(name, [])
-            while (start := CHUNK * len(held)) < len(split):
-                rows = torch.arange(start, min(start + CHUNK, len(split)))
-                held.append(features_of(model, split.select(rows), self.services.device).cpu())
-                done = sum(len(chunk) for chunks in state.features.values() for chunk in chunks)
-                self.services.progress(done, total, "features")
-                if time.perf_counter() - began > UNIT_SECONDS:
-                    return done < total
-        return False
-
-    def _splits(self) -> dict[str, Split]:
+    def _tables(self) -> dict[str, Table]:
         data = self.base.whole
         found = {"train": data.train.select(self.sessions.shown), "test": data.test}
-        return found if data.validation is None else {**found, "validation": data.validation}
+        found |= {} if data.validation is None else {"validation": data.validation}
+        return {name: Table(split, self.services.device) for name, split in found.items()}
 
     def finish(self, state: IncrementalState) -> Result:
         model, data, sessions = state.model.eval(), self.base.whole, self.sessions
-        features = {name: torch.cat(chunks) for name, chunks in state.features.items()}
-        labels = {name: split.labels for name, split in state.splits.items()}
+        features = {name: table.rows.cpu() for name, table in state.tables.items()}
+        labels = {name: table.split.labels for name, table in state.tables.items()}
         tested = [name for name in ("test", "validation") if name in features]
         found: dict[str, list[Scores]] = {name: [] for name in tested}
         head, answers = nn.Module(), {}
@@ -153,7 +136,8 @@ class Incremental:
         features: [n, F] of the images of all sessions (`Sessions.shown`); labels: [n] their classes.
         """
         c, sessions = self.config, self.sessions
-        maker = build_head(self.classifier, features.shape[1], len(sessions.known(0)))
+        trained = self.services.inputs.get("trained")
+        maker = support_head(self.classifier, features.shape[1], c.base_classes, trained)
         assert isinstance(maker, SupportHead)  # the registry says so
         rows, known = sessions.session_of <= session, sessions.known(session)
         if isinstance(maker, Centred):
@@ -178,12 +162,14 @@ class Incremental:
 
     def state_dict(self, state: IncrementalState) -> dict[str, Any]:
         training = None if state.training is None else self.base.state_dict(state.training)
-        return {"training": training, "features": state.features}
+        tables = {name: table.state_dict() for name, table in state.tables.items() if table.done}
+        return {"training": training, "tables": tables}
 
     def load_state_dict(self, state: IncrementalState, saved: Mapping[str, Any]) -> None:
         if state.training is not None:
             self.base.load_state_dict(state.training, saved["training"])
-        state.features = {name: list(chunks) for name, chunks in saved["features"].items()}
+        for name, rows in saved["tables"].items():
+            state.tables[name].load_state_dict(rows)
 
 
 @torch.no_grad()
@@ -202,13 +188,3 @@ def _trained(state: IncrementalState) -> dict[str, float]:
 
 def _rows(found: list[Any]) -> list[Row]:
     return [{"caution": caution} for caution in found]
-
-
-@torch.inference_mode()
-def features_of(model: Classifier, split: Split, device: str) -> Tensor:
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    found = []
-    for images, _, _ in split.batches(torch.arange(len(split)), size, device):
-        x = images if split.frames is not None else arranged(images, model.backbone)
-        found.append(model.backbone(model.normalise(x)).float())
-    return torch.cat(found)

@@ -9,6 +9,7 @@ from engram.backbone.data.trained import load_as_trained
 from engram.backbone.errors import UserError
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.heads import linear_form
+from engram.backbone.nets.making import LINEAR
 from engram.backbone.saved.model import load_model
 from engram.fewshot.episodes import experiment as module
 from engram.fewshot.episodes import kept
@@ -124,16 +125,16 @@ def test_kept_features_are_made_again_where_they_are_damaged(tmp_path, monkeypat
 
 def test_what_features_depend_on(trained):
     _, state, _ = trained
-    key = kept.key_of(state.model, {}, state.data, state.data.test, "test")
-    assert key == kept.key_of(state.model, {}, state.data, state.data.test, "test")
+    key = kept.key_of(state.model, (), state.data, state.data.test, "test")
+    assert key == kept.key_of(state.model, (), state.data, state.data.test, "test")
     others = [
-        kept.key_of(state.model, {"adapters": ["x"]}, state.data, state.data.test, "test"),
-        kept.key_of(state.model, {}, state.data, state.data.test, "validation"),
-        kept.key_of(state.model, {}, state.data, state.data.test.select(torch.arange(5)), "test"),
+        kept.key_of(state.model, (LINEAR,), state.data, state.data.test, "test"),
+        kept.key_of(state.model, (), state.data, state.data.test, "validation"),
+        kept.key_of(state.model, (), state.data, state.data.test.select(torch.arange(5)), "test"),
     ]
     with torch.no_grad():
         next(state.model.backbone.parameters()).mul_(2)
-    others.append(kept.key_of(state.model, {}, state.data, state.data.test, "test"))
+    others.append(kept.key_of(state.model, (), state.data, state.data.test, "test"))
     assert len({key, *others}) == 5
 
 

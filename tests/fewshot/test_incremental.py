@@ -12,7 +12,9 @@ from engram.backbone.errors import UserError
 from engram.backbone.measures.scoring import score
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import seed_everything
+from engram.backbone.testing.experiments import plain_state
 from engram.backbone.testing.workshop import Told
+from engram.fewshot.episodes import kept
 from engram.fewshot.incremental import experiment as module
 from engram.fewshot.incremental.configs import IncrementalConfig, SessionOptions
 from engram.fewshot.incremental.experiment import Incremental
@@ -40,7 +42,7 @@ class Run:
         return {name: value for name, value in self.result.metrics.items() if name != "train_seconds"}
 
     def features(self, split):
-        return torch.cat(self.state.features[split])
+        return self.state.tables[split].rows
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +191,8 @@ def _from(learned, folder, **given):
     return Run(folder, config, {"trained": learned.services.trial_dir})
 
 
-def test_a_trained_network_stays_as_it_is(learned, tmp_path):
+def test_a_trained_network_stays_as_it_is(learned, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "recall", lambda key: None)
     again = _from(learned, tmp_path)
     assert again.metrics == {name: value for name, value in learned.metrics.items() if name != "train/loss"}
     assert torch.equal(again.features("test"), learned.features("test"))
@@ -226,34 +229,36 @@ def test_any_head_with_a_support_set_answers(learned, tmp_path, classifier):
 
 
 def test_it_goes_on_among_features_to_the_last_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 100)
-    monkeypatch.setattr(module, "UNIT_SECONDS", 0.0)
-    config = IncrementalConfig.resolve({**MLP, "epochs": 0})
+    monkeypatch.setattr(module, "UNIT_SECONDS", 0.0)  # a batch a unit
+    monkeypatch.setattr(kept, "recall", lambda key: None)
+    config = IncrementalConfig.resolve({**MLP, "epochs": 0, "base_classes": 8})
     whole = Run(tmp_path, config)
     seed_everything(0)
     broken = Incremental(config, Told(tmp_path, tmp_path, {}))
     state = broken.start()
-    for _ in range(9):
-        broken.step(state)
-    assert 0 < len(state.features["train"]) * 100 < len(broken.sessions.shown) + 100
-    saved = broken.state_dict(state)
+    assert broken.step(state) and not state.tables["train"].whole
+    saved = plain_state(broken.state_dict(state), "its state")
     seed_everything(0)
     again = Incremental(config, Told(tmp_path, tmp_path, {}))
     fresh = again.start()
     again.load_state_dict(fresh, saved)
+    assert fresh.tables["train"].done == state.tables["train"].done > 0
     while again.step(fresh):
         pass
     assert again.finish(fresh).metrics == whole.result.metrics
 
 
 def test_recordings_and_spikes(tmp_path):
-    """Frames go through as they are, to a network of spiking neurons."""
+    """Frames go through as they are, to a network of spiking neurons, which another trial does not adapt again."""
     shapes = {"dataset": "moving-shapes", "dataset_options": {"samples": 90}, "validation": 0.0}
     net = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}, "adapter": ("snn.spiking",)}
     sizes = {"base_classes": 4, "ways": 2, "shots": 3}
     run = Run(tmp_path, IncrementalConfig.resolve({**shapes, **net, **sizes, "epochs": 1}))
     assert [row["classes"] for row in run.result.tables["sessions"]] == [4, 6]
-    assert load_model(tmp_path / "model")[1].adapters[0].name == "snn.spiking"
+    later = IncrementalConfig.resolve({**shapes, **net, **sizes, "epochs": 1, "classifier": "cosine"})
+    other = Run(tmp_path / "later", later, {"trained": tmp_path})
+    assert torch.equal(other.features("test"), run.features("test"))
+    assert [each.name for each in load_model(tmp_path / "later" / "model")[1].adapters] == ["snn.spiking"]
 
 
 def test_what_cannot_be_is_said_at_once(digits):
