@@ -241,7 +241,8 @@ class _Maker:
         if kind == "objectives":
             chosen |= self.shop.data_for(name)
         told = self.shop.naming(experiment, "backbones") is not None
-        both = self.networks()[: 1 if kind == "strategies" else None]  # these know networks by their weights alone
+        once = kind == "strategies" or name not in self.trainable(kind)  # they know networks by weights or features
+        both = self.networks()[: 1 if once else None]
         for network in both if told else [None]:
             names, known, more = [name, experiment], None, chosen
             if network is not None:
