@@ -11,7 +11,7 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.benchmarks.perf import __main__ as command
-from engram.benchmarks.perf import conversion, harness, loihi, training
+from engram.benchmarks.perf import conversion, fewshot, harness, loihi, training
 from engram.benchmarks.perf.curves import charts, page
 from engram.snn.loihi.simulator import Simulator
 
@@ -179,3 +179,18 @@ def test_loihis_integers_are_timed_against_lava_on_equal_spikes(model, digits, m
     )
     with pytest.raises(RuntimeError, match="the same"):
         loihi.compare("x", network, shown)
+
+
+def test_episodes_against_a_library_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "easyfsl", None)
+    with pytest.raises(UserError, match="easyfsl must be installed to be measured against; got none"):
+        fewshot.frozen()
+
+
+def test_what_episodes_cost_as_they_grow(monkeypatch):
+    monkeypatch.setattr(fewshot, "ROUNDS", 1)
+    monkeypatch.setattr(fewshot, "GROWN", 4)
+    monkeypatch.setattr(fewshot, "_memory", lambda shape, count: 1.0)  # of a process of its own
+    rows = fewshot.growth()
+    assert [row.name.split("/")[2] for row in rows[::2]] == ["episodes", "ways", "shots"]
+    assert all(row.ours > 0 and row.peer > 0 for row in rows)
