@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -118,7 +118,7 @@ def subjects() -> Iterator[Subject]:
         yield Subject("neurons of snn.train", name, lambda options=options: _spiking(_LAYERS["Conv2d"](), options))
     yield Subject("neurons of snn.convert", "if, soft reset", lambda: _converted(_LAYERS["Conv2d"]()))
     for code in _CODES:
-        yield Subject("features of snn.readout", code, lambda code=code: _read(code))
+        yield Subject("features of snn.readout", code, partial(_read, code))
     for name, activation in _ACTIVATIONS.items():
         net = _behind(activation=activation())
         yield Subject("activation, as sigma-delta", name, lambda net=net: _classifier(net))
