@@ -38,7 +38,7 @@ class BaseSession(Train):
 
     def begin(self, data: Data) -> Beginning:
         c = self.config
-        if not c.trains and "trained" in self.services.inputs:
+        if c.from_trial is None and "trained" in self.services.inputs:
             c = replace(c, adapter=())  # they are there already
         head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
         return begin(c, data, self.services.inputs, head, relabel=False, renormalise=self.config.trains)

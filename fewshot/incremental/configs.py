@@ -111,8 +111,7 @@ class IncrementalConfig(SessionOptions, TrainConfig):
         values = {**{name: trained[name] for name in _KEPT if name in trained}, **given}
         if values.get("epochs", 0 if values.get("from_trial") is not None else None) != 0:
             return super().resolve(values, inputs)
-        unused = [*_OF_TRAINING, *(["adapter"] if values.get("from_trial") is not None else [])]
-        chosen = [name for name in unused if name in given and given[name] != getattr(cls, name, None)]
+        chosen = [name for name in _OF_TRAINING if name in given and given[name] != getattr(cls, name, None)]
         if chosen:
             rule = "left out where the network is not trained"
             found = (must(_flag(name), rule, given[name], "Add --epochs, or leave it out.") for name in chosen)

@@ -252,6 +252,7 @@ def test_recordings_and_spikes(tmp_path):
     """Frames go through as they are, to a network of spiking neurons, which another trial does not adapt again."""
     shapes = {"dataset": "moving-shapes", "dataset_options": {"samples": 90}, "validation": 0.0}
     net = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.25}, "adapter": ("snn.spiking",)}
+    net["adapter_options"] = {"spiking.threshold": 0.25}
     sizes = {"base_classes": 4, "ways": 2, "shots": 3}
     run = Run(tmp_path, IncrementalConfig.resolve({**shapes, **net, **sizes, "epochs": 1}))
     assert [row["classes"] for row in run.result.tables["sessions"]] == [4, 6]
@@ -259,6 +260,10 @@ def test_recordings_and_spikes(tmp_path):
     other = Run(tmp_path / "later", later, {"trained": tmp_path})
     assert torch.equal(other.features("test"), run.features("test"))
     assert [each.name for each in load_model(tmp_path / "later" / "model")[1].adapters] == ["snn.spiking"]
+    read = {**shapes, **sizes, "from_trial": "x", "adapter": ("snn.readout",), "backbone": "vgg-tiny"}
+    again = Run(tmp_path / "read", IncrementalConfig.resolve(read), {"trained": tmp_path})
+    assert [each.name for each in load_model(tmp_path / "read" / "model")[1].adapters] == ["snn.spiking", "snn.readout"]
+    assert not torch.equal(again.features("test"), run.features("test"))
 
 
 def test_what_cannot_be_is_said_at_once(digits):
@@ -279,7 +284,6 @@ def test_what_cannot_be_is_said_at_once(digits):
     ("given", "message"),
     [
         ({"from_trial": "x", "lr": 0.1}, "--lr must be left out where the network is not trained"),
-        ({"from_trial": "x", "adapter": ("snn.spiking",)}, "--adapter must be left out"),
         ({"epochs": 0, "head": "cosine"}, "--head must be left out"),
     ],
 )
