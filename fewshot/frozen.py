@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import load_as_trained, of_such_images, require_shape
 from engram.backbone.experiments.beginning import fresh
 from engram.backbone.nets.classifier import Classifier, as_it_is
-from engram.backbone.nets.making import build, build_head
+from engram.backbone.nets.making import adapt, build, build_head
 from engram.backbone.options import in_full
+from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 from engram.backbone.saved.weights import load_weights
+from engram.backbone.training.preparing import prepare
 from engram.backbone.weights import WEIGHTS
 from engram.fewshot.frozen_configs import FrozenConfig
 
@@ -74,11 +76,23 @@ def frozen(config: FrozenConfig, images: Split, inputs: Mapping[str, Path], data
     if "trained" in inputs:
         model, made = load_model(inputs["trained"] / "model")
         require_shape(made, f"images of {dataset}", images.in_shape, of_such_images(made, dataset))
-        return Frozen(model.requires_grad_(False), made.backbone, tuple(made.adapters), made)
+        return _adapted(config, Frozen(model, made.backbone, tuple(made.adapters), made), images)
     assert config.backbone is not None  # the configuration was checked
     net, (mean, std) = fresh(config.backbone, config.backbone_options), normalisation(images)
     model = build(net.name, net.options, images.in_shape, 1, mean, std)
     model.normalise.mean, model.normalise.std = as_it_is(model.backbone, mean, std, images.frames is not None)
     if config.weights is not None:
         load_weights(model, WEIGHTS.find(config.weights))
-    return Frozen(model.eval().requires_grad_(False), net, (), None)
+    return _adapted(config, Frozen(model, net, (), None), images)
+
+
+def _adapted(config: FrozenConfig, network: Frozen, images: Split) -> Frozen:
+    """The network changed by the adapters that are asked for, in evaluation mode."""
+    added, model = [], network.model
+    for name in config.adapter:
+        adapter = in_full(Registry.discover(), "adapters", name, options_within(config.adapter_options, name))
+        model.backbone = adapt(model.backbone, adapter.name, adapter.options)
+        prepare(model, images, config.seed, "calibrate")
+        added.append(adapter)
+    model.eval().requires_grad_(False)
+    return replace(network, adapters=(*network.adapters, *added))

@@ -28,6 +28,11 @@ class FrozenConfig(ExperimentConfig):
     """Options of that network."""
     weights: Annotated[str, WeightsFile()] | None = None
     """The file with its weights: safetensors, or a state_dict that torch.save wrote."""
+    adapter: Annotated[tuple[str, ...], Registered("adapters")] = ()
+    """What changes the network before it is used, one or several in turn, such as snn.readout: see ``engram list
+    adapters``."""
+    adapter_options: Annotated[Mapping[str, Scalar], OptionsOf("adapter")] = field(default_factory=dict)
+    """Options of the adapters, each under its adapter's name; of a single one without it as well."""
     head: Annotated[str | None, Registered("heads", support=True)] = None
     """What tells classes apart by the features of labelled images: see ``engram list heads``. None: the head of the
     trial's network with what it has learned where it is of this kind, else fewshot.prototype."""

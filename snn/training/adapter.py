@@ -27,7 +27,7 @@ from engram.snn.training.retraining import ConvertedNetwork
 
 
 class AdaptedNetwork(SpikingNetwork):
-    """A `SpikingNetwork` that knows what it was made from, until it is initialised.
+    """A `SpikingNetwork` that knows what it was made from, until it is initialised or gets weights that were saved.
 
     Args:
         source: the network that was adapted, which `prepare` initialises as well.
@@ -42,16 +42,24 @@ class AdaptedNetwork(SpikingNetwork):
         """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
         prepare_as(self.__dict__.pop("source"), self.graph, images)
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.__dict__.pop("source", None)
+        super()._load_from_state_dict(*args, **kwargs)
+
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
         """Set every layer's scale from the activations of the network as it was trained.
 
         The scale of a QCFS activation is its threshold, that of another one what quantises its output best at T levels.
+        A network that was trained as a spiking one keeps its scales.
 
         Args:
             images: [N, C, H, W] normalised training images; the first few hundred are used.
         """
-        analog = trace(self.__dict__.pop("source"), composed=True)
+        source = self.__dict__.pop("source", None)
+        if source is None:
+            return
+        analog = trace(source, composed=True)
         nodes = {str(node.target): node.name for node in self.graph.graph.nodes}
         scales = {nodes[name]: unit.scale for name, unit in self.neurons().items() if unit.scale is not None}
         searches = {name: LevelSearch(len(scale), self.steps) for name, scale in scales.items()}

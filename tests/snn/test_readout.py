@@ -144,6 +144,23 @@ def test_a_converted_network_read_in_another_way_is_made_again_from_what_was_sav
     assert torch.equal(again(images), made(images))
 
 
+def test_scales_that_were_learned_stay_where_features_are_read_in_another_way(residual_net, images):
+    def made():
+        return spiking(residual_net, SpikingOptions(steps=4, learn_scale=True))
+
+    trained, fresh = made(), readout(made(), LATENCY)
+    trained.load_state_dict(
+        {**trained.state_dict(), **{k: v + 1 for k, v in trained.named_parameters() if "scale" in k}}
+    )
+    again = readout(trained, LATENCY)
+    before = {name: value.clone() for name, value in again.state_dict().items()}
+    again.calibrate(images)
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+    scales = [each.scale.clone() for each in fresh.neurons().values()]
+    fresh.calibrate(images)  # of an analog network that was trained
+    assert not any(torch.equal(each.scale, was) for each, was in zip(fresh.neurons().values(), scales, strict=True))
+
+
 def test_gradients_go_through_first_spikes_and_membranes(images):
     for options in (LATENCY, MEMBRANE):
         torch.manual_seed(0)
