@@ -59,7 +59,7 @@ class Cosine(nn.Module):
 
     def fitted(self, support: Tensor, labels: Tensor, ways: int) -> Cosine:
         """[S, F], [S] -> the head whose vectors are the means."""
-        made = Cosine(support.shape[1], ways, self.options).to(support.device)
+        made = type(self)(support.shape[1], ways, self.options).to(support.device)
         with torch.no_grad():
             made.weight.copy_(class_means(support.float(), labels, ways))
             if isinstance(self.scale, nn.Parameter) and isinstance(made.scale, nn.Parameter):

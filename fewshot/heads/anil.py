@@ -46,24 +46,27 @@ class ANIL(nn.Module):
     def from_support(self, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
         """[E, Q, F], [E, S, F], [E, S] -> logits [E, Q, K]."""
         with exactly(support):
-            weight, bias = self._trained(support.float(), labels, ways)
+            steps = self.options.steps if self.training else self.options.test_steps
+            weight, bias = self._trained(support.float(), labels, ways, steps)
             return torch.baddbmm(bias.unsqueeze(1), queries.float(), weight.mT)
 
     def fitted(self, support: Tensor, labels: Tensor, ways: int) -> ANIL:
-        """[S, F], [S] -> the head with the layer after the last step."""
-        made = ANIL(support.shape[1], ways, self.options).to(support.device).train(self.training)
+        """[S, F], [S] -> the head with the layer after the last step of evaluation."""
+        made = ANIL(support.shape[1], ways, self.options).to(support.device)
         with torch.no_grad(), exactly(support):
-            weight, bias = self._trained(support.float().unsqueeze(0), labels.unsqueeze(0), ways)
+            weight, bias = self._trained(
+                support.float().unsqueeze(0), labels.unsqueeze(0), ways, self.options.test_steps
+            )
             made.weight.copy_(weight[0])
             made.bias.copy_(bias[0])
         return made
 
-    def _trained(self, support: Tensor, labels: Tensor, ways: int) -> tuple[Tensor, Tensor]:
+    def _trained(self, support: Tensor, labels: Tensor, ways: int, steps: int) -> tuple[Tensor, Tensor]:
         """Weights [E, K, F] and biases [E, K]. The gradient is written out: it is there within ``no_grad`` too."""
         rate = self.options.inner_lr / support.shape[1]
         targets = F.one_hot(labels, ways).float()
         weight, bias = support.new_zeros(len(support), ways, support.shape[2]), support.new_zeros(len(support), ways)
-        for _ in range(self.options.steps if self.training else self.options.test_steps):
+        for _ in range(steps):
             wrong = torch.baddbmm(bias.unsqueeze(1), support, weight.mT).softmax(-1) - targets
             weight, bias = weight - rate * (wrong.mT @ support), bias - rate * wrong.sum(1)
         return weight, bias
