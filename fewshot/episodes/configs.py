@@ -96,6 +96,8 @@ _AFTER: Mapping[str, Literal["linear", "cosine"]] = {
 """Heads that were made for the features of a classifier, and that classifier's."""
 _OF_TRAINING = tuple(option.name for option in fields(TrainingOptions) if option.name != "seed")
 _OF_EPISODES = ("train_turns", "train_ways", "train_shots", "train_queries", "train_episodes", "train_together")
+_RECIPES: Mapping[str, Mapping[str, int]] = {"glyphs": {"train_episodes": 200}}
+"""By data set, what differs from the defaults: a minute or two on two cores."""
 _UNUSED: Mapping[Training, tuple[str, ...]] = {
     "episodic": ("epochs", "batch_size", "classifier"),
     "classifier": _OF_EPISODES,
@@ -135,7 +137,8 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
     """A column of the data, or several with commas (``alphabet``): the classes of an episode have its value in common,
     which makes them harder to tell apart."""
     head: Annotated[str, Registered("heads", support=True)] = "fewshot.prototype"
-    """What classifies queries by the labelled images: see ``engram list heads``."""
+    """What classifies queries by the labelled images: see ``engram list heads``. Beside --from that of the trial, where
+    it is one that can."""
     head_options: Annotated[Mapping[str, Scalar], OptionsOf("head")] = field(default_factory=dict)
     """Options of the head."""
     training: Training = "episodic"
@@ -151,7 +154,7 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
     train_queries: Annotated[int, Ge(1)] = 5
     """Images of each class to classify in a training episode."""
     train_episodes: Annotated[int, Ge(1)] = 2000
-    """Episodes to train on."""
+    """Episodes to train on. By default 200 for glyphs."""
     train_together: Annotated[int, Ge(1)] = 1
     """Training episodes a step."""
     train_turns: bool = False
@@ -166,8 +169,12 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
-        values = cls.carried_on(given, inputs)
-        head, registry = values.get("head", cls.head), Registry.discover()
+        values, registry = cls.carried_on(given, inputs), Registry.discover()
+        known = inputs.get("trained", {}).get("head")
+        if known is not None and values.get("head", known) == known and registry.entry("heads", known).support:
+            own = inputs["trained"].get("head_options", {})
+            values |= {"head": known, "head_options": {**own, **values.get("head_options", {})}}
+        head = values.get("head", cls.head)
         begun = any(values.get(name) is not None for name in ("from_trial", "weights"))
         afterwards = _AFTER.get(registry.canonical("heads", head))
         values.setdefault("training", "none" if begun else "episodic" if afterwards is None else "classifier")
@@ -177,6 +184,7 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
         if training == "none" and wrong:
             rule, step = "left out with --training none", "Use --training episodic, or leave it out."
             raise UserError("\n".join(str(must(_flag(name), rule, given[name], step)) for name in wrong))
+        values = {**_RECIPES.get(values.get("dataset", cls.dataset).partition(":")[0], {}), **values}
         values = {name: value for name, value in values.items() if name not in _UNUSED[training]}  # no other trial
         if training == "episodic" and values.get("train_shots") is None:
             values["train_shots"] = between(str(values.get("shots", cls.shots)))[1]

@@ -120,7 +120,7 @@ class Pools:
         each.scatter_add_(1, self.writers + 1, torch.ones_like(self.writers))
         return each[:, 1:].max(1).values - 1
 
-    def problems(self, shape: Shape, part: str, classes: Sequence[str], flags: str = "--") -> list[UserError]:
+    def problems(self, shape: Shape, part: str, classes: Sequence[object], flags: str = "--") -> list[UserError]:
         """Why episodes of this size cannot be drawn.
 
         Args:
@@ -199,7 +199,7 @@ def draw(pools: Pools, shape: Shape, numbers: Sequence[int], seed: int) -> Drawn
     Raises:
         UserError: a class has too few images, or there are too few classes.
     """
-    if problems := pools.problems(shape, "drawn", [str(label) for label in range(int(pools.labels.max()) + 1)]):
+    if problems := pools.problems(shape, "drawn", range(int(pools.labels.max()) + 1)):
         raise UserError("\n".join(map(str, problems)))
     states = _streams(numbers, derive(seed, "episodes"))
     keys = _scrambled(states[:, None], len(pools.labels))

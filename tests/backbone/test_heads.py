@@ -9,6 +9,7 @@ from torch import nn
 
 from engram.backbone.contract import Head, Named, SupportHead
 from engram.backbone.errors import UserError
+from engram.backbone.nets import prototypes
 from engram.backbone.nets.heads import as_linear, linear_form
 from engram.backbone.nets.making import build_head
 from engram.backbone.nets.prototypes import class_means, nearest_mean
@@ -87,3 +88,12 @@ def test_a_head_that_classifies_by_a_support_set():
     logits = head.from_support(queries, support, labels, ways=2)
     distances = torch.cdist(queries, torch.tensor([[[0.0, 1], [6, 0]]])).square()
     torch.testing.assert_close(logits.softmax(2), (-distances).softmax(2))
+
+
+def test_means_of_many_classes_are_those_of_few(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(2, 30, 5, generator=random), torch.arange(30).repeat(2, 1) % 7
+    few = prototypes.class_means(features, labels, 7)
+    monkeypatch.setattr(prototypes, "_LARGE", 0)
+    torch.testing.assert_close(prototypes.class_means(features, labels, 7), few)
+    torch.testing.assert_close(few[1, 3], features[1, labels[1] == 3].mean(0))

@@ -13,6 +13,7 @@ from engram.backbone.nets.making import LINEAR
 from engram.backbone.saved.model import load_model
 from engram.fewshot.episodes import experiment as module
 from engram.fewshot.episodes import kept
+from engram.fewshot.episodes.configs import EpisodesConfig
 from engram.fewshot.episodes.features import Table, features_of
 from engram.fewshot.episodes.scoring import interval
 
@@ -150,6 +151,17 @@ def test_problems_are_named_at_once_before_any_work(episodes):
     assert any(
         "every class of the test part must be of at least 13 images (9 shots and 4 queries)" in each for each in lines
     )
+
+
+def test_the_head_is_that_of_the_trial_where_it_takes_a_support_set():
+    def resolved(head, **given):
+        trained = {"backbone": "mlp", "dataset": "digits", "head": head, "head_options": {"scale": 3.0}}
+        return EpisodesConfig.resolve({"from_trial": "x", **given}, {"trained": trained})
+
+    found = resolved("fewshot.matching", head_options={"learn_scale": True})
+    assert (found.head, found.head_options) == ("fewshot.matching", {"scale": 3.0, "learn_scale": True})
+    assert resolved("linear").head == "fewshot.prototype" and not resolved("linear").head_options
+    assert resolved("fewshot.matching", head="fewshot.ridge").head_options == {}
 
 
 @pytest.mark.parametrize(
