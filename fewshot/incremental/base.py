@@ -56,16 +56,17 @@ class BaseSession(Train):
         learned = [name for name in self.whole.classes if name in self._learned(made) and name not in base]
         if not learned:
             return []
+        names = ", ".join(learned[:5]) + (", ..." if len(learned) > 5 else "")
         return [
-            f"The network of --from was trained on images of {len(learned)} of the classes that are new here "
-            f"({', '.join(learned[:5])}{', ...' if len(learned) > 5 else ''}): what it makes of them is no few-shot "
-            "accuracy. Start from a trial of fewshot.incremental with the same base classes (--class-order, --seed)."
+            f"The network of --from was trained on {len(learned)} of the classes that are new here, or others of their "
+            f"names ({names}): what it makes of them is no few-shot accuracy. Start from a trial of "
+            "fewshot.incremental with the same base classes (--class-order, --seed)."
         ]
 
     def _learned(self, made: Made) -> set[str]:
         """Names of the classes that a network was trained on all images of."""
         ref = made.data
         if ref is None or ref.view is None or ref.view.name != VIEW or ref.fingerprint != self.whole.fingerprint:
-            return set(made.classes)
+            return {*made.classes, *(name for names in made.meanings for name in names)}
         before = Sessions(SessionOptions(**ref.view.options), self.whole)
         return {self.whole.classes[label] for label in before.groups[0]}

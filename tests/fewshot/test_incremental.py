@@ -201,7 +201,7 @@ def test_a_trained_network_stays_as_it_is(learned, tmp_path, monkeypatch):
 
 def test_a_network_that_knows_new_classes_is_cautioned_against(learned, tmp_path):
     ((_, ((caution),)),) = _from(learned, tmp_path, seed=1).services.tables
-    assert "2 of the classes that are new here" in str(caution["caution"])
+    assert "trained on 2 of the classes that are new here" in str(caution["caution"])
 
 
 def test_cosine_with_teen_is_the_published_code(learned, tmp_path):
