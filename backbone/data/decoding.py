@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ _TURNS = {
 }
 """How a picture with this orientation is set upright. Source: CIPA DC-008-2019 (Exif 2.32), tag 274."""
 _ON_THE_SIDE = frozenset({5, 6, 7, 8})
+_TOGETHER = 2**22  # values of pictures that are decoded as one
 LARGEST = 4096
 """Pixels that a picture which is not resized may be wide or high."""
 _COLOUR = frozenset({"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
@@ -90,9 +92,35 @@ class Decoder:
             fitted = picture if picture.mode == mode else picture.convert(mode)
             if turned in _TURNS:
                 fitted = fitted.transpose(_TURNS[turned])
-            if fitted.size != (width, height):
-                fitted = fitted.resize((width, height), Image.Resampling.BILINEAR)
-            return np.frombuffer(fitted.tobytes(), np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+            return self._sized(fitted)
+
+    def decode_alike(self, blobs: Sequence[bytes | None]) -> np.ndarray | None:
+        """``[N, C, H, W] uint8``, as `decode` has each of them, where all are plain PNGs of one shape; None else."""
+        found = png.header_of(blobs[0])
+        if found is None or found[0][0] != self.in_shape[0]:
+            return None
+        shape, bits = found
+        if shape != self.in_shape and self.options.size is None:
+            return None
+        step = max(_TOGETHER // math.prod(shape), 1)
+        held = [png.decode_alike(blobs[start : start + step], shape, bits) for start in range(0, len(blobs), step)]
+        alike = [each for each in held if each is not None]
+        if len(alike) < len(held):
+            return None
+        if shape == self.in_shape:
+            return np.concatenate(alike)
+        pictures = (
+            Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+            for part in alike
+            for image in part
+        )
+        return np.stack([self._sized(picture) for picture in pictures])
+
+    def _sized(self, picture: Image.Image) -> np.ndarray:
+        channels, height, width = self.in_shape
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
 
     def _odd(self, rule: str, got: str, next_step: str) -> UserError:
         return must("every picture of the set", f"{rule} the first one ({self.first})", got, next_step)

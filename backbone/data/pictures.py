@@ -18,7 +18,6 @@ from engram.backbone.data.encoded import Pictures, pieces
 from engram.backbone.data.fingerprint import Fingerprint
 from engram.backbone.data.keys import keys_of
 from engram.backbone.data.options import PictureOptions
-from engram.backbone.data.png import decode_alike
 from engram.backbone.data.sets import MemorySplit, Source, Split, pixel_sums
 from engram.backbone.data.streaming import StreamedSplit
 from engram.backbone.data.survey import survey
@@ -54,7 +53,7 @@ class PictureStore:
         step = self.chunk
         for start in range(0, len(indices), step):
             span = slice(start, start + step)
-            alike = decode_alike(blobs[span], self.in_shape)
+            alike = self.decoder.decode_alike(blobs[span])
             if alike is not None:
                 out[span] = alike
                 continue

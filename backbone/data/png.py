@@ -70,26 +70,41 @@ def plain_shape(blob: bytes) -> tuple[int, int, int] | None:
     return (_CHANNELS[colour], height, width) if plain else None
 
 
-def decode_alike(blobs: Sequence[bytes | None], in_shape: tuple[int, int, int]) -> np.ndarray | None:
-    """Decode pictures that are all plain 8-bit PNG of one shape, ``[N, C, H, W] uint8``; None when one is not.
+def header_of(blob: bytes | None) -> tuple[tuple[int, int, int], int] | None:
+    """Channels, height and width, and bits of a value, as a PNG that `decode_alike` may take says; None for any other.
+
+    The rest of the file is not looked at.
+    """
+    if not blob or not blob.startswith(SIGNATURE + _HEADER_START) or len(blob) < _HEADER_END:
+        return None
+    width, height, bits, colour = struct.unpack_from(">IIBB", blob, len(SIGNATURE + _HEADER_START))
+    fits = (bits, colour) in ((1, _GREY), (8, _GREY), (8, _RGB)) and 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0)
+    return ((_CHANNELS[colour], height, width), bits) if fits else None
+
+
+def decode_alike(blobs: Sequence[bytes | None], in_shape: tuple[int, int, int], bits: int = 8) -> np.ndarray | None:
+    """Decode pictures that are all plain PNG of one shape, ``[N, C, H, W] uint8``; None when one is not.
+
+    ``bits`` of a value are 8, or 1 in black and white.
 
     Their rows become one tall picture, with an empty row between two so that no row is predicted from another
     picture, and Pillow decodes that: for small pictures nearly all of its time goes into opening the file.
     """
     channels, height, width = in_shape
-    head = SIGNATURE + _header(channels, height, width)
-    stride = 1 + width * channels
+    head = SIGNATURE + _header(channels, height, width, bits)
+    stride = 1 + (width * channels * bits + 7) // 8
     rows: list[bytes] = []
     for blob in blobs:
         pixels = _rows(blob, head, height * stride)
         if pixels is None:
             return None
         rows += pixels, bytes(stride)
-    tall = SIGNATURE + _header(channels, len(blobs) * (height + 1), width)
+    tall = SIGNATURE + _header(channels, len(blobs) * (height + 1), width, bits)
     tall += _chunk(b"IDAT", zlib.compress(b"".join(rows), level=0)) + _chunk(b"IEND", b"")
     try:
         with Image.open(io.BytesIO(tall)) as picture:
-            flat = np.frombuffer(picture.tobytes(), np.uint8)
+            values = picture if bits == 8 else picture.convert("L")
+            flat = np.frombuffer(values.tobytes(), np.uint8)
     except (OSError, SyntaxError, ValueError):  # a filter that does not exist, say; alone, the picture gets its error
         return None
     return flat.reshape(len(blobs), height + 1, width, channels)[:, :height].transpose(0, 3, 1, 2)
@@ -110,8 +125,8 @@ def _rows(blob: bytes | None, head: bytes, length: int) -> bytes | None:
     return rows if len(rows) == length else None
 
 
-def _header(channels: int, height: int, width: int) -> bytes:
-    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _GREY if channels == 1 else _RGB, 0, 0, 0))
+def _header(channels: int, height: int, width: int, bits: int) -> bytes:
+    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _GREY if channels == 1 else _RGB, 0, 0, 0))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

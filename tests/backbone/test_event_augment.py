@@ -115,7 +115,7 @@ def test_pictures_have_no_events(trainer, option, flag):
         trainer(**option)
 
 
-@pytest.mark.parametrize("option", [{"event_drop": 0.9}, {"time_shift": 2}, {"time_jitter": 1.0}])
+@pytest.mark.parametrize("option", [{"event_drop": 0.9}, {"time_shift": 2}, {"time_jitter": 1.0}, {"affine": 0.3}])
 def test_the_network_sees_other_events_and_raw_ones_stay(counts, plain_options, option):
     kept = counts.clone()
     model = build("lenet5", {"width": 0.5}, (2, 10, 12), 2, torch.tensor([0.1, 0.1]), torch.tensor([0.2, 0.2]))
@@ -128,3 +128,14 @@ def test_the_network_sees_other_events_and_raw_ones_stay(counts, plain_options, 
     assert not torch.equal(changed.augmented(counts, "x"), seen)
     assert torch.equal(changed.augmented(counts, "x"), changed.augmented(counts, "x"))
     assert torch.equal(kept, counts)
+
+
+def test_frames_of_a_recording_are_warped_alike(counts, plain_options):
+    model = build("lenet5", {"width": 0.5}, (2, 10, 12), 2, torch.tensor([0.1, 0.1]), torch.tensor([0.2, 0.2]))
+    still = counts[:, :1].expand(-1, 3, -1, -1, -1).contiguous()
+    options = replace(plain_options, affine=0.3, elastic=1.0, border="black")
+    warped = Trainer(model, MemorySplit(still, torch.arange(200) % 2), options, Machine("cpu", "fp32")).augmented(
+        still, "x"
+    )
+    assert torch.equal(warped[:, 0], warped[:, 1]) and torch.equal(warped[:, 0], warped[:, 2])
+    assert not torch.equal(warped, model.normalise(still))

@@ -69,6 +69,32 @@ def test_many_at_once_are_as_one_by_one(data, height, width, colour, count):
     assert (together[0] == decoded(blobs[0])).all()
 
 
+@pytest.mark.parametrize("size", [None, 5, 28])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_pictures_are_decoded_together_as_each_by_itself(images, mode, size):
+    pictures = [Image.fromarray(image).convert(mode) for image in images(7, (13, 11, 3))]
+    blobs = []
+    for picture in pictures:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        blobs.append(file.getvalue())
+    decoder = Decoder.like(blobs[0], "first", PictureOptions(size=size))
+    together = decoder.decode_alike(blobs)
+    assert together is not None
+    assert np.array_equal(together, np.stack([decoder.decode(blob, "first") for blob in blobs]))
+    assert decoder.decode_alike([*blobs, blobs[0][:-4]]) is None
+    other = Decoder.like(blobs[0], "first", PictureOptions(size=size, channels=1 if mode == "RGB" else 3))
+    assert other.decode_alike(blobs) is None
+
+
+def test_thin_pictures_are_resized_together_too(png, images):
+    for shape in ((1, 9), (9, 1), (1, 1), (1, 9, 3)):
+        blobs = [png(image) for image in images(3, shape)]
+        decoder = Decoder.like(blobs[0], "first", PictureOptions(size=4))
+        together = decoder.decode_alike(blobs)
+        assert np.array_equal(together, np.stack([decoder.decode(blob, "first") for blob in blobs]))
+
+
 def test_other_files_are_not_decoded_together(png, images):
     [image], [large] = images(1), images(1, (9, 8))
     good = png(image)
