@@ -15,7 +15,7 @@ from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import load_as_trained, of_such_images, require_shape
 from engram.backbone.experiments.beginning import fresh
 from engram.backbone.nets.classifier import Classifier, as_it_is
-from engram.backbone.nets.making import adapt, build, build_head
+from engram.backbone.nets.making import adapt, build
 from engram.backbone.options import in_full
 from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry
@@ -24,6 +24,7 @@ from engram.backbone.saved.model import load_model
 from engram.backbone.saved.weights import load_weights
 from engram.backbone.training.preparing import prepare
 from engram.backbone.weights import WEIGHTS
+from engram.fewshot.episodes.saved import kept_head, support_head
 from engram.fewshot.frozen_configs import FrozenConfig
 
 HEAD = "fewshot.prototype"
@@ -31,33 +32,47 @@ HEAD = "fewshot.prototype"
 
 
 @dataclass(frozen=True)
+class Learner:
+    """A support head, what it is made of, and whether it comes from a training."""
+
+    head: nn.Module
+    named: Named
+    trained: bool
+
+
+@dataclass(frozen=True)
 class Frozen:
     """A trained network in evaluation mode, and how to make it again.
 
-    ``made`` is what the trial says of it; None for one with weights from a file.
+    ``made`` is what the trial says of it and ``folder`` is the trial's; None for one with weights from a file.
     """
 
     model: Classifier
     backbone: Named
     adapters: tuple[Named, ...]
     made: Made | None
+    folder: Path | None
 
-    def support_head(self, name: str | None, options: Mapping[str, Any]) -> tuple[nn.Module, Named]:
-        """The head that learns classes from a support set, and what it is made of.
+    def support_head(self, name: str | None, options: Mapping[str, Any], ways: int = 1) -> Learner:
+        """The head that learns classes from a support set.
 
         Args:
-            name: None for the network's own, or `HEAD` where it has none of that kind.
+            name: None for the one that the trial trained or the network has, `HEAD` where there is none of that kind.
             options: of the head of that name.
+            ways: how many classes it will tell apart.
         """
-        if name is None and self.made is not None and isinstance(self.model.head, SupportHead):
-            return self.model.head, self.made.head
+        own = None if self.folder is None else kept_head(self.folder)
+        if name is None and own is None and self.made is not None and isinstance(self.model.head, SupportHead):
+            return Learner(self.model.head, self.made.head, True)
+        named = (
+            own if name is None and own is not None else in_full(Registry.discover(), "heads", name or HEAD, options)
+        )
         width: Any = self.model.backbone.feature_dim
-        named = in_full(Registry.discover(), "heads", name or HEAD, options)
-        return build_head(named, width, 1).eval(), named
+        return Learner(support_head(named, width, ways, self.folder), named, named == own)
 
-    def to_centre(self, head: nn.Module, *, root: Path, download: bool) -> Split | None:
+    def to_centre(self, learner: Learner, *, root: Path, download: bool) -> Split | None:
         """The training images, where a head has yet to know the mean of their features and the trial names them."""
-        if not isinstance(head, Centred) or head is self.model.head or self.made is None or self.made.data is None:
+        if learner.trained or not isinstance(learner.head, Centred) or self.made is None or self.made.data is None:
             return None
         return load_as_trained(self.made, root=root, download=download)[0].train
 
@@ -76,14 +91,14 @@ def frozen(config: FrozenConfig, images: Split, inputs: Mapping[str, Path], data
     if "trained" in inputs:
         model, made = load_model(inputs["trained"] / "model")
         require_shape(made, f"images of {dataset}", images.in_shape, of_such_images(made, dataset))
-        return _adapted(config, Frozen(model, made.backbone, tuple(made.adapters), made), images)
+        return _adapted(config, Frozen(model, made.backbone, tuple(made.adapters), made, inputs["trained"]), images)
     assert config.backbone is not None  # the configuration was checked
     net, (mean, std) = fresh(config.backbone, config.backbone_options), normalisation(images)
     model = build(net.name, net.options, images.in_shape, 1, mean, std)
     model.normalise.mean, model.normalise.std = as_it_is(model.backbone, mean, std, images.frames is not None)
     if config.weights is not None:
         load_weights(model, WEIGHTS.find(config.weights))
-    return _adapted(config, Frozen(model, net, (), None), images)
+    return _adapted(config, Frozen(model, net, (), None, None), images)
 
 
 def _adapted(config: FrozenConfig, network: Frozen, images: Split) -> Frozen:

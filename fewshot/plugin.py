@@ -52,6 +52,21 @@ PLUGIN = Plugin(
             options="engram.fewshot.incremental.configs:IncrementalConfig",
             summary="Learn some classes well, then others from a few images each, and test on all",
         ),
+        "fewshot.one-shot-runs": Entry(
+            target="engram.fewshot.oneshot.experiment:OneShot",
+            options="engram.fewshot.oneshot.configs:OneShotConfig",
+            summary="Lake's twenty-way one-shot classification within alphabets",
+        ),
+    },
+    datasets={
+        "one-shot-runs": Entry(
+            target="engram.fewshot.oneshot.source:open_runs",
+            options="engram.backbone.data.options:PictureOptions",
+            summary="The published one-shot classification runs of Omniglot, a folder or a zip file, Lake et al. 2015",
+            takes_path=True,
+            check="engram.fewshot.oneshot.reading:check_runs",
+            files="engram.fewshot.oneshot.reading:runs_files",
+        ),
     },
     heads={
         "fewshot.prototype": _head(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engram.backbone.contract import Centred, Named, Result, Services
+from engram.backbone.contract import Centred, Result, Services
 from engram.backbone.data.load import load_disjoint, load_either
 from engram.backbone.data.sets import Data
 from engram.backbone.data.trained import reference
@@ -23,7 +23,7 @@ from engram.fewshot.enrolling.configs import EnrolConfig
 from engram.fewshot.enrolling.enrolment import enrolment, view_of
 from engram.fewshot.enrolling.report import report
 from engram.fewshot.episodes.features import Table
-from engram.fewshot.frozen import Frozen, frozen
+from engram.fewshot.frozen import Frozen, Learner, frozen
 
 UNIT_SECONDS = 2.0
 
@@ -36,14 +36,14 @@ class EnrolState:
         data: the pictures enrolled for training images, those asked about for test images.
         cautions: what to know before believing a score.
         network: as it is.
-        head: the support head, and what it is made of.
+        learner: the support head.
         tables: features of both, and of the training images where the head wants to see them, filled in turn.
     """
 
     data: Data
     cautions: list[dict[str, str]]
     network: Frozen
-    head: tuple[nn.Module, Named]
+    learner: Learner
     tables: dict[str, Table]
 
 
@@ -59,20 +59,20 @@ class Enrol:
         source = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=0.0)
         data = enrolment(source, c.shots, c.seed)
         network = frozen(c, data.train, s.inputs, c.dataset)
-        head = network.support_head(c.head, c.head_options)
-        training = network.to_centre(head[0], root=s.data_root, download=s.download)
+        learner = network.support_head(c.head, c.head_options)
+        training = network.to_centre(learner, root=s.data_root, download=s.download)
         if training is None:
-            _try(head[0], network)
+            _try(learner.head, network)
         known = {} if network.made is None else {"model_sha256": network.made.sha256}
         s.provenance(data_sha256=data.fingerprint, **known, **data.facts)
         found = [{"caution": caution} for caution in (*data.cautions, *_learned(network.made, data))]
         if found:
             s.table("caution", found)
         network.model.to(s.device)
-        head[0].to(s.device)
+        learner.head.to(s.device)
         splits = {"training": training, "support": data.train, "queries": data.test}
         tables = {name: Table(split, s.device) for name, split in splits.items() if split is not None}
-        return EnrolState(data, found, network, head, tables)
+        return EnrolState(data, found, network, learner, tables)
 
     def _dealt_out(self) -> bool:
         """Whether the trial's network was trained on some classes of the same data set, the others held out."""
@@ -94,7 +94,7 @@ class Enrol:
         return done < total
 
     def finish(self, state: EnrolState) -> Result:
-        data, head = state.data, state.head[0]
+        data, head = state.data, state.learner.head
         if "training" in state.tables and isinstance(head, Centred):
             head.centre(state.tables["training"].rows)
         answers = Answers(
@@ -120,7 +120,7 @@ class Enrol:
         made = Made(
             backbone=network.backbone,
             adapters=network.adapters,
-            head=state.head[1],
+            head=state.learner.named,
             classes=data.classes,
             in_shape=data.in_shape,
             data=reference(c.dataset, c.dataset_options, data, 0.0, view_of(c.shots, c.seed)),

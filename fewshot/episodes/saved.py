@@ -100,6 +100,14 @@ def support_head(named: Named, width: int, ways: int, trained: Path | None) -> n
     return made.eval()
 
 
+def kept_head(trained: Path) -> Named | None:
+    """What the support head that a trial kept is made of; None where it kept none."""
+    if not (trained / SUPPORT).exists():
+        return None
+    with safe_open(trained / SUPPORT, "pt") as file:
+        return Named(**json.loads((file.metadata() or {})["head"]))
+
+
 def _learned(path: Path, named: Named) -> dict[str, Tensor] | None:
     """What a support head has learned; None where none of the same name, version and options was kept."""
     if not path.exists():
