@@ -154,8 +154,8 @@ def test_problems_are_named_at_once_before_any_work(episodes):
 
 
 def test_the_head_is_that_of_the_trial_where_it_takes_a_support_set():
-    def resolved(head, **given):
-        trained = {"backbone": "mlp", "dataset": "digits", "head": head, "head_options": {"scale": 3.0}}
+    def resolved(before, **given):
+        trained = {"backbone": "mlp", "dataset": "digits", "head": before, "head_options": {"scale": 3.0}}
         return EpisodesConfig.resolve({"from_trial": "x", **given}, {"trained": trained})
 
     found = resolved("fewshot.matching", head_options={"learn_scale": True})
