@@ -21,6 +21,7 @@ REFUSALS = [
     Refusal(("cosine", "snn.deploy", "--from"), "the read-out has to be linear"),
     Refusal(("snn.qcfs", "snn.deploy", "--from"), "QCFS"),
     Refusal(("snn.readout", "fewshot.enrol"), "Spiking"),
+    Refusal(("snn.readout", "fewshot.one-shot-runs"), "Spiking"),
     Refusal(("fewshot.maml", "fewshot.enrol"), "one that makes a classifier of labelled images"),
     Refusal(("fewshot.tim", "fewshot.enrol"), "one that makes a classifier of labelled images"),
 ]
