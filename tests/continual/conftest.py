@@ -81,10 +81,7 @@ def networks():
     return NETWORKS
 
 
-@pytest.fixture
-def experiment(tmp_path):
-    """``experiment("si", "er", scenario=..., **options)`` on digits: three tasks of five epochs unless said."""
-
+def experiments_in(folder):
     def make(*strategies, device="cpu", **options):
         torch.manual_seed(options.get("seed", 0))
         names = tuple(name if "." in name or ":" in name else f"continual.{name}" for name in strategies)
@@ -96,21 +93,42 @@ def experiment(tmp_path):
         checker.require()
         config = StreamConfig.resolve(given)
         assert not config.problems()
-        return StreamExperiment(config, Services(tmp_path, device))
+        return StreamExperiment(config, Services(folder, device))
 
     return make
+
+
+def learn_whole(ours):
+    state = ours.start()
+    while ours.step(state):
+        pass
+    return Run(ours, state)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """``experiment("si", "er", scenario=..., **options)`` on digits: three tasks of five epochs unless said."""
+    return experiments_in(tmp_path)
 
 
 @pytest.fixture
 def learn(experiment):
     """Learn a whole stream: ``learn("si", "er", scenario=..., **options)`` -> `Run`."""
+    return lambda *strategies, **options: learn_whole(experiment(*strategies, **options))
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """As ``learn``, but what was learned already by the same words is given again: only for tests that change nothing,
+    neither of the run nor of how it is made.
+    """
+    runs = {}
 
     def run(*strategies, **options):
-        ours = experiment(*strategies, **options)
-        state = ours.start()
-        while ours.step(state):
-            pass
-        return Run(ours, state)
+        words = repr((strategies, sorted(options.items())))
+        if words not in runs:
+            runs[words] = learn_whole(experiments_in(tmp_path_factory.mktemp("learned"))(*strategies, **options))
+        return runs[words]
 
     return run
 

@@ -98,7 +98,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, sce
 
 
 def test_spiking_networks_and_half_precision(learn):
-    small = {**DIGITS, "epochs": 1}
+    small = {**DIGITS, "epochs": None, "iterations": 6}
     steps = {"adapter": "snn.spiking", "adapter_options": {"steps": 2}}
     spiking, half = learn("agem", **steps, **small), learn("agem", precision="bf16", **small)
     assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()

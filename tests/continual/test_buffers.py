@@ -21,7 +21,7 @@ def streamed(rule, labels, batch):
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_a_reservoir_keeps_every_image_with_the_same_probability(batch):
-    counts, pairs, trials = torch.zeros(40), torch.zeros(40, 40), 1000
+    counts, pairs, trials = torch.zeros(40), torch.zeros(40, 40), 400
     for seed in range(trials):
         kept = list(streamed(Reservoir(8, seed), [0] * 40, batch).values())
         assert len(set(kept)) == 8
@@ -64,7 +64,7 @@ def test_balanced_shares_are_equal_whatever_the_stream_looks_like():
 
 
 def test_balanced_is_uniform_within_a_class():
-    labels, trials, counts = [0, 1] * 25, 2000, torch.zeros(50)
+    labels, trials, counts = [0, 1] * 25, 600, torch.zeros(50)
     for seed in range(trials):
         kept = list(streamed(Balanced(10, seed), labels, 8).values())
         counts[kept] += 1
@@ -151,7 +151,7 @@ def learned(seed, sizes, passes, capacity, selection="reservoir", once=True):
 
 def test_several_passes_keep_a_uniform_sample_of_different_images():
     """And what is kept with them is of every pass alike."""
-    trials, counts, times = 300, torch.zeros(200), torch.zeros(3)
+    trials, counts, times = 150, torch.zeros(200), torch.zeros(3)
     for seed in range(trials):
         kept = learned(seed, (40, 25), 3, 15)
         number = kept.images.flatten().long()
@@ -162,7 +162,7 @@ def test_several_passes_keep_a_uniform_sample_of_different_images():
     assert len(counts) == 65
     chi = ((counts - expected) ** 2 / (expected * (1 - 15 / 65))).sum() * 64 / 65
     assert chi < 105  # 64 degrees of freedom, 99.9 %
-    assert ((times - 1500) ** 2 / 1500).sum() < 13.8  # 2 degrees of freedom
+    assert ((times - 750) ** 2 / 750).sum() < 13.8  # 2 degrees of freedom
 
 
 @pytest.mark.parametrize("selection", ["reservoir", "balanced"])

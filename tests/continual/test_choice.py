@@ -54,8 +54,8 @@ def test_the_search_ends_where_more_is_always_better_and_where_the_loss_is_not_f
     assert (tried, chosen) == ([0, 1, 10, 100], 10)
 
 
-def test_the_strength_is_chosen_and_the_stream_learned_as_with_that_one(learn):
-    chosen = learn("si", **SHORT, strategies_options=automatic("si"))
+def test_the_strength_is_chosen_and_the_stream_learned_as_with_that_one(learn, learned):
+    chosen = learned("si", **SHORT, strategies_options=automatic("si"))
     (strength,) = [row["strength"] for row in rows(chosen, "si.c") if row["chosen"]]
     assert chosen.metrics["strength/si"] == strength
     given = learn("si", **SHORT, strategies_options={"si.c": strength})
@@ -96,16 +96,16 @@ def test_images_to_test_on_have_no_say(learn, monkeypatch):
     assert before.accuracy != after.accuracy
 
 
-def test_all_images_are_trained_on_once_the_strength_is_known(learn):
-    chosen = learn("si", **SHORT, strategies_options=automatic("si"))
+def test_all_images_are_trained_on_once_the_strength_is_known(learned):
+    chosen = learned("si", **SHORT, strategies_options=automatic("si"))
     assert len(chosen.state.stream.task(0).train) == 1438
 
 
 # in the first task, at its end, in the second task of the first candidate and of a later one, and in the stream itself
 @pytest.mark.parametrize(("strategy", "steps"), [("si", 3), ("si", 8), ("si", 13), ("ewc", 27), ("si", 70)])
-def test_a_choice_that_was_broken_off_goes_on_bit_for_bit(learn, resume, strategy, steps):
+def test_a_choice_that_was_broken_off_goes_on_bit_for_bit(learned, resume, strategy, steps):
     options = {**SHORT, "strategies_options": automatic(strategy)}
-    whole, broken = learn(strategy, **options), resume(steps, strategy, **options)
+    whole, broken = learned(strategy, **options), resume(steps, strategy, **options)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)
 

@@ -11,8 +11,8 @@ STRONG = {"der": {"der.alpha": 1.0}, "derpp": {"derpp.alpha": 0.5, "derpp.beta":
 
 
 @pytest.mark.parametrize("strategy", ["der", "derpp"])
-def test_it_halves_what_finetuning_forgets(learn, strategy):
-    nothing = learn("finetune", **DIGITS)
+def test_it_halves_what_finetuning_forgets(learn, learned, strategy):
+    nothing = learned("finetune", **DIGITS)
     replayed = learn(strategy, strategies_options=STRONG[strategy], **DIGITS)
     assert replayed.accuracy > nothing.accuracy + 0.4
     assert replayed.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 2
@@ -105,7 +105,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, str
 
 
 def test_spiking_networks_and_half_precision(learn):
-    small = {**DIGITS, "epochs": 1}
+    small = {**DIGITS, "epochs": None, "iterations": 6}
     steps = {"adapter": "snn.spiking", "adapter_options": {"steps": 2}}
     spiking, half = learn("derpp", **steps, **small), learn("derpp", precision="bf16", **small)
     assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()

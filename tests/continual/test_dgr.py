@@ -66,8 +66,13 @@ def expected(learner, task, batch, solver, kind, scale="none"):
     return F.cross_entropy(answer, labels) / (task + 1) + sum(losses) / len(losses) * task / (task + 1)
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("hard", "none"), *(("soft", each) for each in get_args(Scale))])
-@pytest.mark.parametrize("head", ["single", "growing", "multi"])
+@pytest.mark.parametrize(
+    ("head", "kind", "scale"),
+    [  # outputs are counted for every head; nothing else of a scale knows of heads
+        *((head, *each) for head in ("single", "growing", "multi") for each in (("hard", "none"), ("soft", "outputs"))),
+        *(("single", "soft", each) for each in get_args(Scale) if each != "outputs"),
+    ],
+)
 def test_the_loss_is_the_weighted_sum_over_the_task_and_the_generated_rows(experiment, monkeypatch, kind, scale, head):
     scenario = "task" if head == "multi" else "class"
     given = {"dgr.targets": kind, "dgr.scale": scale}
@@ -126,9 +131,9 @@ def test_without_earlier_tasks_it_is_finetuning(learn):
     assert torch.equal(dgr(learn, **options).weights(), learn("finetune", **{**DIGITS, **options}).weights())
 
 
-@pytest.mark.parametrize("options", KINDS)
-def test_it_moves_against_forgetting(learn, options):
-    nothing, ours = learn("finetune", **DIGITS, seed=2), dgr(learn, options=options, seed=2)
+@pytest.mark.parametrize("options", [KINDS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS[1:])])
+def test_it_moves_against_forgetting(learn, learned, options):
+    nothing, ours = learned("finetune", **DIGITS, seed=2), dgr(learn, options=options, seed=2)
     assert ours.accuracy > nothing.accuracy + 0.15
     assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] - 0.2
     assert ours.metrics["stored_samples"] == 0

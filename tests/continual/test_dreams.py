@@ -24,9 +24,9 @@ def options(name, given):
 @both
 def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, name, kind):
     given = {"plain": {}, "own": OWN[name][2], "conv": {"architecture": "conv"}, "latent": {"space": "latent"}}[kind]
-    more = {**DIGITS, "epochs": 2, "scenario": "class" if kind == "plain" else "task"}
+    more = {**DIGITS, "epochs": 1, "scenario": "class" if kind == "plain" else "task"}
     whole = learn(name, strategies_options=options(name, given), **more)
-    broken = resume(35, name, strategies_options=options(name, given), **more)
+    broken = resume(20, name, strategies_options=options(name, given), **more)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)
     for a, b in zip(*(run.strategies[0].generator.parameters() for run in (whole, broken)), strict=True):
@@ -35,7 +35,10 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, nam
 
 @both
 def test_spiking_networks_and_half_precision(learn, name):
-    more, spikes = {**DIGITS, "epochs": 1}, {"adapter": "snn.spiking", "adapter_options": {"steps": 2}}
+    more, spikes = (
+        {**DIGITS, "epochs": None, "iterations": 6},
+        {"adapter": "snn.spiking", "adapter_options": {"steps": 2}},
+    )
     for given in ({}, {"space": "latent"}):
         own = {"strategies_options": options(name, given), **more}
         spiking = learn(name, **own, **spikes)

@@ -25,15 +25,15 @@ def halfway(experiment, **options):
     return state
 
 
-def test_it_keeps_more_than_finetuning(learn):
-    nothing, ours = learn("finetune", **DIGITS), learn("er-ace", **DIGITS)
+def test_it_keeps_more_than_finetuning(learned):
+    nothing, ours = learned("finetune", **DIGITS), learned("er-ace", **DIGITS)
     assert ours.accuracy > nothing.accuracy + 0.4
     assert ours.metrics["test/forgetting"] < nothing.metrics["test/forgetting"] / 4
 
 
-def test_a_new_task_takes_less_from_the_old_one_than_with_plain_replay(learn):
+def test_a_new_task_takes_less_from_the_old_one_than_with_plain_replay(learn, learned):
     """The point of the paper: at its beginning new classes do not push the old ones away."""
-    plain, ours = learn("er", **DIGITS), learn("er-ace", **DIGITS)
+    plain, ours = learn("er", **DIGITS), learned("er-ace", **DIGITS)
     assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"]
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume):
 
 
 def test_spiking_networks_and_half_precision(learn):
-    small = {**DIGITS, "epochs": 1}
+    small = {**DIGITS, "epochs": None, "iterations": 6}
     steps = {"adapter": "snn.spiking", "adapter_options": {"steps": 2}}
     spiking, half = learn("er-ace", **steps, **small), learn("er-ace", precision="bf16", **small)
     assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()

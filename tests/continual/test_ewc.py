@@ -249,10 +249,12 @@ def test_running_statistics_are_left_alone(experiment):
     assert all(p.grad is None for p in state.model.parameters())
 
 
-@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
-def test_forgets_less(learn, kind):
+@pytest.mark.parametrize(
+    "kind", ["exact", *(pytest.param(each, marks=pytest.mark.slow) for each in ("sampled", "empirical"))]
+)
+def test_forgets_less(learn, learned, kind):
     options = {"scenario": "permuted", "lr": 5e-3, "epochs": 10}
-    plain = learn("finetune", **options)
+    plain = learned("finetune", **options)
     ours = learn("ewc", **options, strategies_options={"ewc.strength": 300.0, "ewc.fisher": kind, "ewc.samples": 300})
     assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"] - 0.1
     assert ours.accuracy > plain.accuracy + 0.1

@@ -43,7 +43,7 @@ STATEFUL = [
 
 def heads_over_tasks(experiment, strategy, **options):
     """The outputs' weights, [K, D + 1], before the first step and after every task; and the outputs of each task."""
-    ours = experiment(strategy, epochs=2, **options)
+    ours = experiment(strategy, epochs=1, **options)
     state = ours.start()
 
     def now():
@@ -58,8 +58,13 @@ def heads_over_tasks(experiment, strategy, **options):
     return found, [list(outputs) for outputs in state.stream.outputs]
 
 
-@pytest.mark.parametrize("optimizer", STATEFUL)
-@pytest.mark.parametrize("strategy", ["finetune", "si", "ewc", "xdg", "packnet", "hat"])
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"),
+    [
+        *(("finetune", optimizer) for optimizer in STATEFUL),
+        *((name, optimizer) for name in ("si", "ewc", "xdg", "packnet", "hat") for optimizer in STATEFUL[1:3]),
+    ],
+)
 def test_the_head_of_a_task_moves_in_that_task_alone(experiment, strategy, optimizer):
     """Moments alone would move it by 4 % with Adam, decay by 14."""
     heads, outputs = heads_over_tasks(experiment, strategy, scenario="task", **optimizer)

@@ -117,10 +117,9 @@ def test_every_class_must_have_an_exemplar(learn):
         learn("icarl", scenario="class", buffer=9, epochs=1)
 
 
-@pytest.mark.parametrize("steps", [1, 45, 60, 110])
-@pytest.mark.parametrize("scenario", ["class", "task"])
-def test_a_run_that_was_broken_off_ends_with_the_same_weights(learn, resume, steps, scenario):
-    whole = learn("icarl", scenario=scenario, epochs=2)
+@pytest.mark.parametrize(("steps", "scenario"), [(1, "task"), (45, "class"), (60, "task"), (70, "class")])
+def test_a_run_that_was_broken_off_ends_with_the_same_weights(learned, resume, steps, scenario):
+    whole = learned("icarl", scenario=scenario, epochs=2)
     broken = resume(steps, "icarl", scenario=scenario, epochs=2)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)
@@ -145,7 +144,7 @@ def test_it_resumes_right_after_a_task(learn, experiment):
 
 
 def test_spiking_networks_and_half_precision(learn):
-    small = {**DIGITS, "epochs": 1}
+    small = {**DIGITS, "epochs": None, "iterations": 6}
     steps = {"adapter": "snn.spiking", "adapter_options": {"steps": 2}}
     spiking, half = learn("icarl", **steps, **small), learn("icarl", precision="bf16", **small)
     assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()

@@ -71,9 +71,9 @@ def test_without_strength_it_is_finetuning(learn):
     assert str(plain.measured) == str(ours.measured)
 
 
-def test_forgets_less(learn):
+def test_forgets_less(learn, learned):
     options = {"scenario": "permuted", "lr": 5e-3, "epochs": 10}
-    plain = learn("finetune", **options)
+    plain = learned("finetune", **options)
     ours = learn("mas", **options, strategies_options={"mas.strength": 0.001, "mas.samples": 300})
     assert ours.metrics["test/forgetting"] < plain.metrics["test/forgetting"] - 0.1
     assert ours.accuracy > plain.accuracy + 0.1

@@ -6,7 +6,7 @@ import torch
 from engram.continual.isolation.packnet import FREE
 
 DIGITS = {"scenario": "task", "lr": 5e-3, "epochs": 4}
-HARD = {**DIGITS, "scenario": "permuted", "head": "multi", "epochs": 8}
+HARD = {**DIGITS, "scenario": "permuted", "head": "multi", "epochs": 4}
 OPTIMIZERS = {
     "adamw": {"weight_decay": 0.1},
     "sgd": {"optimizer": "sgd", "lr": 5e-3, "momentum": 0.9, "weight_decay": 0.01},
@@ -34,8 +34,10 @@ def tasks(ours, state):
             yield state.learner.task
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("backbone", "options"), NETS)
+@pytest.mark.parametrize(  # both optimizers, and every network with one of them
+    ("backbone", "options", "optimizer"),
+    [(*NETS[0], "adamw"), *((*net, ("sgd", "adamw")[at % 2]) for at, net in enumerate(NETS))],
+)
 def test_earlier_tasks_stay_bit_for_bit(experiment, backbone, options, optimizer):
     settings = {**DIGITS, "epochs": 3, **OPTIMIZERS[optimizer], "backbone": backbone, "backbone_options": options}
     ours = experiment("packnet", **settings)
@@ -119,9 +121,8 @@ def test_a_test_in_between_leaves_the_weights_alone(experiment):
     assert all(torch.equal(p, b) for p, b in zip(state.model.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("steps", [60, 80, 89])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_broken_off_run_goes_on_exactly(learn, resume, steps, optimizer):
+@pytest.mark.parametrize(("steps", "optimizer"), [(60, "adamw"), (80, "sgd"), (89, "adamw")])
+def test_a_broken_off_run_goes_on_exactly(learned, resume, steps, optimizer):
     settings = {
         **DIGITS,
         "epochs": 3,
@@ -129,7 +130,7 @@ def test_a_broken_off_run_goes_on_exactly(learn, resume, steps, optimizer):
         "backbone": "vgg-tiny",
         "backbone_options": {"width": 0.5},
     }
-    whole, broken = learn("packnet", **settings), resume(steps, "packnet", **settings)
+    whole, broken = learned("packnet", **settings), resume(steps, "packnet", **settings)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)
 

@@ -25,7 +25,8 @@ def test_the_share_is_exact_and_follows_from_the_seed_alone(experiment):
 
 
 def test_silencing_nothing_is_finetuning(learn):
-    plain, gated = learn("finetune", **DIGITS), learn("xdg", strategies_options={"xdg.share": 0.0}, **DIGITS)
+    short = {**DIGITS, "epochs": 2}
+    plain, gated = learn("finetune", **short), learn("xdg", strategies_options={"xdg.share": 0.0}, **short)
     assert torch.equal(plain.weights(), gated.weights())
 
 
@@ -57,7 +58,8 @@ def test_momentum_of_an_earlier_task_and_decay_move_no_silent_unit(experiment, o
 
 
 def test_it_halves_forgetting(learn):
-    plain, gated = learn("finetune", **WIDE), learn("xdg", **WIDE)
+    options = {**WIDE, "epochs": 4}
+    plain, gated = learn("finetune", **options), learn("xdg", **options)
     assert gated.metrics["test/forgetting"] < plain.metrics["test/forgetting"] / 2
     assert gated.accuracy > plain.accuracy + 0.05
 
@@ -69,13 +71,14 @@ def test_it_goes_with_strategies_that_keep_weights(learn):
 
 
 def test_a_broken_off_run_goes_on_exactly(learn, resume):
-    whole, broken = learn("xdg", "si", **DIGITS), resume(200, "xdg", "si", **DIGITS)
+    short = {**DIGITS, "epochs": 2}
+    whole, broken = learn("xdg", "si", **short), resume(50, "xdg", "si", **short)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)
 
 
 @pytest.mark.parametrize("more", [{"adapter": "snn.spiking", "adapter_options": {"steps": 2}}, {"precision": "bf16"}])
 def test_it_works_on_spikes_and_in_mixed_precision(learn, more):
-    options = {**DIGITS, "epochs": 1, "backbone": "vgg-tiny", "backbone_options": {}, **more}
+    options = {**DIGITS, "epochs": 1, "backbone": "vgg-tiny", "backbone_options": {"width": 0.25}, **more}
     plain, gated = learn("finetune", **options), learn("xdg", **options)
     assert gated.weights().isfinite().all() and not torch.equal(plain.weights(), gated.weights())
