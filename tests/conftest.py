@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -230,6 +232,29 @@ def made_of() -> Callable[..., Made]:
         return Made(**{"backbone": net, "head": LINEAR} | more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def put_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Put an empty MLflow database into an output folder, as it is made there: made once, for that takes seconds."""
+    from engram.benchmarks.sink import Sink
+
+    made = tmp_path_factory.mktemp("store")
+
+    def put(out: Path) -> Path:
+        if not (made / "mlflow.db").exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                assert Sink(made, None).sync([], None).ok
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "mlflow.db"
+        shutil.copy(made / "mlflow.db", path)
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:  # as if it had been made here
+            place = (out / "mlartifacts").as_uri()
+            connection.execute("update experiments set artifact_location = ? where name = 'engram'", (place,))
+        return path
+
+    return put
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.stopping import Stop
+from engram.benchmarks.worker.trial import work
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
 
@@ -95,7 +97,7 @@ def test_a_trial_that_was_begun_with_other_data_is_refused(engram, plan):
 
 def test_stopped_and_resumed_gives_the_same_numbers(engram, plan, wait_for):
     trial, whole = plan(steps=12, pause=0.25), plan(steps=12, pause=0.0)
-    assert engram("exec", whole.folder).code == 0
+    assert work(whole.folder, Stop()) == 0
     process = engram.start("exec", trial.folder)
     wait_for(lambda: len(ledger(trial)) >= 4)
     process.send_signal(signal.SIGTERM)
@@ -170,7 +172,7 @@ def test_two_workers_never_share_a_folder(engram, plan, wait_for, monkeypatch):
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(engram, plan, wait_for):
     trial, whole = plan(steps=60, pause=0.1), plan(steps=60)
-    assert engram("exec", whole.folder).code == 0
+    assert work(whole.folder, Stop()) == 0
     process = engram.start("exec", trial.folder, ENGRAM_CHECKPOINT_SECONDS="0.3")
     wait_for(lambda: len(list((trial.folder / "ckpt").glob("state-*.json"))) >= 2, seconds=300)
     process.kill()

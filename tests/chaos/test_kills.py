@@ -21,11 +21,12 @@ KINDS = ("worker", "driver", "both")
 
 
 @pytest.fixture
-def sweep(engram, wait_for, workers_in, kill_hard):
+def sweep(engram, wait_for, workers_in, kill_hard, put_store):
     """Start the sweep and kill what ``kind`` says after ``delay`` seconds with workers; or run it to its end."""
     (engram.cwd / "small.toml").write_text(SUITE)
     words = ("sweep", "small.toml", "--workers", "2", "--json", "--out", "runs")
     out = engram.cwd / "runs"
+    put_store(out)
 
     def run(kind: str | None = None, delay: float = 0.0):
         if kind is None:
@@ -128,11 +129,13 @@ def test_a_second_driver_is_refused(engram, sweep, wait_for, workers_in):
     assert statuses <= {"planned", "unfinished", "done"}
 
 
-def test_a_failed_trial_stops_no_other(engram):
+def test_a_failed_trial_stops_no_other(engram, put_store):
+    put_store(engram.cwd / "runs")
     (engram.cwd / "mixed.toml").write_text(
         'experiment = "counting.count"\n[options]\nsteps = 2\n[grid]\nfail = ["never", "crash", "trial", "user"]\n'
     )
     done = engram("sweep", "mixed.toml", "--workers", "2", "--json")
     assert done.code == 1
     assert [row["status"] for row in done.json["trials"]] == ["done", "crash", "trial", "user"]
-    assert len(done.complaints) == 3
+    # on a very busy machine one more says that MLflow is not complete yet
+    assert len([said for said in done.complaints if "not all trials are in MLflow yet" not in said]) == 3

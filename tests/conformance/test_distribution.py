@@ -70,7 +70,8 @@ def test_the_sdist_holds_real_files_below_engram_alone(built):
     assert expected().items() <= held.items()
 
 
-def test_the_wheel_works_beside_folders_of_the_same_names(built, engram, tmp_path):
+def test_the_wheel_works_beside_folders_of_the_same_names(built, engram, put_store, tmp_path):
+    put_store(engram.cwd / "runs")
     site = tmp_path / "installed"
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         wheel.extractall(site)

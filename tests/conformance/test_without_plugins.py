@@ -44,8 +44,9 @@ def without(tmp_path, engram):
 
 
 @pytest.mark.parametrize("plugin", OURS)
-def test_the_rest_works(without, plugin):
+def test_the_rest_works(without, put_store, plugin):
     engram = without(plugin)
+    put_store(engram.cwd / "runs")
     listed = engram("list", "--json").json
     assert listed["broken"] == {}
     assert plugin not in {row["plugin"] for kind, rows in listed.items() if kind != "broken" for row in rows}

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 
 import pytest
 
-from engram.benchmarks.sink import Sink
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A fresh database as mlflow makes it, which takes seconds: made once, copied for every test."""
-    out = tmp_path_factory.mktemp("store")
-    assert Sink(out, None).sync([], None).ok
-    return out / "mlflow.db"
-
 
 @pytest.fixture
-def store(empty_store, folders):
+def store(put_store, folders):
     """The database of ``folders.out``."""
-    folders.out.mkdir(parents=True, exist_ok=True)
-    path = folders.out / "mlflow.db"
-    shutil.copy(empty_store, path)
-    with sqlite3.connect(path) as connection:  # as if it had been made here
-        place = (folders.out / "mlartifacts").as_uri()
-        connection.execute("update experiments set artifact_location = ? where name = 'engram'", (place,))
-    connection.close()
-    return path
+    return put_store(folders.out)
 
 
 class Told:

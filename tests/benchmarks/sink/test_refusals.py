@@ -181,11 +181,11 @@ def test_a_request_is_never_too_large():
         assert len(message_to_json(LogBatch(run_id=32 * "0", metrics=[one.to_proto() for one in part]))) <= 1_000_000
 
 
-def test_any_folder_can_hold_a_store(told, empty_store, folders_in, tmp_path):
+def test_any_folder_can_hold_a_store(told, put_store, folders_in, tmp_path):
     """What SQLAlchemy and MLflow make of the signs in a path shows in no other one."""
     folders = folders_in(tmp_path / "odd a%20b" / "c?d=1#e;\N{BLACK HEART SUIT}'")
     trial = folders.trial("mlp")
-    shutil.copy(empty_store, folders.out / "mlflow.db")
+    put_store(folders.out)
     assert Sink(folders.out, None).sync([trial], None).ok
     assert "1 runs, journal mode wal" in list(doctor.store(Places(out=folders.out, data=tmp_path)))[-1].found
     assert [path.name for path in tmp_path.iterdir()] == ["odd a%20b"]

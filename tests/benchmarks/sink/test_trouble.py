@@ -99,7 +99,7 @@ def test_a_dead_server_is_reported(folders):
     assert sink.needs_sync(trials, "nets")
 
 
-def test_a_deleted_database_is_rebuilt(told, folders, empty_store):
+def test_a_deleted_database_is_rebuilt(told, folders):
     """In the same process too, where mlflow holds on to the file that is no more."""
     trials = folders.sweep(seeds=2)
     sink = Sink(folders.out, None)
