@@ -9,12 +9,15 @@ SINCE ?= HEAD~1
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test test-slow lint perf reproduce unchanged clean
+.PHONY: demo test pytest test-slow lint perf reproduce unchanged clean
 
 demo: .venv/.core
 	$(BIN)/engram quickstart
 
-test: .venv/.all lint
+test: .venv/.all
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: .venv/.all
 	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
 
 test-slow: .venv/.all
