@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from engram.backbone.contract import NOTHING, Flag, Input, Inputs, Metric, Requirement
+from engram.backbone.contract import NOTHING, Flag, Input, Inputs, Metric, Registered, Requirement
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig, accuracy
 from engram.backbone.registry import Registry
@@ -53,6 +53,8 @@ class ConvertConfig(TrainConfig):
         "accuracy_drop": "test/accuracy_drop",
     }
 
+    dataset: Annotated[str, Registered("datasets", training=False)] = "digits"
+    """What the network is trained on where no trial is given: see ``engram list datasets``."""
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
     """The trained trial: its id, the beginning of it, or its folder. Options of training are then its own."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
