@@ -7,9 +7,16 @@ from torch import nn
 from engram.backbone.errors import UserError
 from engram.backbone.nets.blocks import StaticBackbone
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.seeding import seed_everything
+from engram.fewshot.enrolling.configs import EnrolConfig
+from engram.fewshot.enrolling.experiment import Enrol
 from engram.fewshot.head_options import PrototypeOptions
 from engram.fewshot.heads.prototype import Prototype
+from engram.snn.conversion.configs import ConvertConfig
 from engram.snn.conversion.convert import convert
+from engram.snn.conversion.experiment import Convert
+from engram.snn.deploy.configs import DeployConfig
+from engram.snn.deploy.experiment import Deploy
 from engram.snn.loihi.lava import environment
 from engram.snn.loihi.lava.driver import agreement
 from engram.snn.loihi.quantise_options import QuantiseOptions
@@ -105,6 +112,33 @@ def test_lava_has_the_same_membranes_of_prototypes(analog):
         network = quantise(lower(enrolled(read)), QuantiseOptions(), images).network
         found = agreement(network, images[:2], how="models")
         assert found.first is None and all(share == 1 for each in found.shares.values() for share in each.values())
+
+
+@pytest.mark.slow
+def test_from_episodes_to_spikes_to_a_chip(run, tmp_path):
+    """Trained by episodes, converted, scored in episodes, enrolled from its own rates, deployed."""
+    trained, _, analog = run(backbone_options={"width": 0.25, "pooling": "avg"})
+
+    def finished(kind, config, name, origin):
+        assert config.problems() == []
+        seed_everything(config.seed)
+        work = kind(config, type(trained.services)(tmp_path / name, {"trained": origin}))
+        state = work.start()
+        while work.step(state):
+            pass
+        return work.finish(state)
+
+    how = ConvertConfig(from_trial="x", steps=STEPS, calibration_images=200)
+    converted = finished(Convert, how, "converted", trained.services.trial_dir)
+    assert "accuracies say what is lost" in str(converted.tables["cautions"])
+    spiking = run(trained=tmp_path / "converted")[2].metrics["test/accuracy"]
+    assert spiking > analog.metrics["test/accuracy"] - 0.05
+    glyphs = {"dataset": "glyphs", "dataset_options": trained.config.dataset_options}
+    enrol = EnrolConfig.resolve({"from_trial": "x", **glyphs})
+    enrolled = finished(Enrol, enrol, "enrolled", tmp_path / "converted")
+    deployed = finished(Deploy, DeployConfig(from_trial="x"), "chip", tmp_path / "enrolled").metrics
+    assert deployed["float/test/accuracy"] == pytest.approx(enrolled.metrics["test/accuracy"])
+    assert abs(deployed["test/accuracy_drop"]) < 5 and deployed["synaptic_operations"] > 0
 
 
 def statistics(model):
