@@ -96,7 +96,7 @@ _AFTER: Mapping[str, Literal["linear", "cosine"]] = {
 """Heads that were made for the features of a classifier, and that classifier's."""
 _OF_TRAINING = tuple(option.name for option in fields(TrainingOptions) if option.name != "seed")
 _OF_EPISODES = ("train_turns", "train_ways", "train_shots", "train_queries", "train_episodes", "train_together")
-_RECIPES: Mapping[str, Mapping[str, int]] = {"glyphs": {"train_episodes": 200}}
+_RECIPES: Mapping[str, Mapping[str, int]] = {"glyphs": {"train_episodes": 120}}
 """By data set, what differs from the defaults: a minute or two on two cores."""
 _UNUSED: Mapping[Training, tuple[str, ...]] = {
     "episodic": ("epochs", "batch_size", "classifier"),
@@ -154,7 +154,7 @@ class EpisodesConfig(TrainingOptions, NetworkConfig):
     train_queries: Annotated[int, Ge(1)] = 5
     """Images of each class to classify in a training episode."""
     train_episodes: Annotated[int, Ge(1)] = 2000
-    """Episodes to train on. By default 200 for glyphs."""
+    """Episodes to train on. By default 120 for glyphs."""
     train_together: Annotated[int, Ge(1)] = 1
     """Training episodes a step."""
     train_turns: bool = False
