@@ -43,11 +43,13 @@ OPTIONS = {
 
 LARGE = ("resnet18", "airnet", "vgg-small", "conv4", "resnet12")
 """Networks whose small relatives go through every experiment as well; they do so in ``make test-slow``."""
+THERE_ALREADY = "fewshot.incremental + vgg-tiny"
+"""Its base session is the training of ``backbone.train``, which goes through all pairs on both networks."""
 
 
 def _all_of_ours():
     for case in cases("backbone", "snn", "continual", "fewshot", refusals=REFUSALS, options=OPTIONS):
-        large = str(case).startswith(tuple(f"{name} + " for name in LARGE))
+        large = str(case).startswith(tuple(f"{name} + " for name in LARGE)) or THERE_ALREADY in str(case)
         yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] * large)
 
 
