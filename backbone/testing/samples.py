@@ -28,6 +28,7 @@ SMALL: Mapping[str, Any] = {
     "calibration_images": 32,
     "tasks": 2,
     "buffer": 8,
+    "base_classes": 2,
     "ways": "2",
     "queries": 2,
     "episodes": 10,

@@ -25,7 +25,7 @@ from engram.backbone.seeding import seed_everything
 from engram.backbone.testing.samples import CLASSES, SHAPE, SMALL
 
 IMAGES = 80
-FOR_A_TRAINED = ("steps", "calibration_images", "tasks", "ways", "queries", "episodes")
+FOR_A_TRAINED = ("steps", "calibration_images", "tasks", "base_classes", "ways", "queries", "episodes")
 """What makes an experiment small that is given a trained network; all else follows from that."""
 COLUMNS = r"(?P<group>\d)-(?P<environment>\d)-"
 

@@ -32,7 +32,6 @@ OPTIONS = {
     "fewshot.baseline++": {"steps": 3},
     "fewshot.tim": {"steps": 3},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
-    "fewshot.incremental": {"base_classes": 2, "shots": 2},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
         "dataset_options": {"classes": 2, "held_out": 25, "drawings": 3, "size": 12},
