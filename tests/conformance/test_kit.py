@@ -63,8 +63,9 @@ def test_the_toy_conforms():
     refused = [
         Refusal(("toy.gated", "snn.convert"), "Traceable"),
         Refusal(("toy.gated", "snn.deploy", "--from"), "no steps of spikes"),
+        Refusal(("toy.groups", "fewshot.incremental"), "must be less than the 2 classes of toy.spots"),
     ]
-    options = {"snn.spiking": OPTIONS["snn.spiking"]}
+    options = {name: OPTIONS[name] for name in ("snn.spiking", "fewshot.incremental", "fewshot.one-shot-runs")}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots"}):
         case.run()
 
