@@ -25,7 +25,7 @@ def _omniglot(ways: int, shots: int, percent: float, paper: float) -> Target:
             "shots": str(shots),
             "validation": 0.0,
             "train_ways": 60,
-            "train_episodes": 10_000,
+            "train_episodes": 6_000,
         },
         metric="test/accuracy",
         value=round(percent / 100, 4),

@@ -12,7 +12,7 @@ from PIL import Image
 import engram
 
 TREE = Path(__file__).parents[2]
-SCREEN, SCRIPT = re.findall(r"```python\n(.*?)```", (TREE / "README.md").read_text(), re.DOTALL)
+SCREEN, SCRIPT, ENROL = re.findall(r"```python\n(.*?)```", (TREE / "README.md").read_text(), re.DOTALL)
 
 
 def test_the_first_screen_uses_what_there_is():
@@ -56,3 +56,10 @@ def test_the_script_of_your_own_network(pictures, capsys):
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last[:3] == ["32", "1", "1"]  # steps, accuracy, that of the network itself
     assert Path("accuracy.svg").read_text().startswith("<svg")
+
+
+def test_the_three_lines_that_enrol_run(capsys):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    shown = torch.stack([torch.full((3, 2, 2), value) for value in (0.1, 0.2, 0.8, 0.9)])
+    exec(ENROL, {"net": net, "pictures": shown, "others": shown})
+    assert "['cat', 'cat', 'owl', 'owl']" in capsys.readouterr().out
