@@ -21,8 +21,8 @@ from engram.backbone.nets.prototypes import class_means
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.fewshot.enrolling.rejection import NONE, distances, left_out, limit
+from engram.fewshot.frozen import HEAD
 
-HEAD = "fewshot.prototype"
 _EXTRA = "_extra_state"
 
 Label = str | int

@@ -171,6 +171,18 @@ def test_bombs_and_damaged_zip_files_are_refused(tmp_path):
         find_runs(str(tmp_path / "nowhere"))
 
 
+def test_whatever_is_in_a_zip_file_is_read_or_refused(tmp_path):
+    whole, noise = packed(tmp_path / "whole.zip", content(1)).read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in noise.integers(len(data), size=noise.integers(1, 6)):
+            data[place] = noise.integers(256)
+        (tmp_path / "x.zip").write_bytes(bytes(data[: noise.integers(len(data) // 2, len(data) + 1)]))
+        refused += bool(check_runs(str(tmp_path / "x.zip"), None, root=tmp_path, download=False, training=False))
+    assert refused > 40
+
+
 def drawings(alphabets=(("A", 25), ("B", 20), ("C", 19)), writers=4, missing=()):
     rows = [
         (alphabet, f"character{k:02d}", writer)
