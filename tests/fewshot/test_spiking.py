@@ -117,7 +117,8 @@ def test_lava_has_the_same_membranes_of_prototypes(analog):
 @pytest.mark.slow
 def test_from_episodes_to_spikes_to_a_chip(run, tmp_path):
     """Trained by episodes, converted, scored in episodes, enrolled from its own rates, deployed."""
-    trained, _, analog = run(backbone_options={"width": 0.25, "pooling": "avg"})
+    net = {"backbone_options": {"width": 0.25, "pooling": "avg"}}
+    trained, _, analog = run(**net)
 
     def finished(kind, config, name, origin):
         assert config.problems() == []
@@ -131,7 +132,7 @@ def test_from_episodes_to_spikes_to_a_chip(run, tmp_path):
     how = ConvertConfig(from_trial="x", steps=STEPS, calibration_images=200)
     converted = finished(Convert, how, "converted", trained.services.trial_dir)
     assert "accuracies say what is lost" in str(converted.tables["cautions"])
-    spiking = run(trained=tmp_path / "converted")[2].metrics["test/accuracy"]
+    spiking = run(trained=tmp_path / "converted", **net)[2].metrics["test/accuracy"]
     assert spiking > analog.metrics["test/accuracy"] - 0.05
     glyphs = {"dataset": "glyphs", "dataset_options": trained.config.dataset_options}
     enrol = EnrolConfig.resolve({"from_trial": "x", **glyphs})
