@@ -65,7 +65,7 @@ def test_the_toy_conforms():
         Refusal(("toy.gated", "snn.deploy", "--from"), "no steps of spikes"),
         Refusal(("toy.groups", "fewshot.incremental"), "must be less than the 2 classes of toy.spots"),
     ]
-    options = {name: OPTIONS[name] for name in ("snn.spiking", "fewshot.incremental", "fewshot.one-shot-runs")}
+    options = {name: OPTIONS[name] for name in ("snn.spiking", "fewshot.one-shot-runs")}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots"}):
         case.run()
 
