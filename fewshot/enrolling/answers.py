@@ -73,13 +73,9 @@ class Answers:
         return self.logits.scatter(1, self.labels[:, None], -torch.inf).argmax(1)
 
     @cached_property
-    def _far(self) -> Tensor:
-        return left_out(self.support, self.known, self.ways)
-
-    @cached_property
     def threshold(self) -> float | None:
         """The squared distance beyond which a picture is of none of these classes."""
-        return None if self.reject is None else limit(self._far, self.reject)
+        return None if self.reject is None else limit(left_out(self.support, self.known, self.ways), self.reject)
 
     @cached_property
     def rejected(self) -> Tensor | None:
@@ -87,7 +83,7 @@ class Answers:
         if self.threshold is None:
             return None
         means = class_means(self.support, self.known, self.ways)
-        return (distances(self.queries, means, self.logits.argmax(1).to(means.device)) > self.threshold).cpu()
+        return (distances(self.queries, means) > self.threshold).cpu()
 
     def rejected_unknown(self) -> list[float | None]:
         """For each class the share of its pictures that is said to be of none where it alone was not enrolled.
@@ -100,15 +96,13 @@ class Answers:
 
     def _without(self, number: int) -> float | None:
         stays, asked = self.known != number, self.queries[(self.labels == number).to(self.queries.device)]
-        far = limit(self._far[stays], self.reject or 0.0)
-        if far is None or not len(asked):
-            return None
         known = self.known[stays]
         known = known - (known > number).long()
-        head = self._fit(self.support[stays], known, self.ways - 1)
+        far = limit(left_out(self.support[stays], known, self.ways - 1), self.reject or 0.0)
+        if far is None or not len(asked):
+            return None
         means = class_means(self.support[stays], known, self.ways - 1)
-        answers = self._asked(head, asked).argmax(1).to(means.device)
-        return float((distances(asked, means, answers) > far).float().mean())
+        return float((distances(asked, means) > far).float().mean())
 
     def nearest(self, rows: Tensor, classes: Tensor) -> Tensor:
         """rows: [n] pictures asked about, classes: [n] -> [n] the nearest picture enrolled of each class."""

@@ -54,8 +54,8 @@ class EnrolConfig(FrozenConfig):
     shots: Annotated[int, Ge(1)] = 5
     """Pictures of each class to enrol, chosen by the seed."""
     reject: Annotated[float, Gt(0), Lt(1)] | None = None
-    """Say "none of these" of pictures that are further from the class they would be given than all but about this share
-    of the enrolled ones are from theirs, each left out in turn. By default 0.05; none with --shots 1, which tells no
+    """Say "none of these" of pictures that are further from the nearest class mean than all but about this share of
+    the enrolled ones, each left out in turn. By default 0.05; none with --shots 1, which tells no
     distances."""
 
     @classmethod

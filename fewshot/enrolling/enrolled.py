@@ -37,8 +37,8 @@ class Enrolled(Classifier):
     Attributes:
         classes: what the logits stand for.
         support: [S, F] features of all pictures that were enrolled; ``labels``: [S] their classes.
-        threshold: the squared distance from its class's mean beyond which a picture is none of these; None where no
-            class has two pictures, or none was asked for.
+        threshold: the squared distance from the nearest class mean beyond which a picture is none of these; None where
+            no class has two pictures, or none was asked for.
     """
 
     support: Tensor
@@ -101,7 +101,7 @@ class Enrolled(Classifier):
         if self.threshold is None:
             return names
         means = class_means(self.support, self.labels, len(self.classes))
-        far = (distances(found, means, answers) > self.threshold).tolist()
+        far = (distances(found, means) > self.threshold).tolist()
         return [NONE if away else name for name, away in zip(names, far, strict=True)]
 
     def get_extra_state(self) -> Tensor:
@@ -144,9 +144,9 @@ def enrol(
             see ``engram list heads``. By default the network's own where it has one, else ``prototype``: the nearest
             mean of a class.
         head_options: of the head.
-        reject: with a number, such as 0.05, ``predict`` says "none of these" of pictures that are too far from the mean
-            of the class they would be given: further than all but about this share of the support is from its own,
-            each picture left out in turn. That takes two pictures of a class.
+        reject: with a number, such as 0.05, ``predict`` says "none of these" of pictures that are too far from all
+            class means: further from the nearest than all but about this share of the support is, each picture left
+            out in turn. That takes two pictures of a class.
         outputs: "features" for a network that ends with a Linear layer and classifies nothing.
 
     Returns: a `torch.nn.Module`, images -> logits, with ``classes``, ``predict(images)`` for names, and

@@ -1,4 +1,4 @@
-"""Pictures of no class: who is further from a class's mean than its own pictures are."""
+"""Pictures of no class: who is further from all class means than pictures of these classes are from the nearest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NONE = "none of these"
 
 
 def left_out(features: Tensor, labels: Tensor, ways: int) -> Tensor:
-    """How far each picture of a support set would be from its class's mean, were it none of the support set.
+    """How far each picture of a support set would be from the nearest class mean, were it none of the support set.
 
     A class of k pictures whose features scatter by s^2 about its true mean has its mean s^2 / k from there, and a new
     picture is at s^2 (1 + 1 / k) on average. A picture that is left out is at s^2 (1 + 1 / (k - 1)) from the mean of
@@ -26,14 +26,15 @@ def left_out(features: Tensor, labels: Tensor, ways: int) -> Tensor:
 
     Returns: [S] squared distances; nan for the only picture of a class.
 
-    >>> left_out(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, 1]), 2)
-    tensor([3., 3., nan])
+    >>> left_out(torch.tensor([[0.0], [2.0], [7.0], [3.0]]), torch.tensor([0, 0, 1, 2]), 3)
+    tensor([3., 1., nan, nan])
     """
     counts = torch.bincount(labels, minlength=ways)[labels].to(features.dtype)
-    own = (features - class_means(features, labels, ways)[labels]).square().sum(1)
+    far = _squared(features, class_means(features, labels, ways))
+    own = far.gather(1, labels[:, None]).squeeze(1)
     others = own * (counts / (counts - 1)).square()  # from the mean of the others
-    brought = others * (counts + 1) * (counts - 1) / counts.square()
-    return brought.where(counts > 1, math.nan)
+    brought = (others * (counts + 1) * (counts - 1) / counts.square()).where(counts > 1, math.nan)
+    return far.scatter(1, labels[:, None], brought[:, None]).amin(1)
 
 
 def limit(distances: Tensor, share: float) -> float | None:
@@ -58,6 +59,11 @@ def limit(distances: Tensor, share: float) -> float | None:
     return float(known[min(rank, len(known)) - 1])
 
 
-def distances(features: Tensor, means: Tensor, answers: Tensor) -> Tensor:
-    """features: [Q, F], means: [K, F], answers: [Q] in [0, K) -> squared distance to the mean of each answer, [Q]."""
-    return (features - means[answers]).square().sum(1)
+def distances(features: Tensor, means: Tensor) -> Tensor:
+    """features: [Q, F], means: [K, F] -> squared distance to the nearest mean, [Q]."""
+    return _squared(features, means).amin(1)
+
+
+def _squared(features: Tensor, means: Tensor) -> Tensor:
+    """Squared distances [Q, K], not as differences of large numbers."""
+    return torch.cdist(features, means, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -80,8 +80,11 @@ def test_the_threshold_is_of_the_support_each_picture_left_out():
             assert found[i].isnan()
             continue
         k = len(others) + 1  # as many as the mean that queries are compared with has
-        far = (features[i] - features[others].mean(0)).square().sum()
-        assert torch.isclose(found[i], far * (1 + 1 / k) / (1 + 1 / (k - 1)))
+        far = [(features[i] - features[others].mean(0)).square().sum() * (1 + 1 / k) / (1 + 1 / (k - 1))]
+        far += [
+            (features[i] - features[labels == each].mean(0)).square().sum() for each in range(3) if each != labels[i]
+        ]
+        assert torch.isclose(found[i], min(far))
 
 
 def test_about_the_share_asked_for_of_known_pictures_is_refused():
