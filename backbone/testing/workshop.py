@@ -24,7 +24,7 @@ from engram.backbone.registry import Registry
 from engram.backbone.seeding import seed_everything
 from engram.backbone.testing.samples import CLASSES, SHAPE, SMALL
 
-IMAGES = 80
+IMAGES = 120
 FOR_A_TRAINED = ("steps", "calibration_images", "tasks", "base_classes", "ways", "queries", "episodes")
 """What makes an experiment small that is given a trained network; all else follows from that."""
 COLUMNS = r"(?P<group>\d)-(?P<environment>\d)-"

@@ -120,7 +120,7 @@ class Episodes:
         """Raises UserError: one line for everything in which parts are too small for the episodes."""
         if self.config.train_turns:
             own = tuple(f"{name} turned by {90 * turn}" for name in own for turn in range(TURNS))
-        found = [] if shape is None else pools["train"].problems(shape, "train", own, "--train-")
+        found = [] if shape is None else pools["train"].problems(shape, "train", own, "train-")
         for part in pools.keys() - {"train"}:
             found += pools[part].problems(self.shapes.largest, part, classes)
         if found:

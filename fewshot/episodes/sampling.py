@@ -120,23 +120,23 @@ class Pools:
         each.scatter_add_(1, self.writers + 1, torch.ones_like(self.writers))
         return each[:, 1:].max(1).values - 1
 
-    def problems(self, shape: Shape, part: str, classes: Sequence[object], flags: str = "--") -> list[UserError]:
+    def problems(self, shape: Shape, part: str, classes: Sequence[object], prefix: str = "") -> list[UserError]:
         """Why episodes of this size cannot be drawn.
 
         Args:
             shape: the largest that is wanted.
             part: what the split is called, such as ``test``.
             classes: names by label.
-            flags: what the flags of such episodes begin with.
+            prefix: what the names of their options begin with, such as ``train-``.
         """
         found: list[UserError] = []
         if shape.ways > len(self.labels):
-            step = f"Lower {flags}ways, or take a set of more classes."
+            step = f"Lower --{prefix}ways, or take a set of more classes."
             found.append(
                 must(f"the ways of {part} episodes", f"at most its {len(self.labels)} classes", shape.ways, step)
             )
         elif shape.ways > self.most:
-            step = f"Lower {flags}ways, or leave --within out."
+            step = f"Lower --{prefix}ways, or leave --within out."
             rule = f"at most {self.most}, the classes of one group"
             found.append(must(f"the ways of {part} episodes", rule, shape.ways, step))
         needed = shape.shots + shape.queries + self.spare()
@@ -147,7 +147,7 @@ class Pools:
             rule = f"of at least {int(needed[short].max())} images ({shape.shots} shots and {shape.queries} queries)"
             if int(needed[short].max()) > shape.shots + shape.queries:
                 rule = f"{rule[:-1]}, by different writers)"
-            step = f"Lower {flags}shots or {flags}queries, or add images."
+            step = f"Lower --{prefix}shots or --{prefix}queries, or add images."
             found.append(must(f"every class of the {part} part", rule, ", ".join(each) + more, step))
         return found
 

@@ -42,13 +42,16 @@ OPTIONS = {
 
 LARGE = ("resnet18", "airnet", "vgg-small", "conv4", "resnet12")
 """Networks whose small relatives go through every experiment as well; they do so in ``make test-slow``."""
-THERE_ALREADY = "fewshot.incremental + vgg-tiny"
-"""Its base session is the training of ``backbone.train``, which goes through all pairs on both networks."""
+SECOND, FEWSHOT = "vgg-tiny", "fewshot."
+"""What episodes, enrolment and their heads do with a network is the same for both of the kit's; the second one goes
+through them in ``make test-slow``."""
 
 
 def _all_of_ours():
     for case in cases("backbone", "snn", "continual", "fewshot", refusals=REFUSALS, options=OPTIONS):
-        large = str(case).startswith(tuple(f"{name} + " for name in LARGE)) or THERE_ALREADY in str(case)
+        large = str(case).startswith(tuple(f"{name} + " for name in LARGE)) or (
+            SECOND in str(case) and FEWSHOT in str(case)
+        )
         yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] * large)
 
 

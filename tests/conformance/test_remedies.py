@@ -27,7 +27,7 @@ REGISTRY = discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 HOLE = "\N{WHITE SQUARE}"  # what an f-string puts there
 FLAG = re.compile(
-    rf"(?<![\w-])(?<!var\()--((?:no-)?[a-z{HOLE}](?:[\w.*{HOLE}-]*[\w*{HOLE}])?)(?:[ =]([\w.:{HOLE}-]*[\w{HOLE}]))?"
+    rf"(?<![\w-])(?<!var\()--((?:no-)?[a-z{HOLE}](?:[\w.*{HOLE}-]*[\w*{HOLE}])?)(?:[ =]([\w.:/{HOLE}-]*[\w{HOLE}]))?"
 )
 COMMAND = re.compile(r"(?:^|[:;`(]) *engram ([a-z]+)(?: ([a-z][\w.:/-]*\w))?")
 EXTRAS = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["optional-dependencies"]
