@@ -94,7 +94,25 @@ def hold_engine(uri: str, database: Path) -> None:
         _tracking_store_registry._get_store_with_resolved_uri.cache_clear()
     if uri not in engines:
         database.parent.mkdir(parents=True, exist_ok=True)
+        if not database.exists():
+            _make(database)
         engine = create_sqlalchemy_engine(uri)
         if Path(engine.url.database or "") != database:  # before 2.1 SQLAlchemy does not undo escapes
             raise refuse("SQLAlchemy", "2.1 or newer for such a path", database, "Install it.")
         engines[uri] = engine
+
+
+def _make(database: Path) -> None:
+    """Make an empty store under another name and give it its own once it is whole.
+
+    MLflow's first migration takes seconds, or a minute on a busy machine, and whatever ends the process meanwhile would
+    leave a file that every later one fails on.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    making = database.with_name(f"{database.name}.making")
+    for left in database.parent.glob(f"{making.name}*"):
+        left.unlink()
+    SqlAlchemyStore(uri_of(making), artifacts_of(database))
+    SqlAlchemyStore._engine_map.pop(uri_of(making)).dispose()
+    making.replace(database)

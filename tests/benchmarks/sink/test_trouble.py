@@ -100,12 +100,13 @@ def test_a_dead_server_is_reported(folders):
 
 
 def test_a_deleted_database_is_rebuilt(told, folders):
-    """In the same process too, where mlflow holds on to the file that is no more."""
+    """In the same process too, where mlflow holds on to the file that is no more; under its own name it is whole."""
     trials = folders.sweep(seeds=2)
     sink = Sink(folders.out, None)
     assert sink.sync(trials, "nets").ok
     for path in folders.out.glob("mlflow.db*"):
         path.unlink()
+    (folders.out / "mlflow.db.making").write_bytes(b"half of a store whose making was broken off")
     assert sink.needs_sync(trials, "nets")
     assert sink.sync(trials, "nets").ok
     store = folders.out / "mlflow.db"
