@@ -186,7 +186,7 @@ def test_a_class_that_was_not_trained(evaluate, pictures):
 def test_pictures_of_another_shape(evaluate, pictures, size, mode, got):
     source = pictures("0123456789", size, mode)
     with pytest.raises(
-        UserError, match=f"must be 1x8x8 like those trained on; got {got}. Choose a --dataset of such images"
+        UserError, match=f"must be 1x8x8 like those trained on; got {got}. Pass --dataset.size 8 --dataset.channels 1"
     ):
         evaluate(dataset=source)
     fitting = evaluate(dataset=source, dataset_options={"size": 8, "channels": 1})
