@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from engram.backbone.hardware import exactly
-from engram.backbone.nets.heads import layer_of
 from engram.fewshot.head_options import ANILOptions
+from engram.fewshot.heads.layer import Layer
 
 
-class ANIL(nn.Module):
+class ANIL(Layer):
     """A linear layer after some steps of gradient descent on the cross-entropy of the support set.
 
     It begins at zero, so that the order of the classes does not matter and any number of them can be told apart; the
@@ -26,22 +26,9 @@ class ANIL(nn.Module):
     Source: Raghu et al. 2020 (arXiv 1909.09157), section 5; the beginning: Kao et al. 2022 (arXiv 2106.15367).
     """
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, features: int, classes: int, options: ANILOptions) -> None:
-        super().__init__()
+        super().__init__(features, classes)
         self.options = options
-        self.register_buffer("weight", torch.full((classes, features), torch.nan))
-        self.register_buffer("bias", torch.full((classes,), torch.nan))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features: [..., F] -> logits [..., K], of a head that was `fitted`."""
-        return F.linear(features, self.weight, self.bias)
-
-    def as_linear(self) -> nn.Linear:
-        """The layer that was trained."""
-        return layer_of(self.weight, self.bias)
 
     def from_support(self, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
         """[E, Q, F], [E, S, F], [E, S] -> logits [E, Q, K]."""

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.hardware import exactly
-from engram.backbone.nets.heads import layer_of
 from engram.fewshot.head_options import RidgeOptions
+from engram.fewshot.heads.layer import Layer
 from engram.fewshot.heads.solving import ridge
 
 
-class Ridge(nn.Module):
+class Ridge(Layer):
     """Ridge regression from the support features to one-hot labels.
 
         z = s (W' f + b),    W, b = argmin |X W + 1 b' - Y|^2 + l |W|^2
@@ -30,24 +30,11 @@ class Ridge(nn.Module):
     Source: Bertinetto et al. 2019 (arXiv 1805.08136), section 3.2.
     """
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, features: int, classes: int, options: RidgeOptions) -> None:
-        super().__init__()
+        super().__init__(features, classes)
         self.options = options
         self.log_penalty = nn.Parameter(torch.tensor(math.log(options.penalty)))
         self.scale = nn.Parameter(torch.tensor(options.scale))
-        self.register_buffer("weight", torch.full((classes, features), torch.nan))
-        self.register_buffer("bias", torch.full((classes,), torch.nan))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features: [..., F] -> logits [..., K], of a head that was `fitted`."""
-        return F.linear(features, self.weight, self.bias)
-
-    def as_linear(self) -> nn.Linear:
-        """The layer that was fitted."""
-        return layer_of(self.weight, self.bias)
 
     def from_support(self, queries: Tensor, support: Tensor, labels: Tensor, ways: int) -> Tensor:
         """[E, Q, F], [E, S, F], [E, S] -> logits [E, Q, K]."""
