@@ -13,23 +13,17 @@ from engram.backbone.errors import must
 from engram.backbone.experiments.configs import accuracy
 from engram.backbone.registry import Registry
 from engram.fewshot.frozen_configs import FrozenConfig
+from engram.fewshot.metrics import ci95, share
 
 REJECT = 0.05
 
 METRICS = (
     accuracy("test", primary=True),
-    Metric(name="test/accuracy/ci95", split="test", of="accuracy/ci95", unit="fraction", direction="min"),
+    ci95("test", optional=False),
     Metric(
         name="test/known_rejected", split="test", of="known_rejected", unit="fraction", direction="min", optional=True
     ),
-    Metric(
-        name="test/unknown_rejected",
-        split="test",
-        of="unknown_rejected",
-        unit="fraction",
-        direction="max",
-        optional=True,
-    ),
+    share("test", "unknown_rejected"),
     Metric(name="classes", unit="count", direction="max"),
     Metric(name="images", unit="count", direction="max"),
 )

@@ -15,6 +15,7 @@ from engram.backbone.experiments.configs import FINE_TUNING, accuracy
 from engram.backbone.experiments.network_configs import NetworkConfig
 from engram.backbone.registry import Registry
 from engram.backbone.training.options import MOVING, TrainingOptions
+from engram.fewshot.metrics import ci95, share
 
 Training = Literal["episodic", "classifier", "none"]
 
@@ -55,34 +56,13 @@ def between(text: str) -> tuple[int, int]:
     return int(first), int(last or first)
 
 
-def _ci95(of: str) -> Metric:
-    """Half the width of the 95 % interval over episodes."""
-    of = f"{of}/ci95"
-    return Metric(name=f"test/{of}", split="test", of=of, unit="fraction", direction="min", optional=True)
-
-
 METRICS = (
     accuracy("test", primary=True, optional=True),
-    Metric(
-        name="test/transductive_accuracy",
-        split="test",
-        of="transductive_accuracy",
-        unit="fraction",
-        direction="max",
-        primary=True,
-        optional=True,
-    ),
-    _ci95("accuracy"),
-    _ci95("transductive_accuracy"),
+    share("test", "transductive_accuracy", primary=True),
+    ci95("test"),
+    ci95("test", "transductive_accuracy"),
     accuracy("validation", optional=True),
-    Metric(
-        name="validation/transductive_accuracy",
-        split="validation",
-        of="transductive_accuracy",
-        unit="fraction",
-        direction="max",
-        optional=True,
-    ),
+    share("validation", "transductive_accuracy"),
     Metric(name="episodes_per_second", unit="1/s", direction="max", timed=True),
     Metric(name="parameters", unit="count", direction="min"),
     Metric(name="train_seconds", unit="s", direction="min", timed=True, optional=True),

@@ -8,20 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 
-from engram.backbone.contract import NOTHING, Inputs, Metric, Registered, SplitName
+from engram.backbone.contract import NOTHING, Inputs, Metric, Registered
 from engram.backbone.data.options import PictureOptions
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import accuracy
 from engram.backbone.registry import Registry
 from engram.fewshot.frozen_configs import FrozenConfig
+from engram.fewshot.metrics import ci95
 
 DATASET = "one-shot-runs"
 BUILT = 400
-
-
-def _ci95(split: SplitName) -> Metric:
-    of = "accuracy/ci95"
-    return Metric(name=f"{split}/{of}", split=split, of=of, unit="fraction", direction="min", optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,7 @@ class OneShotConfig(FrozenConfig):
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]] = (
         *(accuracy(split, primary=True, optional=True) for split in ("test", "validation")),
-        *(_ci95(split) for split in ("test", "validation")),
+        *(ci95(split) for split in ("test", "validation")),
         Metric(name="runs", unit="count", direction="max"),
     )
 
