@@ -9,13 +9,15 @@ from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model
 
 ADAPTERS = Registry.discover().names("adapters")
-TINY = {"snn.spiking": {"steps": 2}}
+CHAINS = {"snn.readout": ("snn.spiking", "snn.readout")}  # it reads spikes
+TINY = {"snn.spiking": {"steps": 2}, "snn.readout": {"spiking.steps": 2}}
 
 
 @pytest.fixture(scope="module", params=ADAPTERS)
 def adapted(request, bench):
     """A finished training under each adapter."""
-    return bench.run(bench.plan("backbone.train", adapter=request.param, adapter_options=TINY.get(request.param, {})))
+    name, options = request.param, TINY.get(request.param, {})
+    return bench.run(bench.plan("backbone.train", adapter=CHAINS.get(name, name), adapter_options=options))
 
 
 def test_it_is_started_from_and_learned_from(bench, adapted):
