@@ -24,6 +24,8 @@ from engram.benchmarks.worker.trial import work
 REGISTRY = Registry.discover()
 # an option by this name is set to this value wherever an experiment has it
 TINY = {"epochs": 2, "backbone": "mlp", "backbone_options": {"width": 0.25}, "steps": 4, "calibration_images": 64}
+# what a network is trained on where an experiment has to be given one, if not on digits
+TRAINED_ON = {"fewshot.one-shot-runs": {"dataset": "PICTURES"}}
 # where kernels are kept once they are compiled, for all trials
 KERNELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram"
 _watching: list[tuple[Path, list[str]]] = []
@@ -66,7 +68,7 @@ class Bench:
         given = checker.check(cls, {**values, **options})
         checker.require()
         if cls.resolve(given).problems() and "from" in known:
-            trained = self.plan("backbone.train")
+            trained = self.plan("backbone.train", **TRAINED_ON.get(experiment, {}))
             self.run(trained)
             given[known["from"].field] = trained.id
         trial = self.planner.add(experiment, given)

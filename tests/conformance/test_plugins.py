@@ -18,7 +18,14 @@ from engram.benchmarks.planning.config import experiment_config, full, to_toml, 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 # Options under which an experiment reports everything it may; one that is not named here does so at its own.
-FULL = {"continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)}}
+FULL = {
+    "continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)},
+    "fewshot.one-shot-runs": {
+        "dataset": "glyphs",
+        "dataset_options": {"classes": 2, "held_out": 25, "drawings": 3, "size": 16},
+        "runs": 3,
+    },
+}
 CASES = [(name, FULL.get(name, {})) for name in EXPERIMENTS]
 CASES += [("backbone.train", {"dataset": "PICTURES", "backbone": "vgg-tiny"})]
 cases = pytest.mark.parametrize(
