@@ -288,9 +288,9 @@ def connect(uri: str, *, write: bool = True) -> MlflowClient:
         probe(database, LOCK_SECONDS, write=write)
     from mlflow import MlflowClient
 
-    if database:
-        hold_engine(uri, database)
     # mlflow prints tracebacks of the errors it raises, and alembic a line per migration; the report says what matters
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if database:
+        hold_engine(uri, database)
     return MlflowClient(tracking_uri=uri)
