@@ -57,6 +57,8 @@ class Scatter:
     y_ranges: Mapping[str, Sequence[Range]] = field(default_factory=dict)
     diagonal: bool = False
     """Draw the line on which both axes say the same."""
+    own_axes: bool = False
+    """The axes are this trial's own, as main axes of features are: points of several seeds are not drawn together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,7 @@ class ScatterShape:
     x_ranges: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)
     y_ranges: dict[str, list[tuple[Number, Number]]] = field(default_factory=dict)
     diagonal: bool = False
+    own_axes: bool = False
 
     def __post_init__(self) -> None:
         points = {name: len(each) for name, each in self.series.items()}

@@ -85,7 +85,9 @@ def _grid(held: Sequence[Held], where: str) -> Grid | None:
 
 
 def _scatter(held: Sequence[Held], where: str) -> Scatter:
-    """The points of all seeds; error bars of a series where all have them."""
+    """The points of all seeds, or of the first on axes of its own; error bars of a series where all have them."""
+    if held[0][1].get("own_axes", False):
+        held, where = held[:1], _seed(held, where)
     drawn = [each for _, each in held]
     labels = dict.fromkeys(label for each in drawn for label in each["series"])
 

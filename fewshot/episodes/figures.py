@@ -19,7 +19,7 @@ from engram.fewshot.episodes.scoring import Source, score_episodes
 
 EPISODES = 100
 """Test episodes that are looked at."""
-HARDEST = 6
+HARDEST = 8
 """Queries that are shown."""
 BINS = 10
 _MOST_WAYS = 20  # more are no map any more
@@ -72,7 +72,6 @@ class _Wrong:
 
     sureness: float
     query: int
-    support: int
     other: int
     """A support image of the class it was taken for."""
 
@@ -99,10 +98,8 @@ class _Mistakes:
         for value, place in zip(values.tolist(), places.tolist(), strict=True):
             episode, query = divmod(place, queries.shape[1])
             if value >= 0:
-                shown = (
-                    int(drawn.support[episode, way, 0]) for way in (labels[episode, query], answers[episode, query])
-                )
-                self.hardest.append(_Wrong(value, int(queries[episode, query]), *shown))
+                other = int(drawn.support[episode, answers[episode, query], 0])
+                self.hardest.append(_Wrong(value, int(queries[episode, query]), other))
         self.hardest = sorted(self.hardest, key=lambda each: -each.sureness)[:HARDEST]
 
 
@@ -152,26 +149,23 @@ def _map(table: Tensor, data: Data, pools: Pools, shapes: Shapes, seed: int) -> 
     series = {name: _points(each) for name, each in zip(names, flat[0], strict=True)}
     series["means of the support"] = _points(flat[1])
     title = "Features of the classes of an episode along their two main axes"
-    return {"features": Scatter(title=title, x_label="first axis", y_label="second axis", series=series)}
+    found = Scatter(title=title, x_label="first axis", y_label="second axis", series=series, own_axes=True)
+    return {"features": found}
 
 
 def _hardest(wrong: Sequence[_Wrong], split: Split, classes: Sequence[str]) -> dict[str, AnyFigure]:
-    """The queries that heads were surest of and wrong about, each beside an image of either class."""
+    """The queries that heads were surest of and wrong about, each beside a labelled image of what it was taken for."""
     if not wrong or split.frames is not None or split.in_shape[0] not in (1, 3):
         return {}
-    positions = torch.tensor([place for each in wrong for place in (each.query, each.support, each.other)])
+    positions = torch.tensor([place for each in wrong for place in (each.query, each.other)])
     ((images, labels, _),) = split.batches(positions, len(positions), "cpu")
     called = [classes[label] for label in labels.tolist()]
     captions = [
         text
         for i, each in enumerate(wrong)
-        for text in (
-            f"{called[3 * i]}, taken for the third ({each.sureness:.2f})",
-            f"support of {called[3 * i + 1]}",
-            f"support of {called[3 * i + 2]}",
-        )
+        for text in (f"{called[2 * i]} ({each.sureness:.2f})", f"as {called[2 * i + 1]}")
     ]
-    title = "Queries that were surest taken for another class: query, its class, the class it was taken for"
+    title = "Queries that were surest taken for another class, each beside a labelled image of that class"
     return {"hardest": Pictures(title=title, pictures=[as_picture(image) for image in images], captions=captions)}
 
 

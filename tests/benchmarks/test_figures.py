@@ -201,3 +201,10 @@ def test_points_have_error_bars_and_a_diagonal():
 )
 def test_nothing_is_drawn_too(empty):
     assert ET.fromstring(draw(empty, "e")).tag == "svg"
+
+
+def test_points_on_axes_of_their_own_are_the_first_seeds(record):
+    own = [{"map": Scatter(**LABELS, series={"a": [(float(seed), 0.0)]}, own_axes=True)} for seed in (0, 1)]
+    drawn_once = figures({"g": [record(seed, each) for seed, each in enumerate(own)]})
+    (found,) = (each for each in drawn_once if isinstance(each, Scatter))
+    assert (found.title, found.series) == (f"{LABELS['title']}, seed 0", {"a": [(0.0, 0.0)]})

@@ -34,11 +34,10 @@ def test_what_is_taken_for_what():
     assert found["alphabets"].classes == ("greek", "latin") and counts[0][1] == counts[1][0] == 0
     assert counts[0][0] > 10 and counts[1][1] > 5
     shown = found["hardest"]
-    first, second, third = shown.captions[:3]
+    first, second = shown.captions[:2]
     place = int(shown.pictures[0][0, 0])
     query, taken = data.classes[labels[place]], data.classes[strays[place]]
-    assert first.startswith(f"{query}, taken for the third")
-    assert (second, third) == (f"support of {query}", f"support of {taken}")
+    assert first.startswith(f"{query} (") and second == f"as {taken}"
     points = found["features"].series
     assert set(points) == {*"abcdef", "means of the support"} and all(len(points[name]) == 4 for name in "abcdef")
 
