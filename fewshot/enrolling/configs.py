@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Lt
 from engram.backbone.contract import NOTHING, Inputs, Metric, Registered
 from engram.backbone.errors import must
 from engram.backbone.experiments.configs import accuracy
-from engram.backbone.registry import Registry
+from engram.fewshot.fixed_heads import without_classifier
 from engram.fewshot.frozen_configs import FrozenConfig
 from engram.fewshot.metrics import ci95, share
 
@@ -67,8 +67,4 @@ class EnrolConfig(FrozenConfig):
         if self.reject is not None and self.shots == 1:
             step = "Leave it out, or enrol two pictures of each class."
             found.append(str(must("--reject", "left out with --shots 1, which tells no distances", self.reject, step)))
-        if self.head is not None and not Registry.discover().entry("heads", self.head).fixed:
-            fits = [name for _, name, each in Registry.discover().choices("heads") if each.support and each.fixed]
-            rule = "one that makes a classifier of labelled images"
-            found.append(str(must("--head", rule, self.head, f"Use {', '.join(fits)}.")))
-        return found
+        return found + without_classifier("--head", self.head)

@@ -43,7 +43,7 @@ class Span:
             if self.least <= first <= last:
                 return str(first) if first == last else f"{first}-{last}"
         rule = f"a whole number of at least {self.least}, or two such as {self.least}-{self.least + 15}"
-        raise must(self.flag, rule, value, "Write the smaller one first.")
+        raise must(self.flag, rule, value, "Write one number, or the smaller one first.")
 
 
 def between(text: str) -> tuple[int, int]:

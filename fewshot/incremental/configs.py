@@ -23,6 +23,7 @@ from engram.backbone.contract import (
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.training.options import TrainingOptions
+from engram.fewshot.fixed_heads import without_classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ class IncrementalConfig(SessionOptions, TrainConfig):
         found = super().problems()
         if not self.teen and self.teen_scale != type(self).teen_scale:
             found.append(f"--teen-scale must be left out without --teen; got {self.teen_scale}. Add --teen 0.1.")
-        return found
+        return found + without_classifier("--classifier", self.classifier)
 
     def requires(self) -> Mapping[str, Requirement]:
         """The trial whose base session is this one's too: what comes after it is all that differs."""

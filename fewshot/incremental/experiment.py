@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from engram.backbone.contract import Centred, Result, Row, Services, SupportHead
 from engram.backbone.data.trained import cautions, reference
-from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import TrainState
 from engram.backbone.nets.classifier import Classifier
@@ -65,7 +64,6 @@ class Incremental:
         return self.base.sessions
 
     def start(self) -> IncrementalState:
-        self._need_fixed()
         training = self.base.start() if self.config.trains else None
         beginning = self.base.begun() if training is None else training.beginning
         state = IncrementalState(beginning, training, self._tables())
@@ -73,12 +71,6 @@ class Incremental:
         if found := self.base.cautions():
             self.services.table("caution", _rows(found))
         return state
-
-    def _need_fixed(self) -> None:
-        entry = Registry.discover().entry("heads", self.config.classifier)
-        if not entry.fixed or entry.transductive:
-            got = f"{self.config.classifier}, which has none"
-            raise must("--classifier", "a head with fixed answers for a support set", got, "Use fewshot.prototype.")
 
     def step(self, state: IncrementalState) -> bool:
         training = state.training

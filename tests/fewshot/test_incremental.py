@@ -306,13 +306,10 @@ def test_what_differs_after_the_base_session_shares_its_network(learned, tmp_pat
     assert not run.services.tables
 
 
-def test_heads_without_fixed_answers_are_refused(tmp_path, monkeypatch):
-    from engram.backbone.registry import Registry
-
-    entry = replace(Registry.discover().entry("heads", "cosine"), fixed=False)
-    monkeypatch.setattr(Registry, "entry", lambda self, kind, name: entry)
-    config = IncrementalConfig.resolve({**MLP, "classifier": "cosine"})
-    ours = Incremental.__new__(Incremental)
-    ours.config = config
-    with pytest.raises(UserError, match="--classifier must be a head with fixed answers"):
-        ours._need_fixed()
+def test_heads_that_make_no_classifier_are_refused_while_planning():
+    for head in ("fewshot.tim", "fewshot.maml"):
+        (found,) = IncrementalConfig.resolve({**MLP, "classifier": head}).problems()
+        assert found.startswith(
+            f"--classifier must be one that makes a classifier of labelled images; got {head}. Use "
+        )
+        assert "fewshot.prototype" in found and "fewshot.tim" not in found.partition("Use ")[2]
