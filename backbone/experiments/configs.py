@@ -77,6 +77,10 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     tet: Annotated[float, Ge(0), Lt(1)] | None = None
     """Temporal efficient training: the mean of the losses of every step's output in place of the loss of the read-out;
     of it, this share draws outputs to 1. None: the loss of the read-out. With one step both are the same."""
+    discount: Annotated[float, Gt(0), Le(1)] | None = None
+    """The losses of every step's output in place of that of the read-out, as with --tet, the one k steps before the
+    last times this to the power of k, divided by the sum of these weights; 1 is --tet 0. None: no step is
+    discounted."""
     balance: str | None = None
     """A column of the data, or ``label``: every batch shows as many images of each of its values. None: every image
     once in a pass."""

@@ -95,8 +95,8 @@ class Train:
             device=self.machine.device,
         )
         found = objective_of(c, setting)
-        if c.tet is not None:
-            found = EveryStep(found, c.tet)
+        if c.tet is not None or c.discount is not None:
+            found = EveryStep(found, c.tet or 0.0, c.discount or 1.0)
         if c.teacher is None:
             return found
         teacher, outputs = load_teacher(self.services.inputs["teacher"] / "model", data, c.dataset)

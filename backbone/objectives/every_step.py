@@ -1,10 +1,12 @@
-"""Temporal efficient training: the loss of every step's outputs in place of that of the read-out."""
+"""The loss of every step's outputs in place of that of the read-out: temporal efficient training, discounted losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs, Wanted
@@ -17,36 +19,59 @@ TARGET = 1.0
 class EveryStep(Objective):
     """Asks an objective about the outputs of every step, which are each to be right by themselves.
 
-        L = (1 - lambda) mean_t L(o_t, y) + lambda mean_t MSE(o_t, phi)
+        L = sum_t w_t ((1 - lambda) L(o_t, y) + lambda MSE(o_t, phi)),    w_t = gamma^(T - t) / sum_s gamma^(T - s)
 
-    All steps make one batch for the objective, of S times as many rows. With one step and lambda = 0 it is the
-    objective itself.
+    With gamma = 1 it is the mean over steps. All steps make one batch for the objective, of T times as many rows. With
+    one step and lambda = 0 it is the objective itself.
 
     Args:
         each: the objective L; it looks at logits alone.
         share: lambda in [0, 1).
+        discount: gamma in (0, 1]; below 1 ``each`` has to tell the loss of every row.
 
-    Source: Deng et al. 2022 (arXiv 2202.11946), section 4.3, with phi = `TARGET`.
+    Raises:
+        UserError: ``each`` looks at more than logits, or does not tell the losses that are to be weighed.
+
+    Source: Deng et al. 2022 (arXiv 2202.11946), section 4.3, with phi = `TARGET`; discounted over steps as in Zamir et
+    al. 2017 (arXiv 1612.09508), but from the last step back.
     """
 
     wants: tuple[Wanted, ...] = ("steps",)
     recordable = False
 
-    def __init__(self, each: Objective, share: float) -> None:
+    def __init__(self, each: Objective, share: float = 0.0, discount: float = 1.0) -> None:
         if each.wants:
             got = f"one that wants {' and '.join(each.wants)}"
-            raise must("the objective of every step", "one that looks at logits alone", got, "Leave out --tet.")
-        self.each, self.share = each, share
+            rule, remedy = "one that looks at logits alone", "Leave out --tet and --discount."
+            raise must("the objective of every step", rule, got, remedy)
+        if discount < 1 and not each.by_rows:
+            got = f"{type(each).__name__}, which does not tell the loss of every row"
+            raise must("the objective of --discount", "a mean of losses of rows", got, "Use --tet 0: all steps alike.")
+        self.each, self.share, self.discount = each, share, discount
         self.columns, self.by_rows = each.columns, each.by_rows
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         steps = outputs.steps
         assert steps is not None  # it was wanted
         rows = batch.repeated(len(steps))
+        if self.discount < 1:
+            return self._discounted(steps, rows, batch, step)
         loss = self.each(Outputs(steps.flatten(0, 1)), rows, step)
         if batch.by_rows:
             batch.losses = rows.losses.unflatten(0, (len(steps), -1)).mean(0)
         return (1 - self.share) * loss + self.share * (steps - TARGET).square().mean() if self.share else loss
+
+    def _discounted(self, steps: Tensor, rows: Batch, batch: Batch, step: int) -> Tensor:
+        """The loss of steps [T, N, K], whose rows are those of ``batch`` T times."""
+        rows = replace(rows, by_rows=True)
+        self.each(Outputs(steps.flatten(0, 1)), rows, step)
+        weights = self.discount ** torch.arange(len(steps) - 1, -1, -1, device=steps.device, dtype=steps.dtype)
+        weights = weights / weights.sum()
+        losses = weights @ rows.losses.unflatten(0, (len(steps), -1))
+        if batch.by_rows:
+            batch.losses = losses
+        drawn = weights @ (steps - TARGET).square().flatten(1).mean(1)
+        return (1 - self.share) * losses.mean() + self.share * drawn
 
     def state_dict(self) -> dict[str, Any]:
         return self.each.state_dict()

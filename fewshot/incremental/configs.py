@@ -46,7 +46,7 @@ _KEPT = ("base_classes", "ways", "shots", "class_order")
 """Beside --from as in the trial, where it was one of this experiment and others are not given."""
 _OF_TRAINING = (
     *(each.name for each in fields(TrainingOptions) if each.name not in ("seed", "epochs")),
-    *("head", "head_options", "objective", "objective_options", "teacher", "tet", "balance"),
+    *("head", "head_options", "objective", "objective_options", "teacher", "tet", "discount", "balance"),
 )
 MEASURES: tuple[tuple[str, str, Direction], ...] = (
     ("accuracy", "fraction", "max"),

@@ -51,6 +51,35 @@ def test_labels_are_smoothed_over_the_outputs_on_offer(each):
     torch.testing.assert_close(rows.losses, torch.stack(want))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_a_discounted_loss_weighs_steps_from_the_last_one_back(share):
+    logits, labels = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1, 0])
+    weights = [0.5**3, 0.5**2, 0.5, 1.0]
+    rows = batch(labels, by_rows=True)
+    loss = EveryStep(CrossEntropy(0.1), share, 0.5)(Outputs(logits[-1], logits), rows, 0)
+    own = [F.cross_entropy(step, labels, reduction="none", label_smoothing=0.1) for step in logits]
+    own = sum(w * each for w, each in zip(weights, own, strict=True)) / sum(weights)
+    drawn = sum(w * (step - 1).square().mean() for w, step in zip(weights, logits, strict=True)) / sum(weights)
+    torch.testing.assert_close(rows.losses, own)
+    torch.testing.assert_close(loss, (1 - share) * own.mean() + share * drawn)
+    unasked = EveryStep(CrossEntropy(0.1), share, 0.5)(Outputs(logits[-1], logits), batch(labels), 0)
+    assert torch.equal(unasked, loss)
+    once = EveryStep(CrossEntropy(), share=0.0, discount=0.5)(Outputs(logits[0], logits[:1]), batch(labels), 0)
+    torch.testing.assert_close(once, F.cross_entropy(logits[0], labels))
+    nearly_one = EveryStep(CrossEntropy(), share, 1 - 1e-7)(Outputs(logits[-1], logits), batch(labels), 0)
+    torch.testing.assert_close(
+        nearly_one, EveryStep(CrossEntropy(), share)(Outputs(logits[-1], logits), batch(labels), 0)
+    )
+
+
+def test_steps_are_discounted_only_where_rows_have_losses_of_their_own():
+    class Worst(CrossEntropy):
+        by_rows = False
+
+    with pytest.raises(UserError, match="the objective of --discount must be a mean of losses of rows; got Worst"):
+        EveryStep(Worst(), 0.0, 0.5)
+
+
 def test_every_step_needs_an_objective_of_logits():
     class Features(CrossEntropy):
         wants = ("features",)
