@@ -23,7 +23,7 @@ from engram.backbone.data.trained import (
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import as_it_came
 from engram.backbone.experiments.configs import EvaluateConfig
-from engram.backbone.measures.answers import answers, steps_taken
+from engram.backbone.measures.answers import Answers, answers, steps_taken
 from engram.backbone.measures.confusions import Confusions
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.classifier import Classifier
@@ -68,7 +68,16 @@ class Evaluate:
         if state["cautions"]:
             s.table("caution", state["cautions"])
         self._score(state, model, split, made.classes, targets)
+        if state["answers"] is not None and c.dataset is None and c.split == "test":
+            state["held"] = self._held(model, made)
         return False
+
+    def _held(self, model: Classifier, made: Made) -> Answers | None:
+        """What a network with steps answers to the validation images it was trained beside: where to stop is chosen
+        by them.
+        """
+        data, targets = load_as_trained(made, root=self.services.data_root, download=self.services.download)
+        return None if data.validation is None else answers(model, data.validation, self.services.device, targets)
 
     def _untrained(self, state: dict[str, Any]) -> None:
         """Score a network as it came, in a file with its weights, whose outputs are the classes of the data."""
@@ -90,6 +99,7 @@ class Evaluate:
         state["scores"] = score(model.to(device), split, device, targets=targets, confusions=confusions)
         several = steps_taken(model, split) > 1
         state["answers"] = answers(model.eval(), split, device, targets) if several else None
+        state["held"] = None
 
     def _as_seen(self, made: Made) -> tuple[Split, Tensor, str]:
         """The images of a network that saw its data in a way of its own, its outputs for their classes, fingerprint."""
@@ -102,16 +112,16 @@ class Evaluate:
         return reduce(lambda some, more: some.and_also(more), wanted), targets, data.fingerprint
 
     def finish(self, state: dict[str, Any]) -> Result:
-        scores, found, answered = state["scores"], state["cautions"], state["answers"]
+        scores, found = state["scores"], state["cautions"]
+        answered, held = state["answers"], state["held"]
         metrics = {f"{self.config.split}/{name}": scores[name] for name in ("accuracy", "loss")}
         metrics["images"] = scores["images"]
         figures = state["confusions"].figures(self.config.split)
         tables: dict[str, list[Row]] = {"cautions": found} if found else {}
         if answered is not None:
-            tables, figures = (
-                {**answered.tables(), **tables},
-                {**answered.figures(f"{self.config.split} accuracy"), **figures},
-            )
+            metrics |= answered.metrics(held)
+            tables = {**answered.tables(held), **tables}
+            figures = {**answered.figures(f"{self.config.split} accuracy"), **figures}
         return Result(metrics=metrics, tables=tables, figures=figures)
 
     def state_dict(self, state: dict[str, Any]) -> dict[str, Any]:

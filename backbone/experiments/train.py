@@ -119,6 +119,7 @@ class Train:
             return Result(metrics=metrics, figures=figures)
         held = None if data.validation is None else answers(model, data.validation, device)
         tested = answers(model, data.test, device)
+        metrics |= tested.metrics(held)
         return Result(metrics=metrics, tables=tested.tables(held), figures={**tested.figures(), **figures})
 
     def step(self, state: TrainState) -> bool:

@@ -51,13 +51,29 @@ class Answers:
     def tables(self, held: Answers | None = None) -> dict[str, list[Row]]:
         """``accuracy_vs_steps`` and ``early_exit``; with columns for validation images where ``held`` has seen some.
 
-        A number of steps, or a confidence, is chosen by these columns and reported with the others.
+        A number of steps, or where to stop, is chosen by these columns and reported with the others: so does
+        ``fewest_steps`` (`engram.backbone.measures.early_exit.fewest_steps`), which is there with these columns alone.
         """
         curve, exits = self.scores.rows(), self.exits.rows()
-        if held is not None and held.images:
-            curve = beside(curve, held.scores.rows(), ("accuracy", "loss"))
-            exits = beside(exits, held.exits.rows(), ("accuracy", "mean_steps"))
-        return {"accuracy_vs_steps": curve, "early_exit": exits}
+        if held is None or not held.images:
+            return {"accuracy_vs_steps": curve, "early_exit": exits}
+        return {
+            "accuracy_vs_steps": beside(curve, held.scores.rows(), ("accuracy", "loss")),
+            "early_exit": beside(exits, held.exits.rows(), ("accuracy", "mean_steps")),
+            "fewest_steps": early_exit.fewest_steps(held.exits, self.exits),
+        }
+
+    def metrics(self, held: Answers | None, network: str = "") -> dict[str, float]:
+        """The first row of ``fewest_steps`` as metrics (`engram.backbone.experiments.configs.early_exit`).
+
+        There are none where ``held`` has seen no image: a threshold chosen on the images that it is reported on
+        promises too much. ``network`` is the name of the one meant where a trial has several.
+        """
+        if held is None or not held.images:
+            return {}
+        first = early_exit.fewest_steps(held.exits, self.exits)[0]
+        prefix = f"{network}/test/early_exit_".lstrip("/")
+        return {prefix + name: float(first[name] or 0) for name in early_exit.REPORTED}
 
     def figures(
         self, y_label: str = "test accuracy", network: str = "the network", lines: Mapping[str, float] | None = None

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from engram.backbone.contract import NOTHING, Flag, Input, Inputs, Metric, Registered, Requirement
 from engram.backbone.errors import UserError
-from engram.backbone.experiments.configs import TrainConfig, accuracy
+from engram.backbone.experiments.configs import TrainConfig, accuracy, early_exit
 from engram.backbone.registry import Registry
 from engram.snn.conversion.methods import RIGHT_ON_AVERAGE, Calibration, Coding, Conversion, Per, Threshold, biased
 
@@ -26,6 +26,7 @@ CONVERT_METRICS = (
     Metric(name="macs", unit="1/image", direction="min"),
     Metric(name="effective_macs", unit="1/image", direction="min"),
     Metric(name="silent_channels", unit="count", direction="min"),
+    *early_exit("snn"),
 )
 
 # Option values that settle, before anything is trained or imported, that a network cannot become spiking.

@@ -177,7 +177,7 @@ class Convert:
         scoring = state.scoring
         save_model(self.services.trial_dir / "model", scoring.spiking, as_converted(state.made, self.how))
         curve, priced = scoring.curve(), scoring.costs()
-        last, exits = curve[-1], scoring.answers.tables(scoring.held)["early_exit"]
+        last, answered = curve[-1], scoring.answers.tables(scoring.held)
         metrics = {
             "snn/test/accuracy": last["accuracy"],
             "ann/test/accuracy": last["ann_accuracy"],
@@ -188,6 +188,7 @@ class Convert:
             "macs": priced[0]["macs"],
             "effective_macs": priced[1]["macs"],
             "silent_channels": sum(int(neurons.silent.sum()) for neurons in scoring.net.neurons().values()),
+            **scoring.answers.metrics(scoring.held, "snn"),
         }
         if state.validation is not None:
             metrics["snn/validation/accuracy"] = last["validation_accuracy"]
@@ -198,9 +199,9 @@ class Convert:
         return Result(
             metrics={name: float(value) for name, value in metrics.items()},  # type: ignore[arg-type]
             tables={
+                **answered,
                 "accuracy_vs_steps": curve,
                 "layers": scoring.layers(),
-                "early_exit": exits,
                 "costs": priced,
                 "preflight": preflight.rows,
                 **({"cautions": state.cautions} if state.cautions else {}),

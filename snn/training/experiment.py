@@ -58,6 +58,7 @@ class SpikingTrain(Train):
                 "synaptic_operations": last["synaptic_operations"],
                 "analog_macs": float(structure.analog_macs * survey.passes),
                 "macs": float(structure.macs * survey.passes),
+                **survey.answers.metrics(held),
             },
             tables=tables,
             figures=survey.figures(),

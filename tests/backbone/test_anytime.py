@@ -6,6 +6,7 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.measures.answers import Answers, answers
 from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
+from engram.backbone.measures.early_exit import REPORTED
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import build
 
@@ -106,7 +107,8 @@ def test_one_run_gives_the_curve_and_the_exits_of_any_network_with_steps():
     images, labels = torch.randint(0, 256, (40, 1, 2, 2), dtype=torch.uint8), torch.randint(0, 3, (40,))
     test, held = (MemorySplit(images[part], labels[part]) for part in (slice(0, 30), slice(30, 40)))
     found, targets = answers(model, test, "cpu"), torch.tensor([1, 2, 0])
-    tables = found.tables(answers(model, held, "cpu"))
+    beside = answers(model, held, "cpu")
+    tables = found.tables(beside)
     rows = tables["accuracy_vs_steps"]
     assert [row["steps"] for row in rows] == [1, 2, 4]
     for row in rows:
@@ -117,7 +119,11 @@ def test_one_run_gives_the_curve_and_the_exits_of_any_network_with_steps():
     stops = tables["early_exit"]
     assert found.exits.steps == [1, 2, 3, 4] and stops[-1]["accuracy"] == rows[-1]["accuracy"]  # never so sure
     assert {"validation_accuracy", "validation_mean_steps"} <= set(stops[0])
-    assert "validation_accuracy" not in answers(model, test, "cpu", targets).tables()["early_exit"][0]
+    quickest, alone = tables["fewest_steps"][0], answers(model, test, "cpu", targets)
+    assert found.metrics(beside) == {f"test/early_exit_{name}": quickest[name] for name in REPORTED}
+    assert list(found.metrics(beside, "snn")) == [f"snn/test/early_exit_{name}" for name in REPORTED]
+    assert "validation_accuracy" not in alone.tables()["early_exit"][0]
+    assert "fewest_steps" not in alone.tables() and alone.metrics(None) == {}  # nothing to choose by
     other = MemorySplit(test.images, targets[test.labels])
     assert answers(model, test, "cpu", targets).tables() == answers(model, other, "cpu").tables()
 

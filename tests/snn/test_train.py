@@ -88,10 +88,11 @@ def test_what_it_saves_is_evaluated_like_any_network(made, services, tmp_path):
     assert step.name == "snn.spiking" and step.options == asdict(SpikingOptions(decay=0.5, slope=2.0, steps=3))
     again = run(Evaluate, EvaluateConfig(from_trial="x"), services(tmp_path, {"trained": folder}))
     assert again.metrics["test/accuracy"] == result.metrics["test/accuracy"]
-    for name, columns in (("accuracy_vs_steps", ("steps", "accuracy")), ("early_exit", ("confidence", "mean_steps"))):
+    for name, columns in (("accuracy_vs_steps", ("steps", "accuracy")), ("early_exit", ("threshold", "mean_steps"))):
         for row, before in zip(again.tables[name], result.tables[name], strict=True):
             assert [row[column] for column in columns] == [before[column] for column in columns]
     assert again.figures["early_exit"] == result.figures["early_exit"]
+    assert again.tables["fewest_steps"] == result.tables["fewest_steps"]  # chosen on the same validation images
     assert again.metrics["test/loss"] == pytest.approx(result.metrics["test/loss"], rel=1e-5)
 
 
