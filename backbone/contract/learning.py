@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engram.backbone.contract.outputs import Outputs, Wanted
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from engram.backbone.data.sets import Split
     from engram.backbone.hardware import Precision
@@ -80,6 +80,17 @@ class Objective(Protocol):
             step: how many steps were done before.
         """
         ...
+
+    def trained(self, model: Classifier) -> nn.Module | None:
+        """The part of a network that is trained; None for all of it.
+
+        Asked once, before the first step. The rest keeps its weights and its statistics, and runs as it does when it is
+        scored.
+
+        Raises:
+            UserError: it is no network for this objective.
+        """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What it has to remember between two steps: tensors, numbers, strings, and containers of them."""

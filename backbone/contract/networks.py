@@ -168,6 +168,22 @@ class Delayed(Protocol):
 
 
 @runtime_checkable
+class Predicting(Protocol):
+    """It predicts the output of each stage from a later one, with weights of their own."""
+
+    def prediction_errors(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] -> the mean squared error of every prediction, [P], before any step of feedback.
+
+        Gradients reach the weights of the predictions alone.
+        """
+        ...
+
+    def predictors(self) -> nn.Module:
+        """The part of the network that holds these weights, and no others."""
+        ...
+
+
+@runtime_checkable
 class Presimulating(Protocol):
     """Every image takes ``pre_simulation`` steps before the first of those whose features it gives."""
 

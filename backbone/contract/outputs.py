@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Wanted = Literal["steps", "features", "images"]
+Wanted = Literal["steps", "features", "images", "predictions"]
 
 
 @dataclass
@@ -21,6 +21,9 @@ class Outputs:
         features: [N, D], the read-out in front of the head, for objectives that want ``"features"``.
         images: [N, C, H, W], what the network would be shown, for objectives that want ``"images"`` and run it
             themselves: it is not run before, and there are no logits, [N, 0].
+        predictions: [P], the mean squared error of each prediction that a network makes of its own values
+            (`engram.backbone.contract.Predicting`), for objectives that want ``"predictions"``: nothing else is
+            computed, and there are no logits, [N, 0].
         offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
     """
 
@@ -28,4 +31,5 @@ class Outputs:
     steps: Tensor | None = None
     features: Tensor | None = None
     images: Tensor | None = None
+    predictions: Tensor | None = None
     offered: Tensor | None = None

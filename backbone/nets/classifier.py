@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract.networks import Delayed, Unnormalised
+from engram.backbone.contract.networks import Delayed, Predicting, Unnormalised
 from engram.backbone.contract.outputs import Outputs, Wanted
+from engram.backbone.nets.needs import need
 
 
 class Normalise(nn.Module):
@@ -67,6 +68,9 @@ class Classifier(nn.Module):
         """What objectives look at; x: normalised, as above."""
         if "images" in wants:
             return Outputs(x.new_empty(len(x), 0), images=x)
+        if "predictions" in wants:
+            errors = need(self.backbone, Predicting, "an objective of predictions").prediction_errors(x)
+            return Outputs(x.new_empty(len(x), 0), predictions=errors)
         net: Any = self.backbone
         steps = None
         if "steps" in wants:

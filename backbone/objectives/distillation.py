@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs
+from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, autocast
 from engram.backbone.nets.classifier import Classifier, Normalise
 from engram.backbone.nets.layout import arranged
@@ -29,6 +30,9 @@ class Distillation(Objective):
         temperature: tau > 0.
         machine: where the student computes.
 
+    Raises:
+        UserError: ``labels`` is asked without logits.
+
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2.
     """
 
@@ -42,6 +46,9 @@ class Distillation(Objective):
         temperature: float,
         machine: Machine,
     ) -> None:
+        if lacking := [each for each in ("images", "predictions") if each in labels.wants]:
+            got = f"one that wants {' and '.join(lacking)}"
+            raise must("the objective beside --teacher", "one that looks at logits", got, "Leave out --teacher.")
         self.labels, self.machine = labels, machine
         self.columns, self.wants, self.recordable = labels.columns, labels.wants, labels.recordable
         ratio = normalise.std / teacher.normalise.std

@@ -28,7 +28,7 @@ def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, 
     loss = objective(outputs, batch, 0)
     require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss is one finite number; got {list(loss.shape)}")
     loss.backward(retain_graph=not objective.recordable)
-    looked_at = [outputs.logits, outputs.steps, outputs.features]
+    looked_at = [outputs.logits, outputs.steps, outputs.features, outputs.predictions]
     grads = [each.grad for each in looked_at if each is not None]
     require(any(grad is not None and grad.any() for grad in grads), "gradients reach what it looks at")
     if objective.by_rows:
@@ -45,8 +45,14 @@ def _outputs(classes: int, objective: Objective, seed: int = 0) -> Outputs:
     logits = torch.randn(ROWS, classes, generator=random, requires_grad=True)
     steps = torch.randn(STEPS, ROWS, classes, generator=random, requires_grad=True)
     features = torch.randn(ROWS, WIDTH, generator=random, requires_grad=True)
+    errors = torch.rand(STEPS, generator=random).requires_grad_()
     wants = objective.wants
-    return Outputs(logits, steps if "steps" in wants else None, features if "features" in wants else None)
+    return Outputs(
+        logits,
+        steps if "steps" in wants else None,
+        features if "features" in wants else None,
+        predictions=errors if "predictions" in wants else None,
+    )
 
 
 def _gives_rows(objective: Objective, batch: Batch, classes: int) -> None:

@@ -69,7 +69,7 @@ class Trainer:
 
     Raises:
         UserError: a batch of one image cannot be normalised, the data lack a column that the objective or the sampler
-            needs, or ``gradient_checkpointing`` has nothing to work on.
+            needs, the network is none for the objective, or ``gradient_checkpointing`` has nothing to work on.
     """
 
     def __init__(
@@ -107,6 +107,10 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * options.epochs if steps is None else steps
         if options.gradient_checkpointing:
             _recompute(model)
+        self.part = self.objective.trained(model)
+        if self.part is not None:
+            model.requires_grad_(False)
+            self.part.requires_grad_(True)
         model = model.to(self.device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
         if optimizers is None:
             optimizers = Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay)
@@ -167,7 +171,7 @@ class Trainer:
         if self.done:
             return None
         began = time.perf_counter()
-        p, model = self.progress, self.progress.model.train()
+        p, model = self.progress, self._in_training()
         epoch, first = divmod(p.step, self.steps_per_epoch)
         last = min(self.steps_per_epoch, first + self.total_steps - p.step)
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
@@ -184,6 +188,15 @@ class Trainer:
         if not mean_loss < float("inf"):
             raise self._diverged()
         return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.options.lr} if ended else None
+
+    def _in_training(self) -> Classifier:
+        """The model with what is trained in training mode, the rest in that of evaluation."""
+        model = self.progress.model
+        if self.part is None:
+            return model.train()
+        model.eval()
+        self.part.train()
+        return model
 
     def _step(self, model: Classifier, raw: Tensor, labels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         step = self.progress.step

@@ -134,6 +134,9 @@ class Learning:
             data=train, outputs=outputs, label_smoothing=self.config.label_smoothing, device=self.machine.device
         )
         found = objective_of(self.config, setting)
+        if "predictions" in found.wants:
+            rule = "one that looks at logits, which tell classes apart"
+            raise must("--objective", rule, self.config.objective, "Use cross-entropy.")
         replaying = [name for name in self.config.strategies if self.config.traits(name).replays]
         if found.columns and replaying:
             rule = f"one that needs no column of the data beside {said(replaying[0])}, which replays images and labels"

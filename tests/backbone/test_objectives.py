@@ -4,12 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.contract import Batch, Outputs
+from engram.backbone.contract import Batch, Objective, Outputs, Predicting
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
+from engram.backbone.hardware import Machine
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.needs import need
+from engram.backbone.nets.plain import copied
 from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.seeding import generator
+from engram.backbone.training.loop import Trainer
 from engram.backbone.training.samplers import Balanced, Uniform, Weighted
 
 
@@ -119,9 +125,7 @@ def test_the_state_and_the_column_of_an_objective(plain_options):
     from remembering.options import WorstOptions
 
     from engram.backbone.contract import ObjectiveSetting
-    from engram.backbone.hardware import Machine
     from engram.backbone.nets.making import build
-    from engram.backbone.training.loop import Trainer
 
     data = split(("a", "b", "b", "c") * 8)
 
@@ -172,3 +176,58 @@ def test_weighted_images_come_as_often_as_their_weights_say():
     order = Weighted(weights).order(data, 0, 0)
     share = (order % 4 == 2).double().mean().item()
     assert set((order % 4).tolist()) == {1, 2} and share == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / 4000) ** 0.5)
+
+
+class Guessing(torch.nn.Module):
+    """A network that predicts its images from its own features, and normalises batches."""
+
+    in_shape, feature_dim, stage_channels, steps, readout = (1, 2, 2), 4, (4,), 1, "mean"
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+        self.guess = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.body(x)
+
+    def prediction_errors(self, x):
+        with torch.no_grad():
+            seen = self.body(x)
+        return (self.guess(seen) - x.flatten(1)).square().mean()[None]
+
+    def predictors(self):
+        return self.guess
+
+
+class Reconstructing(Objective):
+    wants = ("predictions",)
+
+    def __call__(self, outputs, batch, step):
+        return outputs.predictions.sum()
+
+    def trained(self, model):
+        return need(model.backbone, Predicting, "this test").predictors()
+
+
+def test_what_an_objective_does_not_train_stays_as_it_is(plain_options):
+    """Weights, statistics of batches, the head and the mode of what is frozen."""
+    model = Classifier(Guessing(), torch.nn.Linear(4, 3), torch.zeros(1), torch.ones(1))
+    images = torch.randint(256, (24, 1, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data, before = MemorySplit(images, torch.arange(24) % 3), copied(model).state_dict()
+    training = Trainer(model, data, plain_options, Machine("cpu"), Reconstructing())
+    losses = [training.advance()["train/loss"] for _ in range(2)]
+    assert model.backbone.guess.training and not model.backbone.body.training
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"backbone.guess.weight", "backbone.guess.bias"}
+    assert losses[1] < losses[0]
+
+
+def test_a_network_that_predicts_nothing_is_refused_before_any_work(trainer):
+    with pytest.raises(UserError, match="a network for this test must be Predicting"):
+        trainer(objective=Reconstructing())
+
+
+def test_a_teacher_needs_logits():
+    with pytest.raises(UserError, match="beside --teacher must be one that looks at logits; got one that wants predic"):
+        Distillation(Reconstructing(), None, torch.arange(3), None, 0.5, 2.0, Machine("cpu"))
