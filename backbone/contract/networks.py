@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from engram.backbone.contract.values import Row
 
@@ -100,6 +100,21 @@ class Staged(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """It is in stages (`Staged`) whose layers remember what they saw: spiking neurons, for one.
+
+    Its ``apply_stage(index, x, memory)`` and ``apply_tail(x, memory)`` run one step. ``memory`` is a dict of what its
+    layers remember, by names of its own choice: it is empty before the first step, and each call puts new values in the
+    place of old ones, which it never writes into. Without a ``memory`` a stage begins from rest.
+    """
+
+    remembers: Literal[True]
+
+    def apply_stage(self, index: int, x: Tensor, memory: dict[str, Any] | None = None) -> Tensor: ...
+    def apply_tail(self, x: Tensor, memory: dict[str, Any] | None = None) -> Tensor: ...
+
+
+@runtime_checkable
 class StageMeans(Protocol):
     """The output of its stages can be had, as their mean over steps. Every `Backbone` can."""
 
@@ -180,6 +195,28 @@ class Predicting(Protocol):
 
     def predictors(self) -> nn.Module:
         """The part of the network that holds these weights, and no others."""
+        ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """Its read-out is a mean over steps with weights that are its own."""
+
+    def step_weights(self, steps: int) -> Tensor | None:
+        """[steps], positive: the weight of each step in a read-out of the first ``steps``, which divides by their
+        sum. None: all are equal.
+        """
+        ...
+
+
+@runtime_checkable
+class Introduced(Protocol):
+    """It looks at the logits of its steps: a classifier introduces the head behind it."""
+
+    def introduce(self, head: nn.Module) -> None:
+        """Take the head that turns its features into logits. It stays the classifier's: none of its weights are
+        this network's.
+        """
         ...
 
 

@@ -9,48 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.contract import Delayed, Figure, Row
+from engram.backbone.contract import Figure, Row
 from engram.backbone.data.sets import Split
-from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
-
-
-def read_out(features: Tensor, steps: Sequence[int], readout: Literal["mean", "last"], delay: int = 0) -> Tensor:
-    """The features a network would give if it stopped after each of ``steps``.
-
-    Args:
-        features: [S, B, feature_dim] after each step, from ``forward_steps``.
-        steps: ascending step numbers in 1..S.
-        readout: the network's own: the mean of the first t steps, or step t alone.
-        delay: how many steps the mean leaves out at the beginning; until they are over it is step t alone.
-
-    Returns: [len(steps), B, feature_dim].
-
-    Raises:
-        UserError: a step the network does not have.
-
-    >>> read_out(torch.tensor([[[1.0]], [[3.0]]]), [1, 2], "mean").flatten().tolist()
-    [1.0, 2.0]
-    >>> read_out(torch.tensor([[[1.0]], [[3.0]], [[7.0]]]), [1, 2, 3], "mean", delay=1).flatten().tolist()
-    [1.0, 3.0, 5.0]
-    """
-    if not steps or not 1 <= min(steps) <= max(steps) <= len(features):
-        raise must(
-            "steps", f"between 1 and the network's {len(features)}", list(steps), "Simulate longer or ask for fewer."
-        )
-    places = torch.tensor(list(steps), device=features.device)
-    if readout == "last":
-        return features[places - 1]
-    sums = torch.cat([torch.zeros_like(features[:1]), features.cumsum(0)])
-    left_out = (places - 1).clamp(max=delay)
-    return (sums[places] - sums[left_out]) / (places - left_out).view(-1, 1, 1)
+from engram.backbone.nets.readout import read_at
 
 
 def logits_at(model: Classifier, features: Tensor, steps: Sequence[int]) -> Tensor:
     """features: [S, B, feature_dim] -> logits [len(steps), B, classes] after each of ``steps``."""
-    net = model.backbone
-    delay = net.delay if isinstance(net, Delayed) else 0
-    return model.head(read_out(features, steps, net.readout, delay))  # type: ignore[arg-type]
+    return model.head(read_at(model.backbone, features, steps))
 
 
 class StepScores:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract.networks import Delayed, Predicting, Unnormalised
+from engram.backbone.contract.networks import Introduced, Predicting, Unnormalised
 from engram.backbone.contract.outputs import Outputs, Wanted
 from engram.backbone.nets.needs import need
+from engram.backbone.nets.readout import read
 
 
 class Normalise(nn.Module):
@@ -57,6 +58,14 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A network that looks at logits is introduced to the head behind it whenever one of the two is new."""
+        super().__setattr__(name, value)
+        both = self.__dict__.get("_modules", {})
+        net, head = both.get("backbone"), both.get("head")
+        if name in ("backbone", "head") and head is not None and isinstance(net, Introduced):
+            net.introduce(head)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(self.normalise(x)))
 
@@ -75,8 +84,7 @@ class Classifier(nn.Module):
         steps = None
         if "steps" in wants:
             each = net.forward_steps(x)
-            steps, late = self.head(each).float(), each[net.delay :] if isinstance(net, Delayed) else each
-            features = late.mean(0) if self.backbone.readout == "mean" else late[-1]
+            steps, features = self.head(each).float(), read(net, each)
         else:
             features = net(x)
         return Outputs(self.head(features).float(), steps, features if "features" in wants else None)

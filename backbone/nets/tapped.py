@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from engram.backbone.contract import Backbone, Delayed, Site, StageMeans, Tap, Traceable
+from engram.backbone.contract import Backbone, Site, StageMeans, Tap, Traceable
 from engram.backbone.errors import must
 from engram.backbone.nets.folding import FeatureTracer, StageTracer, features_of
+from engram.backbone.nets.readout import read
 from engram.backbone.nets.taps import Show, folded_steps, passed
 from engram.backbone.nets.traced import Shown
 
@@ -81,10 +82,7 @@ class _Lasting:
         features, net = self.forward_steps(x), self.net
         if len(features) == 1:
             return features.squeeze(0)
-        if isinstance(net, Backbone) and net.readout == "last":
-            return features[-1]
-        left_out = min(net.delay, len(features) - 1) if isinstance(net, Delayed) else 0
-        return features[left_out:].mean(0)
+        return read(net, features) if isinstance(net, Backbone) else features.mean(0)
 
 
 def attach(net: nn.Module, tap: Tap) -> None:

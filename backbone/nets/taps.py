@@ -80,11 +80,12 @@ def hooked(net: nn.Module, see: Callable[[str, Tensor], Tensor]) -> Iterator[Non
 
 
 @contextmanager
-def at_step(net: nn.Module, tap: Tap | None, step: int) -> Iterator[Callable[[int | None, Tensor], Tensor]]:
+def at_step(net: nn.Module, tap: Tap | None, step: int) -> Iterator[Callable[[int | str | None, Tensor], Tensor]]:
     """What a network with steps of its own needs to honour a tap while it runs one of them.
 
-    Inside, the activations are shown to the tap; what is yielded shows it a stage, by its number, or the features, by
-    None, [B, ...], and returns what goes on. Nothing happens, and nothing costs anything, where ``tap`` is None::
+    Inside, the activations are shown to the tap; what is yielded shows it a stage, by its number, the features, by
+    None, or anything else by a name, [B, ...], and returns what goes on. Nothing happens, and nothing costs anything,
+    where ``tap`` is None::
 
         for step in range(steps):
             with at_step(self, tap, step) as show:
@@ -92,14 +93,24 @@ def at_step(net: nn.Module, tap: Tap | None, step: int) -> Iterator[Callable[[in
                 features.append(show(None, self.tail(first)))
     """
     if tap is None:
-        yield lambda _stage, value: value
+        yield lambda _place, value: value
         return
 
-    def see(site: Site, value: Tensor) -> Tensor:
-        return passed(tap, site, value.unsqueeze(0)).squeeze(0)
+    def see(name: str, value: Tensor) -> Tensor:
+        return _shown(tap, Site(None, step, name), value)
 
-    with hooked(net, lambda name, value: see(Site(None, step, name), value)):
-        yield lambda stage, value: see(Site(None, step, FEATURES) if stage is None else stage_site(stage, step), value)
+    def show(place: int | str | None, value: Tensor) -> Tensor:
+        if isinstance(place, int):
+            return _shown(tap, stage_site(place, step), value)
+        return see(FEATURES if place is None else place, value)
+
+    with hooked(net, see):
+        yield show
+
+
+def _shown(tap: Tap, site: Site, value: Tensor) -> Tensor:
+    """What a tap puts in the place of the value [B, ...] of one step."""
+    return passed(tap, site, value.unsqueeze(0)).squeeze(0)
 
 
 def folded_steps(net: nn.Module, x: Tensor, tap: Tap, run: Callable[[Tensor, Show], Tensor]) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import ABILITIES, Backbone, Delayed, Entry, Prepared, Staged, StageSteps, Tap, Traceable
+from engram.backbone.contract import ABILITIES, Backbone, Entry, Prepared, Staged, StageSteps, Tap, Traceable
 from engram.backbone.errors import UserError
 from engram.backbone.nets.making import build
+from engram.backbone.nets.readout import read
 from engram.backbone.nets.tapped import tapped_steps
 from engram.backbone.testing.case import require
 from engram.backbone.testing.samples import CLASSES, SHAPE, Things, images, seeded
@@ -54,9 +55,10 @@ def keeps_contract(net: Any) -> None:
     x = images()
     steps, features = net.forward_steps(x), net.forward(x)
     require(list(steps.shape) == [net.steps, len(x), net.feature_dim], "forward_steps gives [steps, B, feature_dim]")
-    late = steps[net.delay :] if _is(net, Delayed) else steps
-    read = late.mean(0) if net.readout == "mean" else late[-1]
-    require(torch.allclose(features, read, atol=1e-5), f"forward is the read-out of forward_steps: {net.readout}")
+    require(
+        torch.allclose(features, read(net, steps), atol=1e-5),
+        f"forward is the read-out of forward_steps: {net.readout}",
+    )
     channels = tuple(stage.shape[1] for stage in net.stages(x))
     require(channels == tuple(net.stage_channels), f"stages have stage_channels channels; got {channels}")
     require(all(len(stage) == len(x) and stage.ndim == 4 for stage in net.stages(x)), "a stage is [B, C, H, W]")

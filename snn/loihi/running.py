@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.backbone.measures.anytime import read_out
+from engram.backbone.nets.readout import read_out
 from engram.snn.loihi.arriving import Sent, Wires
 from engram.snn.loihi.circles import recurrent
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Input, Population, SigmaDelta

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engram.backbone.contract import Tap
 from engram.backbone.errors import must
-from engram.backbone.measures.anytime import read_out
+from engram.backbone.nets.readout import read_out
 from engram.snn.loihi.network import INPUT, LIF, ChipNetwork, Population, SigmaDelta, Synapses
 from engram.snn.loihi.rounding import MANTISSA, Levels
 from engram.snn.loihi.simulator import Simulator

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from engram.backbone.contract import Site, Tap
 from engram.backbone.errors import must
-from engram.backbone.measures.anytime import read_out
+from engram.backbone.nets.readout import read_out
 from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.segments import layer_nodes
 from engram.snn.graph.taps import GraphTap, unchanged

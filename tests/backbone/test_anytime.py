@@ -5,10 +5,11 @@ from torch import nn
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.measures.answers import Answers, answers
-from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at, read_out
+from engram.backbone.measures.anytime import StepScores, accuracy_vs_steps, logits_at
 from engram.backbone.measures.early_exit import REPORTED
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import build
+from engram.backbone.nets.readout import read_out
 
 
 class Ramp(nn.Module):

@@ -1,0 +1,1 @@
+"""The kinds of feedback, one in each file."""

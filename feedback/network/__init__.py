@@ -1,0 +1,1 @@
+"""A network in stages with connections that go back, run step by step."""

@@ -1,0 +1,34 @@
+"""Options of the adapters; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+STEPS = 4
+"""How many steps a still image takes where nobody says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackOptions:
+    """A network in stages, run step by step, with connections that lead back."""
+
+    steps: Annotated[int, Ge(1)] | None = None
+    """Steps of a still image, 4 unless said; a recording takes one for each frame. A spiking network has its own."""
+    connections: str | None = None
+    """What leads back: layer3>layer1,logits>layer2 and so on; unless said, from the last stage to every earlier one.
+    layerK is the network's stage number K, from 1; sources are stages, features and logits."""
+    unrolling: Literal["engineering", "biological"] = "engineering"
+    """engineering: an image passes all stages in every step, and what leads back takes one. biological: from each stage
+    to the next takes a step too; steps count from when the image has reached the last one."""
+    readout: Literal["last", "mean", "learned"] | None = None
+    """Over steps: the last, their mean, or a mean with learned weights; the last unless said, of a spiking network its
+    own."""
+    norm: Literal["step", "shared"] = "step"
+    """BatchNorm of what is run again at every step: one for each step, or one for all, whose statistics mix them."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the units of stages that are run again that are switched off, anew at every step of a training."""
+    truncate: Annotated[int, Ge(1)] | None = None
+    """Cut the gradient between steps every so many steps."""

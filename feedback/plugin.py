@@ -1,0 +1,24 @@
+"""What this package adds to engram; its only entry point."""
+
+from __future__ import annotations
+
+from engram.backbone.contract import Entry, Plugin
+
+
+def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions") -> Entry:
+    return Entry(
+        target=f"engram.feedback.adapters.{name}:{name}",
+        options=f"engram.feedback.options:{options}",
+        summary=summary,
+        needs=("Staged",),
+        offers=("StageSteps", "Prepared", "Calibrated", "Delayed"),
+    )
+
+
+PLUGIN = Plugin(
+    name="feedback",
+    adapters={
+        "feedback.gated": _adapter("gated", "Later stages are a gain on earlier ones, Konkle and Alvarez 2023"),
+        "feedback.additive": _adapter("additive", "Later stages are added to earlier ones"),
+    },
+)
