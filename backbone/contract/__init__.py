@@ -36,6 +36,7 @@ from engram.backbone.contract.networks import (
     Whole,
 )
 from engram.backbone.contract.options import (
+    EXPERIMENT,
     NOTHING,
     PLAIN_UNITS,
     UNIT_BOUNDS,
@@ -85,6 +86,7 @@ from engram.backbone.contract.values import Named, Row, Scalar, Seed
 
 __all__ = [
     "ABILITIES",
+    "EXPERIMENT",
     "FIGURES",
     "KINDS",
     "NOTHING",

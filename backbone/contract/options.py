@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,7 +13,9 @@ from engram.backbone.contract.values import Seed
 Direction = Literal["max", "min"]
 SplitName = Literal["train", "validation", "test", "all"]
 Inputs = Mapping[str, Mapping[str, Any]]
-"""Values of the configurations of other trials, by field, for each role they have."""
+"""Of the trial in each role, the values of its configuration by field, and under `EXPERIMENT` what was run. Fields that
+name the trials that it is made from itself have their ids."""
+EXPERIMENT = "experiment"
 NOTHING: Inputs = MappingProxyType({})
 Bounds = tuple[float | None, float | None]
 """The least and the largest value a number can have; None where there is none."""
@@ -117,10 +119,15 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """A trial to plan and finish before this one: an experiment and its whole configuration."""
+    """A trial to plan and finish before this one: an experiment and its whole configuration.
+
+    ``after`` are trials that this one is made from in turn, for the roles of its fields that name trials (`Input`):
+    those fields are None, as nobody knows yet what these trials will be called.
+    """
 
     experiment: str
     config: ExperimentConfig
+    after: Mapping[str, Requirement] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from engram.backbone.contract import Input
+from engram.backbone.contract import EXPERIMENT, Input
 from engram.backbone.options.checking import Checker
 from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.registry import Registry
@@ -20,6 +20,15 @@ def made_from(cls: type) -> tuple[tuple[Option, str], ...]:
         for option in schema(cls)
     )
     return tuple((option, role) for option, role in found if role is not None)
+
+
+def inherited(registry: Registry, cls: type, config: Mapping[str, Any], experiment: str) -> dict[str, Any]:
+    """What the options of an experiment are told of another trial (`engram.backbone.contract.Inputs`).
+
+    That is `understood`, the ids of the trials it is made from by the fields that name such trials, and what it ran.
+    """
+    ids = {option.field: config[option.key] for option, _ in made_from(cls) if config.get(option.key) is not None}
+    return {**understood(registry, cls, config), **ids, EXPERIMENT: experiment}
 
 
 def understood(registry: Registry, cls: type, config: Mapping[str, Any]) -> dict[str, Any]:

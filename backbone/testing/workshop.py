@@ -6,7 +6,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engram.backbone.contract import ExperimentConfig, Kind, Named, Result, Row, Scalar
+from engram.backbone.contract import ExperimentConfig, Kind, Named, Requirement, Result, Row, Scalar
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.options import Checker, in_full
-from engram.backbone.options.inherited import made_from, understood
+from engram.backbone.options.inherited import inherited, made_from
 from engram.backbone.options.schema import Option, schema
 from engram.backbone.registry import Registry
 from engram.backbone.seeding import seed_everything
@@ -197,14 +197,27 @@ class Workshop:
             for option, role in made_from(cls)
             if values.get(option.field) is not None
         }
-        inherited = {role: understood(self.registry, cls, _plain(ran.config)) for role, ran in origins.items()}
-        config = cls.resolve(values, inherited)
+        known = {
+            role: inherited(self.registry, cls, _plain(ran.config), ran.experiment) for role, ran in origins.items()
+        }
+        config = cls.resolve(values, known)
         if problems := config.problems():
             raise UserError("\n".join(problems))
         inputs = {role: ran.folder for role, ran in origins.items()}
-        for role, needed in config.requires().items():
-            inputs[role] = self.finished(needed.experiment, needed.config, {}).folder
-        return config, inputs
+        return config, inputs | {role: self._required(needed).folder for role, needed in config.requires().items()}
+
+    def _required(self, needed: Requirement) -> Ran:
+        """The run of what another one requires, after what it is made from itself."""
+        before = {role: str(self._required(each).folder) for role, each in needed.after.items()}
+        named = {option.field: before[role] for option, role in made_from(type(needed.config)) if role in before}
+        config = replace(needed.config, **named)
+        inputs = {
+            role: self._ran[str(text)].folder
+            for option, role in made_from(type(config))
+            if (text := getattr(config, option.field)) is not None
+        }
+        inputs |= {role: self._required(each).folder for role, each in config.requires().items()}
+        return self.finished(needed.experiment, config, inputs)
 
     def run(self, experiment: str, **chosen: Any) -> Ran:
         """Run an experiment, made small, or give back the run of the same configuration.

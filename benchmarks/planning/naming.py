@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import UserError
-from engram.backbone.options.inherited import made_from, understood
+from engram.backbone.options.inherited import inherited, made_from, understood
 from engram.backbone.options.schema import schema
 from engram.backbone.options.spelling import by_flag, spell
 from engram.backbone.registry import Registry
@@ -69,7 +69,7 @@ def off_default(record: Record) -> dict[str, Scalar] | None:
         given = {option.field: record.about["config"].get(option.key) for option, _ in made_from(cls)}
         given = {field: value for field, value in given.items() if value is not None}
         roles = [role for option, role in made_from(cls) if option.field in given]
-        inputs = {role: understood(registry, cls, _input(record, role)) for role in roles}
+        inputs = {role: _input(registry, cls, record, role) for role in roles}
         config = cls(**understood(registry, cls, record.about["config"]), **given)
         for option in schema(cls):
             if option.kind is not None and getattr(config, option.field) != getattr(
@@ -87,7 +87,10 @@ def off_default(record: Record) -> dict[str, Scalar] | None:
     }
 
 
-def _input(record: Record, role: str) -> Mapping[str, Any]:
-    """The configuration of what a trial is made from; its own, which holds what that fixed, where it is not there."""
+def _input(registry: Registry, cls: type, record: Record, role: str) -> dict[str, Any]:
+    """What is known of a trial that a record's is made from; from its own configuration, which holds what that fixed,
+    where it is not there.
+    """
     found = Record(record.folder.parent / str(record.about.get("inputs", {}).get(role, "")))
-    return found.origin.about.get("config") or record.about["config"]
+    held = found.origin.about.get("config") or record.about["config"]
+    return inherited(registry, cls, held, found.experiment)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import ExperimentConfig
+from engram.backbone.contract import ExperimentConfig, Requirement
 from engram.backbone.errors import UserError, must
-from engram.backbone.options.inherited import made_from, understood
+from engram.backbone.options.inherited import inherited, made_from
 from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
@@ -109,6 +109,7 @@ class Origin:
 
     id: str
     folder: Path
+    experiment: str
     config: Mapping[str, Any]
     data: Mapping[str, str | None]
     content: str | None
@@ -140,8 +141,8 @@ class Planner:
         given = {**given, **{option.field: found.where for option, found in self._data_sets(cls, given)}}
         origins = self._made_from(cls, given)
         given |= {option.field: origins[role].id for option, role in made_from(cls) if role in origins}
-        inherited = {role: self._values(cls, origin) for role, origin in origins.items()}
-        config = without_defaults(self.registry, cls.resolve(given, inherited))
+        known = {role: self._values(cls, origin) for role, origin in origins.items()}
+        config = without_defaults(self.registry, cls.resolve(given, known))
         if problems := [*config.problems(), *unmet(self.registry, config)]:
             raise UserError("\n".join(problems))
         return self._plan(experiment, config, origins, given)
@@ -164,9 +165,7 @@ class Planner:
         paths = {role: str(origin.folder) for role, origin in origins.items()}
         needs = [origin.id for origin in origins.values() if origin.content is None]
         for role, requirement in config.requires().items():
-            whole = vars(requirement.config)
-            before = self._made_from(type(requirement.config), whole)
-            needed = self._plan(requirement.experiment, requirement.config, before, whole)
+            needed = self._required(requirement)
             inputs[role], paths[role] = needed.id, str(needed.folder)
             needs.append(needed.id)
         contents = {role: origin.content for role, origin in origins.items() if origin.content is not None}
@@ -200,6 +199,14 @@ class Planner:
         trial.check()
         self.trials[identity] = trial
         return trial
+
+    def _required(self, requirement: Requirement) -> Trial:
+        """Plan what another trial requires, after what it is made from itself."""
+        cls = type(requirement.config)
+        before = {role: self._required(each).id for role, each in requirement.after.items()}
+        named = {option.field: before[role] for option, role in made_from(cls) if role in before}
+        config = replace(requirement.config, **named)
+        return self._plan(requirement.experiment, config, self._made_from(cls, vars(config)), vars(config))
 
     def _data_sets(self, cls: type, values: Mapping[str, Any]) -> list[tuple[Option, DataSet]]:
         """The data sets among values that are known by their files, each with the option that names it."""
@@ -279,7 +286,14 @@ class Planner:
         planned = [trial for trial in self.trials.values() if text and trial.id.startswith(text)]
         if len(planned) == 1 and Record(planned[0].folder).status != "done":
             (trial,) = planned
-            return Origin(id=trial.id, folder=trial.folder, config=trial.config, data=trial.data, content=None)
+            return Origin(
+                id=trial.id,
+                folder=trial.folder,
+                experiment=trial.experiment,
+                config=trial.config,
+                data=trial.data,
+                content=None,
+            )
         identity, folder = find_trial(self.out, text, what)
         record = Record(folder)
         content = finished(folder, self.sets.contents)
@@ -289,11 +303,18 @@ class Planner:
             )
             say(f"engram: {told}. What is made from it counts as made from another trial.")
         trained = record.origin.about.get("config", {})
-        found = Origin(id=identity, folder=folder, config=trained, data=record.data, content=content)
+        found = Origin(
+            id=identity,
+            folder=folder,
+            experiment=record.experiment,
+            config=trained,
+            data=record.data,
+            content=content,
+        )
         self._origins |= {text: found, identity: found}
         return found
 
     def _values(self, cls: type, origin: Origin) -> dict[str, Any]:
         if (cls, origin.id) not in self._inherited:
-            self._inherited[cls, origin.id] = understood(self.registry, cls, origin.config)
+            self._inherited[cls, origin.id] = inherited(self.registry, cls, origin.config, origin.experiment)
         return self._inherited[cls, origin.id]

@@ -1,4 +1,4 @@
-"""Attacks against closed forms: a linear model's worst picture, a polynomial's gradient, a network that hides its own."""
+"""Attacks against closed forms: a linear model's worst picture, a polynomial's gradient, a gradient that is hidden."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_no_attack_leaves_the_ball_or_the_range(linear, attack):
     weight, images, labels = linear
     found = attack(lambda x: x.flatten(1) @ weight.T, images, labels, random())
     assert float((found - images).abs().max()) <= 0.1 + 1e-6
-    assert 0 <= float(found.min()) and float(found.max()) <= 1
+    assert float(found.min()) >= 0 and float(found.max()) <= 1
     assert not torch.equal(found, images)
     again = attack(lambda x: x.flatten(1) @ weight.T, images, labels, random())
     assert torch.equal(found, again)

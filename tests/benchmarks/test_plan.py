@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.backbone.contract import Requirement
 from engram.backbone.errors import UserError
+from engram.backbone.experiments.configs import TrainConfig
+from engram.backbone.options.inherited import inherited
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.plan import Planner, trial_id
@@ -228,3 +231,20 @@ def test_provenance_names_what_a_trial_uses(planner):
         == used("backbone.train", adapter=("snn.spiking",), adapter_options={"spiking.engine": "snntorch"})
     )
     assert used("counting.count") == {"counting"}
+
+
+def test_what_is_required_comes_after_what_it_is_made_from(planner):
+    first = Requirement(experiment="backbone.train", config=TrainConfig.resolve(BASE))
+    tuned = TrainConfig.resolve({**BASE, "epochs": 3})
+    second = planner._required(Requirement(experiment="backbone.train", config=tuned, after={"trained": first}))
+    again = planner._required(first)
+    assert list(planner.trials) == [again.id, second.id]
+    assert second.config["from"] == second.inputs["trained"] == again.id
+    assert second.needs == (again.id,)
+    plain = planner._required(Requirement(experiment="backbone.train", config=tuned))
+    assert plain.id != second.id and plain.config["from"] is None
+
+
+def test_what_a_trial_was_is_told_to_what_is_made_from_it():
+    known = inherited(Registry.discover(), TrainConfig, {"from": "abc", "lr": 0.5, "gone": 1}, "snn.train")
+    assert known == {"lr": 0.5, "from_trial": "abc", "experiment": "snn.train"}
