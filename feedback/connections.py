@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engram.backbone.errors import UserError, must
 
@@ -86,6 +86,19 @@ itself; got one that leads forward. Turn it round: layer3>layer1.
     if problems:
         raise UserError("\n".join(map(str, problems)))
     return tuple(found)
+
+
+class Written:
+    """Marks an option that holds connections as text, which is brought to one form."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(_in_one_form, handler(source))
+
+
+def _in_one_form(text: str) -> str:
+    return ",".join(map(str, parse(text)))
 
 
 def between(connections: Sequence[Connection], stages: int, option: str = "connections") -> tuple[Connection, ...]:

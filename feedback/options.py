@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 
+from engram.feedback.connections import Written
+
 STEPS = 4
 """How many steps a still image takes where nobody says."""
 
@@ -17,7 +19,7 @@ class FeedbackOptions:
 
     steps: Annotated[int, Ge(1)] | None = None
     """Steps of a still image, 4 unless said; a recording takes one for each frame. A spiking network has its own."""
-    connections: str | None = None
+    connections: Annotated[str, Written()] | None = None
     """What leads back: layer3>layer1,logits>layer2 and so on; unless said, from the last stage to every earlier one.
     layerK is the network's stage number K, from 1; sources are stages, features and logits."""
     unrolling: Literal["engineering", "biological"] = "engineering"
