@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from engram.feedback.connections import Written
 
@@ -34,3 +34,24 @@ class FeedbackOptions:
     """Share of the units of stages that are run again that are switched off, anew at every step of a training."""
     truncate: Annotated[int, Ge(1)] | None = None
     """Cut the gradient between steps every so many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictiveOptions(FeedbackOptions):
+    """Predictive coding: every stage predicts the one before, the first one the image.
+
+    Shares are one number for all stages, or one for each with commas between: 0.2,0.4,0.4.
+    """
+
+    connections: str | None = None
+    """Every stage leads to the one before, which it predicts: there are no others."""
+    feedforward: str = "0.4"
+    """Share of a stage's next output that comes from the stage before, beta."""
+    feedback: str = "0.1"
+    """Share that is what the next stage predicts of it, lambda; what is left of both to 1 stays as it was."""
+    correction: str = "0.01"
+    """Rate at which a stage is changed where its own prediction is wrong, alpha."""
+    learn_mixing: bool = False
+    """Train the shares with the network; they begin as given."""
+    kernel: Annotated[int, Ge(1), Le(31)] = 3
+    """Side of the predictions' kernels, odd."""

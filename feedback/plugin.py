@@ -20,5 +20,14 @@ PLUGIN = Plugin(
     adapters={
         "feedback.gated": _adapter("gated", "Later stages are a gain on earlier ones, Konkle and Alvarez 2023"),
         "feedback.additive": _adapter("additive", "Later stages are added to earlier ones"),
+        "feedback.predictive": _adapter(
+            "predictive", "Every stage predicts the one before, Choksi et al. 2021", options="PredictiveOptions"
+        ),
+    },
+    objectives={
+        "feedback.reconstruction": Entry(
+            target="engram.feedback.reconstruction:reconstruction",
+            summary="How wrong a network's predictions of its stages are; nothing but them is trained",
+        ),
     },
 )

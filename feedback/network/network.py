@@ -97,7 +97,7 @@ class FeedbackNetwork(nn.Module):
         self.readout: Literal["mean", "last"] = "mean" if options.readout == "learned" else options.readout or own
         self.step_logits = nn.Parameter(torch.zeros(self.steps)) if options.readout == "learned" else None
         self.connections = self._connections()
-        self.lowest = min(each.target for each in self.connections)
+        self.lowest = min((each.target for each in self.connections), default=0)
         self.stage_shapes, constant = self._looked_at()
         self.classes = 0  # of the head, where its logits are a source
         self.paths = nn.ModuleList(self.path(each) for each in self.connections)
