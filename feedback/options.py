@@ -33,7 +33,7 @@ class FeedbackOptions:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the units of stages that are run again that are switched off, anew at every step of a training."""
     truncate: Annotated[int, Ge(1)] | None = None
-    """Cut the gradient between steps every so many steps."""
+    """Cut the gradient of what leads back every so many steps, counted from the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,32 +21,12 @@ from engram.backbone.nets.taps import at_step, stage_values
 from engram.feedback.connections import FEATURES, LOGITS, Connection, between, name_of, parse, stage_of, usual
 from engram.feedback.network.norms import StepNorm, called_norms, norms_of_steps
 from engram.feedback.network.paths import TopDown, Unintroduced
+from engram.feedback.network.state import State, detached
 from engram.feedback.options import STEPS, FeedbackOptions
 
 Show = Callable[[int | str | None, Tensor], Tensor]
 """Is given a stage's number, a connection's text or None for the features, and a value [B, ...]: what it returns goes
 on."""
-
-
-class State(NamedTuple):
-    """What one step hands to the next. Nothing in it is written into.
-
-    Attributes:
-        image: [B, C, H, W], what was seen.
-        sources: what connections read in the next step, by their names: [B, C, h, w] each.
-        held: the output of the lowest stage that a connection changes, before that change: it stays while the image
-            does. None where it does not.
-        stages: the outputs of all stages, where images take a step from one to the next; else ().
-        reached: how many stages the image has reached.
-        memory: what layers of the wrapped network remember, where they do.
-    """
-
-    image: Tensor
-    sources: Mapping[str, Tensor] = {}
-    held: Tensor | None = None
-    stages: tuple[Tensor, ...] = ()
-    reached: int = 0
-    memory: Mapping[str, Any] = {}
 
 
 class FeedbackNetwork(nn.Module):
@@ -96,13 +76,17 @@ class FeedbackNetwork(nn.Module):
         own = own if self.remembers_inside else "last"
         self.readout: Literal["mean", "last"] = "mean" if options.readout == "learned" else options.readout or own
         self.step_logits = nn.Parameter(torch.zeros(self.steps)) if options.readout == "learned" else None
+        if biological and options.truncate is not None and options.truncate < len(self.stage_channels):
+            rule = f"at least {len(self.stage_channels)}, the steps that an image takes through all stages"
+            remedy = "Raise it, or the first stages learn nothing."
+            raise must("truncate with biological unrolling", rule, options.truncate, remedy)
         self.connections = self._connections()
         self.lowest = min((each.target for each in self.connections), default=0)
-        self.stage_shapes, constant = self._looked_at()
+        self.stage_shapes, first = self._looked_at()
         self.classes = 0  # of the head, where its logits are a source
         self.paths = nn.ModuleList(self.path(each) for each in self.connections)
         several = options.norm == "step" and self.steps > 1
-        self.step_norms: list[StepNorm] = norms_of_steps(inner, self.steps, constant) if several else []
+        self.step_norms: list[StepNorm] = norms_of_steps(inner, self.steps, first) if several else []
 
     # What kinds of feedback differ in.
 
@@ -116,6 +100,17 @@ class FeedbackNetwork(nn.Module):
         """The output of a stage, changed by the values of the paths that lead to it, [B, C, h, w] each."""
         raise NotImplementedError
 
+    def output(self, stage: int, drive: Tensor, changed: Tensor, memory: dict[str, Any]) -> Tensor:
+        """What a stage passes on in a step, [B, C, H, W], whether connections lead to it or not.
+
+        Args:
+            stage: its number, from 0.
+            drive: what it gave.
+            changed: what `combine` made of that.
+            memory: for what the stage is to remember until the next step, under a name of its own.
+        """
+        return changed
+
     # The contract of backbones.
 
     def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
@@ -127,8 +122,8 @@ class FeedbackNetwork(nn.Module):
         images = x.unbind(1) if x.ndim == 5 else (x,) * self.steps
         found, state = [], self.begin(images[0])
         for step, image in enumerate(images):
-            if self.options.truncate and step and step % self.options.truncate == 0:
-                state = _detached(state)
+            if self.options.truncate and step and (len(images) - step) % self.options.truncate == 0:
+                state = detached(state)
             features, state = self._step(image, state, step, tap)
             found.append(features)
         return self._finite(torch.stack(found))
@@ -231,14 +226,18 @@ class FeedbackNetwork(nn.Module):
         self, x: Tensor, state: State, tops: Mapping[int, list[Tensor]], memory: dict[str, Any], show: Show | None
     ) -> tuple[dict[int, Tensor], Tensor | None]:
         """The output of every stage that was run, by its number, and the one that stays while the image does."""
-        known = state.held if x is state.image and show is None else None
+        seen = state.held is not None and x is state.image
+        known = state.held if show is None and seen else None
         outputs, held, value = dict[int, Tensor](), None, x
         for stage in range(0 if known is None else self.lowest, len(self.stage_channels)):
-            given = stage == self.lowest and known is not None
-            value = known if given and known is not None else self._stage(stage, value, memory)
+            if known is not None and stage == self.lowest:
+                value = known
+            else:  # a tap is shown stages anew that have seen the image: their statistics count it once
+                with unchanged_statistics(self.inner) if seen and stage <= self.lowest else nullcontext():
+                    value = self._stage(stage, value, memory)
             if stage == self.lowest and not self.remembers_inside:
                 held = value
-            value = outputs[stage] = self._changed(stage, value, tops.get(stage, ()), show)
+            value = outputs[stage] = self._changed(stage, value, tops.get(stage, ()), memory, show)
         return outputs, held
 
     def _one_stage_each(
@@ -255,14 +254,17 @@ class FeedbackNetwork(nn.Module):
         for stage, shape in enumerate(self.stage_shapes):
             if stage < reached:
                 value = self._stage(stage, state.stages[stage - 1] if stage else x, memory)
-                outputs[stage] = self._changed(stage, value, tops.get(stage, ()), show)
+                outputs[stage] = self._changed(stage, value, tops.get(stage, ()), memory, show)
             else:
                 nothing = x.new_zeros(len(x), *shape)
                 outputs[stage] = nothing if show is None else show(stage, nothing)
         return outputs
 
-    def _changed(self, stage: int, value: Tensor, tops: Sequence[Tensor], show: Show | None) -> Tensor:
-        value = self.combine(stage, value, tops) if tops else value
+    def _changed(
+        self, stage: int, drive: Tensor, tops: Sequence[Tensor], memory: dict[str, Any], show: Show | None
+    ) -> Tensor:
+        changed = self.combine(stage, drive, tops) if tops else drive
+        value = self.output(stage, drive, changed, memory)
         if stage >= self.lowest and self.options.dropout:
             value = F.dropout(value, self.options.dropout, self.training)
         return value if show is None else show(stage, value)
@@ -357,39 +359,32 @@ class FeedbackNetwork(nn.Module):
         return net.steps
 
     @torch.no_grad()
-    def _looked_at(self) -> tuple[list[torch.Size], set[nn.Module]]:
-        """The shape [C, H, W] of every stage, and the BatchNorms that see no feedback, of one blank image."""
+    def _looked_at(self) -> tuple[list[torch.Size], dict[nn.Module, int]]:
+        """The shape [C, H, W] of every stage, and the first step of every BatchNorm that runs anew in each, of one
+        blank image.
+        """
+        biological, count = self.options.unrolling == "biological", len(self.stage_channels)
         modes = [(module, module.training) for module in self.inner.modules()]
         self.inner.eval()
         like = next(self.inner.parameters())
-        value, shapes, constant = like.new_zeros(1, *self.in_shape), list[torch.Size](), set[nn.Module]()
-        for stage in range(len(self.stage_channels)):
-            called, value = called_norms(self.inner, lambda x, stage=stage: self._stage(stage, x, {}), value)
-            if value.ndim != 4:
-                rule = "a map [B, C, H, W], which feedback can bring to another size"
-                raise must(f"{name_of(stage)} of a network for feedback", rule, list(value.shape), "Use another one.")
-            shapes.append(value.shape[1:])
-            constant |= called if stage <= self.lowest and self.options.unrolling == "engineering" else set()
+        value, shapes, first = like.new_zeros(1, *self.in_shape), list[torch.Size](), dict[nn.Module, int]()
+        with called_norms(self.inner) as called:
+            for stage in range(count):
+                value = self._stage(stage, value, {})
+                if value.ndim != 4:
+                    rule = "a map [B, C, H, W], which feedback can bring to another size"
+                    raise must(
+                        f"{name_of(stage)} of a network for feedback", rule, list(value.shape), "Use another one."
+                    )
+                shapes.append(value.shape[1:])
+                found = called()
+                if biological or stage > self.lowest:
+                    first = {**dict.fromkeys(found, stage * biological), **first}
+            self._tail(value, {})
+            first = {**dict.fromkeys(called(), (count - 1) * biological), **first}
         for module, training in modes:
             module.training = training
-        return shapes, constant
-
-
-def _detached(state: State) -> State:
-    """The same, without the way it came about."""
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach()
-        if isinstance(value, Mapping):
-            return {name: cut(each) for name, each in value.items()}
-        if isinstance(value, tuple):
-            parts = [cut(each) for each in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        return value
-
-    image = state.image
-    return cut(state)._replace(image=image)
+        return shapes, first
 
 
 def wrapped(backbone: nn.Module, who: str) -> nn.Module:
