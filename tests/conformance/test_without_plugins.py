@@ -43,7 +43,11 @@ def without(tmp_path, engram):
     return copy
 
 
-@pytest.mark.parametrize("plugin", OURS)
+ONE = "snn"
+"""The plugin whose absence is tried every time; that of the others is in ``make test-slow``."""
+
+
+@pytest.mark.parametrize("plugin", [pytest.param(name, marks=[pytest.mark.slow] * (name != ONE)) for name in OURS])
 def test_the_rest_works(without, put_store, plugin):
     engram = without(plugin)
     put_store(engram.cwd / "runs")

@@ -11,10 +11,22 @@ from engram.continual.experiment.configs import StreamConfig
 from engram.continual.traits import traits
 
 STRATEGIES = [name for name in Registry.discover().names("strategies") if name.startswith("continual.")]
+OFTEN = ("continual.si", "continual.er", "continual.hat")
+"""A penalty, a buffer and a mask: the others make their pairs in ``make test-slow``."""
 
 
-@pytest.mark.parametrize("network", ["residual", "spiking"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def slow_unless(often, *values, **more):
+    return pytest.param(*values, marks=[pytest.mark.slow] * (not often), **more)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "network"),
+    [
+        slow_unless(network == "residual" or name in OFTEN, name, network)
+        for name in STRATEGIES
+        for network in ("residual", "spiking")
+    ],
+)
 def test_it_learns_on_any_network_and_is_resumed_bit_for_bit(learn, resume, networks, strategy, network):
     options = {"scenario": "task", "tasks": 2, "epochs": None, "iterations": 4, "buffer": 20, **networks[network]}
     few = {"ewc": {"ewc.samples": 40}, "mas": {"mas.samples": 40}}  # images to ask on, of all of a task
@@ -44,7 +56,14 @@ def alone():
     return {}
 
 
-@pytest.mark.parametrize("pair", [pair for pair in combinations(STRATEGIES, 2) if combine(pair)], ids=" ".join)
+@pytest.mark.parametrize(
+    "pair",
+    [
+        slow_unless(set(pair) & set(OFTEN), pair, id=" ".join(pair))
+        for pair in combinations(STRATEGIES, 2)
+        if combine(pair)
+    ],
+)
 def test_strategies_work_together_and_each_has_its_say(learn, alone, pair):
     # a seed with which HAT leaves some gate half open, or importances would all be behind weights that it holds still
     options = {"scenario": "task", "tasks": 2, "epochs": 1, "lr": 5e-3, "seed": 2}
@@ -56,7 +75,13 @@ def test_strategies_work_together_and_each_has_its_say(learn, alone, pair):
     assert not any(torch.equal(both.weights(), alone[name]) for name in pair)
 
 
-@pytest.mark.parametrize("pair", [("ewc", "si"), ("si", "hat"), ("si", "packnet"), ("derpp", "lwf"), ("agem", "ewc")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        slow_unless(pair in (("si", "hat"), ("derpp", "lwf")), pair)
+        for pair in (("ewc", "si"), ("si", "hat"), ("si", "packnet"), ("derpp", "lwf"), ("agem", "ewc"))
+    ],
+)
 def test_the_order_of_names_does_not_matter_where_a_method_would_be_another_one(learn, pair):
     """SI would see a penalty in its gradient, or steps that are undone afterwards; LwF would weigh replay down; A-GEM
     would leave a penalty unprojected."""
@@ -65,7 +90,13 @@ def test_the_order_of_names_does_not_matter_where_a_method_would_be_another_one(
     assert torch.equal(one.weights(), other.weights())
 
 
-@pytest.mark.parametrize("pair", [("si", "er"), ("ewc", "derpp"), ("lwf", "er"), ("xdg", "si"), ("mas", "er-ace")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        slow_unless(pair in (("si", "er"), ("xdg", "si")), pair)
+        for pair in (("si", "er"), ("ewc", "derpp"), ("lwf", "er"), ("xdg", "si"), ("mas", "er-ace"))
+    ],
+)
 def test_strategies_that_work_together_are_resumed_bit_for_bit(learn, resume, pair):
     options = {"scenario": "task", "epochs": 1}
     assert torch.equal(learn(*pair, **options).weights(), resume(20, *pair, **options).weights())

@@ -65,7 +65,7 @@ def test_the_strength_is_chosen_and_the_stream_learned_as_with_that_one(learn, l
     assert any("learned afresh" in row["caution"] for row in chosen.result.tables["cautions"])
 
 
-@pytest.mark.parametrize("strategy", ["si", "ewc", "mas"])
+@pytest.mark.parametrize("strategy", ["si", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ewc", "mas"))])
 def test_a_candidate_is_what_a_run_of_its_own_scores_on_held_out_images(learn, experiment, strategy):
     held = {**SHORT, "validation": 0.2}
     chosen = learn(strategy, **held, strategies_options=automatic(strategy))
@@ -102,7 +102,16 @@ def test_all_images_are_trained_on_once_the_strength_is_known(learned):
 
 
 # in the first task, at its end, in the second task of the first candidate and of a later one, and in the stream itself
-@pytest.mark.parametrize(("strategy", "steps"), [("si", 3), ("si", 8), ("si", 13), ("ewc", 27), ("si", 70)])
+@pytest.mark.parametrize(
+    ("strategy", "steps"),
+    [
+        pytest.param("si", 3, marks=pytest.mark.slow),
+        ("si", 8),
+        pytest.param("si", 13, marks=pytest.mark.slow),
+        ("ewc", 27),
+        pytest.param("si", 70, marks=pytest.mark.slow),
+    ],
+)
 def test_a_choice_that_was_broken_off_goes_on_bit_for_bit(learned, resume, strategy, steps):
     options = {**SHORT, "strategies_options": automatic(strategy)}
     whole, broken = learned(strategy, **options), resume(steps, strategy, **options)
@@ -179,7 +188,7 @@ def test_a_penalty_that_changed_nothing_says_so(learn):
     assert cautions(0.0) and not cautions(100.0)
 
 
-@pytest.mark.parametrize("strategy", ["si", "mas"])
+@pytest.mark.parametrize("strategy", ["si", pytest.param("mas", marks=pytest.mark.slow)])
 def test_chosen_strengths_are_better_than_none(learn, strategy):
     options = {"scenario": "permuted", "cross_validation_tasks": 2, "epochs": 3, "seed": 5, "lr": 3e-3}
     chosen = learn(strategy, **options, strategies_options=automatic(strategy))

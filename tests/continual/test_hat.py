@@ -210,7 +210,10 @@ def test_a_network_that_cannot_be_traced_is_guarded_on_the_side_of_its_outputs()
     assert found["two.weight"] == Reach(None, None)  # called twice, one time before no gate
 
 
-@pytest.mark.parametrize(("steps", "optimizer"), [(60, "adamw"), (80, "sgd"), (100, "adamw")])
+@pytest.mark.parametrize(
+    ("steps", "optimizer"),
+    [(60, "adamw"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((80, "sgd"), (100, "adamw")))],
+)
 def test_a_broken_off_run_goes_on_exactly(learned, resume, steps, optimizer):
     settings = {**DIGITS, **OPTIMIZERS[optimizer], "backbone": "vgg-tiny", "epochs": 3}
     whole, broken = learned("hat", **settings), resume(steps, "hat", **settings)

@@ -121,7 +121,10 @@ def test_a_test_in_between_leaves_the_weights_alone(experiment):
     assert all(torch.equal(p, b) for p, b in zip(state.model.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize(("steps", "optimizer"), [(60, "adamw"), (80, "sgd"), (89, "adamw")])
+@pytest.mark.parametrize(
+    ("steps", "optimizer"),
+    [(60, "adamw"), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((80, "sgd"), (89, "adamw")))],
+)
 def test_a_broken_off_run_goes_on_exactly(learned, resume, steps, optimizer):
     settings = {
         **DIGITS,
