@@ -90,7 +90,11 @@ PLUGIN = Plugin(
         "cross-entropy": Entry(
             target="engram.backbone.objectives.cross_entropy:cross_entropy",
             summary="Cross-entropy with the labels, smoothed by --label-smoothing",
-        )
+        ),
+        "present": Entry(
+            target="engram.backbone.objectives.present:present",
+            summary="Binary cross-entropy of every output with the column present: which classes are in the image",
+        ),
     },
     datasets={
         "digits": Entry(
@@ -162,11 +166,19 @@ PLUGIN = Plugin(
         ),
         "saccades": Entry(
             target="engram.backbone.data.saccades:open_saccades",
-            check=f"{_CHECKING}:check_saccades",
+            check=f"{_CHECKING}:check_another",
             files=f"{_MADE_OF}:saccades_files",
             options=f"{_EVENTS}:SaccadesOptions",
             takes_path=True,
             summary="Any set of stills before a simulated event camera: saccades:mnist",
+        ),
+        "digit-clutter": Entry(
+            target="engram.backbone.data.digit_clutter:open_digit_clutter",
+            check=f"{_CHECKING}:check_another",
+            files=f"{_MADE_OF}:digit_clutter_files",
+            options=f"{_OPTIONS}:DigitClutterOptions",
+            takes_path=True,
+            summary="Digits that occlude one another or lie under fragments, after Spoerer 2017: digit-clutter:mnist",
         ),
         "events": Entry(
             target="engram.backbone.data.event_folders:open_events",

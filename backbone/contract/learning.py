@@ -27,7 +27,7 @@ class Batch:
         images: [N, C, H, W] float32, normalised and augmented; the first B rows come from ``raw``.
         labels: [N] int64.
         indices: [B] int64 on the CPU, positions in the split.
-        columns: [N] each, what else is known of every row.
+        columns: [N, ...] each, what else is known of every row.
         by_rows: whether somebody asks for ``losses``.
         logits: [N, K] float32, once the forward pass is done.
         losses: [N] float32, the loss of every row, once the objective has been asked; only where ``by_rows`` is set.
@@ -49,7 +49,7 @@ class Batch:
 
     def repeated(self, times: int) -> Batch:
         """Labels and columns of all rows, then all again, so many times; images stay as they are."""
-        columns = {name: column.repeat(times) for name, column in self.columns.items()}
+        columns = {name: column.repeat(times, *[1] * (column.ndim - 1)) for name, column in self.columns.items()}
         return replace(self, labels=self.labels.repeat(times), columns=columns)
 
 

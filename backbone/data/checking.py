@@ -122,8 +122,8 @@ def check_glyphs(path: str | None, options: object, *, root: Path, download: boo
     return [str(disjoint_classes("glyphs"))] if training else []
 
 
-def check_saccades(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
-    """Problems of the set that ``saccades:NAME`` shows to its camera."""
+def check_another(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
+    """Problems of the set that another one is made of, as ``saccades:NAME`` is."""
     try:
         return Registry.discover().problems(path or "", {}, root=root, download=download, training=training)
     except UserError as error:

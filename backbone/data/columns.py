@@ -1,7 +1,8 @@
 """What is known of every image beside its label: named columns, aligned with the images of a split.
 
-A column is numbers ``[N]``, a mask ``[N, H, W]``, or N names. ``original_index`` ``[N] int64`` is the image's place in
-the part of the source that it came with (``train``, ``test``, ...), whatever splits it has been chosen for since.
+A column is numbers ``[N]``, a mask ``[N, H, W]``, one of classes ``[N, K]``, or N names. ``original_index``
+``[N] int64`` is the image's place in the part of the source that it came with (``train``, ``test``, ...), whatever
+splits it has been chosen for since.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Column = Tensor | tuple[str, ...]
 Columns = Mapping[str, Column]
 NO_COLUMNS: Columns = {}
 INDEX = "original_index"
+PRESENT = "present"
+"""Which of K classes are in an image, ``[N, K] bool``, where several may be."""
 
 
 def indexed(*sizes: int) -> dict[str, Column]:
@@ -71,6 +74,11 @@ def _joined(several: Sequence[Column | None]) -> Column | None:
 def without_masks(columns: Columns) -> dict[str, Column]:
     """The columns that are not masks: a mask no longer fits an image whose pixels have moved."""
     return {name: column for name, column in columns.items() if isinstance(column, tuple) or column.ndim < 3}
+
+
+def without_classes(columns: Columns) -> dict[str, Column]:
+    """The columns that do not number the classes: under other labels their numbers mean others."""
+    return {name: column for name, column in columns.items() if name != PRESENT}
 
 
 def numbered(column: Column) -> tuple[Tensor, tuple[str, ...]]:

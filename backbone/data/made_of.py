@@ -52,12 +52,16 @@ def parquet_files(path: str | None, *, root: Path) -> DataFiles:
     return DataFiles(name="parquet", where=f"parquet:{_absolute(path)}", files=_tables(_absolute(path)))
 
 
-def saccades_files(path: str | None, *, root: Path) -> DataFiles | None:
-    """Those of the stills that ``saccades:NAME`` shows to its camera."""
-    stills = Registry.discover().files(path or "", root=root)
-    if stills is None:
+def _files_of_another(name: str, path: str | None, *, root: Path) -> DataFiles | None:
+    """Those of the data set that another one is made of, as ``saccades:NAME`` is."""
+    base = Registry.discover().files(path or "", root=root)
+    if base is None:
         return None
-    return DataFiles(name=f"saccades:{stills.name}", where=f"saccades:{stills.where}", files=stills.files)
+    return DataFiles(name=f"{name}:{base.name}", where=f"{name}:{base.where}", files=base.files)
+
+
+saccades_files = partial(_files_of_another, "saccades")
+digit_clutter_files = partial(_files_of_another, "digit-clutter")
 
 
 def tonic_files(path: str | None, *, root: Path) -> DataFiles | None:

@@ -79,3 +79,22 @@ class GlyphsOptions:
     """Height and width in pixels."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Seed of the characters, apart from the trial's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitClutterOptions:
+    """What occludes the digits, and how many images are made of them."""
+
+    kind: Literal["clutter", "debris"] = "clutter"
+    """clutter: 3, 4 or 5 digits of different classes, painted one over another; all of them are asked for. debris: one
+    digit under 10, 30 or 50 fragments of digits."""
+    amount: Literal["light", "moderate", "heavy"] = "light"
+    """How many digits or fragments: light 3 or 10, moderate 4 or 30, heavy 5 or 50."""
+    train_images: Annotated[int, Ge(2), Le(10_000_000)] = 100_000
+    """Images to train on, made of pictures that no other part shows."""
+    validation_images: Annotated[int, Ge(1), Le(10_000_000)] = 10_000
+    """Images to choose on, whatever the share of --validation; with --validation 0 nothing is done with them."""
+    test_images: Annotated[int, Ge(1), Le(10_000_000)] = 10_000
+    """Images to test on, made of the test pictures."""
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    """Seed of the images, apart from the trial's."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from engram.backbone.data.columns import NO_COLUMNS, Columns, checked, chosen, joined, without_masks
+from engram.backbone.data.columns import NO_COLUMNS, Columns, checked, chosen, joined, without_classes, without_masks
 from engram.backbone.data.sets import MemorySplit, Split
 
 CHUNK = 10_000  # images changed at once
@@ -39,7 +39,7 @@ def seen(split: Split, table: Tensor, transform: Transform | None = None, column
         if transform is not None:
             parts = zip(images.split(CHUNK), torch.arange(len(images)).split(CHUNK), strict=True)
             images = torch.cat([transform(part, places) for part, places in parts])
-        return MemorySplit(images, table[split.labels], _known(split, transform, columns))
+        return MemorySplit(images, table[split.labels], _known(split, table, transform, columns))
     return View(split, table, transform, columns=columns)
 
 
@@ -52,9 +52,10 @@ def in_pass(split: Split, number: int) -> Split:
     return split
 
 
-def _known(split: Split, transform: Transform | None, columns: Columns) -> Columns:
-    """The columns of a split that is changed, and those added."""
-    return {**(split.columns if transform is None else without_masks(split.columns)), **columns}
+def _known(split: Split, table: Tensor, transform: Transform | None, columns: Columns) -> Columns:
+    """The columns of a split under other labels that is changed, and those added."""
+    known = split.columns if torch.equal(table, torch.arange(len(table))) else without_classes(split.columns)
+    return {**(known if transform is None else without_masks(known)), **columns}
 
 
 class View:
@@ -79,7 +80,7 @@ class View:
         self.split, self.table, self.transform = split, table, transform
         self.places = torch.arange(len(split)) if places is None else places
         self.labels = table[split.labels]
-        self.columns = checked(_known(split, transform, columns), len(split))
+        self.columns = checked(_known(split, table, transform, columns), len(split))
         self.in_shape, self.frames = split.in_shape, split.frames
 
     def __len__(self) -> int:

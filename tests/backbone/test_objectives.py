@@ -1,11 +1,14 @@
 """Objectives and samplers against their formulas."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.contract import Batch, Objective, Outputs, Predicting
+from engram.backbone.contract import Batch, Objective, ObjectiveSetting, Outputs, Predicting
 from engram.backbone.data.sets import MemorySplit
+from engram.backbone.data.views import View, seen
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Machine
 from engram.backbone.nets.classifier import Classifier
@@ -14,6 +17,7 @@ from engram.backbone.nets.plain import copied
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.objectives.every_step import EveryStep
+from engram.backbone.objectives.present import Present, present
 from engram.backbone.seeding import generator
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.samplers import Balanced, Uniform, Weighted
@@ -231,3 +235,47 @@ def test_a_network_that_predicts_nothing_is_refused_before_any_work(trainer):
 def test_a_teacher_needs_logits():
     with pytest.raises(UserError, match="beside --teacher must be one that looks at logits; got one that wants predic"):
         Distillation(Reconstructing(), None, torch.arange(3), None, 0.5, 2.0, Machine("cpu"))
+
+
+def several(classes, labels=None):
+    rows = batch(torch.tensor([0, 1, 2]) if labels is None else labels)
+    rows.columns["present"] = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)[:, :classes]
+    return rows
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_what_is_present_is_the_mean_of_binary_cross_entropies(smoothing):
+    logits, rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), several(4)
+    target = (1 - smoothing) * rows.columns["present"].double() + smoothing / 2
+    p = 1 / (1 + torch.exp(-logits.double()))
+    want = -(target * p.log() + (1 - target) * (1 - p).log()).mean(1)
+    torch.testing.assert_close(Present(smoothing)(Outputs(logits), rows, 0).double(), want.mean())
+    torch.testing.assert_close(rows.losses.double(), want)
+    offered = torch.tensor([True, False, True, False])
+    Present()(Outputs(logits.masked_fill(~offered, -1e30), offered=offered), rows, 0)
+    fewer = several(4)
+    fewer.columns["present"] = fewer.columns["present"][:, offered]
+    Present()(Outputs(logits[:, offered]), fewer, 0)
+    torch.testing.assert_close(rows.losses, fewer.losses)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.5])
+def test_what_is_present_at_every_step(discount):
+    steps, rows = torch.randn(3, 3, 4, generator=torch.Generator().manual_seed(0)), several(4)
+    each = torch.stack([Present()(Outputs(step), several(4), 0) for step in steps])
+    weights = torch.tensor([discount**2, discount, 1.0])
+    loss = EveryStep(Present(), discount=discount)(Outputs(steps[-1], steps), rows, 0)
+    torch.testing.assert_close(loss, (weights * each).sum() / weights.sum())
+
+
+def test_what_is_present_needs_an_output_for_every_class_by_its_own_number():
+    data = MemorySplit(
+        torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3), {"present": torch.eye(3, dtype=torch.bool)}
+    )
+    setting = ObjectiveSetting(data=data, outputs=2, label_smoothing=0.1, device="cpu")
+    with pytest.raises(UserError, match="as many as the classes of the column 'present', 3; got 2"):
+        present(None, setting)
+    assert present(None, replace(setting, outputs=3)).label_smoothing == 0.1
+    assert "present" in seen(data, torch.arange(3)).columns
+    assert "present" not in seen(data, torch.tensor([1, 0, 2])).columns  # it would speak of other classes
+    assert "present" not in View(data, torch.tensor([0, 0, 1]), None).columns
