@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from engram.feedback.connections import Written
 
@@ -55,3 +55,28 @@ class PredictiveOptions(FeedbackOptions):
     """Train the shares with the network; they begin as given."""
     kernel: Annotated[int, Ge(1), Le(31)] = 3
     """Side of the predictions' kernels, odd."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EquilibriumOptions:
+    """A network in stages, with connections that lead back, run until nothing changes any more."""
+
+    steps: Annotated[int, Ge(2)] = 20
+    """Most steps of a still image, the first without feedback; they end before where all images have arrived."""
+    connections: Annotated[str, Written()] | None = None
+    """What leads back: layer3>layer1,logits>layer2 and so on; unless said, from the last stage to every earlier one."""
+    combination: Literal["gated", "additive"] = "gated"
+    """How feedback changes a stage: as in feedback.gated, or as in feedback.additive."""
+    solver: Literal["iteration", "anderson", "broyden"] = "anderson"
+    """How the fixed point and its gradient are looked for: by plain steps, Anderson's mixing or Broyden's method."""
+    tolerance: Annotated[float, Gt(0), Lt(1)] = 1e-3
+    """Largest relative residual |f(z) - z| / |f(z)| of an image that has arrived."""
+    gradient: Literal["implicit", "phantom", "unrolled"] = "implicit"
+    """implicit: the fixed point's own; phantom: through some damped steps from it; unrolled: through all steps of plain
+    iteration, which are all kept."""
+    phantom_steps: Annotated[int, Ge(1)] = 5
+    """Damped steps of the phantom gradient."""
+    damping: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Share of the new value in a damped step."""
+    jacobian_penalty: Annotated[float, Ge(0)] = 0.0
+    """Weight of |df/dz|^2 at the fixed point in whatever loss is minimised; it keeps the search short."""

@@ -23,6 +23,9 @@ PLUGIN = Plugin(
         "feedback.predictive": _adapter(
             "predictive", "Every stage predicts the one before, Choksi et al. 2021", options="PredictiveOptions"
         ),
+        "feedback.equilibrium": _adapter(
+            "equilibrium", "Feedback until nothing changes any more, Bai et al. 2019", options="EquilibriumOptions"
+        ),
     },
     objectives={
         "feedback.reconstruction": Entry(

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from engram.backbone.contract import Calibrated, Delayed, Prepared, Remembering, Staged, Tap
-from engram.backbone.errors import TrialError, must
+from engram.backbone.errors import must
 from engram.backbone.nets.needs import need
 from engram.backbone.nets.plain import copied
 from engram.backbone.nets.readout import read
 from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.taps import at_step, stage_values
 from engram.feedback.connections import FEATURES, LOGITS, Connection, between, name_of, parse, stage_of, usual
+from engram.feedback.network.divergence import within_bounds
 from engram.feedback.network.norms import StepNorm, called_norms, norms_of_steps
 from engram.feedback.network.paths import TopDown, Unintroduced
 from engram.feedback.network.state import State, detached
@@ -117,7 +118,7 @@ class FeedbackNetwork(nn.Module):
         """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim].
 
         Raises:
-            TrialError: values are no numbers any more; it says from which step on.
+            TrialError: features are no numbers any more, or explode; it says from which step on.
         """
         images = x.unbind(1) if x.ndim == 5 else (x,) * self.steps
         found, state = [], self.begin(images[0])
@@ -126,7 +127,7 @@ class FeedbackNetwork(nn.Module):
                 state = detached(state)
             features, state = self._step(image, state, step, tap)
             found.append(features)
-        return self._finite(torch.stack(found))
+        return within_bounds(torch.stack(found), self.delay, self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the read-out over steps."""
@@ -317,20 +318,6 @@ class FeedbackNetwork(nn.Module):
             return nullcontext(), unchanged_statistics(self)
 
         return checkpoint(self.advance, x, state, step, use_reentrant=False, context_fn=contexts)  # type: ignore[return-value]
-
-    def _finite(self, features: Tensor) -> Tensor:
-        """features: [S, B, feature_dim] as they are; a GPU is asked in evaluation mode alone, which has to wait for it.
-
-        Raises:
-            TrialError: they are no numbers.
-        """
-        if (self.training and features.is_cuda) or bool(features.isfinite().all()):
-            return features
-        step = int(features.isfinite().flatten(1).all(1).int().argmin()) + 1
-        raise TrialError(
-            f"the features of a network with feedback must be finite; got others at step {step} of {len(features)}."
-            " Use fewer steps, a smaller --lr, or --clip 1."
-        )
 
     # How it is made.
 

@@ -107,9 +107,22 @@ def test_all_that_is_wrong_is_said_at_once():
     assert len(str(refused.value).splitlines()) == 3
 
 
-def test_what_is_no_number_is_reported_with_its_step(made, images):
-    net = made("feedback.additive", connections="layer3>layer1").backbone
-    with torch.no_grad():
-        net.paths[0].conv.bias.fill_(float("inf"))
-    with pytest.raises(TrialError, match="must be finite; got others at step 2 of 4"):
+@torch.no_grad()
+@pytest.mark.parametrize("adapter", ["feedback.gated", "feedback.additive", "feedback.equilibrium"])
+def test_what_is_no_number_is_reported_with_its_step(made, images, adapter):
+    net = made(adapter, connections="layer3>layer1").backbone
+    net.paths[0].conv.bias.fill_(float("nan"))
+    with pytest.raises(TrialError, match=r"must be at most 1e\+06 times .*; got nan at step 2 of .* Use fewer steps"):
+        net(images)
+
+
+@torch.no_grad()
+def test_what_explodes_is_reported_with_its_step(made, images):
+    """Each step multiplies the first stage by 1 + 30 more, as an additive connection to itself can."""
+    net = made("feedback.additive", connections="layer1>layer1", steps=12).backbone
+    net.paths[0].norm, net.paths[0].conv = torch.nn.Identity(), torch.nn.Conv2d(16, 16, 1, bias=False)
+    net.paths[0].conv.weight.copy_(30 * torch.eye(16)[..., None, None])
+    sizes = (net.inner.apply_stage(0, images).abs().amax() * 30.0 ** torch.arange(12)).tolist()
+    assert sizes[4] < 1e6 and sizes[-1] < 1e38  # no overflow is waited for
+    with pytest.raises(TrialError, match=r"got [\d.]+e\+0[67] at step [567] of 12, after"):
         net(images)
