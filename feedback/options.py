@@ -80,3 +80,26 @@ class EquilibriumOptions:
     """Share of the new value in a damped step."""
     jacobian_penalty: Annotated[float, Ge(0)] = 0.0
     """Weight of |df/dz|^2 at the fixed point in whatever loss is minimised; it keeps the search short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BLTOptions(FeedbackOptions):
+    """Lateral and top-down connections that are convolutions, Spoerer 2017."""
+
+    connections: Annotated[str, Written()] | None = None
+    """What leads back: layer1>layer1,layer2>layer1 and so on; unless said, from every stage to itself and to the one
+    before."""
+    kernel: Annotated[int, Ge(1), Le(31)] = 3
+    """Side of the kernels between maps of the same size, odd."""
+    lrn: bool = False
+    """Local response normalisation of what leads back, for networks that have it between their stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateralOptions(FeedbackOptions):
+    """Stages that go over their own output, CORnet-S."""
+
+    connections: Annotated[str, Written()] | None = None
+    """Which stages: layer2>layer2,layer3>layer3 and so on; unless said, all but the first."""
+    expansion: Annotated[int, Ge(1), Le(16)] = 1
+    """Channels between the convolutions of a stage's block, relative to those of the stage; CORnet-S has 4."""

@@ -26,6 +26,14 @@ PLUGIN = Plugin(
         "feedback.equilibrium": _adapter(
             "equilibrium", "Feedback until nothing changes any more, Bai et al. 2019", options="EquilibriumOptions"
         ),
+        "feedback.blt": _adapter(
+            "blt",
+            "Lateral and top-down convolutions, whose sum is rectified, Spoerer et al. 2017",
+            options="BLTOptions",
+        ),
+        "feedback.lateral": _adapter(
+            "lateral", "Stages go over their own output, Kubilius et al. 2019 (CORnet-S)", options="LateralOptions"
+        ),
     },
     objectives={
         "feedback.reconstruction": Entry(
