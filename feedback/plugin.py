@@ -17,6 +17,18 @@ def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions") -> En
 
 PLUGIN = Plugin(
     name="feedback",
+    experiments={
+        "feedback.robustness": Entry(
+            target="engram.feedback.robustness.experiment:Robustness",
+            options="engram.feedback.robustness.configs:RobustnessConfig",
+            summary="Ask whether feedback pays, on spoiled pictures beside matched feed-forward controls",
+        ),
+        "feedback.control": Entry(
+            target="engram.feedback.robustness.control:Control",
+            options="engram.feedback.robustness.control_configs:ControlConfig",
+            summary="Train a feed-forward network as large, or as expensive, as one with feedback",
+        ),
+    },
     adapters={
         "feedback.gated": _adapter("gated", "Later stages are a gain on earlier ones, Konkle and Alvarez 2023"),
         "feedback.additive": _adapter("additive", "Later stages are added to earlier ones"),

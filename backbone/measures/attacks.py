@@ -131,6 +131,17 @@ class SPSA:
         return found
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """An attack on other logits than those it is tried on: of another network, or of another step of the same one."""
+
+    attack: Attack
+    logits: Logits
+
+    def __call__(self, logits: Logits, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+        return self.attack(self.logits, images, labels, random)
+
+
 def spsa_gradient(
     loss: Callable[[Tensor], Tensor], x: Tensor, samples: int, delta: float, random: torch.Generator
 ) -> Tensor:

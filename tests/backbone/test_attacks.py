@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engram.backbone.errors import UserError
-from engram.backbone.measures.attacks import PGD, SPSA, answering, margins, spsa_gradient, withstood
+from engram.backbone.measures.attacks import PGD, SPSA, Elsewhere, answering, margins, spsa_gradient, withstood
 from engram.backbone.nets.making import build
 
 SHAPE = (1, 4, 4)
@@ -108,6 +108,14 @@ def test_a_network_that_hides_its_gradient_is_seen_through_by_the_least_over_att
     assert by_gradient > honest + 0.2  # it looks robust to PGD
     assert without < by_gradient - 0.2
     assert float(masked.all(0).float().mean()) <= min(by_gradient, without)
+
+
+def test_what_is_found_through_other_gradients_fools_a_network_without_any(linear):
+    weight, images, labels = linear
+    masked = Masked(weight)
+    through = Elsewhere(PGD(epsilon=0.1, steps=10, restarts=1), lambda x: x.flatten(1) @ weight.T)
+    rows = withstood(masked, (PGD(epsilon=0.1, steps=10, restarts=1), through), images, labels, random())
+    assert int(rows[1].sum()) < int(rows[0].sum()) - 10
 
 
 def test_margins():
