@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from engram.backbone.contract import Prepared
 from engram.backbone.nets.blocks import FeedForward
+from engram.backbone.nets.cutting import stage_graphs
 from engram.backbone.nets.taps import Show
 
 
@@ -44,6 +45,22 @@ class TracedBackbone(FeedForward):
     def shown_features(self, x: Tensor, show: Show) -> Tensor:
         """x: [B, C, H, W] -> [B, feature_dim]; ``show`` has the output of every stage."""
         return Shown(self.graph, self.stage_nodes, show).run(x)
+
+    def apply_stage(self, index: int, x: Tensor) -> Tensor:
+        """x: the images, or the output of stage ``index - 1`` -> the output of stage ``index``, [B, C, H, W].
+
+        Raises:
+            UserError: more than one value leads from one stage to the next.
+        """
+        return self._run_part(index, x)
+
+    def apply_tail(self, x: Tensor) -> Tensor:
+        """x: the output of the last stage, [B, C, H, W] -> features [B, feature_dim]."""
+        return self._run_part(len(self.stage_nodes), x)
+
+    def _run_part(self, number: int, x: Tensor) -> Tensor:
+        part = stage_graphs(self.graph.graph, self.stage_nodes)[number]
+        return fx.Interpreter(self.graph, graph=part).run(x)
 
     def as_graph(self) -> fx.GraphModule:
         """The graph that is run."""

@@ -25,18 +25,18 @@ class RunningMaxPool(AlongTime):
     neuron pass. The differences of maxima stand in place of that gate, which makes the sums exact.
     """
 
-    def along_time(self, drive: Tensor) -> Tensor:
-        """drive: [T, B, C, H, W] -> [T, B, C, H', W']."""
-        sums = drive[0]
-        before = self(sums)
-        out = empty_over_time(before, over_time(before, len(drive)))
-        out[0] = before
+    def along_time(self, drive: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """drive: [T, B, C, H, W] -> ([T, B, C, H', W'], the sums [B, C, H, W] of all steps); ``before`` are such sums."""
+        sums = drive[0].clone() if before is None else before + drive[0]
+        largest = self(sums)
+        out = empty_over_time(largest, over_time(largest, len(drive)))
+        out[0] = largest if before is None else largest - self(before)
         for t, x in enumerate(drive[1:].unbind(0), 1):
             sums = sums + x
             now = self(sums)
-            out[t] = now - before
-            before = now
-        return out
+            out[t] = now - largest
+            largest = now
+        return out, sums
 
 
 class RunningMaxPool2d(RunningMaxPool, nn.MaxPool2d):

@@ -21,8 +21,15 @@ class AlongTime(nn.Module):
     Unlike neurons it may change the shape, and does not make a constant timed.
     """
 
-    def along_time(self, drive: Tensor) -> Tensor:
-        """drive: [T, B, ...] -> [T, B, ...], what leaves it at every step."""
+    def along_time(self, drive: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What leaves it at every step.
+
+        Args:
+            drive: [T, B, ...].
+            before: what it remembers of earlier steps; None: there are none.
+
+        Returns: ([T, B, ...], what it remembers after these steps, in memory of its own).
+        """
         raise NotImplementedError
 
 
@@ -40,6 +47,7 @@ class TimeFolded(fx.Interpreter):
         frames: the input is timed already.
         keep: names of nodes whose means over time are wanted in ``kept``.
         tap: sees values of the run, and may replace them.
+        part: what to run in place of the whole graph, on its modules.
     """
 
     def __init__(
@@ -49,8 +57,9 @@ class TimeFolded(fx.Interpreter):
         frames: bool,
         keep: Collection[str] = (),
         tap: GraphTap | None = None,
+        part: fx.Graph | None = None,
     ) -> None:
-        super().__init__(graph)
+        super().__init__(graph, graph=part)
         self.tap = tap
         self.steps, self.frames = steps, frames
         self.timed: set[fx.Node] = set()
@@ -61,6 +70,10 @@ class TimeFolded(fx.Interpreter):
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
         """Run one neuron layer. drive: [T, B, C, ...] -> [T, B, C, ...]; a constant drive is expanded, not copied."""
         return neurons(drive)
+
+    def look_back(self, n: fx.Node, layer: AlongTime, drive: Tensor) -> Tensor:
+        """Run one layer that looks at earlier steps. drive: [T, B, ...] -> [T, B, ...]."""
+        return layer.along_time(drive)[0]
 
     def value(self, node: fx.Node) -> Tensor:
         """What a node that ran gave, [B, ...] or [T * B, ...]."""
@@ -80,7 +93,8 @@ class TimeFolded(fx.Interpreter):
             value = self.fire(n, module, drive).flatten(0, 1)
             self.timed.add(n)
         elif isinstance(module, AlongTime) and n.all_input_nodes[0] in self.timed:
-            value = module.along_time(self.value(n.all_input_nodes[0]).unflatten(0, (self.steps, -1))).flatten(0, 1)
+            drive = self.value(n.all_input_nodes[0]).unflatten(0, (self.steps, -1))
+            value = self.look_back(n, module, drive).flatten(0, 1)
             self.timed.add(n)
         else:
             self._repeat_constants(n)

@@ -88,6 +88,11 @@ class IntegrateFire(TimedNeurons):
         """one_step: [B, C, ...] -> the potential before the first step, of the same shape and memory layout."""
         return torch.empty_like(one_step).copy_(per_neuron(self.start, one_step))
 
+    def scan(self, drive: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """drive: [T, B, C, ...] in units of the threshold -> (spikes in {0, 1}, the state after step T)."""
+        v = self.begin(drive[0]) if state is None else state.v.clone()
+        return self(drive, v=v), State(v)
+
     def forward(self, drive: Tensor, out: Tensor | None = None, v: Tensor | None = None) -> Tensor:
         """Spikes of all steps.
 

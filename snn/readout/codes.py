@@ -25,9 +25,11 @@ class SinceFirst(AlongTime):
         """x: [B, C, ...], the same at every step -> itself."""
         return x
 
-    def along_time(self, drive: Tensor) -> Tensor:
-        """drive: [T, B, C, ...] spikes -> the same shape."""
-        return torch.cummax(drive, 0).values
+    def along_time(self, drive: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """drive: [T, B, C, ...] spikes -> (the same shape, which of them are on after the last step)."""
+        on = torch.cummax(drive if before is None else torch.cat([before.unsqueeze(0), drive]), 0).values
+        on = on if before is None else on[1:]
+        return on, on[-1].clone()
 
 
 class Membrane(nn.Module):

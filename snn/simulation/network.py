@@ -15,6 +15,7 @@ from engram.backbone.errors import must
 from engram.backbone.nets.readout import read_out
 from engram.backbone.nets.taps import stage_values
 from engram.snn.graph.segments import layer_nodes
+from engram.snn.graph.stepping import Memory, Stepped
 from engram.snn.graph.taps import GraphTap, unchanged
 from engram.snn.graph.timed import AlongTime, TimeFolded, empty_over_time, folded, neuron_layers, over_time, steps_first
 from engram.snn.neurons.integrate_fire import IntegrateFire, per_neuron
@@ -169,7 +170,7 @@ def _dense(value: Any) -> Any:
     return value.dense() if isinstance(value, Spikes | Driven) else value
 
 
-class SpikingBackbone(nn.Module):
+class SpikingBackbone(Stepped):
     """A converted network under the `engram.backbone.contract.Backbone` contract: one step of it is one step of spikes.
 
     Args:
@@ -273,6 +274,35 @@ class SpikingBackbone(nn.Module):
     def stage_units(self) -> Sequence[Tensor]:
         """What one spike in the node of every stage stands for, [C] or [1]."""
         return [self.get_buffer(f"stage_unit_{place}") for place in range(len(self.stage_nodes))]
+
+    def apply_stage(self, index: int, x: Tensor, memory: Memory | None = None, tap: Tap | None = None) -> Tensor:
+        """One step of one stage in analog units, [B, C, H, W]; see `engram.snn.graph.stepping.Stepped`.
+
+        Raises:
+            UserError: steps are simulated beforehand, frames begin anew, or a gradient is wanted.
+        """
+        self._require_steps(x)
+        with torch.no_grad():
+            return super().apply_stage(index, x, memory, tap)
+
+    def apply_tail(self, x: Tensor, memory: Memory | None = None, tap: Tap | None = None) -> Tensor:
+        """x: the output of the last stage at this step, [B, C, H, W] -> features [B, feature_dim]."""
+        self._require_steps(x)
+        with torch.no_grad():
+            return super().apply_tail(x, memory, tap)
+
+    def _require_steps(self, x: Tensor) -> None:
+        """See that one step after another is all that there is to this network."""
+        what = "a converted network that is run step by step"
+        if self.pre_simulation:
+            got = f"--pre-simulation {self.pre_simulation}"
+            raise must(what, "one without steps beforehand, after which neurons begin again", got, "Leave it out.")
+        if self.frames == "anew":
+            got, remedy = "one of recordings, each of whose frames is many steps", "Convert one for pictures."
+            raise must(what, "one whose frames are steps", got, remedy)
+        if torch.is_grad_enabled() and x.requires_grad:
+            remedy = "Make it trainable first: --adapter snn.spiking,..."
+            raise must(what, "used as it is", "a gradient that is wanted through its neurons", remedy)
 
     @torch.no_grad()
     def _run(

@@ -17,7 +17,8 @@ from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.shapes import value_shapes
 from engram.backbone.nets.taps import stage_values
 from engram.snn.engines.layer import SpikingLayer
-from engram.snn.graph.sizes import is_size
+from engram.snn.graph.constants import constant_nodes, known_nodes, needed
+from engram.snn.graph.stepping import Stepped
 from engram.snn.graph.taps import GraphTap
 from engram.snn.graph.timed import AlongTime, TimeFolded, neuron_layers, steps_first
 from engram.snn.neurons.firing import State, start
@@ -47,7 +48,7 @@ class SpikingActivation(TimedNeurons):
         self.scale = nn.Parameter(torch.ones(channels)) if options.learn_scale else None
         self.head_start = options.start
 
-    def scan(self, drive: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def scan(self, drive: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """drive: [T, B, C, ...] -> (spikes in {0, 1} of the same shape, the state after step T)."""
         constant = drive.stride(0) == 0 and len(drive) > 1
         one = self.scaled(drive[:1] if constant else drive)
@@ -122,7 +123,7 @@ class Unrolled(TimeFolded):
         return neurons.send(spikes if self.tap is None else self.tap.neurons(name, spikes))
 
 
-class SpikingNetwork(nn.Module):
+class SpikingNetwork(Stepped):
     """A network of spiking neurons under the `engram.backbone.contract.Backbone` contract; one step is one step of
     spikes.
 
@@ -227,29 +228,15 @@ class SpikingNetwork(nn.Module):
                 run.env[node] = x.contiguous(memory_format=torch.channels_last)
             elif node in nodes or node.op == "get_attr":
                 run.env[node] = run.run_node(node)
-        known = self._known_nodes()
-        return {node.name: run.env[node] for node in known if any(user not in known for user in node.users)}
+        return {node.name: run.env[node] for node in needed(self._known_nodes())}
 
     def _constant_nodes(self) -> set[fx.Node]:
         """Nodes that depend on a still image and on no neurons."""
-        found: set[fx.Node] = set()
-        for node in self.graph.graph.nodes:
-            neurons = node.op == "call_module" and isinstance(
-                self.graph.get_submodule(str(node.target)), SpikingActivation
-            )
-            inputs = [one for one in node.all_input_nodes if one.op != "get_attr"]
-            follows = bool(inputs) and all(one in found for one in inputs) and not neurons
-            if node.op == "placeholder" or (follows and node.op != "output"):
-                found.add(node)
-        return found
+        return constant_nodes(self.graph.graph, self.graph)
 
     def _known_nodes(self) -> set[fx.Node]:
-        """Constant nodes that a run of some steps need not compute again: not sizes that are wanted behind neurons."""
-        known = self._constant_nodes()
-        for node in reversed(list(self.graph.graph.nodes)):
-            if is_size(node) and any(user not in known for user in node.users):
-                known.discard(node)
-        return known
+        """Those of them that a run of some steps need not compute again."""
+        return known_nodes(self.graph.graph, self._constant_nodes())
 
     def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [T, B, feature_dim]; with no gradient and no tap, part by part."""
@@ -314,7 +301,7 @@ class SpikingNetwork(nn.Module):
         return wanted
 
     def _looks_back(self) -> bool:
-        """Whether layers without a state that could be handed on look at earlier steps."""
+        """Whether layers look at earlier steps of which the states of neurons say nothing."""
         return any(isinstance(module, AlongTime) for module in self.graph.modules())
 
 
