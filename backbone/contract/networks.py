@@ -105,13 +105,17 @@ class Remembering(Protocol):
 
     Its ``apply_stage(index, x, memory)`` and ``apply_tail(x, memory)`` run one step. ``memory`` is a dict of what its
     layers remember, by names of its own choice: it is empty before the first step, and each call puts new values in the
-    place of old ones, which it never writes into. Without a ``memory`` a stage begins from rest.
+    place of old ones, which it never writes into. Without a ``memory`` a stage begins from rest. What is the same
+    tensor as in the step before may be taken for the same image. A ``tap`` sees, and may replace, what layers of
+    neurons send, [1, B, C, ...]; activations that are modules are seen by hooks.
     """
 
     remembers: Literal[True]
 
-    def apply_stage(self, index: int, x: Tensor, memory: dict[str, Any] | None = None) -> Tensor: ...
-    def apply_tail(self, x: Tensor, memory: dict[str, Any] | None = None) -> Tensor: ...
+    def apply_stage(
+        self, index: int, x: Tensor, memory: dict[str, Any] | None = None, tap: Tap | None = None
+    ) -> Tensor: ...
+    def apply_tail(self, x: Tensor, memory: dict[str, Any] | None = None, tap: Tap | None = None) -> Tensor: ...
 
 
 @runtime_checkable

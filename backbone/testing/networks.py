@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import ABILITIES, Backbone, Entry, Prepared, Staged, StageSteps, Tap, Traceable
+from engram.backbone.contract import (
+    ABILITIES,
+    Backbone,
+    Entry,
+    Prepared,
+    Remembering,
+    Staged,
+    StageSteps,
+    Tap,
+    Traceable,
+)
 from engram.backbone.errors import UserError
 from engram.backbone.nets.making import build
 from engram.backbone.nets.readout import read
@@ -145,14 +155,22 @@ def is_what_it_says(net: Any, things: Things) -> None:
     x = images()
     if _is(net, Traceable) and net.steps == 1:
         require(torch.allclose(net.features(x), net(x), atol=1e-5), "features are forward of a still image")
-    if _is(net, Staged):
-        value = x
-        for index in range(len(net.stage_channels)):
-            value = net.apply_stage(index, value)
-        require(torch.allclose(net.apply_tail(value), net(x), atol=1e-5), "all stages and the tail are the network")
+    if _is(net, Remembering):
+        memory: dict[str, Any] = {}
+        each = torch.stack([_by_stages(net, x, memory) for _ in range(net.steps)])
+        require(torch.allclose(each, net.forward_steps(x), atol=1e-5), "stages and the tail, step by step, are it")
+    elif _is(net, Staged):
+        require(torch.allclose(_by_stages(net, x), net(x), atol=1e-5), "all stages and the tail are the network")
     if _is(net, StageSteps):
         for each, mean in zip(net.stage_steps(x), net.stages(x), strict=True):
             require(torch.allclose(each.mean(0), mean, atol=1e-5), "stages are the mean of stage_steps")
+
+
+def _by_stages(net: Any, x: Tensor, *memory: dict[str, Any]) -> Tensor:
+    """The features of one step."""
+    for index in range(len(net.stage_channels)):
+        x = net.apply_stage(index, x, *memory)
+    return net.apply_tail(x, *memory)
 
 
 @torch.no_grad()

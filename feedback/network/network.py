@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from engram.backbone.contract import Calibrated, Delayed, Prepared, Remembering, Staged, Tap
+from engram.backbone.contract import Calibrated, Delayed, Prepared, Remembering, Tap
 from engram.backbone.errors import must
-from engram.backbone.nets.needs import need
-from engram.backbone.nets.plain import copied
 from engram.backbone.nets.readout import read
 from engram.backbone.nets.recompute import unchanged_statistics
+from engram.backbone.nets.staging import in_stages
 from engram.backbone.nets.taps import at_step, stage_values
 from engram.feedback.connections import FEATURES, LOGITS, Connection, between, name_of, parse, stage_of, usual
 from engram.feedback.network.divergence import within_bounds
@@ -208,7 +207,7 @@ class FeedbackNetwork(nn.Module):
             reached, stages = count, ()
             outputs, held = self._all_stages(x, state, tops, memory, show)
         arrived = reached == count
-        features = self._tail(outputs[count - 1], memory) if arrived else x.new_zeros(len(x), self.feature_dim)
+        features = self._tail(outputs[count - 1], memory, show) if arrived else x.new_zeros(len(x), self.feature_dim)
         features = features if show is None else show(None, features)
         sources = self._sources(outputs, features, state, reached, step)
         return features, State(x, sources, held, stages, reached, memory)
@@ -235,7 +234,7 @@ class FeedbackNetwork(nn.Module):
                 value = known
             else:  # a tap is shown stages anew that have seen the image: their statistics count it once
                 with unchanged_statistics(self.inner) if seen and stage <= self.lowest else nullcontext():
-                    value = self._stage(stage, value, memory)
+                    value = self._stage(stage, value, memory, show)
             if stage == self.lowest and not self.remembers_inside:
                 held = value
             value = outputs[stage] = self._changed(stage, value, tops.get(stage, ()), memory, show)
@@ -254,7 +253,7 @@ class FeedbackNetwork(nn.Module):
         outputs = dict[int, Tensor]()
         for stage, shape in enumerate(self.stage_shapes):
             if stage < reached:
-                value = self._stage(stage, state.stages[stage - 1] if stage else x, memory)
+                value = self._stage(stage, state.stages[stage - 1] if stage else x, memory, show)
                 outputs[stage] = self._changed(stage, value, tops.get(stage, ()), memory, show)
             else:
                 nothing = x.new_zeros(len(x), *shape)
@@ -270,13 +269,15 @@ class FeedbackNetwork(nn.Module):
             value = F.dropout(value, self.options.dropout, self.training)
         return value if show is None else show(stage, value)
 
-    def _stage(self, stage: int, x: Tensor, memory: dict[str, Any]) -> Tensor:
+    def _stage(self, stage: int, x: Tensor, memory: dict[str, Any], show: Show | None = None) -> Tensor:
         if self.remembers_inside:
-            return self.inner.apply_stage(stage, x, memory)
+            return self.inner.apply_stage(stage, x, memory, _spikes(show))
         return self.inner.apply_stage(stage, x)
 
-    def _tail(self, x: Tensor, memory: dict[str, Any]) -> Tensor:
-        return self.inner.apply_tail(x, memory) if self.remembers_inside else self.inner.apply_tail(x)
+    def _tail(self, x: Tensor, memory: dict[str, Any], show: Show | None = None) -> Tensor:
+        if self.remembers_inside:
+            return self.inner.apply_tail(x, memory, _spikes(show))
+        return self.inner.apply_tail(x)
 
     def _sources(
         self, outputs: Mapping[int, Tensor], features: Tensor, state: State, reached: int, step: int
@@ -374,11 +375,17 @@ class FeedbackNetwork(nn.Module):
         return shapes, first
 
 
+def _spikes(show: Show | None) -> Tap | None:
+    """A tap on what layers of neurons of the wrapped network send in one step."""
+    if show is None:
+        return None
+    return lambda site, value: show(f"inner.{site.name}", value.squeeze(0)).unsqueeze(0)
+
+
 def wrapped(backbone: nn.Module, who: str) -> nn.Module:
     """A copy of a network in stages, for the adapter called ``who`` to put feedback around.
 
     Raises:
-        UserError: it is not in stages.
+        UserError: it is not in stages, and its code does not show where one ends.
     """
-    need(backbone, Staged, who)
-    return copied(backbone)
+    return in_stages(backbone, who)

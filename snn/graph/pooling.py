@@ -26,7 +26,7 @@ class RunningMaxPool(AlongTime):
     """
 
     def along_time(self, drive: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """drive: [T, B, C, H, W] -> ([T, B, C, H', W'], the sums [B, C, H, W] of all steps); ``before`` are such sums."""
+        """drive: [T, B, C, H, W] -> ([T, B, C, H', W'], the sums [B, C, H, W] of all steps so far, as ``before``)."""
         sums = drive[0].clone() if before is None else before + drive[0]
         largest = self(sums)
         out = empty_over_time(largest, over_time(largest, len(drive)))

@@ -42,7 +42,7 @@ class Stepped(nn.Module):
             index: the number of the stage.
             x: [B, C, H, W] the images, or the output of stage ``index - 1`` at this step.
             memory: after the step before; what is new is put into it. None: the stage begins from rest.
-            tap: sees, and may replace, what activations and neurons give.
+            tap: sees, and may replace, the spikes of layers of neurons, [1, B, C, ...]; nothing is left out then.
 
         Returns: [B, C, H, W].
 
@@ -72,8 +72,7 @@ class Stepped(nn.Module):
         parts = stage_graphs(self.graph.graph, self.stage_nodes)
         neurons = any(self._has_neurons(part) for part in parts[:number])
         still = not neurons and _stays(memory, f"{number}%input", x)
-        on_graph = None if tap is None else GraphTap(tap, ())
-        return Step(self.graph, parts[number], still, memory, f"{number}%", on_graph).of(x)
+        return Step(self.graph, parts[number], still, memory, f"{number}%", tap).of(x)
 
     def _has_neurons(self, part: fx.Graph) -> bool:
         calls = (str(node.target) for node in part.nodes if node.op == "call_module")
@@ -97,14 +96,14 @@ class Step(TimeFolded):
         still: the input has been the same at all steps so far.
         memory: after the step before; what is new is put into it.
         prefix: of the part's own names in it.
-        tap: sees, and may replace, what activations and neurons give. Then nothing is left out.
+        spikes: a tap on what layers of neurons send. Analog activations are modules, which hooks see: all of them run.
     """
 
     def __init__(
-        self, graph: fx.GraphModule, part: fx.Graph, still: bool, memory: Memory, prefix: str, tap: GraphTap | None
+        self, graph: fx.GraphModule, part: fx.Graph, still: bool, memory: Memory, prefix: str, spikes: Tap | None
     ) -> None:
-        super().__init__(graph, 1, not still, (), tap, part)
-        self.memory, self.prefix = memory, prefix
+        super().__init__(graph, 1, not still, part=part)
+        self.memory, self.prefix, self.spikes = memory, prefix, spikes
         constant = constant_nodes(part, graph, (TimedNeurons, AlongTime)) if still else set[fx.Node]()
         self.known = known_nodes(part, constant)
         self.wanted = needed(self.known)
@@ -113,7 +112,7 @@ class Step(TimeFolded):
     def of(self, x: Tensor) -> Tensor:
         """x: [B, ...] of this step -> what the part gives, [B, ...]."""
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        if not self.seen or self.tap is not None:
+        if not self.seen or self.spikes is not None:
             return self.run(x)
         self.constant |= self.known
         return self.run(x, initial_env={node: self.memory.get(self.prefix + node.name) for node in self.known})
@@ -134,7 +133,7 @@ class Step(TimeFolded):
         name = str(n.target)
         spikes, after = neurons.scan(drive, self._remembered(name))
         self.memory |= {f"{name}.{field}": value for field, value in after._asdict().items() if value is not None}
-        return neurons.send(spikes if self.tap is None else self.tap.neurons(name, spikes))
+        return neurons.send(spikes if self.spikes is None else GraphTap(self.spikes, ()).neurons(name, spikes))
 
     def _remembered(self, neurons: str) -> State | None:
         if f"{neurons}.v" not in self.memory:

@@ -232,10 +232,10 @@ def test_a_network_that_remembers_is_refused():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(()))
 
-        def apply_stage(self, index, x, memory=None):
+        def apply_stage(self, index, x, memory=None, tap=None):
             return x * self.weight
 
-        def apply_tail(self, x, memory=None):
+        def apply_tail(self, x, memory=None, tap=None):
             return x.flatten(1)
 
     with pytest.raises(UserError, match=r"a network for feedback\.predictive must be one that remembers nothing"):

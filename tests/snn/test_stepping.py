@@ -16,14 +16,13 @@ from engram.snn.training.options import QCFSOptions, SpikingOptions
 from engram.snn.training.qcfs import qcfs
 
 STEPS = 5
-PARTS = torch.tensor([0.5, 2.0, 1.0, 4.0, 0.25, 1.0])
 
 
-def converted(net, steps=STEPS, units=1.0, analog=0, **options):
+def converted(net, steps=STEPS, units=0.5, analog=0, **options):
     graph = lower(net)
     names = [name for name, module in graph.named_modules() if isinstance(module, nn.ReLU)][analog:]
     never = torch.zeros(1, dtype=torch.bool)
-    found = {name: Thresholds(PARTS[:1] * units, never) for name in names}
+    found = {name: Thresholds(torch.tensor([units]), never) for name in names}
     return with_neurons(net, graph, found, steps, **options)
 
 
@@ -89,12 +88,13 @@ def test_step_by_step_is_all_at_once(net, x):
     assert features.any() and torch.equal(features, net.forward_steps(x))
     for mine, each in zip(stages, net.stage_steps(x), strict=True):
         assert torch.equal(mine, each)
-    assert torch.equal(net.apply_stage(0, images := x if x.ndim == 4 else x[:, 0]), stages[0][0]), "from rest"
-    assert images is not None
+    assert torch.equal(net.apply_stage(0, x if x.ndim == 4 else x[:, 0]), stages[0][0]), "from rest"
 
 
+@pytest.mark.parametrize("made", ["leaky", "with an analog front", "converted, made trainable"])
 @torch.no_grad()
-def test_a_tap_sees_the_neurons_and_what_it_puts_there_flows_on(net, x):
+def test_a_tap_sees_the_neurons_and_what_it_puts_there_flows_on(residual_net, images, made):
+    net, x = MADE[made](residual_net), images
     expected, mine = {}, {}
     net.forward_steps(x, lambda site, value: expected.setdefault(site.name, value.clone()))
 
@@ -104,11 +104,11 @@ def test_a_tap_sees_the_neurons_and_what_it_puts_there_flows_on(net, x):
 
     features, _ = by_hand(net, x, tap)
     assert torch.equal(features, net.forward_steps(x))
-    assert set(mine) == {name for name in expected if name.startswith("graph.")}
+    assert set(mine) == {f"graph.{name}" for name in net.neurons()}
     for name, values in mine.items():
         assert torch.equal(torch.cat(values), expected[name]), name
     silent, _ = by_hand(net, x, lambda site, value: torch.zeros_like(value))
-    wanted = net.forward_steps(x, lambda site, value: value if site.stage is not None or site.name == "features" else value * 0)
+    wanted = net.forward_steps(x, lambda site, value: value * 0 if site.name in mine else value)
     assert torch.equal(silent, wanted)
 
 
@@ -141,5 +141,5 @@ def test_what_is_more_than_steps_is_refused(residual_net, images, options, said)
 
 
 def test_a_converted_network_passes_no_gradient(residual_net, images):
-    with pytest.raises(UserError, match="snn.spiking"):
+    with pytest.raises(UserError, match=r"snn\.spiking"):
         converted(residual_net).apply_stage(0, images.requires_grad_(), {})

@@ -187,5 +187,5 @@ def test_a_quantised_row_of_stages_is_one(residual_net, images):
 
 @pytest.mark.parametrize("adapter", [trained, MADE["quantised"]])
 def test_what_runs_over_time_is_refused_by_what_it_is_not(residual_net, adapter):
-    with pytest.raises(UserError, match="must be Traceable; got AdaptedNetwork, which is StageSteps"):
+    with pytest.raises(UserError, match="must be Traceable; got AdaptedNetwork, which is Staged, StageSteps"):
         adapter(trained(residual_net))
