@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 from engram.backbone.contract import Scalar
 from engram.backbone.data.checking import disjoint_classes, untrainable
 from engram.backbone.data.duplicates import Keyed, Repeated, apart
-from engram.backbone.data.sets import Data, Source, Split
+from engram.backbone.data.sets import ALL, Data, Source, Split, Used
 from engram.backbone.data.splits import dealt, stratified
 from engram.backbone.errors import UserError, must
 from engram.backbone.options import options_of
@@ -23,7 +23,7 @@ BUDGET_BYTES = 4 * 2**30
 """Sets whose pixels take more than this are streamed from their files."""
 TEST_SHARE = 0.2
 """Of a source that has no test set of its own."""
-_TEST, _VALIDATION = 1, 2  # salts: the two choices are independent
+_TEST, _VALIDATION, _USED = 1, 2, 3  # salts: the choices are independent; from 3 on there is one for every seed
 _ONE_GREY_LEVEL = 1 / 255
 
 
@@ -41,29 +41,36 @@ def open_source(name: str, options: Mapping[str, Scalar], *, root: Path, downloa
 
 
 def load(
-    name: str, options: Mapping[str, Scalar], *, root: Path, download: bool = False, validation: float = 0.1
+    name: str,
+    options: Mapping[str, Scalar],
+    *,
+    root: Path,
+    download: bool = False,
+    validation: float = 0.1,
+    used: Used = ALL,
 ) -> Data:
     """The sets to train, choose and test on; the same ones for every seed and on every machine.
 
     A source without a test set of its own gives a fixed stratified fifth; ``validation`` is the stratified share of
-    the remaining train images that is held out, 0 for none. Mean and standard deviation are of the train images left.
+    the remaining train images that is held out, 0 for none; of those left, only ``used`` are trained on. Mean and
+    standard deviation are of these.
 
     Raises:
         UserError: as `open_source`, or the set cannot be trained on.
     """
     _check_share(validation)
-    return _same(name, open_source(name, options, root=root, download=download), validation)
+    return _same(name, open_source(name, options, root=root, download=download), validation, used)
 
 
-def _same(name: str, source: Source, validation: float) -> Data:
+def _same(name: str, source: Source, validation: float, used: Used = ALL) -> Data:
     if source.disjoint:
         raise disjoint_classes(name)
-    sets = _sets(source, validation)
+    sets = _sets(source, validation, used)
     _check_trainable(name, source, sets.train, sets.test)
     if validation and not sets.validation:
         got = f"{validation} of {len(sets.train)} images"
         raise must("--validation", "enough for one image", got, "Hold out more, or none with --validation 0.")
-    return _as_data(name, source, sets)
+    return replace(_as_data(name, source, sets), used=used)
 
 
 def load_disjoint(
@@ -128,12 +135,14 @@ def load_for_scoring(
     download: bool = False,
     split: Literal["test", "validation", "train", "all"] = "test",
     validation: float = 0.1,
-    trained_on: str = "",
+    used: Used = ALL,
+    trained_on: Collection[str] = (),
 ) -> tuple[Split, tuple[str, ...], str]:
     """One set to score a trained network on, the class names, and the fingerprint of the source.
 
-    A source that has one split only is scored whole when the test set is asked for. Where its fingerprint is
-    ``trained_on``, it is split as `load` splits it: most of the whole would be images that the network was trained on.
+    A source that has one split only is scored whole when the test set is asked for. Where its pictures are those of a
+    set whose fingerprint is in ``trained_on``, changed or not, it is split as `load` splits it: most of the whole would
+    be images that the network was trained on.
 
     Raises:
         UserError: as `open_source`, or the split wanted has no image.
@@ -141,12 +150,12 @@ def load_for_scoring(
     source = open_source(name, options, root=root, download=download)
     if split == "all":
         chosen = _all(_keyed(source)).split
-    elif split == "test" and source.test is None and source.fingerprint != trained_on:
+    elif split == "test" and source.test is None and not source.shows(trained_on):
         chosen = source.train
     elif source.disjoint:
         chosen = source.parts.get(split)
     else:
-        sets = _sets(source, validation)
+        sets = _sets(source, validation, used)
         chosen = {"train": sets.train, "validation": sets.validation, "test": sets.test}[split]
     if not chosen:
         raise must(f"the {split} split of {name!r}", "at least one image", "none", "Choose another --split.")
@@ -175,7 +184,15 @@ def _keyed(source: Source) -> dict[str, Keyed]:
     return {name: Keyed(part, key) for (name, part), key in zip(source.parts.items(), keys, strict=True)}
 
 
-def _sets(source: Source, validation: float) -> _Sets:
+def _sets(source: Source, validation: float, used: Used = ALL) -> _Sets:
+    sets = _whole_sets(source, validation)
+    if used == ALL:
+        return sets
+    kept, _ = stratified(sets.train.labels, 1 - used.share, _USED + used.seed)
+    return replace(sets, train=sets.train.select(kept))
+
+
+def _whole_sets(source: Source, validation: float) -> _Sets:
     parts = _keyed(source)
     train, test = parts["train"], parts.get("test")
     if test is None:
@@ -215,7 +232,8 @@ def _as_data(name: str, source: Source, sets: _Sets) -> Data:
     about = (source.classes, train.in_shape, mean, std, source.fingerprint, train.frames)
     facts = {key: value for each in sets.repeated for key, value in each.facts.items()}
     cautions = tuple(each.caution for each in sets.repeated if each.caution is not None)
-    return Data(name, train, sets.validation, sets.test, *about, facts, cautions, source.test is None)
+    whose = {"held_out": source.test is None, "pictures": source.pictures}
+    return Data(name, train, sets.validation, sets.test, *about, facts, cautions, **whose)
 
 
 def _check_trainable(name: str, source: Source, train: Split, test: Split) -> None:

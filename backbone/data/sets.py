@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -169,6 +169,12 @@ class Source:
     """What becomes of images that stand in two splits."""
     disjoint: bool = False
     """Whether no class stands in two parts, so that what is learned must serve classes never seen."""
+    pictures: str = ""
+    """Fingerprint of the set whose pictures are shown changed, in the same parts and order; "": they are its own."""
+
+    def shows(self, fingerprints: Collection[str]) -> bool:
+        """Whether its pictures are those of a set with one of these fingerprints, changed or not."""
+        return not {self.fingerprint, self.pictures}.isdisjoint(set(fingerprints) - {""})
 
     @property
     def train(self) -> Split:
@@ -178,6 +184,22 @@ class Source:
     def test(self) -> Split | None:
         """None: the source has no test set of its own."""
         return self.parts.get("test")
+
+
+@dataclass(frozen=True)
+class Used:
+    """Which of the training images are used.
+
+    The share of every class, as nearly as whole images allow and at least one image each, drawn by a seed in
+    [0, 2**31). Images of a smaller share are among those of a larger one.
+    """
+
+    share: float = 1.0
+    """Greater than 0, at most 1."""
+    seed: int = 0
+
+
+ALL = Used()
 
 
 @dataclass(frozen=True)
@@ -205,3 +227,7 @@ class Data:
     """Whether the test images were held out of one part, because the source has no test set of its own."""
     disjoint: bool = False
     """Whether no class stands in two of the sets."""
+    pictures: str = ""
+    """As of its source (`Source.pictures`)."""
+    used: Used = ALL
+    """Which of the images left to train on are in ``train``."""

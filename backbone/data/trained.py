@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from engram.backbone.contract import Named, Row
 from engram.backbone.data.load import Data, load, load_disjoint
 from engram.backbone.data.options import PictureOptions
+from engram.backbone.data.sets import Used
 from engram.backbone.data.views import seen
 from engram.backbone.errors import must
 from engram.backbone.options import in_full
@@ -33,6 +35,9 @@ def reference(
         validation=validation,
         view=view,
         disjoint=data.disjoint,
+        pictures=data.pictures,
+        share=data.used.share,
+        share_seed=data.used.seed,
     )
 
 
@@ -43,13 +48,18 @@ def load_as_trained(made: Made, *, root: Path, download: bool) -> tuple[Data, Te
         UserError: the data have changed, or their classes or shapes are not what the network knows.
     """
     ref = made.trained_on()
-    find = load_disjoint if ref.disjoint else load
+    find = load_disjoint if ref.disjoint else partial(load, used=used_of(ref))
     data = find(ref.name, ref.options, root=root, download=download, validation=ref.validation)
     require_trained_on(ref, data.fingerprint)
     data = as_seen(ref, data)
     remedy = "Train the network again, so that its file says how its images were made."
     require_shape(made, f"images of {ref.name}", data.in_shape, remedy)
     return data, outputs_of(made, data.classes)
+
+
+def used_of(ref: DataRef) -> Used:
+    """Which of the training images a network was trained on."""
+    return Used(ref.share, ref.share_seed)
 
 
 def to_train_on(made: Made, data: Data, flag: str, dataset: str) -> Data | None:

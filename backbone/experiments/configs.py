@@ -18,6 +18,7 @@ from engram.backbone.contract import (
     OptionsOf,
     Registered,
     Scalar,
+    Seed,
     SplitName,
 )
 from engram.backbone.errors import UserError, must
@@ -69,6 +70,7 @@ TRAIN_METRICS = (
     Metric(name="train_seconds", unit="s", direction="min", timed=True),
 )
 
+_USED = ("train_share", "share_seed")
 FINE_TUNING = 0.2  # learning rate of a network that is trained already, relative to that of a fresh one
 
 
@@ -83,6 +85,11 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = TRAIN_METRICS
 
+    train_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the images left to train on that is used, of every class alike. Test and validation images stay the
+    same. Beside --from that of the trial, on the same data set."""
+    share_seed: Seed | None = None
+    """Seed by which they are drawn. None: that of the trial, or beside --from the one that drew its images."""
     head: Annotated[str | None, Registered("heads")] = None
     """What makes logits of features: see ``engram list heads``. By default linear, or beside --from that of the trial;
     another one than that starts afresh."""
@@ -117,6 +124,13 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
         values = cls.carried_on(given, inputs)
+        trained = inputs.get("trained", {})
+        if values.get("dataset") == trained.get("dataset"):
+            values = {**{name: trained[name] for name in _USED if trained.get(name) is not None}, **values}
+        if values.get("train_share", 1.0) == 1:
+            values["share_seed"] = given.get("share_seed")
+        elif values.get("share_seed") is None:
+            values["share_seed"] = values.get("seed", cls.seed)
         if values.get("from_trial") is None and values.get("head") is None:
             values["head"] = "linear"
         values = {**cls.recipe(values), **values}
@@ -125,10 +139,15 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         return cls(**values)
 
     def problems(self) -> list[str]:
+        found = []
+        if self.train_share == 1 and self.share_seed is not None:
+            rule = "left out where all training images are used"
+            found.append(str(must("--share-seed", rule, self.share_seed, "Add --train-share, or leave it out.")))
         given = [name for name in ("distill", "temperature") if getattr(self, name) != getattr(type(self), name)]
         if self.teacher is None and given:
-            return [f"--{given[0]} must be left out without a teacher; got {getattr(self, given[0])}. Add --teacher."]
-        return []
+            got = getattr(self, given[0])
+            found.append(f"--{given[0]} must be left out without a teacher; got {got}. Add --teacher.")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engram.backbone.contract import Result, Row, Services
 from engram.backbone.data.load import load_for_scoring
-from engram.backbone.data.sets import Split
+from engram.backbone.data.sets import ALL, Split
 from engram.backbone.data.trained import (
     cautions,
     load_as_trained,
@@ -19,6 +19,7 @@ from engram.backbone.data.trained import (
     outputs_of,
     require_shape,
     require_trained_on,
+    used_of,
 )
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import as_it_came
@@ -57,7 +58,8 @@ class Evaluate:
                 download=s.download,
                 split=c.split,
                 validation=ref.validation,
-                trained_on=ref.fingerprint,
+                used=used_of(ref) if c.dataset is None else ALL,
+                trained_on=(ref.fingerprint, ref.pictures),
             )
             if c.dataset is None:
                 require_trained_on(ref, fingerprint)

@@ -9,6 +9,7 @@ from typing import Any
 
 from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services
 from engram.backbone.data.load import Data, load
+from engram.backbone.data.sets import ALL, Used
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
@@ -65,7 +66,10 @@ class Train:
     def load(self) -> Data:
         """What to train, choose and test on."""
         c, s = self.config, self.services
-        data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation)
+        used = ALL if c.share_seed is None else Used(c.train_share, c.share_seed)
+        data = load(
+            c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=c.validation, used=used
+        )
         s.provenance(data_sha256=data.fingerprint, precision=self.machine.precision, **data.facts)
         if found := cautions(data):
             s.table("caution", found)

@@ -32,6 +32,8 @@ class DataRef:
     ``fingerprint`` is the sha256 of its bytes, ``validation`` the share of its training images that was held out.
     ``view`` says how the network saw the data where not as they are (`engram.backbone.contract.Plugin.views`).
     ``disjoint``: its sets have no class in common (`engram.backbone.data.load.load_disjoint`).
+    ``pictures`` is the fingerprint of the set whose pictures they are, changed; "" where they are its own.
+    ``share`` of the training images were used, drawn by ``share_seed`` (`engram.backbone.data.sets.Used`).
     """
 
     name: str
@@ -41,6 +43,9 @@ class DataRef:
     validation: float
     view: Named | None = None
     disjoint: bool = False
+    pictures: str = ""
+    share: float = 1.0
+    share_seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engram.backbone.data.load import load
-from engram.backbone.data.trained import outputs_of
+from engram.backbone.data.trained import load_as_trained, outputs_of
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import EvaluateConfig, TrainConfig, early_exit
 from engram.backbone.experiments.evaluate import Evaluate
@@ -162,6 +162,27 @@ def pictures(tmp_path):
         return f"folder:{where}"
 
     return write
+
+
+def test_a_share_of_the_training_images(services, tmp_path, evaluate):
+    config = TrainConfig.resolve(
+        {"backbone": "mlp", "epochs": 2, "train_share": 0.1, "seed": 3, "precision": "fp32", "batch_size": 32}
+    )
+    assert config.share_seed == 3
+    run(Train, config, services(tmp_path))
+    ref = load_model(tmp_path / "model")[1].trained_on()
+    assert (ref.share, ref.share_seed) == (0.1, 3)
+    assert evaluate(tmp_path, split="train")["images"] == 129
+    data, _ = load_as_trained(load_model(tmp_path / "model")[1], root=tmp_path, download=False)
+    assert (len(data.train), len(data.validation), len(data.test)) == (129, 144, 359)
+    trained = {name: getattr(config, name) for name in ("dataset", "backbone", "train_share", "share_seed")}
+    again = TrainConfig.resolve({"from_trial": "x", "seed": 8}, {"trained": trained})
+    assert (again.train_share, again.share_seed) == (0.1, 3)
+    whole = TrainConfig.resolve({"from_trial": "x", "train_share": 1.0}, {"trained": trained})
+    assert (whole.train_share, whole.share_seed, whole.problems()) == (1.0, None, [])
+    assert TrainConfig.resolve({"share_seed": 4}).problems() == [
+        "--share-seed must be left out where all training images are used; got 4. Add --train-share, or leave it out."
+    ]
 
 
 def test_other_data_is_scored_whole_with_the_preprocessing_of_the_training(trained, evaluate, pictures):

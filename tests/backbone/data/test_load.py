@@ -6,7 +6,7 @@ import torch
 
 from engram.backbone.data import load as module
 from engram.backbone.data.load import load, load_for_scoring, open_source
-from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.sets import MemorySplit, Source, Used
 from engram.backbone.data.streaming import StreamedSplit
 from engram.backbone.errors import UserError
 
@@ -100,6 +100,29 @@ def test_the_test_set_does_not_depend_on_the_validation_share(folder):
     assert tests[0] == tests[1] == tests[2]
 
 
+def test_a_share_of_the_training_images_is_of_all_classes_and_among_any_larger_share():
+    whole = load("digits", {}, root=NOWHERE)
+    places = [
+        load("digits", {}, root=NOWHERE, used=Used(share, seed)).train.columns["original_index"].tolist()
+        for share, seed in ((0.01, 0), (0.05, 0), (0.2, 0), (1.0, 0), (0.2, 1))
+    ]
+    few, more, many, every, others = map(set, places)
+    assert few < more < many < every == set(whole.train.columns["original_index"].tolist())
+    assert [len(each) for each in (few, more, many)] == [round(len(every) * share) for share in (0.01, 0.05, 0.2)]
+    assert others != many
+    assert len(others & many) < 0.3 * len(many)  # a fifth by chance
+    used = load("digits", {}, root=NOWHERE, used=Used(0.2, 1))
+    for share in (used.train.labels.bincount() / whole.train.labels.bincount()).tolist():
+        assert share == pytest.approx(0.2, abs=0.01)
+    assert torch.equal(used.test.images, whole.test.images)
+    assert torch.equal(used.validation.images, whole.validation.images)
+    assert not torch.equal(used.mean, whole.mean)  # of the images that are used
+    assert set(load("digits", {}, root=NOWHERE, used=Used(1e-4)).train.labels.tolist()) == set(range(10))
+    assert load_for_scoring("digits", {}, root=NOWHERE, split="train", used=Used(0.2, 1))[0].columns[
+        "original_index"
+    ].tolist() == sorted(others)
+
+
 def test_over_the_budget_is_streamed_with_the_same_result(folder, monkeypatch):
     name = f"folder:{folder({'a': 30, 'b': 30}, (8, 8, 3))}"
     held = load(name, {}, root=NOWHERE)
@@ -132,7 +155,7 @@ def test_scoring_a_source_of_one_split(table):
         assert (len(chosen), classes) == (20, ("cat", "dog"))
     data = load(name, {}, root=NOWHERE)
     for split in ("train", "validation", "test"):
-        chosen, _, _ = load_for_scoring(name, {}, root=NOWHERE, split=split, trained_on=data.fingerprint)
+        chosen, _, _ = load_for_scoring(name, {}, root=NOWHERE, split=split, trained_on=[data.fingerprint])
         assert hashes(chosen) == hashes(getattr(data, split))
     with pytest.raises(UserError, match=r"the validation split of .* at least one image; got none"):
         load_for_scoring(name, {}, root=NOWHERE, split="validation", validation=0)
