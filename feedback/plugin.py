@@ -28,6 +28,19 @@ PLUGIN = Plugin(
             options="engram.feedback.robustness.control_configs:ControlConfig",
             summary="Train a feed-forward network as large, or as expensive, as one with feedback",
         ),
+        "feedback.mixing": Entry(
+            target="engram.feedback.mixing.experiment:MixingExperiment",
+            options="engram.feedback.mixing.configs:MixingConfig",
+            summary="How much feedback predictive coding wants where images are noisy, Alamia et al. 2023",
+        ),
+    },
+    backbones={
+        "feedback.alamia": Entry(
+            target="engram.feedback.nets.alamia:alamia",
+            options="engram.feedback.nets.options:AlamiaOptions",
+            offers=("Traceable", "Staged", "StageSteps"),
+            summary="Three 5x5 convolutions, 12-18-24 channels, Alamia et al. 2023",
+        ),
     },
     adapters={
         "feedback.gated": _adapter("gated", "Later stages are a gain on earlier ones, Konkle and Alvarez 2023"),

@@ -12,7 +12,16 @@ from engram.backbone.contract import Entry, Objective
 from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
 
+WITHOUT_PREDICTIONS = ("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype")
+"""Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 REFUSALS = [
+    *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in WITHOUT_PREDICTIONS),
+    *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
+    *(
+        Refusal((name, "feedback.reconstruction"), "must be Predicting")
+        for name in ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental")
+    ),
+    Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
     Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
@@ -33,6 +42,7 @@ OPTIONS = {
     "moving-shapes": {"samples": 60},
     "fewshot.baseline++": {"steps": 3},
     "fewshot.tim": {"steps": 3},
+    "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "digit-clutter:digits": {"train_images": 120, "validation_images": 60, "test_images": 60},
     "fewshot.one-shot-runs": {

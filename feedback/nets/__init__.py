@@ -1,0 +1,1 @@
+"""Networks that papers on feedback used."""
