@@ -28,6 +28,11 @@ PLUGIN = Plugin(
             options="engram.feedback.robustness.control_configs:ControlConfig",
             summary="Train a feed-forward network as large, or as expensive, as one with feedback",
         ),
+        "feedback.analyse": Entry(
+            target="engram.feedback.analysing.experiment:Analyse",
+            options="engram.feedback.analysing.configs:AnalyseConfig",
+            summary="Look inside a network with feedback: what it is for, and what stages tell step by step",
+        ),
         "feedback.mixing": Entry(
             target="engram.feedback.mixing.experiment:MixingExperiment",
             options="engram.feedback.mixing.configs:MixingConfig",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from engram.backbone.hardware import exactly
 from engram.backbone.nets.heads import layer_of
 from engram.backbone.nets.prototypes import class_means, nearest_mean
+from engram.backbone.solving import solve_gram
 from engram.fewshot.head_options import PrototypeOptions
-from engram.fewshot.heads.solving import solve_gram
 
 
 class Prototype(nn.Module):

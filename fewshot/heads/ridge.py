@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.hardware import exactly
+from engram.backbone.solving import ridge
 from engram.fewshot.head_options import RidgeOptions
 from engram.fewshot.heads.layer import Layer
-from engram.fewshot.heads.solving import ridge
 
 
 class Ridge(Layer):

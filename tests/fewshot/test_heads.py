@@ -12,7 +12,7 @@ from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model, save_model
-from engram.fewshot.heads.solving import ridge, solve_gram
+from engram.backbone.solving import ridge, solve_gram
 
 FEATURES, WAYS = 6, 3
 
