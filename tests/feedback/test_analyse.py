@@ -1,0 +1,97 @@
+"""``feedback.analyse``: what a trial of it reports, and that it goes on where it was."""
+
+import math
+
+import pytest
+import torch
+
+from engram.backbone.data.load import load
+from engram.backbone.nets.making import LINEAR, build
+from engram.backbone.options import in_full
+from engram.backbone.registry import Registry
+from engram.backbone.saved.model import save_model
+from engram.backbone.testing.workshop import Told
+from engram.feedback.analysing.configs import AnalyseConfig
+from engram.feedback.analysing.experiment import Analyse
+
+CONFIG = AnalyseConfig(from_trial="x", images=60, training_images=40, corruptions=("gaussian-noise", "cutout"))
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory, made_of):
+    """The folder of a trial with a network of the digits whose feedback does something."""
+    folder, data = tmp_path_factory.mktemp("trial"), load("digits", {}, root=tmp_path_factory.getbasetemp())
+    adapter = in_full(Registry.discover(), "adapters", "feedback.gated", {"steps": 3, "connections": "layer3>layer1"})
+    torch.manual_seed(0)
+    model = build("vgg-tiny", {}, data.in_shape, 10, data.mean, data.std, adapters=[adapter]).eval()
+    model.backbone.paths[0].conv.weight.data = torch.randn(model.backbone.paths[0].conv.weight.shape)
+    save_model(folder / "model", model, made_of("vgg-tiny", {}, data, adapters=(adapter,), head=LINEAR))
+    return folder
+
+
+def run(trial, folder, config=CONFIG, stop=None, saved=None):
+    work = Analyse(config, Told(folder, folder, {"trained": trial}))
+    state = work.start()
+    if saved is not None:
+        work.load_state_dict(state, saved)
+    for _ in range(10**6 if stop is None else stop):
+        if not work.step(state):
+            break
+    return work.state_dict(state) if stop is not None else work.finish(state)
+
+
+@pytest.fixture(scope="module")
+def whole(trial, tmp_path_factory):
+    return run(trial, tmp_path_factory.mktemp("whole"))
+
+
+def test_it_reports_what_it_declares(whole):
+    assert set(whole.metrics) == {metric.name for metric in AnalyseConfig.metrics}
+    assert all(math.isfinite(value) for value in whole.metrics.values())
+    (row,) = (
+        row
+        for row in whole.tables["ablation"]
+        if (row["carries"], row["in step"], row["pictures"]) == ("nothing", "all", "corrupted")
+    )
+    assert whole.metrics["test/corrupt_drop_without"] == row["points_lost"]
+    assert whole.metrics["test/corrupt_drop_without/ci95"] == pytest.approx((row["to"] - row["from"]) / 2)
+    assert whole.metrics["test/accuracy"] == whole.tables["accuracy_vs_steps"][2]["clean"]
+    assert set(whole.tables) == {"accuracy_vs_steps", "ablation", "alignment", "convergence", "decoding"}
+    grid = whole.figures["ablation_corrupted"]
+    assert grid.rows == ["3>1"] and grid.columns == ["2", "3", "all", "exchanged"]
+    assert grid.values[0][2] == row["points_lost"]
+    for name in ("stage_maps", "path_maps"):
+        assert len(whole.figures[name].pictures) == len(whole.figures[name].captions) == 8
+    assert len(whole.tables["alignment"]) == 2 * 2 * 4 * 3 and len(whole.tables["convergence"]) == 2 * 3 * 4 * 2
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6])
+def test_it_goes_on_where_it_was(trial, whole, tmp_path, stop):
+    saved = run(trial, tmp_path, stop=stop)
+    assert saved["done"] == stop
+    again = run(trial, tmp_path, saved=saved)
+    assert again.metrics == whole.metrics and again.tables == whole.tables
+
+
+def test_accuracy_is_that_of_the_network_on_the_very_pictures(trial, whole, tmp_path):
+    work = Analyse(CONFIG, Told(tmp_path, tmp_path, {"trained": trial}))
+    state = work.start()
+    with torch.no_grad():
+        for name, split in state.test.items():
+            ((images, labels, _),) = split.batches(torch.arange(60), 60, "cpu")
+            share = float((state.inside.model(images).argmax(1) == labels).float().mean())
+            assert whole.tables["accuracy_vs_steps"][2][name] == pytest.approx(share)
+    assert not torch.equal(state.train.labels, state.test["clean"].labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "--from must be a trained trial; got nothing"),
+        ({"from_trial": "x", "corruptions": ()}, "--corruptions must be at least one; got none"),
+        ({"from_trial": "x", "corruptions": ("jpeg", "jpeg")}, "--corruptions must be named once each; got jpeg,jpeg"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(given, problem):
+    (found,) = AnalyseConfig(**given).problems()
+    assert found.startswith(problem)
