@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from engram.feedback.analysing.looking import Changed
+from engram.feedback.robustness.gains import paired_bootstrap
 
 ALL = "all"
-_Z = 1.96  # 95 %
 
 
 class Variant(NamedTuple):
@@ -49,25 +49,14 @@ def variants(connections: Mapping[str, Sequence[int]]) -> list[Variant]:
 
 
 class Lost(NamedTuple):
-    """Accuracy that is lost on the same pictures, as a fraction, and its 95 % interval."""
+    """Accuracy that is lost on the same pictures, in points, and its 95 % interval over pictures."""
 
-    value: float
+    points: float
     low: float
     high: float
 
 
-def lost(before: Tensor, after: Tensor) -> Lost:
-    """How much less is right after than before.
-
-    Args:
-        before, after: [..., N] bool, which of N pictures are right; what is in front of N (several corruptions of a
-            picture) is averaged, so that a picture counts once.
-
-    Source: for one answer a picture, Agresti and Min 2005 (doi 10.1002/sim.1781): a half is added to each of the four
-    counts of a pair. For several the interval is made in the same way, of mean differences.
-    """
-    each = (before.double() - after.double()).view(-1, before.shape[-1]).mean(0)
-    count = len(each) + 2
-    middle = float(each.sum()) / count
-    spread = math.sqrt(((float(each.square().sum()) + 1) / count - middle**2) / count)
-    return Lost(float(each.mean()), middle - _Z * spread, middle + _Z * spread)
+def lost(before: Tensor, after: Tensor) -> list[Lost]:
+    """How much less is right after than before. before: [N], after: [K, N], shares in which pictures are right."""
+    found = paired_bootstrap((before - after).T)
+    return [Lost(*(100 * each for each in row)) for row in torch.stack(found, 1).tolist()]

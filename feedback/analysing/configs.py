@@ -11,7 +11,11 @@ from annotated_types import Ge
 from engram.backbone.contract import ExperimentConfig, Flag, Input, Metric, OptionsOf, Registered, Scalar
 from engram.backbone.data.corruptions.options import Corruption, Severity
 from engram.backbone.errors import must
-from engram.backbone.experiments.configs import accuracy
+
+
+def _accuracy(pictures: str, *, primary: bool = False) -> Metric:
+    of = f"{pictures}/accuracy"
+    return Metric(name=f"test/{of}", split="test", of=of, unit="fraction", direction="max", primary=primary)
 
 
 def _drop(of: str) -> tuple[Metric, ...]:
@@ -24,10 +28,10 @@ def _drop(of: str) -> tuple[Metric, ...]:
 
 
 METRICS = (
-    accuracy("test", primary=True),
-    Metric(name="test/corrupt_accuracy", split="test", of="corrupt_accuracy", unit="fraction", direction="max"),
-    *_drop("drop_without"),
-    *_drop("drop_exchanged"),
+    _accuracy("corrupt", primary=True),
+    _accuracy("clean"),
+    *_drop("clean_drop_without"),
+    *_drop("clean_drop_exchanged"),
     *_drop("corrupt_drop_without"),
     *_drop("corrupt_drop_exchanged"),
     Metric(name="aligned", unit="", direction="max", optional=True, bounds=(None, 1.0)),

@@ -36,27 +36,27 @@ def accuracy(measured: Measured) -> dict[str, AnyFigure]:
     return {"accuracy_vs_steps": _lines("Accuracy after each step", "test accuracy", series)}
 
 
-def ablation(measured: Measured) -> dict[str, AnyFigure]:
+def ablation(measured: Measured, losses: tables.Losses) -> dict[str, AnyFigure]:
     """Connections by steps: what is lost where one is switched off or exchanged, on clean and corrupted pictures."""
     steps = sorted({each.step for each in measured.variants if each.step is not None})
     columns = {**{str(step): (step, False) for step in steps}, EVERY: (None, False), "exchanged": (None, True)}
-    names, found = list(dict.fromkeys(each.connection for each in measured.variants)), dict[str, AnyFigure]()
-    for condition in (CLEAN, CORRUPTED) if names else ():
-        values = [[_points(measured, Variant(name, *how), condition) for how in columns.values()] for name in names]
-        found[f"ablation_{condition}"] = Grid(
+    names = list(dict.fromkeys(each.connection for each in measured.variants))
+
+    def points(name: str, how: tuple[int | None, bool], condition: str) -> float:
+        found = losses.get((Variant(name, *how), condition))
+        return math.nan if found is None else found.points  # it does not act in that step
+
+    return {
+        f"ablation_{condition}": Grid(
             title=f"Points of accuracy lost without connections, {condition} pictures",
             x_label="switched off in step; exchanged in all",
             y_label="connection",
             columns=list(columns),
             rows=[name.replace("layer", "") for name in names],
-            values=values,
+            values=[[points(name, how, condition) for how in columns.values()] for name in names],
         )
-    return found
-
-
-def _points(measured: Measured, variant: Variant, condition: str) -> float:
-    """Lost under a condition; nan where a connection does not act in a step."""
-    return 100 * tables.losses(measured, variant)[condition].value if variant in measured.variants else math.nan
+        for condition in ((CLEAN, CORRUPTED) if names else ())
+    }
 
 
 def alignment(measured: Measured) -> dict[str, AnyFigure]:

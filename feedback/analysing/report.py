@@ -24,9 +24,10 @@ def report(
     cautions: Sequence[Row],
 ) -> Result:
     """Metrics, tables and figures; ``test`` are the pictures by condition, ``labels`` their outputs, [N]."""
+    losses = tables.losses(measured)
     found = {
         "accuracy_vs_steps": tables.accuracies(measured),
-        "ablation": tables.ablation(measured),
+        "ablation": tables.ablation(measured, losses),
         "alignment": tables.alignment(measured),
         "decoding": tables.decoding(decoders),
         "convergence": tables.convergence(measured),
@@ -34,26 +35,26 @@ def report(
     }
     drawn: dict[str, AnyFigure] = {
         **figures.accuracy(measured),
-        **figures.ablation(measured),
+        **figures.ablation(measured, losses),
         **figures.alignment(measured),
         **figures.decoding(decoders),
         **figures.convergence(measured),
         **figures.maps(measured, test[CLEAN], classes, labels),
     }
     return Result(
-        metrics={name: value for name, value in metrics(measured, decoders).items() if value is not None},
+        metrics={name: value for name, value in metrics(measured, decoders, losses).items() if value is not None},
         tables={name: rows for name, rows in found.items() if rows},
         figures=drawn,
     )
 
 
-def metrics(measured: Measured, decoders: Decoders) -> dict[str, float | None]:
+def metrics(measured: Measured, decoders: Decoders, losses: tables.Losses) -> dict[str, float | None]:
     """What `engram.feedback.analysing.configs.METRICS` declares; None where the network has no such thing."""
     right = measured.right[:, :, -1].double()
     together = measured.alike.sum(1)[:, -1, -1]
     found: dict[str, float | None] = {
-        "test/accuracy": float(right[0, 0].mean()),
-        "test/corrupt_accuracy": float(right[0, 1:].mean()),
+        "test/clean/accuracy": float(right[0, 0].mean()),
+        "test/corrupt/accuracy": float(right[0, 1:].mean()),
         "aligned": similarity(together[0])["cka"],
         "decoded": tables.told(decoders),
         "images": float(right.shape[-1]),
@@ -64,10 +65,9 @@ def metrics(measured: Measured, decoders: Decoders) -> dict[str, float | None]:
         return found
     everything = ALL if len(measured.inside.connections) > 1 else next(iter(measured.inside.connections))
     for how, exchanged in (("without", False), ("exchanged", True)):
-        found_lost = tables.losses(measured, Variant(everything, None, exchanged))
-        for prefix, each in (("", found_lost[CLEAN]), ("corrupt_", found_lost[tables.CORRUPTED])):
-            name = f"test/{prefix}drop_{how}"
-            found |= {name: 100 * each.value, f"{name}/ci95": 50 * (each.high - each.low)}
+        for pictures, condition in (("clean", CLEAN), ("corrupt", tables.CORRUPTED)):
+            name, each = f"test/{pictures}_drop_{how}", losses[Variant(everything, None, exchanged), condition]
+            found |= {name: each.points, f"{name}/ci95": (each.high - each.low) / 2}
     without = similarity(together[1])["cka"]
     aligned = found["aligned"]
     found["aligned/gain"] = None if aligned is None or without is None else aligned - without

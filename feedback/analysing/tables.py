@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from engram.feedback.analysing.ablation import Lost, Variant, lost
 from engram.feedback.analysing.alignment import similarity
 from engram.feedback.analysing.decoders import SEEN, Decoders, Place
 from engram.feedback.analysing.measuring import Measured
+from engram.feedback.robustness.gains import paired_bootstrap
 
 CORRUPTED = "corrupted"
 """The mean over corruptions."""
@@ -35,39 +38,45 @@ def accuracies(measured: Measured) -> list[Row]:
     return rows
 
 
-def right_with(measured: Measured, variant: Variant) -> Tensor:
-    """[conditions, images] bool, which pictures are right at the end with these connections changed."""
-    return measured.ablated[measured.variants.index(variant)]
+Losses = Mapping[tuple[Variant, str], Lost]
+"""What is lost with connections changed, under each condition and as the mean over corruptions."""
 
 
-def losses(measured: Measured, variant: Variant) -> dict[str, Lost]:
-    """What is lost with connections changed, by condition and as the mean over corruptions."""
-    before, after = measured.right[0, :, -1], right_with(measured, variant)
-    found = {name: lost(a, b) for name, a, b in zip(measured.conditions, before, after, strict=True)}
-    return {**found, CORRUPTED: lost(before[1:], after[1:])}
+def losses(measured: Measured) -> Losses:
+    """What is lost with each of the variants."""
+    before, after = (_with_mean(right.double()) for right in (measured.right[0, :, -1], measured.ablated))
+    names = (*measured.conditions, CORRUPTED)
+    found: dict[tuple[Variant, str], Lost] = {}
+    for place, name in enumerate(names if measured.variants else ()):
+        each = lost(before[place], after[:, place])
+        found |= {(variant, name): value for variant, value in zip(measured.variants, each, strict=True)}
+    return found
 
 
-def ablation(measured: Measured) -> list[Row]:
+def _with_mean(right: Tensor) -> Tensor:
+    """right: [..., conditions, N] -> [..., conditions + 1, N], last the mean over corruptions."""
+    return torch.cat([right, right[..., 1:, :].mean(-2, keepdim=True)], -2)
+
+
+def ablation(measured: Measured, found: Losses) -> list[Row]:
     """A row for each connection, step and condition: accuracy with it changed, and what is lost, in points."""
-    rows: list[Row] = []
-    for variant in measured.variants:
-        right = right_with(measured, variant).double()
-        shares = dict(zip(measured.conditions, right.mean(1).tolist(), strict=True))
-        shares[CORRUPTED] = float(right[1:].mean())
-        rows += [
-            {
-                "connection": variant.connection,
-                "carries": EXCHANGED if variant.exchanged else "nothing",
-                "in step": EVERY if variant.step is None else variant.step,
-                "pictures": condition,
-                "accuracy": shares[condition],
-                "points_lost": 100 * each.value,
-                "from": 100 * each.low,
-                "to": 100 * each.high,
-            }
-            for condition, each in losses(measured, variant).items()
-        ]
-    return rows
+    whole = _with_mean(measured.right[0, :, -1].double()).mean(-1).tolist()
+    accuracy = dict(zip((*measured.conditions, CORRUPTED), whole, strict=True))
+    return [
+        {
+            "connection": variant.connection,
+            "carries": EXCHANGED if variant.exchanged else "nothing",
+            "in step": EVERY if variant.step is None else variant.step,
+            "pictures": condition,
+            "accuracy": accuracy[condition] - each.points / 100,
+            "points_lost": each.points,
+            "from": each.low,
+            "to": each.high,
+        }
+        for variant in measured.variants
+        for condition in accuracy
+        for each in [found[variant, condition]]
+    ]
 
 
 def alignment(measured: Measured) -> list[Row]:
@@ -146,5 +155,5 @@ def filled_in(decoders: Decoders) -> tuple[float, float] | None:
         torch.stack([decoders.errors[decoders.places.index(Place(n, stage, last))] for stage in decoders.inside.stages])
         for n in (0, 1)
     )
-    each = (theirs - ours).mean(0) / mean
-    return float(each.mean()), 1.96 * float(each.std()) / len(each) ** 0.5
+    gain, low, high = (float(each) for each in paired_bootstrap((theirs - ours).mean(0)[:, None] / mean))
+    return gain, (high - low) / 2

@@ -55,7 +55,7 @@ def test_it_reports_what_it_declares(whole):
     )
     assert whole.metrics["test/corrupt_drop_without"] == row["points_lost"]
     assert whole.metrics["test/corrupt_drop_without/ci95"] == pytest.approx((row["to"] - row["from"]) / 2)
-    assert whole.metrics["test/accuracy"] == whole.tables["accuracy_vs_steps"][2]["clean"]
+    assert whole.metrics["test/clean/accuracy"] == whole.tables["accuracy_vs_steps"][2]["clean"]
     assert set(whole.tables) == {"accuracy_vs_steps", "ablation", "alignment", "convergence", "decoding"}
     grid = whole.figures["ablation_corrupted"]
     assert grid.rows == ["3>1"] and grid.columns == ["2", "3", "all", "exchanged"]

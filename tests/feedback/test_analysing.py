@@ -58,44 +58,40 @@ def measured(model, pictures, others=None):
     return found
 
 
+def rows_of(found):
+    return tables.ablation(found, tables.losses(found))
+
+
 # Ablation.
 
 
-def test_what_is_lost_is_the_published_interval_of_paired_answers():
-    before = torch.tensor([True] * 12 + [False] * 8)
-    after = torch.tensor([True] * 9 + [False] * 3 + [True] * 1 + [False] * 7)
-    found, n = lost(before, after), 20
-    b, c = 3 + 0.5, 1 + 0.5  # right before alone and after alone, a half added to each of four cells
-    middle = (b - c) / (n + 2)
-    spread = ((b + c) - (b - c) ** 2 / (n + 2)) ** 0.5 / (n + 2)
-    assert found.value == pytest.approx((3 - 1) / n)
-    assert (found.low, found.high) == pytest.approx((middle - 1.96 * spread, middle + 1.96 * spread))
-
-
-def test_a_picture_counts_once_however_often_it_is_corrupted():
-    before, after = random(1, 50).sign() > 0, random(1, 50, seed=1) > 0
-    assert lost(before.expand(3, -1), after.expand(3, -1)) == pytest.approx(lost(before, after))
+def test_what_is_lost_is_in_points_of_the_same_pictures():
+    before, after = (random(400).sign() > 0).double(), (random(2, 400, seed=1).sign() > 0).double()
+    for found, each in zip(lost(before, after), after, strict=True):
+        spread = 100 * float((before - each).std()) / 20  # of the mean, by theory
+        assert found.points == pytest.approx(100 * float(before.mean() - each.mean()))
+        assert (found.points - found.low, found.high - found.points) == pytest.approx((1.96 * spread,) * 2, rel=0.1)
 
 
 @pytest.mark.parametrize("connection", ["layer3>layer1", "layer3>layer2"])
 def test_the_connection_that_matters_is_found_and_the_others_are_worth_nothing(made, pictures, connection):
     found = measured(planted(made, connection), pictures)
     rows = {
-        (row["connection"], row["in step"], row["carries"]): row
-        for row in tables.ablation(found)
-        if row["pictures"] == "clean"
+        (row["connection"], row["in step"], row["carries"]): row for row in rows_of(found) if row["pictures"] == "clean"
     }
     (other,) = {"layer3>layer1", "layer3>layer2"} - {connection}
     for (name, step, carries), row in rows.items():
         if name == other:
-            assert row["points_lost"] == 0 and row["from"] < 0 < row["to"]
+            assert row["points_lost"] == row["from"] == row["to"] == 0
         if step == "all":
             assert row["accuracy"] == pytest.approx(1 - row["points_lost"] / 100)
             assert name == other or row["points_lost"] > 20, (name, carries)
     assert len(rows) == 3 * 4  # two connections and all of them: two steps, all steps, exchanged
-    assert rows[ALL, 3, "nothing"]["accuracy"] == rows[connection, 3, "nothing"]["accuracy"]
+    assert rows[ALL, 3, "nothing"]["points_lost"] == rows[connection, 3, "nothing"]["points_lost"]
     without = tables.accuracies(found)[-1]
-    assert without["clean"] == rows[ALL, "all", "nothing"]["accuracy"]  # the network that is watched without feedback
+    assert without["clean"] == pytest.approx(
+        rows[ALL, "all", "nothing"]["accuracy"]
+    )  # the network that is watched without feedback
 
 
 def test_a_tap_that_changes_one_step_leaves_those_before_it_alone(made, pictures):
@@ -119,7 +115,7 @@ def test_switched_off_everywhere_it_is_the_plain_pass_at_every_step(made, pictur
 
 def test_without_feedback_all_rows_are_equal(made, pictures):
     found = measured(planted(made, None), pictures, pictures.flip(0))
-    assert {row["points_lost"] for row in tables.ablation(found)} == {0}
+    assert {row["points_lost"] for row in rows_of(found)} == {0}
     assert {row["relative_change"] for row in tables.convergence(found)} == {0}
     for stage in found.inside.stages:
         assert len({row["cka"] for row in tables.alignment(found) if row["stage"] == stage}) == 1
@@ -278,7 +274,7 @@ def test_spikes_are_looked_at_as_means_over_steps(made, pictures):
     for value, each in zip(looked.stages.values(), plain, strict=False):
         torch.testing.assert_close(value[-1], each.mean(0))
     found = measured(model, pictures)
-    assert found.variants == [] and len(found.networks) == 1 and tables.ablation(found) == []
+    assert found.variants == [] and len(found.networks) == 1 and rows_of(found) == []
 
 
 def test_a_network_without_steps_has_no_convergence(made, pictures):
