@@ -8,10 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engram.feedback.analysing.looking import Changed
+from engram.feedback.analysing.looking import ALL, Changed
 from engram.feedback.robustness.gains import paired_bootstrap
-
-ALL = "all"
 
 
 class Variant(NamedTuple):

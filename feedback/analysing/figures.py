@@ -10,13 +10,12 @@ from torch import Tensor
 
 from engram.backbone.contract import AnyFigure, Figure, Grid, Pictures
 from engram.backbone.data.sets import Split
-from engram.backbone.measures.anytime import logits_at
 from engram.feedback.analysing import tables
 from engram.feedback.analysing.ablation import Variant
 from engram.feedback.analysing.alignment import similarity
 from engram.feedback.analysing.decoders import SEEN, Decoders, Place
 from engram.feedback.analysing.decoding import behind
-from engram.feedback.analysing.looking import Inside, Looked
+from engram.feedback.analysing.looking import Inside
 from engram.feedback.analysing.maps import furthest, path_sheet, stage_sheet, strongest
 from engram.feedback.analysing.measuring import CLEAN, Measured
 from engram.feedback.analysing.tables import CORRUPTED, EVERY, names_of
@@ -158,7 +157,8 @@ def maps(measured: Measured, test: Split, classes: Sequence[str], labels: Tensor
             sheets["stage_maps"].append(stage_sheet(each, pair[name], inside.points, strong))
             if acting:
                 sheets["path_maps"].append(path_sheet(each, pair[name], neutral, acting, far))
-            captions.append(f"{classes[label]}, {name}: {_answers(measured, each, classes)}")
+            answers = each.logits[[step - 1 for step in inside.points], 0].argmax(-1).tolist()
+            captions.append(f"{classes[label]}, {name}: {_list(classes[int(answer)] for answer in answers)}")
     titles = {
         "stage_maps": f"Strength of every stage, a row each, in steps {_list(inside.points)}",
         "path_maps": f"What {_list(inside.connections)} carry, a row each, in steps {_list(acting)}:"
@@ -167,12 +167,6 @@ def maps(measured: Measured, test: Split, classes: Sequence[str], labels: Tensor
     return {
         name: Pictures(title=titles[name], pictures=found, captions=captions) for name, found in sheets.items() if found
     }
-
-
-def _answers(measured: Measured, looked: Looked, classes: Sequence[str]) -> str:
-    """What the network answers about one picture after each step."""
-    answers = logits_at(measured.inside.model, looked.features, measured.inside.points)[:, 0].argmax(-1).tolist()
-    return _list(classes[int(answer)] for answer in answers)
 
 
 def _list(things: Iterable[object]) -> str:

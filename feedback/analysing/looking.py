@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engram.backbone.contract import Site, Spiking
+from engram.backbone.errors import must
+from engram.backbone.measures.anytime import logits_at
 from engram.backbone.measures.points import curve_steps
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged
@@ -16,6 +18,8 @@ from engram.backbone.nets.tapped import sites, tapped_steps
 from engram.feedback.connections import FEATURES, name_of
 from engram.feedback.network.network import FeedbackNetwork
 
+ALL = "all"
+"""In place of every connection's name."""
 _EVERY_STEP = 8
 """Up to so many steps each of them is looked at; of more, those after which accuracy is measured."""
 
@@ -25,7 +29,7 @@ class Looked:
     """What a network did with some pictures.
 
     Attributes:
-        features: [S, B, feature_dim] after every step.
+        logits: [S, B, classes], what it would answer if it stopped after each step.
         stages: the output of every stage at every step, [S, B, C, H, W] each, by the names that connections have for
             them (``layer1``), and last the features. Of a network with spiking neurons they are means over the steps so
             far: one step's spikes are no answer yet.
@@ -33,7 +37,7 @@ class Looked:
             acts, from 1.
     """
 
-    features: Tensor
+    logits: Tensor
     stages: Mapping[str, Tensor]
     paths: Mapping[str, Mapping[int, Tensor]]
 
@@ -118,9 +122,10 @@ class Inside:
         return self.model.normalise(arranged(images.to(device), self.model.backbone))
 
     @torch.no_grad()
-    def features(self, x: Tensor, how: Changed) -> Tensor:
-        """x: [B, C, H, W] normalised -> [S, B, feature_dim], with connections changed."""
-        return tapped_steps(self.model.backbone, x, lambda site, value: self.changed(how, site, value))
+    def answers(self, x: Tensor, how: Changed = NOTHING) -> Tensor:
+        """x: [B, C, H, W] normalised -> the logits at the end, [B, classes], with connections changed."""
+        features = tapped_steps(self.model.backbone, x, lambda site, value: self.changed(how, site, value))
+        return logits_at(self.model, features, [len(features)])[0]
 
     @torch.no_grad()
     def look(self, x: Tensor, how: Changed = NOTHING) -> Looked:
@@ -139,10 +144,48 @@ class Inside:
         whole = {name: torch.cat(parts) for name, parts in stages.items()} | {FEATURES: features}
         if self.means:
             whole = {name: _so_far(value) for name, value in whole.items()}
-        return Looked(features, whole, paths)
+        return Looked(logits_at(self.model, features, range(1, len(features) + 1)), whole, paths)
 
 
 def _so_far(value: Tensor) -> Tensor:
     """value: [S, ...] -> the mean of the first 1, 2, ..., S."""
     count = torch.arange(1, len(value) + 1, device=value.device, dtype=value.dtype)
     return value.cumsum(0) / count.view(-1, *[1] * (value.ndim - 1))
+
+
+def look(model: nn.Module, images: Tensor, *, off: str = "") -> Looked:
+    """What goes on inside a classifier, step by step; it stays as it is.
+
+    Args:
+        model: as `engram.load(TRIAL).module` gives it, or `engram.backbone.nets.making.build`.
+        images: [B, C, H, W] uint8, or float in [0, 1].
+        off: connections that carry what changes nothing, as ``layer3>layer1,layer3>layer2``, or ``all``.
+
+    Raises:
+        UserError: it is no classifier with preprocessing, backbone and head, or has no such connection.
+
+    >>> from engram.backbone.nets.making import build
+    >>> from engram.backbone.options import in_full
+    >>> from engram.backbone.registry import Registry
+    >>> gated = in_full(Registry.discover(), "adapters", "feedback.gated", {"steps": 3, "connections": "layer3>layer1"})
+    >>> mean, std = torch.zeros(1), torch.ones(1)
+    >>> model = build("vgg-tiny", {}, (1, 8, 8), 10, mean, std, adapters=[gated]).eval()
+    >>> looked = look(model, torch.rand(5, 1, 8, 8))
+    >>> looked.logits.shape, looked.stages["layer1"].shape, list(looked.paths["layer3>layer1"])
+    (torch.Size([3, 5, 10]), torch.Size([3, 5, 16, 4, 4]), [2, 3])
+    """
+    if not isinstance(model, Classifier):
+        got = type(model).__name__
+        raise must("the network to look into", "a classifier of engram", got, "Take engram.load(TRIAL).module.")
+    training = model.training
+    try:
+        inside = Inside(model.eval())
+        names = tuple(inside.connections) if off == ALL else tuple(part.strip() for part in off.split(",") if part)
+        if unknown := [name for name in names if name not in inside.connections]:
+            known = ", ".join(inside.connections) or "none"
+            raise must(
+                "connections to switch off", f"those of the network ({known})", unknown[0], "Name these, or all."
+            )
+        return inside.look(inside.normalised(images), Changed(names))
+    finally:
+        model.train(training)

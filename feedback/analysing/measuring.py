@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from engram.backbone.measures.anytime import logits_at
 from engram.feedback.analysing import alignment
 from engram.feedback.analysing.ablation import variants
 from engram.feedback.analysing.convergence import residuals
@@ -65,8 +64,8 @@ class Measured:
             clean: dict[str, Tensor] = {}
             for condition, images in enumerate(shown.values()):
                 looked = inside.look(inside.normalised(images), how)
-                logits = logits_at(inside.model, looked.features, inside.points)
-                self.right[network, condition, :, at] = (logits.argmax(-1) == labels).cpu()
+                answers = looked.logits[places.to(labels.device)].argmax(-1)
+                self.right[network, condition, :, at] = (answers == labels).cpu()
                 for stage, name in enumerate(inside.stages):
                     value = looked.stages[name]
                     self.change[network, condition, stage] += residuals(value).sum(1).cpu()
@@ -81,9 +80,8 @@ class Measured:
         """Answer some pictures with the connections of one variant changed; arguments as of `watch`."""
         inside, how = self.inside, self.variants[variant].changed(self.inside.connections)
         for condition, images in enumerate(shown.values()):
-            features = inside.features(inside.normalised(images), how)
-            (logits,) = logits_at(inside.model, features, [inside.steps])
-            self.ablated[variant, condition, at] = (logits.argmax(-1) == labels).cpu()
+            answers = inside.answers(inside.normalised(images), how).argmax(-1)
+            self.ablated[variant, condition, at] = (answers == labels).cpu()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"right": self.right, "ablated": self.ablated, "alike": self.alike, "change": self.change}

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import nn
 
-from engram.backbone.measures.anytime import logits_at
+from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.feedback.analysing import tables
 from engram.feedback.analysing.ablation import ALL, lost
@@ -15,7 +15,7 @@ from engram.feedback.analysing.alignment import hsic, similarity, sums
 from engram.feedback.analysing.convergence import residuals
 from engram.feedback.analysing.decoders import Decoders, Place
 from engram.feedback.analysing.decoding import PENALTIES, behind, fit, hidden_part, seen, solve, sought, told
-from engram.feedback.analysing.looking import Changed, Inside
+from engram.feedback.analysing.looking import Changed, Inside, look
 from engram.feedback.analysing.maps import GAP, TILE, furthest, path_sheet, stage_sheet, strongest
 from engram.feedback.analysing.measuring import Measured
 
@@ -47,10 +47,9 @@ def measured(model, pictures, others=None):
     """All that is measured; the right answers are those that the network itself gives at its end."""
     inside = Inside(model)
     found = Measured(inside, ["other"], len(pictures))
-    features = inside.features(inside.normalised(pictures), Changed(()))
     if isinstance(model.head, nn.Linear):  # every class is some picture's
-        model.head.bias.data -= logits_at(model, features, [inside.steps])[0].mean(0)
-    labels = logits_at(model, features, [inside.steps])[0].argmax(-1)
+        model.head.bias.data -= inside.answers(inside.normalised(pictures)).mean(0)
+    labels = inside.answers(inside.normalised(pictures)).argmax(-1)
     shown = {"clean": pictures, "other": pictures if others is None else others}
     found.watch(shown, labels, slice(0, len(pictures)))
     for number in range(len(found.variants)):
@@ -97,9 +96,9 @@ def test_the_connection_that_matters_is_found_and_the_others_are_worth_nothing(m
 def test_a_tap_that_changes_one_step_leaves_those_before_it_alone(made, pictures):
     inside = Inside(planted(made, "layer3>layer1"))
     x = inside.normalised(pictures)
-    whole = inside.features(x, Changed(()))
+    whole = inside.look(x).stages["features"]
     for step in (2, 3):
-        found = inside.features(x, Changed(["layer3>layer1"], [step]))
+        found = inside.look(x, Changed(["layer3>layer1"], [step])).stages["features"]
         same = [torch.equal(a, b) for a, b in zip(whole, found, strict=True)]
         assert same[: step - 1] == [True] * (step - 1) and not any(same[step - 1 :])
 
@@ -109,8 +108,12 @@ def test_switched_off_everywhere_it_is_the_plain_pass_at_every_step(made, pictur
     inside, plain = Inside(model), made(None)
     plain.backbone.load_state_dict(model.backbone.inner.state_dict())
     x = inside.normalised(pictures)
-    for features in inside.features(x, Changed(inside.connections)):
+    for features in inside.look(x, Changed(inside.connections)).stages["features"]:
         torch.testing.assert_close(features, plain.backbone(x))
+    everything, named = (look(model, pictures, off=off).logits for off in ("all", "layer3>layer1, layer3>layer2"))
+    assert torch.equal(everything, named) and torch.equal(
+        everything[-1], inside.answers(x, Changed(inside.connections))
+    )
 
 
 def test_without_feedback_all_rows_are_equal(made, pictures):
@@ -258,11 +261,12 @@ def test_every_kind_of_feedback_can_be_looked_into(made, pictures, adapter):
     model = made(adapter)
     inside = Inside(model)
     looked = inside.look(inside.normalised(pictures[:3]))
-    assert {len(value) for value in looked.stages.values()} == {inside.steps} == {len(looked.features)}
+    assert {len(value) for value in looked.stages.values()} == {inside.steps} == {len(looked.logits)}
     assert list(looked.stages) == list(inside.stages)
     assert list(inside.connections) == list(map(str, model.backbone.connections))
     assert all(1 not in steps and inside.points[-1] in steps for steps in inside.connections.values())
-    torch.testing.assert_close(looked.features, model.backbone.forward_steps(inside.normalised(pictures[:3])))
+    torch.testing.assert_close(looked.stages["features"], model.backbone.forward_steps(inside.normalised(pictures[:3])))
+    torch.testing.assert_close(looked.logits[-1], model(pictures[:3]))
 
 
 def test_spikes_are_looked_at_as_means_over_steps(made, pictures):
@@ -311,7 +315,21 @@ def test_red_raises_and_blue_lowers(made, pictures):
 
 
 def test_looking_changes_nothing(made, pictures):
-    model = made("feedback.gated")
+    model = made("feedback.gated").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Inside(model).look(model.normalise(pictures), Changed(["layer3>layer1"]))
+    look(model, pictures, off="layer3>layer1")
+    assert model.training and model.backbone.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("of", "off", "problem"),
+    [
+        ("model", "layer2>layer1", r"those of the network \(layer3>layer1, layer3>layer2\); got layer2>layer1"),
+        ("backbone", "", "must be a classifier of engram; got Gated"),
+    ],
+)
+def test_what_cannot_be_looked_at(made, pictures, of, off, problem):
+    model = made("feedback.gated")
+    with pytest.raises(UserError, match=problem):
+        look(model if of == "model" else model.backbone, pictures, off=off)
