@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from engram.feedback.connections import Written
+from engram.feedback.shares import Numbers
 
 STEPS = 4
 """How many steps a still image takes where nobody says."""
@@ -43,13 +44,13 @@ class PredictiveOptions(FeedbackOptions):
     Shares are one number for all stages, or one for each with commas between: 0.2,0.4,0.4.
     """
 
-    connections: str | None = None
+    connections: Annotated[str, Written()] | None = None
     """Every stage leads to the one before, which it predicts: there are no others."""
-    feedforward: str = "0.4"
+    feedforward: Annotated[str, Numbers("feedforward", 1.0)] = "0.4"
     """Share of a stage's next output that comes from the stage before, beta."""
-    feedback: str = "0.1"
+    feedback: Annotated[str, Numbers("feedback", 1.0)] = "0.1"
     """Share that is what the next stage predicts of it, lambda; what is left of both to 1 stays as it was."""
-    correction: str = "0.01"
+    correction: Annotated[str, Numbers("correction")] = "0.01"
     """Rate at which a stage is changed where its own prediction is wrong, alpha."""
     learn_mixing: bool = False
     """Train the shares with the network; they begin as given."""

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from engram.backbone.errors import must
 from engram.feedback.connections import Connection, name_of, parse
-from engram.feedback.network.mixing import RULES, Mixing, Shares, values_of
+from engram.feedback.network.mixing import Mixing, Shares
 from engram.feedback.network.network import FeedbackNetwork, Show, State, wrapped
 from engram.feedback.network.predictions import Prediction
 from engram.feedback.options import PredictiveOptions
+from engram.feedback.shares import numbers
+
+SHARES = ("feedforward", "feedback", "correction")
 
 
 class Predictive(FeedbackNetwork):
@@ -43,12 +46,12 @@ class Predictive(FeedbackNetwork):
         super().__init__(inner, options)
         if options.kernel % 2 == 0:
             remedy = f"Use {options.kernel + 1}."
-            raise must("--kernel", "odd, so that predictions have a middle", options.kernel, remedy)
+            raise must("kernel", "odd, so that predictions have a middle", options.kernel, remedy)
         if self.remembers_inside:
             rule = "one that remembers nothing: it corrects values, and spikes cannot be corrected"
             raise must("a network for feedback.predictive", rule, type(inner).__name__, "Use feedback.gated.")
         self.image = Prediction(self.shape_of(0), self.in_shape, options.kernel)
-        forward, back, correction = (values_of(getattr(options, name), f"--{name}") for name in RULES)
+        forward, back, correction = (numbers(getattr(options, name), name) for name in SHARES)
         self.mixing = Mixing(len(self.stage_shapes), forward, back, correction, options.learn_mixing)
 
     def shape_of(self, stage: int) -> tuple[int, int, int]:
@@ -64,7 +67,7 @@ class Predictive(FeedbackNetwork):
         if asked is not None and set(parse(asked)) != set(own):
             said = ",".join(map(str, own)) or "left out"
             rule = f"{said} for feedback.predictive, whose stages predict the one before"
-            raise must("--connections", rule, asked, "Leave it out, or use feedback.gated.")
+            raise must("connections", rule, asked, "Leave it out, or use feedback.gated.")
         return own
 
     def path(self, connection: Connection) -> nn.Module:

@@ -110,6 +110,7 @@ class MixingConfig(ExperimentConfig):
             if problems:
                 raise UserError("\n".join(map(str, problems)))
             values = {name: value for name, value in values.items() if name not in _TRAINED_FIRST}
+            values |= {name: trained[name] for name in _TRAINED_FIRST[:4] if name in trained}
         values["levels"] = tuple(values.get("levels") or LEVELS[values.get("noise", cls.noise)])
         return cls(**values)
 
@@ -134,7 +135,7 @@ class MixingConfig(ExperimentConfig):
         plain: dict[str, Any] = {"flip": "none", "translate": 0, "label_smoothing": 0.0}
         network = TrainConfig.resolve({**same, **plain, "epochs": self.epochs})
         of_predictions: dict[str, Any] = {
-            **{"adapter": ("feedback.predictive",), "adapter_options": {"kernel": self.kernel}},
+            **{"adapter": ("feedback.predictive",), "adapter_options": {"kernel": self.kernel, "steps": 1}},
             **{"objective": "feedback.reconstruction", "lr": 3e-3, "weight_decay": 0.0},
         }
         predictions = TrainConfig.resolve({**same, **plain, **of_predictions, "epochs": self.prediction_epochs})

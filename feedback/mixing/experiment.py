@@ -17,7 +17,7 @@ from engram.backbone.data.trained import load_as_trained
 from engram.backbone.errors import TrialError, must
 from engram.backbone.measures.anytime import StepScores
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
+from engram.backbone.nets.layout import arranged, layout
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import generator
 from engram.backbone.training.optim import Optimizers
@@ -75,7 +75,7 @@ class MixingExperiment:
             raise must("the network of --from", rule, type(model.backbone).__name__, remedy)
         data, targets = load_as_trained(made, root=s.data_root, download=s.download)
         s.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256)
-        model.requires_grad_(False).to(s.device)
+        model.requires_grad_(False).to(s.device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
         return self._anew(MixingState(data, targets.to(s.device), model, *self._fresh(model.backbone)))
 
     def _fresh(self, net: Predictive) -> tuple[Mixing, Optimizers, StepScores]:

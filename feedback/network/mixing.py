@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from engram.backbone.errors import UserError, must
-
-RULES = {"feedforward": "from 0 to 1", "feedback": "from 0 to 1", "correction": "0 or more"}
 
 
 class Shares(NamedTuple):
@@ -36,7 +33,7 @@ class Mixing(nn.Module):
         learned: whether they are parameters: [1] where one value stands for all stages, else [stages].
 
     Raises:
-        UserError: one line for every value that cannot be.
+        UserError: one line for everything that does not fit the stages, or is no share of one.
 
     Source: Alamia et al. 2023 (the sigmoids); Choksi et al. 2021 (a share for each stage).
     """
@@ -75,44 +72,21 @@ class Mixing(nn.Module):
         return [*rows[:-1], rows[-1]._replace(feedback=0.0)]
 
 
-def values_of(text: str, option: str) -> list[float]:
-    """The numbers of an option: one for all stages, or one for each, with commas between.
-
-    Raises:
-        UserError: it holds something else.
-
-    >>> values_of("0.2, 0.4,0.4", "--feedforward")
-    [0.2, 0.4, 0.4]
-    """
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
-        rule = "a number, or one for each stage with commas between"
-        raise must(option, rule, repr(text), "Write it as in 0.4 or 0.2,0.4,0.4.")
-    return found
-
-
 def _problems(given: dict[str, Sequence[float]], stages: int, learned: bool) -> list[UserError]:
     found: list[UserError] = []
     for name, values in given.items():
         if len(values) not in (1, stages):
             remedy = f"Give one, or {stages}."
-            found.append(must(f"--{name}", "one value, or one for each stage", f"{len(values)} values", remedy))
-        top = math.inf if name == "correction" else 1.0
-        for value in values:
-            if not 0 <= value <= top:
-                found.append(must(f"--{name}", RULES[name], value, "Use published ones: 0.4, 0.1 and 0.01."))
+            found.append(must(name, "one value, or one for each stage", f"{len(values)} values", remedy))
     if found:
         return found
     for stage in range(stages):
         forward, back = (given[name][min(stage, len(given[name]) - 1)] for name in ("feedforward", "feedback"))
         if forward + back > 1:
             rule, remedy = f"at most 1 together in stage {stage + 1}", "The rest is memory: lower one."
-            found.append(must("--feedforward and --feedback", rule, f"{forward:g} and {back:g}", remedy))
+            found.append(must("feedforward and feedback", rule, f"{forward:g} and {back:g}", remedy))
         elif learned and not (forward > 0 and back > 0 and forward + back < 1):
             rule = f"above 0, with a rest for memory in stage {stage + 1}, where they are learned"
             got = f"{forward:g} and {back:g}"
-            found.append(must("--feedforward and --feedback", rule, got, "Shares of 0 cannot be learned from."))
+            found.append(must("feedforward and feedback", rule, got, "Shares of 0 cannot be learned from."))
     return found

@@ -59,7 +59,8 @@ def test_network_and_predictions_are_trained_in_trials_before():
         {"dataset": "cifar10", "seed": 3, "epochs": 7, "kernel": 3, "noise": "salt-and-pepper"}
     )
     assert other.requires() == config.requires() and other.levels == (0.0, 0.02, 0.04, 0.06)
-    assert not MixingConfig.resolve({"from_trial": "abc"}, {"trained": {}}).requires()
+    given = MixingConfig.resolve({"from_trial": "abc"}, {"trained": {"dataset": "mnist", "backbone": "lenet5"}})
+    assert not given.requires() and (given.dataset, given.backbone) == ("mnist", "lenet5")
 
 
 def test_what_a_trained_network_fixes_is_not_given_beside_it():

@@ -209,13 +209,19 @@ def test_a_network_of_one_stage_predicts_the_image_alone(made, images):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"connections": "layer3>layer1"}, "--connections must be layer2>layer1,layer3>layer2 for feedback.predictive"),
-        ({"feedforward": "0.2,0.4"}, "--feedforward must be one value, or one for each stage; got 2 values. Give one"),
-        ({"feedback": "much"}, "--feedback must be a number, or one for each stage with commas between; got 'much'"),
-        ({"correction": "-1"}, "--correction must be 0 or more; got -1.0"),
+        ({"connections": "layer3>layer1"}, "connections must be layer2>layer1,layer3>layer2 for feedback.predictive"),
+        ({"feedforward": "0.2,0.4"}, "feedforward must be one value, or one for each stage; got 2 values. Give one"),
+        (
+            {"feedback": "much"},
+            "feedback must be a number from 0 to 1, or one for each stage with commas between; got 'much'",
+        ),
+        (
+            {"correction": "-1"},
+            "correction must be a number from 0, or one for each stage with commas between; got '-1'",
+        ),
         ({"feedforward": "0.7", "feedback": "0.4"}, "must be at most 1 together in stage 1; got 0.7 and 0.4"),
         ({"feedback": "0", "learn_mixing": True}, "must be above 0, with a rest for memory in stage 1, where they are"),
-        ({"kernel": 4}, "--kernel must be odd, so that predictions have a middle; got 4. Use 5."),
+        ({"kernel": 4}, "kernel must be odd, so that predictions have a middle; got 4. Use 5."),
     ],
 )
 def test_what_cannot_be_is_refused(made, given, said):
