@@ -79,8 +79,9 @@ class EquilibriumOptions:
     """Damped steps of the phantom gradient."""
     damping: Annotated[float, Gt(0), Le(1)] = 0.5
     """Share of the new value in a damped step."""
-    jacobian_penalty: Annotated[float, Ge(0)] = 0.0
-    """Weight of |df/dz|^2 at the fixed point in whatever loss is minimised; it keeps the search short."""
+    jacobian_penalty: Annotated[float, Ge(0)] = 10.0
+    """Weight of |df/dz|^2 / D at the fixed point in whatever loss is minimised, D the length of z: without it training
+    may lead to where there is no fixed point to be found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +105,21 @@ class LateralOptions(FeedbackOptions):
     """Which stages: layer2>layer2,layer3>layer3 and so on; unless said, all but the first."""
     expansion: Annotated[int, Ge(1), Le(16)] = 1
     """Channels between the convolutions of a stage's block, relative to those of the stage; CORnet-S has 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeOptions:
+    """A network whose weights run both ways: from logits back down to a stage, and up again."""
+
+    steps: Annotated[int, Ge(1)] = 3
+    """Steps of a still image, the first without feedback; a recording takes one for each frame."""
+    connections: Annotated[str, Written()] | None = None
+    """Down to which stage: logits>layer2, say; logits>layer1 unless said."""
+    share: Annotated[float, Ge(0), Le(1)] = 0.1
+    """How far a value moves towards what came down, rho."""
+    reconstruction: Annotated[float, Ge(0)] = 0.1
+    """Weight of the difference between what came down and what was there, in whatever loss is minimised."""
+    readout: Literal["last", "mean", "learned"] = "last"
+    """Over steps: the last, their mean, or a mean with learned weights."""
+    norm: Literal["step", "shared"] = "step"
+    """BatchNorm of what is run again at every step: one for each step, or one for all."""

@@ -56,6 +56,9 @@ PLUGIN = Plugin(
         "feedback.equilibrium": _adapter(
             "equilibrium", "Feedback until nothing changes any more, Bai et al. 2019", options="EquilibriumOptions"
         ),
+        "feedback.generative": _adapter(
+            "generative", "Back down from logits with the same weights, Huang et al. 2020", options="GenerativeOptions"
+        ),
         "feedback.blt": _adapter(
             "blt",
             "Lateral and top-down convolutions, whose sum is rectified, Spoerer et al. 2017",
