@@ -73,9 +73,9 @@ class MixingConfig(ExperimentConfig):
     """The network that is trained: see ``engram list backbones``. Beside --from that of the trial."""
     backbone_options: Annotated[Mapping[str, Scalar], OptionsOf("backbone")] = field(default_factory=dict)
     """Options of the network."""
-    epochs: Annotated[int, Ge(1)] = 8
+    epochs: Annotated[int, Ge(1)] = 6
     """Passes over the training images for the network."""
-    prediction_epochs: Annotated[int, Ge(1)] = 2
+    prediction_epochs: Annotated[int, Ge(1)] = 1
     """Passes for the predictions."""
     kernel: Annotated[int, Ge(1)] = 5
     """Side of the predictions' kernels, odd."""
