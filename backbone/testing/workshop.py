@@ -144,11 +144,13 @@ class Workshop:
         return schema(self.registry.options("experiments", experiment) or ExperimentConfig)
 
     def given(self, experiment: str, **chosen: Any) -> dict[str, Any]:
-        """What to give to an experiment: what makes it small, and what is chosen."""
+        """What to give to an experiment: what makes it small, unless it follows from other options, and what is
+        chosen.
+        """
         small: dict[str, Any] = {**SMALL, **self.data_for()}
         if any(option.key in chosen for option, _ in made_from(self._class(experiment))):
             small = {key: value for key, value in small.items() if key in FOR_A_TRAINED}
-        known = {option.field for option in self.schema(experiment)}
+        known = {option.field for option in self.schema(experiment) if not option.optional}
         values = {name: value for name, value in small.items() if name in known}
         return {**values, **self.options.get(experiment, {}), **chosen}
 

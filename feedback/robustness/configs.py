@@ -172,14 +172,14 @@ class RobustnessConfig(FeedbackConfig):
 
 def _uncontrolled(values: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
     """Why no control can be made of a network, in one sentence; "" where one can."""
+    if trained.get("from_trial") is not None:
+        return "The trial of --from goes on from another one: give that one, with --adapter and --tune."
     if not with_feedback(values.get("adapter", ())):
         return "The network has no feedback."
     if values.get("weights") is not None or trained.get("weights") is not None:
         return "The weights of its file fit a network of one width."
     if trained.get(EXPERIMENT, TRAIN) != TRAIN:
         return f"The trial of --from is one of {trained[EXPERIMENT]}, which trains in its own way."
-    if trained.get("from_trial") is not None:
-        return "The trial of --from goes on from another one: give that one, with --adapter and --tune."
     if trained.get("teacher") is not None:
         return "The trial of --from has learned from a teacher."
     if without_width(values.get("backbone", RobustnessConfig.backbone)):

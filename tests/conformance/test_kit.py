@@ -44,6 +44,7 @@ OPTIONS = {
     "fewshot.tim": {"steps": 3},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
+    "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},
     "digit-clutter:digits": {"train_images": 120, "validation_images": 60, "test_images": 60},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
@@ -51,6 +52,7 @@ OPTIONS = {
         "runs": 3,
     },
 }
+SMALL_ENOUGH = ("snn.spiking", "feedback.robustness", "fewshot.one-shot-runs", "digit-clutter:digits")
 DATA = {"present": "digit-clutter:digits"}
 """By an objective, data that have the column that it needs."""
 
@@ -86,7 +88,7 @@ def test_the_toy_conforms():
         Refusal(("toy.gated", "snn.deploy", "--from"), "no steps of spikes"),
         Refusal(("toy.groups", "fewshot.incremental"), "must be less than the 2 classes of toy.spots"),
     ]
-    options = {name: OPTIONS[name] for name in ("snn.spiking", "fewshot.one-shot-runs", "digit-clutter:digits")}
+    options = {name: OPTIONS[name] for name in SMALL_ENOUGH}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots", **DATA}):
         case.run()
 
