@@ -21,7 +21,7 @@ class Additive(FeedbackNetwork):
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
         for top in tops:
             term, blocks = spread(top, value)
-            value = together(blocks + term)
+            value = together(blocks + term, value)
         return value
 
 

@@ -83,7 +83,7 @@ class BLT(FeedbackNetwork):
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
         for top in tops:
             term, blocks = spread(top, value)
-            value = together(blocks + term)
+            value = together(blocks + term, value)
         return F.relu(value) if self.rectified[stage] else value
 
 

@@ -26,7 +26,7 @@ class Gated(FeedbackNetwork):
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
         for gain in tops:
             factor, blocks = spread(gain, value)
-            value = together(blocks * factor)
+            value = together(blocks * factor, value)
         return value
 
 
