@@ -42,6 +42,7 @@ OPTIONS = {
     "moving-shapes": {"samples": 60},
     "fewshot.baseline++": {"steps": 3},
     "fewshot.tim": {"steps": 3},
+    "feedback.analyse": {"images": 16, "training_images": 16, "corruptions": "blobs"},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},

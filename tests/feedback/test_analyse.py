@@ -14,7 +14,7 @@ from engram.backbone.testing.workshop import Told
 from engram.feedback.analysing.configs import AnalyseConfig
 from engram.feedback.analysing.experiment import Analyse
 
-CONFIG = AnalyseConfig(from_trial="x", images=60, training_images=40, corruptions=("gaussian-noise", "cutout"))
+CONFIG = AnalyseConfig(from_trial="x", images=32, training_images=24, corruptions=("gaussian-noise", "cutout"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_it_reports_what_it_declares(whole):
     assert len(whole.tables["alignment"]) == 2 * 2 * 4 * 3 and len(whole.tables["convergence"]) == 2 * 3 * 4 * 2
 
 
-@pytest.mark.parametrize("stop", [1, 5, 6])
+@pytest.mark.parametrize("stop", [1, 6])
 def test_it_goes_on_where_it_was(trial, whole, tmp_path, stop):
     saved = run(trial, tmp_path, stop=stop)
     assert saved["done"] == stop
@@ -78,7 +78,7 @@ def test_accuracy_is_that_of_the_network_on_the_very_pictures(trial, whole, tmp_
     state = work.start()
     with torch.no_grad():
         for name, split in state.test.items():
-            ((images, labels, _),) = split.batches(torch.arange(60), 60, "cpu")
+            ((images, labels, _),) = split.batches(torch.arange(32), 32, "cpu")
             share = float((state.inside.model(images).argmax(1) == labels).float().mean())
             assert whole.tables["accuracy_vs_steps"][2][name] == pytest.approx(share)
     assert not torch.equal(state.train.labels, state.test["clean"].labels)
