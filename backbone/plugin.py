@@ -172,6 +172,15 @@ PLUGIN = Plugin(
             takes_path=True,
             summary="Any set of stills before a simulated event camera: saccades:mnist",
         ),
+        "corrupted": Entry(
+            target="engram.backbone.data.corrupted:open_corrupted",
+            check=f"{_CHECKING}:check_corrupted",
+            files=f"{_MADE_OF}:corrupted_files",
+            options="engram.backbone.data.corruptions.options:CorruptedOptions",
+            takes_path=True,
+            wraps=True,
+            summary="Any set of stills with noise, blur, occlusion and more, as CIFAR-10-C has them: corrupted:cifar10",
+        ),
         "digit-clutter": Entry(
             target="engram.backbone.data.digit_clutter:open_digit_clutter",
             check=f"{_CHECKING}:check_another",

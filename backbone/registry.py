@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from engram.backbone.brought import find, is_code
 from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
-from engram.backbone.errors import UserError, nearest
+from engram.backbone.errors import UserError, must, nearest
 from engram.backbone.given_files import NETWORKS, is_known
 
 GROUP = "engram.plugins"
@@ -161,7 +161,7 @@ class Registry:
                 raise UserError(f"{what} {base!r} must be given with a path; got {name!r}. Write {base}:PATH.")
             if colon and not entry.takes_path:
                 raise UserError(f"{what} {base!r} must be given without a path; got {name!r}. Write {base}.")
-            return known + colon + (_known_file(entry, path) if _of_a_file(kind, entry) else path), entry
+            return known + colon + self._known_path(kind, entry, path), entry
         ends = [known.rpartition(".")[2] for known in offered]
         usable = [
             end if ends.count(end) == 1 and "." not in base else known for known, end in zip(offered, ends, strict=True)
@@ -170,6 +170,28 @@ class Registry:
         lost = "".join(f" Plugin {plugin!r} could not be loaded ({why})." for plugin, why in self.broken.items())
         what = SINGULAR[kind]
         raise UserError(f"{what} must be a registered name; got {name!r}. {hint}{lost} See: engram list {kind}")
+
+    def _known_path(self, kind: Kind, entry: Entry, path: str) -> str:
+        """The path of a name, as it is known everywhere."""
+        if _of_a_file(kind, entry):
+            return _known_file(entry, path)
+        if not entry.wraps:
+            return path
+        inner = self.chosen(kind, path)
+        own, its = None if entry.options is None else resolve(entry.options), self.options(kind, inner)
+        if common := _fields(own) & _fields(its):
+            rule = f"one without options called {', '.join(sorted(common))}"
+            raise must(f"the {SINGULAR[kind]} that another one wraps", rule, path, "Take another one.")
+        return inner
+
+    def wrapped(self, kind: Kind, name: str) -> str | None:
+        """The whole name of what something is made of, where its path is the name of another thing.
+
+        Raises:
+            UserError: as `entry`.
+        """
+        whole, entry = self._find(kind, name)
+        return whole.partition(":")[2] if entry.wraps else None
 
     def without_linear_form(self, head: str | None, who: str) -> list[str]:
         """The problem, if any, that a head has no linear form, which ``who`` needs (None: another trial's)."""
@@ -192,11 +214,13 @@ class Registry:
         return _content(entry.content, whole.partition(":")[2]) if entry.content is not None else ""
 
     def options(self, kind: Kind, name: str) -> type | None:
-        """The options dataclass of an entry (imports no torch), or None."""
+        """The options dataclass of an entry (imports no torch), or None; with those of what it wraps."""
         entry = self.entry(kind, name)
         if entry.target == _BROUGHT:
             return find(name).options()
-        return None if entry.options is None else resolve(entry.options)
+        own = None if entry.options is None else resolve(entry.options)
+        inner = self.wrapped(kind, name)
+        return own if inner is None else _both(own, self.options(kind, inner))
 
     def problems(
         self, dataset: str, options: Mapping[str, Any], *, root: Path, download: bool, training: bool
@@ -259,6 +283,18 @@ def _known_file(entry: Entry, path: str) -> str:
     if not is_known(path) and entry.content is not None:
         _content(entry.content, name)
     return name
+
+
+def _fields(options: type | None) -> set[str]:
+    return set() if options is None else {each.name for each in fields(options)}
+
+
+@cache
+def _both(outer: type | None, inner: type | None) -> type | None:
+    """The options of a thing and of the one it wraps as one dataclass."""
+    if outer is None or inner is None:
+        return outer or inner
+    return make_dataclass(outer.__name__, (), bases=(outer, inner), frozen=True, kw_only=True)
 
 
 @cache

@@ -31,6 +31,10 @@ class Entry:
     trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its checksum).
     It raises UserError where they are not there.
 
+    A dataset whose path is the name of another one (``corrupted:folder:PATH``) may set ``wraps``: the options of that
+    one are then offered beside its own, in one dataclass that is a subclass of both, and its version is part of the
+    identity of trials as well.
+
     A backbone that comes as a file (``nir:FILE``) sets ``takes_path`` as well: trials and saved networks know it by the
     file's bytes, as ``nir:FILE@HASH``. Its ``content`` names a ``content(path) -> str`` that imports no torch: what the
     file says of the network beside its weights, as text, with which a saved network is made again without the file. It
@@ -72,6 +76,7 @@ class Entry:
     support: bool = False
     transductive: bool = False
     takes_path: bool = False
+    wraps: bool = False
     check: str | None = None
     files: str | None = None
     content: str | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engram.backbone.data.class_folders import folder_of, pictures_of
+from engram.backbone.data.corruptions.options import CorruptedOptions, of_inner
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures
 from engram.backbone.data.event_options import EventsOptions
@@ -128,6 +129,14 @@ def check_another(path: str | None, options: object, *, root: Path, download: bo
         return Registry.discover().problems(path or "", {}, root=root, download=download, training=training)
     except UserError as error:
         return [str(error)]
+
+
+def check_corrupted(
+    path: str | None, options: CorruptedOptions | None, *, root: Path, download: bool, training: bool
+) -> list[str]:
+    """Problems of the set whose pictures ``corrupted:NAME`` shows, with the options of that set."""
+    name = path or ""
+    return Registry.discover().problems(name, of_inner(name, options), root=root, download=download, training=training)
 
 
 def _problems(

@@ -61,6 +61,7 @@ def _files_of_another(name: str, path: str | None, *, root: Path) -> DataFiles |
 
 
 saccades_files = partial(_files_of_another, "saccades")
+corrupted_files = partial(_files_of_another, "corrupted")
 digit_clutter_files = partial(_files_of_another, "digit-clutter")
 
 

@@ -94,4 +94,5 @@ def open_saccades(
     digest.words((base.fingerprint,))
     camera.identify(digest)
     parts = {name: SaccadeSplit(part, camera) for name, part in base.parts.items()}
-    return replace(base, parts=parts, fingerprint=digest.hexdigest())
+    pictures = base.pictures or base.fingerprint
+    return replace(base, parts=parts, fingerprint=digest.hexdigest(), pictures=pictures)

@@ -45,12 +45,12 @@ _OPTIMIZERS: dict[str, dict[str, Scalar]] = {
 def recipe(backbone: str, dataset: str, optimizer: str | None = None) -> dict[str, Scalar]:
     """The training values for one network on one dataset that differ from those of `TrainingOptions`.
 
-    ``dataset`` may carry a path.
+    ``dataset`` may carry a path; corrupted pictures are trained on as others.
 
     >>> recipe("airnet", "cifar10")["optimizer"], recipe("airnet", "cifar10", "sgd")["lr"]
     ('muon', 0.05)
     """
-    name = dataset.partition(":")[0]
+    name = dataset.removeprefix("corrupted:").partition(":")[0]
     values = dict(_BY_DATASET.get(name, {}))
     if backbone == "airnet" and name in ("cifar10", "cifar100"):
         values |= _AIRNET

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.data.corruptions.draws import Draws
+from engram.backbone.data.corruptions.occlusion import hidden_by_lot
 from engram.backbone.errors import must
 
 
@@ -123,6 +125,32 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
     column = torch.arange(width, device=x.device) - left[:, None].to(x.device, non_blocking=True)
     inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
+
+
+def occlude(x: Tensor, most: float, generator: torch.Generator, hidden: Tensor) -> Tensor:
+    """Hide up to a share of ``most`` of every image, by lot (`engram.backbone.data.corruptions.occlusion`).
+
+    x: [B, C, H, W]; hidden: [C], what is seen in its place.
+    """
+    draws = Draws.of(_drawn_seed(generator), torch.arange(len(x)))
+    where = hidden_by_lot(most, draws, *x.shape[-2:]).to(x.device, non_blocking=True)
+    return torch.where(where[:, None], hidden[:, None, None].to(x.dtype), x)
+
+
+def noisy(x: Tensor, most: float, generator: torch.Generator, black: Tensor, white: Tensor) -> Tensor:
+    """Add Gaussian noise of a standard deviation of up to ``most`` of the way from black to white, one an image.
+
+    No value leaves that way. x: [B, C, H, W]; black, white: [C], what these are in each channel.
+    """
+    on_device = torch.Generator(x.device).manual_seed(_drawn_seed(generator))
+    black, white = black[:, None, None], white[:, None, None]
+    deviation = most * torch.rand(len(x), 1, 1, 1, generator=on_device, device=x.device)
+    noise = torch.randn(x.shape, generator=on_device, device=x.device)
+    return torch.clamp(x + deviation * (white - black) * noise, black, white)
+
+
+def _drawn_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
 
 
 def rand_augment(x: Tensor, operations: int, seed: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engram.backbone.contract import Batch, Hook, Objective, Outputs, Recomputing, Sampler
+from engram.backbone.data.corruptions.occlusion import GREY
 from engram.backbone.data.sets import Split
 from engram.backbone.data.views import in_pass
 from engram.backbone.errors import TrialError, must
@@ -99,8 +100,7 @@ class Trainer:
         if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
-        if data.frames is None:
-            _need_recordings(options)
+        _check_kind(options, data.frames is not None)
         self.steps_per_epoch = -(-self.rows // self.batch_size)
         if normalised and self.rows % self.batch_size == 1:
             self.steps_per_epoch -= 1
@@ -281,19 +281,22 @@ class Trainer:
         options = self.options
         if options.flip == "random":
             x = augment.flip(x, _by_chance(len(x), random, x.device))
-        black = self._black(images) if options.border == "black" else None
+        black = self._grey(images, 0) if options.border == "black" else None
         if options.affine or options.elastic:
             x = augment.warp(x, options.affine, options.elastic, random, black)
         if options.translate:
             x = augment.translate(x, options.translate, random, black)
         if options.cutout:
             x = augment.cutout(x, options.cutout, random)
+        if options.occlude:
+            x = augment.occlude(x, options.occlude, random, self._grey(images, GREY if images.ndim == 4 else 0))
+        if options.noise:
+            x = augment.noisy(x, options.noise, random, self._grey(images, 0), self._grey(images, 255))
         return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
 
-    def _black(self, images: Tensor) -> Tensor:
-        """What black is once it is normalised, in every channel: [C], of event frames [T C]."""
-        darkest = self.progress.model.normalise(torch.zeros_like(images[:1, ..., :1, :1]))
-        return darkest.flatten()
+    def _grey(self, images: Tensor, level: int) -> Tensor:
+        """What a grey level is once it is normalised, in every channel: [C], of event frames [T C]."""
+        return self.progress.model.normalise(torch.full_like(images[:1, ..., :1, :1], level)).flatten()
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
@@ -343,12 +346,13 @@ def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Ten
     return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
 
 
-def _need_recordings(options: TrainingOptions) -> None:
-    """Raises UserError where options of recordings are asked for, and there are none."""
-    given = {name: getattr(options, name) for name in ("event_drop", "time_shift", "time_jitter")}
-    for name, value in given.items():
-        if value:
-            raise must(f"--{name.replace('_', '-')}", "0 for pictures, which have no events", value, "Leave it out.")
+def _check_kind(options: TrainingOptions, recordings: bool) -> None:
+    """Raises UserError where options of recordings are asked for and there are pictures, or the other way round."""
+    meant = ("noise",) if recordings else ("event_drop", "time_shift", "time_jitter")
+    rule = "0 for recordings, which are no pictures" if recordings else "0 for pictures, which have no events"
+    for name in meant:
+        if value := getattr(options, name):
+            raise must(f"--{name.replace('_', '-')}", rule, value, "Leave it out.")
 
 
 def _recompute(model: Classifier) -> None:

@@ -53,6 +53,12 @@ class TrainingOptions:
     """What a shifted or warped picture shows beyond its border: its mirror image, or black."""
     cutout: Annotated[int, Ge(0)] = 0
     """Side of the square that is blanked; 0 for none."""
+    noise: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Of pictures alone, Gaussian noise, new at every step: its largest standard deviation, where white is 1. Each
+    picture has one of its own up to this, by lot, so that clean pictures stay known; 0 for none."""
+    occlude: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Largest share of a picture that is hidden behind grey bars, blobs or a rectangle, by lot, new at every step; of
+    recordings there are no events in it. 0 for none."""
     randaugment: Annotated[int, Ge(0), Le(8)] = 0
     """Number of RandAugment operations per batch; 0 for none."""
     event_drop: Annotated[float, Ge(0), Lt(1)] = 0.0

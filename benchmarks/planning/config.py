@@ -100,12 +100,14 @@ def written(cls: type[ExperimentConfig], given: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def used(config: ExperimentConfig) -> Iterator[tuple[Kind, str]]:
+def used(registry: Registry, config: ExperimentConfig) -> Iterator[tuple[Kind, str]]:
     """(kind, name) of every registered thing that a trial works with, but for the experiment."""
     for option in schema(type(config)):
         if option.kind is not None:
             for name in things(getattr(config, option.field)):
                 yield option.kind, name
+                while (name := registry.wrapped(option.kind, name)) is not None:
+                    yield option.kind, name
     for kind, names in config.uses.items():
         for name in names:
             yield kind, name

@@ -174,7 +174,7 @@ class Planner:
         options |= {option.key: each.name for option, each in found if option.key in options}
         versions = {
             f"{kind} {self.registry.canonical(kind, name).partition(':')[0]}": self.registry.entry(kind, name).version
-            for kind, name in used(config)
+            for kind, name in used(self.registry, config)
         }
         more = {
             "data": {option.key: each.sha256 for option, each in found if option.key not in taken},

@@ -42,7 +42,7 @@ def environment(argv: list[str], used: Iterable[str] = ()) -> dict[str, Any]:
 def distributions(registry: Registry, experiment: str, config: ExperimentConfig) -> list[str]:
     """The distributions that provide what a trial works with: plugins, and what these need for what was chosen."""
     found: dict[str, None] = {}
-    uses: list[tuple[Kind, str]] = [("experiments", experiment), *used_by(config)]
+    uses: list[tuple[Kind, str]] = [("experiments", experiment), *used_by(registry, config)]
     for kind, name in uses:
         plugin = registry.distributions.get(registry.plugin_of(kind, name) or "")
         found |= dict.fromkeys([plugin] if plugin else []) | dict.fromkeys(registry.entry(kind, name).distributions)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from engram.backbone.training import augment
 
@@ -163,6 +163,29 @@ def test_rand_augment_changes_images_not_their_kind_nor_its_input(channels):
     assert not torch.equal(got, augment.rand_augment(x, 2, seed=5))
 
 
+def test_noise_has_a_deviation_of_its_own_in_every_image_in_units_of_each_channel_s_way_from_black_to_white():
+    black, white = torch.tensor([-100.0, -1000.0]), torch.tensor([100.0, 1000.0])
+    found = augment.noisy(torch.zeros(400, 2, 20, 20), 0.05, generator(3), black, white)
+    each = found.flatten(2) / (white - black)[:, None]
+    deviation = each.std(2)
+    assert (deviation[:, 0] / deviation[:, 1] - 1).abs().max() < 0.25  # 7 standard errors of 400 values each
+    assert stats.kstest(each.std((1, 2)).numpy(), stats.uniform(0, 0.05).cdf).pvalue > 0.01
+    assert each.mean().item() == pytest.approx(0, abs=1e-4)
+    assert stats.kstest((each / deviation[..., None]).flatten()[::50].numpy(), stats.norm.cdf).pvalue > 0.01
+    clipped = augment.noisy(torch.zeros(9, 2, 5, 5), 1.0, generator(3), black / 100, white / 100)
+    assert (clipped.amin((0, 2, 3)).tolist(), clipped.amax((0, 2, 3)).tolist()) == ([-1, -10], [1, 10])
+
+
+def test_occlusion_hides_whole_places_up_to_the_share(images):
+    grey = torch.tensor([7.0, 8.0, 9.0])
+    found = augment.occlude(images, 0.4, generator(3), grey)
+    hidden = found == grey[:, None, None]
+    assert torch.equal(hidden.any(1), hidden.all(1))
+    assert torch.equal(found[~hidden], images[~hidden])
+    shares = hidden[:, 0].float().mean((1, 2))
+    assert 0.1 < shares.mean() < 0.3 and shares.max() <= 0.4 + 4.5 / 63  # to the nearest row of a rectangle
+
+
 def test_rand_augment_is_torchvisions_on_blocks():
     from torchvision.transforms import v2
 
@@ -180,6 +203,8 @@ def test_operations_are_reproducible_and_leave_the_global_random_state_alone(ima
         lambda seed: augment.translate(images, 2, generator(seed)),
         lambda seed: augment.cutout(images, 3, generator(seed)),
         lambda seed: augment.warp(images, 0.2, 0.5, generator(seed)),
+        lambda seed: augment.occlude(images, 0.9, generator(seed), torch.full((3,), 9.0)),
+        lambda seed: augment.noisy(images, 0.5, generator(seed), torch.full((3,), -9.0), torch.full((3,), 9.0)),
         lambda seed: augment.rand_augment(colour(), 3, seed),
     ):
         assert torch.equal(work(1), work(1))

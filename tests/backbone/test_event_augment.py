@@ -130,6 +130,18 @@ def test_the_network_sees_other_events_and_raw_ones_stay(counts, plain_options, 
     assert torch.equal(kept, counts)
 
 
+def test_recordings_have_no_noise_of_pictures_and_no_events_where_they_are_hidden(counts, plain_options):
+    model = build("lenet5", {"width": 0.5}, (2, 10, 12), 2, torch.tensor([0.1, 0.1]), torch.tensor([0.2, 0.2]))
+    many = counts + 1
+    data, machine = MemorySplit(many, torch.arange(200) % 2), Machine("cpu", "fp32")
+    found = Trainer(model, data, replace(plain_options, occlude=0.8), machine).augmented(many, "x")
+    hidden = found == model.normalise(torch.zeros_like(many))
+    assert 0.3 < hidden.float().mean() < 0.5
+    assert torch.equal(hidden.any(1).any(1), hidden.all(1).all(1))
+    with pytest.raises(UserError, match=r"--noise must be 0 for recordings, which are no pictures; got 0.1"):
+        Trainer(model, data, replace(plain_options, noise=0.1), machine)
+
+
 def test_frames_of_a_recording_are_warped_alike(counts, plain_options):
     model = build("lenet5", {"width": 0.5}, (2, 10, 12), 2, torch.tensor([0.1, 0.1]), torch.tensor([0.2, 0.2]))
     still = counts[:, :1].expand(-1, 3, -1, -1, -1).contiguous()

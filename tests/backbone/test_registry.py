@@ -143,6 +143,22 @@ def test_everything_the_trunk_registers_can_be_loaded():
     registry = Registry.discover()
     for kind in ("experiments", "backbones", "heads", "datasets"):
         for name, held in getattr(PLUGIN, kind).items():
-            assert callable(registry.load(kind, name + ":x" * held.takes_path))
-            options = registry.options(kind, name + ":x" * held.takes_path)
+            whole = f"{name}:digits" if held.takes_path else name
+            assert callable(registry.load(kind, whole))
+            options = registry.options(kind, whole)
             assert options is None or options() is not None
+
+
+def test_the_options_of_what_is_wrapped_are_offered_too():
+    registry = Registry.discover()
+    both = registry.options("datasets", "corrupted:folder:x")
+    assert issubclass(both, registry.options("datasets", "folder:x"))
+    assert vars(both(kind="jpeg", size=8, channels=1)).keys() >= {"severity", "name_pattern"}
+    assert registry.options("datasets", "corrupted:digits").__name__ == "CorruptedOptions"
+    assert registry.wrapped("datasets", "corrupted:folder:x") == "folder:x"
+    assert registry.wrapped("datasets", "saccades:digits") is None
+    rule = "the dataset that another one wraps must be one without options called corruption_seed, kind, severity"
+    with pytest.raises(UserError, match=f"{rule}; got corrupted:digits"):
+        registry.entry("datasets", "corrupted:corrupted:digits")
+    with pytest.raises(UserError, match=r"got 'digit'\. Did you mean digits\?"):
+        registry.entry("datasets", "corrupted:digit")

@@ -15,7 +15,10 @@ from engram.backbone.seeding import generator
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
 
-ALL = {"flip": "random", "translate": 1, "cutout": 3, "randaugment": 1, "ema": 0.8, "clip": 0.5, "label_smoothing": 0.1}
+ALL = {
+    **{"flip": "random", "translate": 1, "cutout": 3, "occlude": 0.3, "noise": 0.1, "randaugment": 1},
+    **{"ema": 0.8, "clip": 0.5, "label_smoothing": 0.1},
+}
 
 
 def weights(model):
@@ -106,7 +109,8 @@ def test_the_global_random_state_before_does_not_matter(trainer, train):
     "change",
     [
         {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"translate": 2, "border": "black"},
-        {"affine": 0.3}, {"elastic": 1.0}, {"cutout": 4}, {"randaugment": 2}, {"clip": 0.01},
+        {"affine": 0.3}, {"elastic": 1.0}, {"cutout": 4}, {"noise": 0.2}, {"occlude": 0.3}, {"randaugment": 2},
+        {"clip": 0.01},
         {"label_smoothing": 0.1}, {"schedule": "cosine"}, {"schedule": "constant"}, {"warmup": 0.5}, {"lr": 0.01},
         {"momentum": 0.5}, {"weight_decay": 0.1}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"batch_size": 8},
         {"epochs": 3}, {"ema": 0.9}, {"seed": 6},
@@ -126,8 +130,17 @@ def test_beyond_a_black_border_is_what_black_is_to_the_network(trainer):
     whiter, darker = (1 - 0.35) / 0.2, (0 - 0.35) / 0.2  # mean and deviation of the fixture
     torch.testing.assert_close(reflected, torch.full_like(reflected, whiter))
     assert black.unique().tolist() == pytest.approx([darker, whiter])
-    frames = trainer(translate=3, border="black")._black(torch.zeros(2, 5, 1, 10, 10, dtype=torch.uint8))
+    frames = trainer(translate=3, border="black")._grey(torch.zeros(2, 5, 1, 10, 10, dtype=torch.uint8), 0)
     torch.testing.assert_close(frames, torch.full((5,), darker))
+
+
+def test_what_hides_is_grey_and_noise_ends_at_black_and_white(trainer):
+    white = torch.full((40, 1, 10, 10), 255, dtype=torch.uint8)
+    hidden = trainer(occlude=0.9).augmented(white, "")
+    whiter, grey, darker = ((level / 255 - 0.35) / 0.2 for level in (255, 128, 0))  # of the fixture
+    assert hidden.unique().tolist() == pytest.approx([grey, whiter])
+    noisy = trainer(noise=1.0).augmented(white // 2, "")
+    assert (noisy.min().item(), noisy.max().item()) == pytest.approx((darker, whiter))
 
 
 def test_every_field_of_the_recipe_was_changed_above():

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,29 @@ def test_what_is_known_by_its_name_has_no_bytes_in_its_identity(plan, tmp_path):
     assert plan("digits", "backbone.train").data == {}
     assert plan("digits", "backbone.train", root=tmp_path / "other").id == plan("digits", "backbone.train").id
     assert plan().data == {}  # a third party's set, which says nothing of files
+
+
+def test_what_a_wrapped_set_is_made_of_is_part_of_the_trial(plan, tmp_path, monkeypatch):
+    files = {f"MNIST/raw/{part}-ubyte": part.encode() for part in IDX}
+    one, two = write(tmp_path / "one", files), write(tmp_path / "two", files | {f"MNIST/raw/{IDX[0]}-ubyte": b"other"})
+
+    def corrupted(root=one, name="mnist", **options):
+        return plan(f"corrupted:{name}", "backbone.train", root=root, dataset_options=options)
+
+    usual = corrupted()
+    assert usual.data.keys() == {"corrupted:mnist"}
+    others = [corrupted(two), corrupted(kind="jpeg"), corrupted(severity=4), corrupted(corruption_seed=1)]
+    assert len({usual.id, *(each.id for each in others)}) == 5
+    assert corrupted(severity=3).id == usual.id
+    ids = {corrupted(name="glyphs", classes=classes).id for classes in (1000, 500)}
+    entries = Registry.discover().plugins["backbone"].datasets
+    for name in ("corrupted", "glyphs"):
+        monkeypatch.setitem(entries, name, replace(entries[name], version=2))
+        Registry.discover()._found.clear()
+        ids.add(corrupted(name="glyphs").id)
+    monkeypatch.undo()
+    Registry.discover()._found.clear()
+    assert len(ids) == 4
 
 
 def test_without_the_data_nobody_knows_the_trial(plan, tmp_path):

@@ -152,7 +152,9 @@ def every_choice(experiment: str) -> Iterator[list[str]]:
     for option in schema(experiment_config(REGISTRY, experiment)):
         if option.kind is not None:
             for _, name, entry in REGISTRY.choices(option.kind):
-                if entry.options:
+                if entry.wraps:
+                    yield [option.flag, f"{name}:glyphs"]
+                elif entry.options:
                     yield [option.flag, f"{name}:x@{'0' * 16}" if entry.takes_path else name]  # as a file is known
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engram.backbone.contract import Entry
 from engram.backbone.errors import UserError
 from engram.backbone.options import Checker
 from engram.backbone.options.named import named_schema
@@ -58,9 +59,14 @@ def cases(experiment: str) -> Iterator[Case]:
             continue
         owner = next(other for other in options if other.field == option.options_of)
         for _, name, entry in REGISTRY.choices(owner.kind):
-            thing = f"{name}:x" if entry.takes_path else name
+            thing = spelled(name, entry)
             for sub in named_schema(REGISTRY, owner, [thing] if owner.many else thing) or ():
                 yield Case(sub, f"{option.name}.{sub.name}", {owner.name: thing}, some_value(sub))
+
+
+def spelled(name: str, entry: Entry) -> str:
+    """A thing as an option names it."""
+    return f"{name}:{'glyphs' if entry.wraps else 'x'}" if entry.takes_path else name
 
 
 def some_value(option: Option) -> Any:
@@ -69,7 +75,7 @@ def some_value(option: Option) -> Any:
         [True, False] if option.base is bool else [*option.choices, 2, 3, 0.25, 0.75, 5, 8, 16, 28, 99, "4,5"]
     )
     if option.kind is not None:
-        tries = [f"{name}:x" if entry.takes_path else name for _, name, entry in REGISTRY.choices(option.kind)]
+        tries = [spelled(name, entry) for _, name, entry in REGISTRY.choices(option.kind)]
     if WeightsFile in map(type, option.metadata):
         tries = [__file__]  # what is in it is looked at when it is used
     for value in [*tries, "layer2>layer1", "0.1,0.2", "contrast", "words"]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Lt
+
+from engram.backbone.registry import Registry
 
 Published = Literal[
     "gaussian-noise",
@@ -45,3 +48,9 @@ class CorruptedOptions:
     """How much of it, from 1 to 5."""
     corruption_seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Seed of what is drawn by lot, apart from the trial's: a picture always looks the same for one seed."""
+
+
+def of_inner(name: str, options: CorruptedOptions | None) -> Mapping[str, Any]:
+    """From the options of ``corrupted:NAME`` those of the data set called ``name``."""
+    cls = Registry.discover().options("datasets", name)
+    return {} if cls is None or options is None else {each.name: getattr(options, each.name) for each in fields(cls)}

@@ -110,7 +110,7 @@ def corrupted(split: Split, kind: Corruption, severity: int, seed: int = 0) -> S
     Raises:
         UserError: there is no such kind or severity, or the split has no such pictures.
     """
-    require(kind, severity, split.in_shape[0])
     if split.frames is not None:
         raise must("a data set to corrupt", "of still pictures", "one of recordings", "Choose another dataset.")
+    require(kind, severity, split.in_shape[0])
     return CorruptedSplit(split, kind, severity, seed)

@@ -27,6 +27,7 @@ def test_a_folder_is_known_by_splits_classes_positions_and_names(folder, tmp_pat
     shown = REGISTRY.files("saccades:folder:pictures", root=tmp_path)
     assert (shown.name, shown.where) == ("saccades:folder", f"saccades:{found.where}")
     assert shown.files == found.files
+    assert REGISTRY.files("corrupted:folder:pictures", root=tmp_path).name == "corrupted:folder"
 
 
 def test_splits_are_words_of_their_own(folder, table, tmp_path):
