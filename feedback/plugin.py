@@ -23,6 +23,11 @@ PLUGIN = Plugin(
             options="engram.feedback.robustness.configs:RobustnessConfig",
             summary="Ask whether feedback pays, on spoiled pictures beside matched feed-forward controls",
         ),
+        "feedback.clutter": Entry(
+            target="engram.feedback.clutter.experiment:Clutter",
+            options="engram.feedback.clutter.configs:ClutterConfig",
+            summary="Find all digits that occlude one another, with and without recurrence, Spoerer et al. 2017",
+        ),
         "feedback.control": Entry(
             target="engram.feedback.robustness.control:Control",
             options="engram.feedback.robustness.control_configs:ControlConfig",
@@ -45,6 +50,12 @@ PLUGIN = Plugin(
             options="engram.feedback.nets.options:AlamiaOptions",
             offers=("Traceable", "Staged", "StageSteps"),
             summary="Three 5x5 convolutions, 12-18-24 channels, Alamia et al. 2023",
+        ),
+        "feedback.spoerer": Entry(
+            target="engram.feedback.nets.spoerer:spoerer",
+            options="engram.feedback.nets.options:SpoererOptions",
+            offers=("Traceable", "Staged", "StageSteps"),
+            summary="Two convolutions that end before their ReLU, for feedback.blt, Spoerer et al. 2017",
         ),
     },
     adapters={

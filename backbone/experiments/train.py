@@ -9,7 +9,7 @@ from typing import Any
 
 from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services
 from engram.backbone.data.load import Data, load
-from engram.backbone.data.sets import ALL, Used
+from engram.backbone.data.sets import ALL, Split, Used
 from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
@@ -113,6 +113,10 @@ class Train:
         head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
         return begin(c, data, self.services.inputs, head)
 
+    def scores(self, model: Classifier, split: Split) -> dict[str, float]:
+        """``accuracy`` and ``loss`` on images to choose on, as this experiment understands them."""
+        return score(model, split, self.services.device, self.machine.precision)
+
     def measure(self, model: Classifier, data: Data) -> Result:
         """Test what was trained; at least ``test/accuracy`` and ``test/loss``."""
         confusions, device = Confusions(data.classes, keep=0), self.services.device
@@ -145,7 +149,7 @@ class Train:
         every = max(1, round(self.config.epochs / 10)) if len(state.data.train) > 10_000 else 1
         if split is None or (epoch % every and not trainer.done):
             return {}
-        scores = score(trainer.scored_model, split, self.services.device, self.machine.precision)
+        scores = self.scores(trainer.scored_model, split)
         return {f"validation/{name}": scores[name] for name in ("accuracy", "loss")}
 
     def finish(self, state: TrainState) -> Result:

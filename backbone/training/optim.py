@@ -240,15 +240,21 @@ def step_at_once(part: torch.optim.Optimizer) -> bool:
     return True
 
 
-def relative_rate(schedule: Literal["onecycle", "cosine", "constant"], progress: float, warmup: float) -> float:
+def relative_rate(
+    schedule: Literal["onecycle", "cosine", "exponential", "constant"], progress: float, warmup: float
+) -> float:
     """Learning rate relative to its peak, at ``progress`` in [0, 1] of the training.
 
     >>> [round(relative_rate("onecycle", p, 0.25), 2) for p in (0.0, 0.25, 0.625, 1.0)]
     [0.0, 1.0, 0.5, 0.0]
+    >>> [round(relative_rate("exponential", p, 0.0), 4) for p in (0.0, 0.4, 0.8, 1.0)]
+    [1.0, 0.1, 0.01, 0.0032]
     """
     if progress < warmup:
         return progress / warmup
     left = (1 - progress) / (1 - warmup)
     if schedule == "onecycle":
         return left
+    if schedule == "exponential":
+        return 0.1 ** ((1 - left) / 0.4)
     return 1.0 if schedule == "constant" else 0.5 - 0.5 * math.cos(math.pi * left)

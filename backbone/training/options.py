@@ -34,8 +34,9 @@ class TrainingOptions:
     """Momentum of sgd and muon, beta1 of adamw."""
     weight_decay: Annotated[float, Ge(0)] = 0.05
     """Decay of weights (decoupled for adamw and muon); biases and norms are spared."""
-    schedule: Literal["onecycle", "cosine", "constant"] = "onecycle"
-    """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine."""
+    schedule: Literal["onecycle", "cosine", "exponential", "constant"] = "onecycle"
+    """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine; exponential: linear
+    warm-up, then a tenth after every two fifths of the rest."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
     """Share of the steps in which the learning rate rises."""
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0

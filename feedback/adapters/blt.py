@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engram.backbone.errors import must
 from engram.feedback.connections import Connection, name_of
+from engram.feedback.network.local_response import local_response
 from engram.feedback.network.network import FeedbackNetwork, wrapped
 from engram.feedback.network.paths import spread, together
 from engram.feedback.network.rectifying import rectified
@@ -20,8 +21,7 @@ class Convolved(nn.Module):
 
     Args:
         weights: the convolution, or transposed convolution, without a bias: a stage has its own.
-        lrn: normalise across channels between the two: ``r / sqrt(1 + 1e-4 s)``, with s the sum of squares of a channel
-            and of two on either side.
+        lrn: normalise across channels between the two (`engram.feedback.network.local_response`).
 
     Source: Spoerer et al. 2017, equations 1 to 6.
     """
@@ -34,7 +34,7 @@ class Convolved(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
         if self.lrn:
-            x = F.local_response_norm(x, size=5, alpha=5e-4, beta=0.5)  # torch divides alpha by the size
+            x = local_response(x)
         return self.conv(x)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +14,13 @@ class AlamiaOptions:
 
     width: Annotated[float, Gt(0), Le(64)] = 1.0
     """Multiplies the 12, 18 and 24 channels and the 120 units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpoererOptions:
+    """Two convolutions, as Spoerer et al. 2017 have them."""
+
+    maps: Annotated[int, Ge(1), Le(1024)] = 32
+    """Feature maps of both: 32 in the paper's B, BT, BL and BLT, and 64 in its control B-F."""
+    kernel: Literal[3, 5] = 3
+    """Side of their kernels: 3, and 5 in the paper's control B-K."""

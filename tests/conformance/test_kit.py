@@ -35,7 +35,9 @@ REFUSALS = [
     Refusal(("fewshot.tim", "fewshot.enrol"), "one that makes a classifier of labelled images"),
     Refusal(("present", "continual.stream"), "a column 'present'"),  # its classes have other numbers
     Refusal(("present", "fewshot.incremental"), "a column 'present'"),
+    Refusal(("feedback.clutter", "--from"), "must be 1x12x12 like those trained on"),  # its own images are larger
 ]
+CLUTTER = {"train_images": 120, "validation_images": 60, "test_images": 60}
 OPTIONS = {
     "snn.spiking": {"steps": 2},
     "continual.stream": {"scenario": "task"},  # some strategies must know an image's task
@@ -46,7 +48,8 @@ OPTIONS = {
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},
-    "digit-clutter:digits": {"train_images": 120, "validation_images": 60, "test_images": 60},
+    "digit-clutter:digits": CLUTTER,
+    "feedback.clutter": {"dataset": "digit-clutter:digits", "dataset_options": CLUTTER},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
         "dataset_options": {"classes": 2, "held_out": 25, "drawings": 3, "size": 12},
@@ -73,6 +76,7 @@ def _all_of_ours():
         large = str(case).startswith(tuple(f"{name} + " for name in LARGE))
         large |= SECOND in str(case) and FEWSHOT in str(case)
         large |= "present" in case.things and any(name in str(case) for name in TRAINED)
+        large |= "feedback.clutter" in case.things and case.things[0] not in ("feedback.clutter", "linear")
         yield pytest.param(case, id=str(case), marks=[pytest.mark.slow] * large)
 
 

@@ -19,6 +19,10 @@ REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 # Options under which an experiment reports everything it may; one that is not named here does so at its own.
 FULL = {
+    "feedback.clutter": {
+        "dataset": "digit-clutter:digits",
+        "dataset_options": {"train_images": 120, "validation_images": 60, "test_images": 60},
+    },
     "continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",

@@ -18,7 +18,12 @@ _WORDS = 2**16
 
 def gaussian_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
     """Normal noise of a standard deviation of 0.04 to 0.1, where white is 1. images: [B, C, H, W] uint8 -> the same."""
-    table = (255 * _DEVIATION[severity - 1] * normal_quantiles()).floor().long()  # of a sum with a whole number
+    return normal_noise(images, _DEVIATION[severity - 1], draws)
+
+
+def normal_noise(images: Tensor, deviation: float, draws: Draws) -> Tensor:
+    """Normal noise of a standard deviation, where white is 1. images: [B, C, H, W] uint8 -> the same."""
+    table = (255 * deviation * normal_quantiles()).floor().long()  # of a sum with a whole number
     noise = table[draws.words(*images.shape[1:])]
     return (images + noise).clamp(0, 255).byte()
 
