@@ -34,6 +34,7 @@ from engram.backbone.contract.networks import (
     Unnormalised,
     Weighted,
     Whole,
+    Wrapping,
 )
 from engram.backbone.contract.options import (
     EXPERIMENT,
@@ -180,4 +181,5 @@ __all__ = [
     "Wanted",
     "Weighted",
     "Whole",
+    "Wrapping",
 ]

@@ -119,6 +119,31 @@ class Remembering(Protocol):
 
 
 @runtime_checkable
+class Wrapping(Protocol):
+    """It is recurrence around a network in stages, ``inner``, and may be put around another one with such stages."""
+
+    inner: nn.Module
+
+    def links(self) -> Mapping[str, nn.Module]:
+        """What leads back, by name."""
+        ...
+
+    def settled(self) -> nn.Module:
+        """A copy of the network inside as it is after many steps: normalisation that knows its step is the last's."""
+        ...
+
+    def around(self, net: nn.Module) -> nn.Module:
+        """The same recurrence, with copies of its weights, around another network, which becomes part of the result.
+
+        One that has steps of its own (`Remembering`) keeps them and its read-out.
+
+        Raises:
+            UserError: this kind of recurrence cannot be put around another network, or its stages are others.
+        """
+        ...
+
+
+@runtime_checkable
 class StageMeans(Protocol):
     """The output of its stages can be had, as their mean over steps. Every `Backbone` can."""
 

@@ -18,6 +18,8 @@ class Additive(FeedbackNetwork):
     at every step.
     """
 
+    bound = ""
+
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
         for top in tops:
             term, blocks = spread(top, value)

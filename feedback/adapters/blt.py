@@ -55,6 +55,7 @@ class BLT(FeedbackNetwork):
     """
 
     options: BLTOptions
+    bound = "what leads back is rectified, and with --lrn normalised across channels, by no neurons"
 
     def __init__(self, inner: nn.Module, options: BLTOptions) -> None:
         if options.kernel % 2 == 0:

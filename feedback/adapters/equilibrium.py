@@ -44,6 +44,8 @@ class Equilibrium(FeedbackNetwork):
     Source: Bai, Kolter, Koltun 2019 (arXiv 1909.01377), section 3.
     """
 
+    bound = "its steps are those of a search for a fixed point, and neurons that remember take each step once"
+
     def __init__(self, inner: nn.Module, options: EquilibriumOptions) -> None:
         if isinstance(inner, Remembering) and inner.remembers:
             rule, got = "one without a memory of its own", f"{type(inner).__name__}, whose steps are never the same"

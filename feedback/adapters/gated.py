@@ -21,6 +21,7 @@ class Gated(FeedbackNetwork):
     """
 
     neutral = 1.0
+    bound = ""
     along = Gain
 
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:

@@ -57,6 +57,7 @@ class Lateral(Additive):
     """
 
     options: LateralOptions
+    bound = "its blocks rectify between their convolutions, by no neurons"
 
     def __init__(self, inner: nn.Module, options: LateralOptions) -> None:
         super().__init__(inner, options)

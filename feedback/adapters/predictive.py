@@ -42,6 +42,8 @@ class Predictive(FeedbackNetwork):
 
     options: PredictiveOptions
 
+    bound = "its stages follow the gradients of prediction errors, which have both signs"
+
     def __init__(self, inner: nn.Module, options: PredictiveOptions) -> None:
         super().__init__(inner, options)
         if options.kernel % 2 == 0:

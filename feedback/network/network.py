@@ -19,17 +19,19 @@ from engram.backbone.nets.staging import in_stages
 from engram.backbone.nets.taps import at_step, stage_values
 from engram.feedback.connections import FEATURES, LOGITS, Connection, between, name_of, parse, stage_of, usual
 from engram.feedback.network.divergence import within_bounds
+from engram.feedback.network.moving import Moving
 from engram.feedback.network.norms import StepNorm, called_norms, norms_of_steps
 from engram.feedback.network.paths import TopDown, Unintroduced
 from engram.feedback.network.state import State, detached
 from engram.feedback.options import STEPS, FeedbackOptions
 
+FORGETTING = 3  # of the mean of what a spiking network sends back
 Show = Callable[[int | str | None, Tensor], Tensor]
 """Is given a stage's number, a connection's text or None for the features, and a value [B, ...]: what it returns goes
 on."""
 
 
-class FeedbackNetwork(nn.Module):
+class FeedbackNetwork(Moving):
     """Feedback around a network in stages, under the `engram.backbone.contract.Backbone` contract.
 
     In each step an image passes the stages, and the output of every stage that is the target of connections is changed
@@ -50,6 +52,7 @@ class FeedbackNetwork(nn.Module):
         paths: the module of each connection.
         neutral: what a path's value is where it changes nothing.
         lowest: the number of the first stage that a connection changes; stages before it see no feedback.
+        waiting: steps in which an image has not reached the last stage.
 
     Raises:
         UserError: connections that the network does not have, or steps beside those of a spiking network.
@@ -71,8 +74,9 @@ class FeedbackNetwork(nn.Module):
         self.stage_channels: tuple[int, ...] = net.stage_channels
         self.remembers_inside = isinstance(inner, Remembering) and inner.remembers
         biological = options.unrolling == "biological"
-        self.delay = (net.delay if isinstance(net, Delayed) else 0) + (len(self.stage_channels) - 1) * biological
-        self.steps = self._steps_of(net) + (len(self.stage_channels) - 1) * biological
+        self.waiting = (len(self.stage_channels) - 1) * biological
+        self.delay = (net.delay if isinstance(net, Delayed) else 0) + self.waiting
+        self.steps = self._steps_of(net) + self.waiting
         own = own if self.remembers_inside else "last"
         self.readout: Literal["mean", "last"] = "mean" if options.readout == "learned" else options.readout or own
         self.step_logits = nn.Parameter(torch.zeros(self.steps)) if options.readout == "learned" else None
@@ -284,7 +288,11 @@ class FeedbackNetwork(nn.Module):
     ) -> dict[str, Tensor]:
         """What connections read in the next step, by the names of the sources.
 
-        Where layers remember it is the mean over the steps so far, a slow current: one step's spikes are no rate.
+        Where layers remember it is a slow current, a mean over the steps so far: one step's spikes are no rate. What
+        was sent k steps after the first weighs about as k ** `FORGETTING`, so that the first steps, without feedback,
+        are soon forgotten, and the noise of single spikes is not heard.
+
+        Source: Shamir and Zhang 2013 (arXiv 1212.1824), polynomial-decay averaging with eta = 3.
         """
         found = dict[str, Tensor]()
         for name in dict.fromkeys(each.source for each in self.connections):
@@ -296,7 +304,8 @@ class FeedbackNetwork(nn.Module):
             else:
                 value = outputs[stage]
             before = state.sources.get(name) if self.remembers_inside else None
-            found[name] = value if before is None else before + (value - before) / (step + 1)
+            share = (FORGETTING + 1) / (FORGETTING + 1 + step)
+            found[name] = value if before is None else before + share * (value - before)
         return found
 
     def _logits(self, features: Tensor) -> Tensor:

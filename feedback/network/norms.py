@@ -49,6 +49,14 @@ def norms_of_steps(net: nn.Module, steps: int, first: Mapping[nn.Module, int]) -
     return list(made.values())
 
 
+def settle(net: nn.Module) -> nn.Module:
+    """Put the last step's BatchNorm in the place of every `StepNorm`, in place, and return the network."""
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if isinstance(module, StepNorm):
+            net.set_submodule(name, module.norms[-1])
+    return net
+
+
 @contextmanager
 def called_norms(net: nn.Module) -> Iterator[Callable[[], set[nn.Module]]]:
     """Inside, BatchNorms of ``net`` that are called are noted; what is yielded gives those since it was last asked."""

@@ -44,7 +44,7 @@ W = TypeVar("W", bound=Watch)
 
 @torch.no_grad()
 def thresholds(
-    graph: fx.GraphModule,
+    graph: nn.Module,
     layers: Sequence[str],
     make_batches: Batches,
     images: int,
@@ -121,7 +121,7 @@ def nearest_quantised(histogram: Histogram, levels: int) -> Tensor:
 
 @torch.no_grad()
 def local_balance(
-    graph: fx.GraphModule, layers: Sequence[str], make_batches: Batches, per: Per = "channel"
+    graph: nn.Module, layers: Sequence[str], make_batches: Batches, per: Per = "channel"
 ) -> dict[str, Tensor]:
     """Local threshold balancing: thresholds descend the error of clipping, batch after batch, from zero.
 
@@ -175,7 +175,7 @@ def relu_names(graph: fx.GraphModule) -> list[str]:
 
 
 def _observed(
-    graph: fx.GraphModule, layers: Sequence[str], make_batches: Batches, per: Per, make: Callable[[str, int], W]
+    graph: nn.Module, layers: Sequence[str], make_batches: Batches, per: Per, make: Callable[[str, int], W]
 ) -> dict[str, W]:
     """Run all images; ``make(layer, values of one image in a row)`` gives what watches a layer."""
     watches: dict[str, W] = {}
@@ -194,7 +194,7 @@ def _observed(
     return watches
 
 
-def _hooked(graph: fx.GraphModule, layers: Sequence[str], look: Callable[[str, Tensor], Tensor | None]) -> ExitStack:
+def _hooked(graph: nn.Module, layers: Sequence[str], look: Callable[[str, Tensor], Tensor | None]) -> ExitStack:
     """Call ``look(layer, output)`` whenever one of some layers ran; it may return another output."""
 
     def hook(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:

@@ -10,15 +10,18 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from engram.backbone.contract import Wrapping
 from engram.backbone.errors import TrialError, must
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.folding import stage_names, trace
 from engram.backbone.nets.layout import arranged
 from engram.backbone.nets.plain import copied
 from engram.backbone.nets.shapes import note_shapes
+from engram.backbone.nets.traced import TracedBackbone
 from engram.snn.conversion.balancing import Thresholds, thresholds
 from engram.snn.conversion.calibration import calibrate
 from engram.snn.conversion.methods import Conversion, Correction, Frames
+from engram.snn.conversion.recurrence import LastStep, inside, require_plain, stage_places
 from engram.snn.conversion.scaling import absorb
 from engram.snn.graph.operations import is_activation, place
 from engram.snn.graph.rewriting import Rises, analog_front, has_positive_factors, normal_form
@@ -54,11 +57,17 @@ def check_folding(backbone: nn.Module, graph: fx.GraphModule, images: Tensor) ->
     """The largest relative difference folding made on normalised images [B, C, H, W].
 
     Quantised activations count as ReLUs here: rounding at the edge of a level would make a whole level of difference.
+    A network with recurrence is compared with the same recurrence around the folded one.
 
     Raises:
         TrialError: it is more than rounding.
     """
-    error = _difference(_continuous(backbone)(arranged(images, backbone)), _continuous(graph)(images))
+    folded: nn.Module = graph
+    if isinstance(backbone, Wrapping):
+        inner = inside(backbone)
+        stages = stage_places(inner, {node.name for node in graph.graph.nodes})
+        backbone, folded = backbone.around(inner), backbone.around(TracedBackbone(graph, inner, stages))
+    error = _difference(_continuous(backbone)(arranged(images, backbone)), _continuous(folded)(images))
     if not error <= FOLD_TOLERANCE:  # NaN included
         raise TrialError(
             f"the folded network must compute what the trained one does; its features differ by {error:.1e} of the"
@@ -162,12 +171,7 @@ def with_neurons(
     units = absorb(graph, {name: found.threshold for name, found in thresholds.items()}, shape)
     for name, found in thresholds.items():
         graph.set_submodule(name, IntegrateFire(found.threshold.clone(), found.silent.clone(), start))
-    stages, traced = {}, {node.name: node for node in trace(backbone).graph.nodes}
-    for name in stage_names(backbone):
-        node = traced[name]
-        while node.name not in units:  # folded or taken out: its value is now that of the layer before
-            node = node.all_input_nodes[0]
-        stages[node.name] = units[node.name]
+    stages = {name: units[name] for name in stage_places(backbone, units)}
     return SpikingBackbone(
         graph,
         shape,
@@ -196,17 +200,20 @@ def convert(model: Classifier, batches: Iterable[Tensor], images: int, **options
         TrialError: folding, or thresholds in the weights, changed what the network computes.
     """
     how = Conversion(**options)
+    recurrent, inner = isinstance(model.backbone, Wrapping), inside(model.backbone)
+    if recurrent:
+        require_plain(how)
     with torch.inference_mode(False), torch.no_grad(), full_float32():
-        graph = lower(model.backbone)
+        graph = lower(inner)
         shared = _Normalised(model, batches)
         first = next(iter(shared), None)
         if first is None:
             raise must("the calibration images", "at least one", 0, "Give more training images.")
-        found = thresholds_of(graph, shared, images, how)
+        found = thresholds_of(graph, shared, images, how, LastStep(model.backbone, graph) if recurrent else graph)
         check_folding(model.backbone, graph, first)
-        check_units(model.backbone, graph, found, first)
+        check_units(inner, graph, found, first)
         made = rebuild(model, graph, found, how)
-        method = correction(graph, how)
+        method = "none" if recurrent else correction(graph, how)
         if method != "none":
             net: SpikingBackbone = made.backbone  # type: ignore[assignment]
             calibrate(net, graph, shared, method, calibration_steps(graph, how))
@@ -246,9 +253,16 @@ def quantisation(graph: fx.GraphModule) -> int:
 
 
 def thresholds_of(
-    graph: fx.GraphModule, batches: Iterable[Tensor], images: int, how: Conversion
+    graph: fx.GraphModule, batches: Iterable[Tensor], images: int, how: Conversion, run: nn.Module | None = None
 ) -> dict[str, Thresholds]:
     """Thresholds of all activations that become neurons: QCFS brings its own, ReLUs need the images.
+
+    Args:
+        graph: what `lower` made of a network.
+        batches: normalised training images.
+        images: how many there are.
+        how: which thresholds.
+        run: what is run, with the activations of the graph; the graph itself unless said.
 
     Raises:
         UserError: no neuron of a layer is ever active, or an activation is not finite.
@@ -258,7 +272,7 @@ def thresholds_of(
     layers = [str(node.target) for node in graph.graph.nodes if is_activation(node, modules)]
     quantised = {name: module for name in layers if isinstance(module := modules[name], QCFS)}
     measured = thresholds(
-        graph,
+        run or graph,
         layers,
         lambda: batches,
         images,
@@ -295,8 +309,10 @@ def times(graph: fx.GraphModule, how: Conversion) -> dict[str, Any]:
 
 
 def rebuild(model: Classifier, graph: fx.GraphModule, found: Mapping[str, Thresholds], how: Conversion) -> Classifier:
-    """A spiking classifier with the preprocessing and head of ``model``, not calibrated."""
-    normalise, net = model.normalise, with_neurons(model.backbone, graph, found, how.steps, **times(graph, how))
+    """A spiking classifier with the preprocessing and head of ``model``, and its recurrence, not calibrated."""
+    normalise, whole = model.normalise, model.backbone
+    net: nn.Module = with_neurons(inside(whole), graph, found, how.steps, **times(graph, how))
+    net = whole.around(net) if isinstance(whole, Wrapping) else net
     return Classifier(net, copy.deepcopy(model.head), normalise.mean, normalise.std).to(normalise.mean.device).eval()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Backbone, Result, Row, Services, Traceable
+from engram.backbone.contract import Backbone, Result, Row, Services, Traceable, Wrapping
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_as_trained
@@ -82,7 +82,8 @@ class Convert:
         if any(isinstance(layer, TimedNeurons) for layer in analog.backbone.modules()):
             remedy = "Convert the trial it was made from, or train it on with snn.train or backbone.train."
             raise must("the network for snn.convert", "one without neurons so far", "a spiking one", remedy)
-        if isinstance(analog.backbone, Backbone) and analog.backbone.steps > 1:
+        recurrent = isinstance(analog.backbone, Wrapping)
+        if isinstance(analog.backbone, Backbone) and analog.backbone.steps > 1 and not recurrent:
             need(analog.backbone, Traceable, "snn.convert")
         preflight = inspect(analog.backbone, analog.head, self.config.hybrid)
         self.services.table("Pre-flight: what becomes of every layer", preflight.rows)
@@ -94,6 +95,9 @@ class Convert:
         if found:
             self.services.table("caution", found)
         if data.frames is not None:
+            if recurrent:
+                rule, got = "pictures for a network with feedback", "recordings, each of whose frames begins anew"
+                raise must("the data of a conversion", rule, got, "Train it with --adapter snn.spiking,feedback.gated.")
             self._begin_anew()
         self.services.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256, **data.facts)
         analog.to(self.services.device)

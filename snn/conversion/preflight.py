@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import fx, nn
 
-from engram.backbone.contract import Backbone, Row, Traceable
+from engram.backbone.contract import Backbone, Row, Traceable, Wrapping
 from engram.backbone.errors import UserError
 from engram.backbone.nets.folding import Untraceable, traced_with_stages
 from engram.backbone.nets.heads import linear_form
@@ -32,6 +32,7 @@ from engram.snn.graph.sizes import is_size
 
 SPIKING, LINEAR, REMOVED = "spiking neuron", "kept (linear)", "removed (does nothing in evaluation)"
 ANALOG, AFFINE = "kept analog (hybrid)", "kept as an affine layer"
+CURRENT = "kept analog at every step: a synaptic current, the mean of what was sent so far, one step late"
 RUNNING_MAX = "running maximum over time: exact, but each input needs a running sum, which spikes-only hardware lacks"
 
 
@@ -83,13 +84,15 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
     """Judge every layer of a network; it runs on a few blank images, for the shapes of what its layers take.
 
     Args:
-        backbone: has ``features(x)`` and ``stages(x)``.
+        backbone: has ``features(x)`` and ``stages(x)``, or recurrence around such a network, which is then judged.
         head: what turns features into logits.
         hybrid: which front stays analog, see `rewriting.analog_front`.
 
     Raises:
         UserError: ``hybrid`` is a number and leaves nothing to spike.
     """
+    links = list(_links(backbone)) if isinstance(backbone, Wrapping) else []
+    backbone = backbone.settled() if isinstance(backbone, Wrapping) else backbone
     try:
         graph, _ = traced_with_stages(backbone)
         note_shapes(graph, backbone.in_shape)  # type: ignore[arg-type]
@@ -97,10 +100,23 @@ def inspect(backbone: nn.Module, head: nn.Module, hybrid: str | int = "none") ->
         verdicts = [Verdict("features", type(backbone).__name__, "", str(error))]
     else:
         verdicts = judge(graph, hybrid)
+    verdicts += links
     linear = linear_form(head) is not None
     reason = "" if linear else "the read-out has to be linear; make the head one nn.Linear layer (--head linear)"
     verdicts.append(Verdict("head", type(head).__name__, LINEAR, reason))
     return Preflight(tuple(verdicts))
+
+
+def _links(whole: Wrapping) -> Iterator[Verdict]:
+    """What becomes of what leads back."""
+    try:
+        whole.around(whole.settled())
+    except UserError as error:
+        reason = str(error)
+    else:
+        reason = ""
+    for name, link in whole.links().items():
+        yield Verdict(name, type(link).__name__, CURRENT, reason.rstrip("."))
 
 
 def traced(backbone: nn.Module, adapter: str) -> tuple[fx.GraphModule, list[str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Figure, Row
+from engram.backbone.contract import Figure, Row, Wrapping
 from engram.backbone.measures import anytime
 from engram.backbone.measures.answers import Answers, beside
 from engram.backbone.measures.anytime import StepScores
@@ -16,6 +17,7 @@ from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import as_linear
 from engram.snn.conversion.calibration import activations
 from engram.snn.conversion.convert import full_float32, lower
+from engram.snn.conversion.recurrence import LastStep, Recurrent, dense_macs, inside
 from engram.snn.measures.costs import InputLayer, analog, costs, operations, spikes_sent, spiking_memory
 from engram.snn.measures.layer_report import LayerReport
 from engram.snn.measures.neurobench import Workload
@@ -41,11 +43,14 @@ class Scoring:
     """
 
     def __init__(self, analog: Classifier, spiking: Classifier, steps: int, input_layer: InputLayer = "once") -> None:
-        net = spiking.backbone
+        recurrent = Recurrent(spiking.backbone) if isinstance(spiking.backbone, Wrapping) else None
+        net = spiking.backbone if recurrent is None else recurrent.inner
         assert isinstance(net, SpikingBackbone)  # a conversion makes no other
         self.analog, self.spiking, self.net, self.steps = analog, spiking, net, steps
+        self.recurrent, self.running = recurrent, recurrent or net
         self.input_layer: InputLayer = input_layer
-        self.graph = lower(analog.backbone)
+        self.graph = lower(inside(analog.backbone))
+        self.last_step = LastStep(analog.backbone, self.graph) if recurrent else None
         self.head = as_linear(spiking.head, "snn.convert")
         self.structure = synapses(net.graph, self.head, net.in_shape)
         self.analog_scores, self.answers = StepScores([1]), Answers(spiking, steps)
@@ -79,16 +84,18 @@ class Scoring:
             labels = analog.argmax(1) if labels is None else labels
             self.effective_macs += work.effective
             self.analog_scores.add(analog.unsqueeze(0), labels)
-            features, rates = self.net.observe(x if frames is None else frames, self.tally)
+            features, rates = self.running.observe(x if frames is None else frames, self.tally)
             stills = x.flatten(0, 1).contiguous(memory_format=torch.channels_last) if x.ndim == 5 else x
-            self.rates.add(rates, activations(self.graph, stills, list(rates)))
+            names = list(rates)
+            wanted = self.last_step.activations(stills, names) if self.last_step else None
+            self.rates.add(rates, activations(self.graph, stills, names) if wanted is None else wanted)
             self.answers.add(features, labels)
 
     def add_held(self, x: Tensor, labels: Tensor, frames: Tensor | None = None) -> None:
         """Run both networks on a chunk of validation images, for their accuracies alone; arguments as of `add`."""
         with torch.inference_mode(), full_float32():
             self.held_analog.add(self.analog.forward_normalised(x).unsqueeze(0), labels)
-            self.held.add(self.net.simulate(x if frames is None else frames), labels)
+            self.held.add(self.running.simulate(x if frames is None else frames), labels)
 
     def curve(self) -> list[Row]:
         """What stopping after each number of steps gives: accuracies as fractions, spikes and operations per image."""
@@ -126,14 +133,18 @@ class Scoring:
     def costs(self) -> list[Row]:
         """What one image costs in both networks, the spiking one after each number of steps of the simulation."""
         frames = self.steps if self.net.frames == "anew" else 1
+        reference = analog(self.graph, self.head, self.net.in_shape, self.effective_macs / self.images, frames)
+        if self.recurrent is not None:
+            reference = replace(reference, macs=dense_macs(self.analog, self.net.in_shape))
         return costs(
-            analog(self.graph, self.head, self.net.in_shape, self.effective_macs / self.images, frames),
+            reference,
             self.structure,
             spiking_memory(self.net.graph, self.head, self.structure, self.input_layer),
             [self.simulated(steps) for steps in self.answers.points],
             operations(self.structure, self.tally, self.images),
             input_layer=self.input_layer,
             frame_steps=self.net.steps,
+            link_macs=self.recurrent.link_macs() if self.recurrent else 0,
         )
 
     def simulated(self, steps: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 from torch import Tensor, nn
 
+from engram.backbone.contract import Wrapping
 from engram.backbone.errors import must
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
@@ -19,6 +20,7 @@ from engram.snn.simulation.network import SpikingBackbone
 STEP = "snn.convert"
 """The adapter that stands for the conversion."""
 _PREFIX, _SUFFIX = "graph.", ".threshold"
+_INSIDE = "inner."
 
 
 def as_converted(made: Made, how: Conversion) -> Made:
@@ -27,7 +29,7 @@ def as_converted(made: Made, how: Conversion) -> Made:
     return replace(made, adapters=(*made.adapters, step))
 
 
-def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | None = None) -> SpikingBackbone:
+def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | None = None) -> nn.Module:
     """The adapter ``snn.convert``: a converted network with room for tensors that were saved, which say how it looks.
 
     Its thresholds decide where multiplications stay, and a BatchNorm behind a max pool is a layer of its own if there
@@ -42,6 +44,13 @@ def restore(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor] | 
         UserError: there are no thresholds among them.
     """
     saved = saved or {}
+    if isinstance(backbone, Wrapping):
+        own = {key.removeprefix(_INSIDE): value for key, value in saved.items() if key.startswith(_INSIDE)}
+        return backbone.around(_restored(backbone.settled(), how, own)).eval()
+    return _restored(backbone, how, saved)
+
+
+def _restored(backbone: nn.Module, how: Conversion, saved: Mapping[str, Tensor]) -> SpikingBackbone:
     names = [key[len(_PREFIX) : -len(_SUFFIX)] for key in saved if key.startswith(_PREFIX) and key.endswith(_SUFFIX)]
     names = [name for name in names if f"{_PREFIX}{name}.silent" in saved]
     if not names:

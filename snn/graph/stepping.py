@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from engram.snn.neurons.timed import TimedNeurons
 
 Memory = dict[str, Any]
 """What layers remember between steps: tensors by name, which nobody writes into."""
+Watch = Callable[[str, Tensor], object]
 
 
 class Stepped(nn.Module):
@@ -28,6 +29,9 @@ class Stepped(nn.Module):
     """
 
     remembers: Literal[True] = True
+    watch: Watch | None = None
+    """Is shown the spikes of every layer at every step, [1, B, C, ...], by its name, and which values are not zero at
+    every other node, by ``%`` and its name."""
     graph: fx.GraphModule
     stage_nodes: Sequence[str]
 
@@ -72,7 +76,7 @@ class Stepped(nn.Module):
         parts = stage_graphs(self.graph.graph, self.stage_nodes)
         neurons = any(self._has_neurons(part) for part in parts[:number])
         still = not neurons and _stays(memory, f"{number}%input", x)
-        return Step(self.graph, parts[number], still, memory, f"{number}%", tap).of(x)
+        return Step(self.graph, parts[number], still, memory, f"{number}%", tap, self.watch).of(x)
 
     def _has_neurons(self, part: fx.Graph) -> bool:
         calls = (str(node.target) for node in part.nodes if node.op == "call_module")
@@ -97,13 +101,21 @@ class Step(TimeFolded):
         memory: after the step before; what is new is put into it.
         prefix: of the part's own names in it.
         spikes: a tap on what layers of neurons send. Analog activations are modules, which hooks see: all of them run.
+        watch: sees what is sent. Then nothing is left out either.
     """
 
     def __init__(
-        self, graph: fx.GraphModule, part: fx.Graph, still: bool, memory: Memory, prefix: str, spikes: Tap | None
+        self,
+        graph: fx.GraphModule,
+        part: fx.Graph,
+        still: bool,
+        memory: Memory,
+        prefix: str,
+        spikes: Tap | None,
+        watch: Watch | None,
     ) -> None:
         super().__init__(graph, 1, not still, part=part)
-        self.memory, self.prefix, self.spikes = memory, prefix, spikes
+        self.memory, self.prefix, self.spikes, self.watch = memory, prefix, spikes, watch
         constant = constant_nodes(part, graph, (TimedNeurons, AlongTime)) if still else set[fx.Node]()
         self.known = known_nodes(part, constant)
         self.wanted = needed(self.known)
@@ -112,7 +124,7 @@ class Step(TimeFolded):
     def of(self, x: Tensor) -> Tensor:
         """x: [B, ...] of this step -> what the part gives, [B, ...]."""
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        if not self.seen or self.spikes is not None:
+        if not self.seen or self.spikes is not None or self.watch is not None:
             return self.run(x)
         self.constant |= self.known
         return self.run(x, initial_env={node: self.memory.get(self.prefix + node.name) for node in self.known})
@@ -123,16 +135,25 @@ class Step(TimeFolded):
             self.look_back(n, module, self.value(n.all_input_nodes[0]).unsqueeze(0))  # for steps that may be others
         if self.seen and module is not None and n in self.known:
             with unchanged_statistics(module):
-                return super().run_node(n)
+                value = super().run_node(n)
+            self._show(n, value)
+            return value
         value = super().run_node(n)
         if n in self.wanted:
             self.memory[self.prefix + n.name] = value
+        self._show(n, value)
         return value
+
+    def _show(self, n: fx.Node, value: Any) -> None:
+        if self.watch is not None and isinstance(value, Tensor) and n.op not in ("get_attr", "output"):
+            self.watch(f"%{n.name}", value.unsqueeze(0) != 0)
 
     def fire(self, n: fx.Node, neurons: TimedNeurons, drive: Tensor) -> Tensor:
         name = str(n.target)
         spikes, after = neurons.scan(drive, self._remembered(name))
         self.memory |= {f"{name}.{field}": value for field, value in after._asdict().items() if value is not None}
+        if self.watch is not None:
+            self.watch(name, spikes)
         return neurons.send(spikes if self.spikes is None else GraphTap(self.spikes, ()).neurons(name, spikes))
 
     def _remembered(self, neurons: str) -> State | None:

@@ -111,6 +111,7 @@ def costs(
     *,
     input_layer: InputLayer = "once",
     frame_steps: int = 1,
+    link_macs: int = 0,
     update: Literal["AC", "MAC"] = "AC",
 ) -> list[Row]:
     """What one image costs: rows for the analog network, and one for the spiking network at each number of steps.
@@ -132,6 +133,7 @@ def costs(
             changes, or nothing is kept; "spikes": the input is spikes, whose operations are already in ``acs``
             (tallied with `Synapses.input_fan_out`).
         frame_steps: steps of the simulation that a frame is shown for.
+        link_macs: multiplications of what leads back, at every step but the first.
         update: "MAC" for leaky neurons, which multiply their potential at every step.
 
     Returns: rows of network, steps, input_layer, macs, acs, neuron_updates, memory_bytes, and for each of
@@ -148,7 +150,7 @@ def costs(
     ]
     for t, caused in zip(steps, acs, strict=True):
         times = {"once": 1, "once a frame": -(-t // frame_steps), "every step": t, "spikes": 0}[input_layer]
-        work = Work(macs=times * structure.analog_macs, acs=caused, updates=structure.neurons * t)
+        work = Work(macs=times * structure.analog_macs + (t - 1) * link_macs, acs=caused, updates=structure.neurons * t)
         spent = priced(work, references, memory, update)
         rows.append({"network": "SNN", "steps": t, "input_layer": input_layer, **spent})
     return rows

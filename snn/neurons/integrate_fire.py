@@ -91,7 +91,7 @@ class IntegrateFire(TimedNeurons):
     def scan(self, drive: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """drive: [T, B, C, ...] in units of the threshold -> (spikes in {0, 1}, the state after step T)."""
         v = self.begin(drive[0]) if state is None else state.v.clone()
-        return self(drive, v=v), State(v)
+        return self(drive, torch.empty_like(drive), v), State(v)
 
     def forward(self, drive: Tensor, out: Tensor | None = None, v: Tensor | None = None) -> Tensor:
         """Spikes of all steps.
