@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engram.backbone.contract import Entry, Plugin
+from engram.feedback.targets import TARGETS
 
 
 def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions") -> Entry:
@@ -17,6 +18,7 @@ def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions") -> En
 
 PLUGIN = Plugin(
     name="feedback",
+    targets=TARGETS,
     experiments={
         "feedback.robustness": Entry(
             target="engram.feedback.robustness.experiment:Robustness",

@@ -21,7 +21,7 @@ GRID = 256
 """Widths that are tried are multiples of one part in so many."""
 WIDEST = 64
 """The largest width that options of networks allow."""
-SHOWN = 2
+SHOWN = 16
 """Images on which operations are counted."""
 
 
