@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services
+from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services, Weighted
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.sets import ALL, Split, Used
 from engram.backbone.data.trained import cautions, reference
@@ -100,6 +100,10 @@ class Train:
         )
         found = objective_of(c, setting)
         if c.tet is not None or c.discount is not None:
+            net: Any = beginning.model.backbone
+            if isinstance(net, Weighted) and net.step_weights(net.steps) is not None:
+                rule, remedy = "one without learned weights, which no step's loss reaches", "Leave out one of the two."
+                raise must("the read-out beside --tet or --discount", rule, "a learned one", remedy)
             found = EveryStep(found, c.tet or 0.0, c.discount or 1.0)
         if c.teacher is None:
             return found
