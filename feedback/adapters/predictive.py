@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.errors import must
+from engram.backbone.nets.recompute import unchanged_statistics
 from engram.feedback.connections import Connection, name_of, parse
 from engram.feedback.network.mixing import Mixing, Shares
 from engram.feedback.network.network import FeedbackNetwork, Show, State, wrapped
@@ -124,8 +126,11 @@ class Predictive(FeedbackNetwork):
                 value = x.new_zeros(len(x), *self.stage_shapes[stage])
             else:
                 under = x if stage == 0 else (state.stages if delayed else outputs)[stage - 1]
-                kept = state.held if stage == 0 and x is state.image and show is None else None
-                value = self._stage(stage, under, {}).to(x.dtype) if kept is None else kept
+                seen = stage == 0 and state.held is not None and x is state.image
+                value = state.held if seen and show is None else None
+                if value is None:  # a tap is shown the first stage anew: its statistics count an image once
+                    with unchanged_statistics(self.inner) if seen else nullcontext():
+                        value = self._stage(stage, under, {}).to(x.dtype)
                 held = value if stage == 0 else held
             if stage < state.reached:
                 value = self._mixed(stage, value, state.stages[stage], errors, shares[stage], show)
@@ -140,7 +145,7 @@ class Predictive(FeedbackNetwork):
         self, stage: int, drive: Tensor, before: Tensor, errors: Sequence[Tensor], shares: Shares, show: Show | None
     ) -> Tensor:
         """A stage's next output, of what the one below gives it, its own before and what was predicted wrong."""
-        value = before + shares.feedforward * (drive - before)
+        value = torch.lerp(before, drive, shares.feedforward)
         if stage + 1 < len(errors):
             change = shares.feedback * errors[stage + 1]
             value = value + (change if show is None else show(str(self.connections[stage]), change))
