@@ -14,7 +14,7 @@ from engram.backbone.solving import ridge
 GREY = 128
 """What hides the part, in all channels."""
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
-"""Of the weights, in standard deviations of the features, for each picture."""
+"""Of the weights, for each picture, where features have a variance of 1 on average."""
 _CELLS, _WIDTH, _SIDE = 8, 256, 4
 
 
@@ -79,7 +79,9 @@ class Decoder:
     """A linear map from features to what is hidden.
 
     Attributes:
-        mean, scale: [D] float64 of the features it was fitted on.
+        mean: [D] float64, of the features it was fitted on.
+        scale: [] float64, the root of their mean variance: one for all, or what hardly varied among training pictures
+            would weigh most where it does.
         weights: [D, cells] float64.
         bias: [cells] float64: the mean of what is hidden.
         penalty: the one that was chosen.
@@ -116,9 +118,10 @@ def fit(features: Tensor, targets: Tensor) -> Decoder:
 
 
 def solve(features: Tensor, targets: Tensor, penalty: float) -> Decoder:
-    """The weights with the least ``|X W + b - Y|^2 / N + penalty |W|^2``, of features X with mean 0 and deviation 1."""
+    """The weights with the least ``|X W + b - Y|^2 / N + penalty |W|^2``, of features X with mean 0 and variance 1."""
     x, y = features.double(), targets.double()
-    mean, scale, bias = x.mean(0), x.std(0, correction=0), y.mean(0)
-    scale = scale.masked_fill(scale < 1e-6 * scale.max().clamp(min=1e-12), 1)  # what is the same for all tells nothing
+    mean, bias = x.mean(0), y.mean(0)
+    scale = (x - mean).square().mean().sqrt()
+    scale = scale.masked_fill(scale == 0, 1)  # what is the same for all tells nothing
     weights = ridge((x - mean) / scale, x.new_tensor(penalty * len(x)), y - bias)
     return Decoder(mean, scale, weights, bias, penalty)

@@ -51,7 +51,7 @@ def ablation(measured: Measured, losses: tables.Losses) -> dict[str, AnyFigure]:
             x_label="switched off in step; exchanged in all",
             y_label="connection",
             columns=list(columns),
-            rows=[name.replace("layer", "") for name in names],
+            rows=[_short(name) for name in names],
             values=[[points(name, how, condition) for how in columns.values()] for name in names],
         )
         for condition in ((CLEAN, CORRUPTED) if names else ())
@@ -161,12 +161,17 @@ def maps(measured: Measured, test: Split, classes: Sequence[str], labels: Tensor
             captions.append(f"{classes[label]}, {name}: {_list(classes[int(answer)] for answer in answers)}")
     titles = {
         "stage_maps": f"Strength of every stage, a row each, in steps {_list(inside.points)}",
-        "path_maps": f"What {_list(inside.connections)} carry, a row each, in steps {_list(acting)}:"
-        " red raises, blue lowers",
+        "path_maps": f"What connections carry, a row each ({_list(map(_short, inside.connections))}), in steps"
+        f" {_list(acting)}: red raises, blue lowers",
     }
     return {
         name: Pictures(title=titles[name], pictures=found, captions=captions) for name, found in sheets.items() if found
     }
+
+
+def _short(connection: str) -> str:
+    """What a connection is called where there is little room."""
+    return connection.replace("layer", "")
 
 
 def _list(things: Iterable[object]) -> str:
