@@ -49,6 +49,7 @@ class Generative(FeedbackNetwork):
     down to both sides, and average pooling as its adjoint, where theirs repeats values.
     """
 
+    bound = "its layers run both ways, and neurons one"
     graphs: list[fx.Graph]
 
     def __init__(self, inner: nn.Module, options: GenerativeOptions) -> None:

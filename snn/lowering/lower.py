@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from engram.backbone.contract import Wrapping
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.folding import Untraceable, bake, fold_batchnorm, trace
 from engram.backbone.nets.heads import linear_form
@@ -54,6 +55,8 @@ def refusals(model: Classifier) -> tuple[Refusal, ...]:
 def lowered(model: Classifier, frames: bool) -> tuple[Lowered | None, tuple[Refusal, ...]]:
     """The network, or everything that stands against it."""
     net: Any = model.backbone
+    if isinstance(net, Wrapping):
+        return None, (*_of_head(model.head), *_of_links(net))
     early = [*_of_head(model.head), *_of_network(net, frames)]
     try:
         graph = _graph(net)
@@ -85,6 +88,14 @@ def _of_head(head: nn.Module) -> list[Refusal]:
     if linear_form(head) is not None:
         return []
     return [Refusal(HEAD, type(head).__name__, "the read-out has to be linear", "Train with --head linear")]
+
+
+def _of_links(net: Wrapping) -> list[Refusal]:
+    reason = (
+        "it computes with means of what was sent, and multiplies or shifts what stages send: no neurons of a chip do"
+    )
+    remedy = "Train a network without feedback, or score this one as a spiking one: snn.convert"
+    return [Refusal(name, type(link).__name__, reason, remedy) for name, link in net.links().items()]
 
 
 def _of_network(net: Any, frames: bool) -> list[Refusal]:

@@ -11,10 +11,20 @@ from torch import nn
 from engram.backbone.contract import Entry, Objective
 from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
+from engram.backbone.testing.samples import NETWORKS
 
 WITHOUT_PREDICTIONS = ("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype")
 """Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
+WITHOUT_MEMORY = ("feedback.predictive", "feedback.equilibrium", "feedback.generative")
+"""Kinds of feedback that are put around no spiking network."""
+BOUND = (*WITHOUT_MEMORY, "feedback.blt", "feedback.lateral")
+"""Those that are put around no other network than theirs."""
+FEEDBACK = ("feedback.gated", "feedback.additive", *BOUND)
 REFUSALS = [
+    Refusal(("feedback.spoerer", "snn.convert"), "every layer must be linear or a ReLU"),  # it normalises by neighbours
+    *(Refusal((name, "snn.convert"), "must be gated or additive") for name in BOUND),
+    *(Refusal((name, "snn.spiking"), "a network for ") for name in WITHOUT_MEMORY),  # in either order
+    *(Refusal((name, "snn.deploy", "--from"), "no neurons of a chip do") for name in FEEDBACK),
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in WITHOUT_PREDICTIONS),
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
     *(
@@ -71,9 +81,25 @@ TRAINED = ("snn.", "feedback.", SECOND)
 test-slow``."""
 
 
+PLUGINS = ("backbone", "snn", "continual", "fewshot", "feedback")
+USUAL = "feedback.gated"
+"""The kind of feedback that goes through everything here; what others share with it they do in ``make test-slow``."""
+SPIKES = {"snn.spiking", "snn.qcfs", "snn.convert"}
+
+
+def _says_much_the_same(case):
+    """Whether another case has what one with feedback has: of the kinds the usual one, of the networks the first."""
+    kinds = {thing for thing in case.things if thing.startswith("feedback.")}
+    others = {*case.things} - {*NETWORKS}
+    if not kinds or len(others) == 1:
+        return False
+    return bool(kinds - {USUAL}) or (SECOND in case.things and not others & SPIKES)
+
+
 def _all_of_ours():
-    for case in cases("backbone", "snn", "continual", "fewshot", refusals=REFUSALS, options=OPTIONS, data=DATA):
-        large = str(case).startswith(tuple(f"{name} + " for name in LARGE))
+    for case in cases(*PLUGINS, refusals=REFUSALS, options=OPTIONS, data=DATA):
+        large = _says_much_the_same(case)
+        large |= str(case).startswith(tuple(f"{name} + " for name in LARGE))
         large |= SECOND in str(case) and FEWSHOT in str(case)
         large |= "present" in case.things and any(name in str(case) for name in TRAINED)
         large |= "feedback.clutter" in case.things and case.things[0] not in ("feedback.clutter", "linear")

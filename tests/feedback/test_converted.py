@@ -184,6 +184,7 @@ def test_it_is_saved_and_made_again_to_the_last_bit(digits, batches, pictures, t
         ("feedback.equilibrium", "search for a fixed point"),
         ("feedback.blt", "rectified, and with --lrn normalised across channels"),
         ("feedback.lateral", "blocks rectify between their convolutions"),
+        ("feedback.generative", "layers run both ways"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_reason(digits, adapter, said):
