@@ -47,7 +47,8 @@ class MixingConfig(ExperimentConfig):
     Network and predictions are trained and stay as they are. For each level of noise, four numbers that all stages
     share are trained anew on noisy training images: how much of a stage's next output comes from below
     (feed-forward), is predicted from above (feedback) or stays (memory), and how fast a stage corrects what it
-    predicted wrong. Accuracies are of noisy test images.
+    predicted wrong. Accuracies are of noisy test images. At the highest level the others are trained without feedback
+    as well: what the steps gain then is no work of feedback.
 
     Source: Alamia et al. 2023 (Neural Networks 157, 280), the shallow network.
     """
@@ -59,6 +60,7 @@ class MixingConfig(ExperimentConfig):
         _share("highest"),
         *_of_level("lowest"),
         *_of_level("highest"),
+        Metric(name="highest/test/gain_without", split="test", of="gain_without", unit="points", direction="max"),
     )
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
@@ -95,6 +97,11 @@ class MixingConfig(ExperimentConfig):
     """Images of an update."""
     images: Annotated[int, Ge(1)] = 1000
     """Test images, the same ones for every seed; all where there are fewer."""
+
+    @property
+    def conditions(self) -> tuple[tuple[float, bool], ...]:
+        """What is trained in turn: a level of noise, and whether there is feedback."""
+        return (*((level, True) for level in self.levels), (self.levels[-1], False))
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,14 +39,14 @@ class MixingState:
     Attributes:
         data: those that the network was trained on.
         targets: [classes] int64, the network's output for each of their classes.
-        model: the network, whose shares are those of the level at hand.
+        model: the network, whose shares are those of the condition at hand.
         mixing: these shares.
         optimizers: what trains them.
-        level: how many levels are done.
-        updates: how many updates of the level at hand are done.
+        done: how many conditions (`MixingConfig.conditions`) are done.
+        updates: how many updates of the one at hand are done.
         scores: of its test images so far.
-        path: the shares, correction and loss after every update of every level.
-        accuracies: those of every level that is done, after each step, the plain pass first.
+        path: the shares, correction and loss after every update of every condition.
+        accuracies: those of every condition that is done, after each step, the plain pass first.
     """
 
     data: Data
@@ -54,7 +55,7 @@ class MixingState:
     mixing: Mixing
     optimizers: Optimizers
     scores: StepScores
-    level: int = 0
+    done: int = 0
     updates: int = 0
     path: list[list[Row]] = field(default_factory=list)
     accuracies: list[list[float]] = field(default_factory=list)
@@ -76,10 +77,10 @@ class MixingExperiment:
         data, targets = load_as_trained(made, root=s.data_root, download=s.download)
         s.provenance(data_sha256=data.fingerprint, model_sha256=made.sha256)
         model.requires_grad_(False).to(s.device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
-        return self._anew(MixingState(data, targets.to(s.device), model, *self._fresh(model.backbone)))
+        return self._anew(MixingState(data, targets.to(s.device), model, *self._fresh(model.backbone, 0)))
 
-    def _fresh(self, net: Predictive) -> tuple[Mixing, Optimizers, StepScores]:
-        """Shares as every level begins with, what trains them, and no scores yet.
+    def _fresh(self, net: Predictive, number: int) -> tuple[Mixing, Optimizers, StepScores]:
+        """Shares as a condition begins with, what trains them, and no scores yet.
 
         Source: the published script: sigmoids of numbers between 0 and 1, and a rate of correction between 0 and 1.
         """
@@ -87,13 +88,15 @@ class MixingExperiment:
         with torch.no_grad():
             for share in mixing.parameters():
                 share.copy_(torch.rand(1, generator=random))
+            if not self.config.conditions[number][1]:
+                mixing.feedback.fill_(-math.inf)  # a sigmoid of 0, with no gradient
         optimizers = Optimizers(mixing.to(self.services.device), "adamw", self.config.lr, 0.9, 0.0)
         return mixing, optimizers, StepScores(range(1, self.config.steps + 2))
 
     def _anew(self, state: MixingState) -> MixingState:
-        """The state at the beginning of a level."""
+        """The state at the beginning of a condition."""
         net: Any = state.model.backbone
-        state.mixing, state.optimizers, state.scores = self._fresh(net)
+        state.mixing, state.optimizers, state.scores = self._fresh(net, state.done)
         net.mixing, state.updates = state.mixing, 0
         state.path.append([])
         return state
@@ -106,22 +109,22 @@ class MixingExperiment:
                 self._update(state)
             else:
                 self._test(state, asked)
-        done = state.level + (state.updates + state.scores.images / asked) / (c.updates + 1)
-        self.services.progress(done, len(c.levels), f"{c.noise} noise, level {c.levels[state.level]:g}")
+        done = state.done + (state.updates + state.scores.images / asked) / (c.updates + 1)
+        level, feedback = c.conditions[state.done]
+        text = f"{c.noise} noise, level {level:g}" + ("" if feedback else ", without feedback")
+        self.services.progress(done, len(c.conditions), text)
         if state.scores.images >= asked:
             state.accuracies.append([float(row["accuracy"] or 0) for row in state.scores.rows()])
-            state.level += 1
-            if state.level < len(c.levels):
+            state.done += 1
+            if state.done < len(c.conditions):
                 self._anew(state)
-        return state.level < len(c.levels)
+        return state.done < len(c.conditions)
 
     def _shown(self, state: MixingState, raw: Tensor, purpose: str, number: int) -> Tensor:
-        """Images [B, C, H, W] uint8 as the network sees them at the level at hand."""
-        c, model = self.config, state.model
-        random = generator(c.seed, f"{purpose}.{state.level}", number)
-        return arranged(
-            noisy(model.normalise(raw), c.noise, c.levels[state.level], model.normalise, random), model.backbone
-        )
+        """Images [B, C, H, W] uint8 as the network sees them; conditions of one level see the same noise."""
+        c, model, (level, _) = self.config, state.model, self.config.conditions[state.done]
+        random = generator(c.seed, f"{purpose}.{c.levels.index(level)}", number)
+        return arranged(noisy(model.normalise(raw), c.noise, level, model.normalise, random), model.backbone)
 
     def _update(self, state: MixingState) -> None:
         c, train = self.config, state.data.train
@@ -134,7 +137,7 @@ class MixingExperiment:
         state.optimizers.step(1.0)
         if not bool(loss.isfinite()):
             rule, remedy = f"finite; got others at update {state.updates + 1}", "Use fewer --steps, or a smaller --lr."
-            raise TrialError(f"the loss at level {c.levels[state.level]:g} must be {rule}. {remedy}")
+            raise TrialError(f"the loss at level {c.conditions[state.done][0]:g} must be {rule}. {remedy}")
         first = state.mixing.shares()[0]
         names = ("feedforward", "feedback", "correction")
         values = {name: float(torch.as_tensor(share).detach()) for name, share in zip(names, first, strict=True)}
@@ -167,7 +170,7 @@ class MixingExperiment:
             "mixing": state.mixing.state_dict(),
             "optimizers": state.optimizers.state_dict(),
             "scores": state.scores.state_dict(),
-            "level": state.level,
+            "done": state.done,
             "updates": state.updates,
             "path": state.path,
             "accuracies": state.accuracies,
@@ -177,5 +180,5 @@ class MixingExperiment:
         state.mixing.load_state_dict(saved["mixing"])
         state.optimizers.load_state_dict(saved["optimizers"])
         state.scores.load_state_dict(saved["scores"])
-        state.level, state.updates = saved["level"], saved["updates"]
+        state.done, state.updates = saved["done"], saved["updates"]
         state.path[:], state.accuracies[:] = saved["path"], saved["accuracies"]

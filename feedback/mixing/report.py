@@ -14,21 +14,23 @@ def report(config: MixingConfig, path: Sequence[Sequence[Row]], accuracies: Sequ
     """Metrics, tables and figures.
 
     Args:
-        config: with the levels.
-        path: for every level the shares, the correction and the loss after each update.
-        accuracies: for every level those after the plain pass and after each step.
+        config: with what was trained in turn (`MixingConfig.conditions`).
+        path: for each of that the shares, the correction and the loss after each update.
+        accuracies: for each of that those after the plain pass and after each step.
     """
-    rows = [_row(level, ends[-1], scores) for level, ends, scores in zip(config.levels, path, accuracies, strict=True)]
-    lowest, highest = rows[0], rows[-1]
+    done = zip(config.conditions, path, accuracies, strict=True)
+    rows = [_row(level, feedback, ends[-1], scores) for (level, feedback), ends, scores in done]
+    lowest, highest, without = rows[0], rows[-2], rows[-1]
     metrics = {"feedback_share/rise": _number(highest, "feedback") - _number(lowest, "feedback")}
     for end, row in (("lowest", lowest), ("highest", highest)):
         metrics[f"feedback_share/{end}"] = _number(row, "feedback")
         metrics[f"{end}/test/accuracy"] = _number(row, "accuracy_plain")
         metrics[f"{end}/test/gain"] = _number(row, "gain")
+    metrics["highest/test/gain_without"] = _number(without, "gain")
     return Result(
         metrics=metrics,
         tables={"mixing": rows, **_tables(config, path, accuracies)},
-        figures=_figures(config, rows, path, accuracies),
+        figures=_figures(config, rows[:-1], path, accuracies),
     )
 
 
@@ -36,11 +38,12 @@ def _number(row: Row, name: str) -> float:
     return float(row[name] or 0)
 
 
-def _row(level: float, end: Row, scores: Sequence[float]) -> Row:
-    """One level; what the steps add is in points."""
+def _row(level: float, feedback: bool, end: Row, scores: Sequence[float]) -> Row:
+    """One condition; what the steps add is in points."""
     forward, back = _number(end, "feedforward"), _number(end, "feedback")
     return {
         "level": level,
+        "with_feedback": feedback,
         "feedforward": forward,
         "feedback": back,
         "memory": 1 - forward - back,
@@ -54,15 +57,15 @@ def _row(level: float, end: Row, scores: Sequence[float]) -> Row:
 def _tables(
     config: MixingConfig, path: Sequence[Sequence[Row]], accuracies: Sequence[Sequence[float]]
 ) -> dict[str, list[Row]]:
-    names = [f"level_{level:g}" for level in config.levels]
+    names = [f"level_{level:g}" + "_without" * (not feedback) for level, feedback in config.conditions]
     steps: list[Row] = [
         {"steps": step, **dict(zip(names, column, strict=True))}
         for step, column in enumerate(zip(*accuracies, strict=True))
     ]
     updates: list[Row] = [
-        {"level": level, "update": number, **row}
-        for level, of_level in zip(config.levels, path, strict=True)
-        for number, row in enumerate(of_level, 1)
+        {"level": level, "with_feedback": feedback, "update": number, **row}
+        for (level, feedback), of_condition in zip(config.conditions, path, strict=True)
+        for number, row in enumerate(of_condition, 1)
     ]
     return {"accuracy_vs_steps": steps, "updates": updates}
 
@@ -73,7 +76,7 @@ def _figures(
     path: Sequence[Sequence[Row]],
     accuracies: Sequence[Sequence[float]],
 ) -> dict[str, AnyFigure]:
-    names = [f"{level:g}" for level in config.levels]
+    names = [f"{level:g}" + ", no feedback" * (not feedback) for level, feedback in config.conditions]
     shares = ("feedforward", "feedback", "memory")
     return {
         "shares": Figure(
@@ -97,7 +100,7 @@ def _figures(
             y_label="share of feedback",
             series={
                 name: [(float(number), _number(row, "feedback")) for number, row in enumerate(of_level, 1)]
-                for name, of_level in zip(names, path, strict=True)
+                for name, of_level in zip(names[:-1], path[:-1], strict=True)
             },
         ),
     }

@@ -92,16 +92,21 @@ def test_what_cannot_be_is_said_before_anything_is_trained(given, said):
 
 def test_the_report_compares_the_lowest_level_with_the_highest():
     config = MixingConfig.resolve({"levels": (0.0, 0.5), "steps": 2})
-    path = [[{"loss": 1.0, "feedforward": 0.3, "feedback": share, "correction": 0.1}] for share in (0.2, 0.45)]
-    found = report(config, path, [[0.9, 0.8, 0.91], [0.5, 0.55, 0.6]])
+    path = [[{"loss": 1.0, "feedforward": 0.3, "feedback": share, "correction": 0.1}] for share in (0.2, 0.45, 0.0)]
+    found = report(config, path, [[0.9, 0.8, 0.91], [0.5, 0.55, 0.6], [0.5, 0.5, 0.53]])
     assert found.metrics == pytest.approx(
         {
             "feedback_share/rise": 0.25,
             **{"feedback_share/lowest": 0.2, "feedback_share/highest": 0.45},
             **{"lowest/test/accuracy": 0.9, "lowest/test/gain": 1.0},
-            **{"highest/test/accuracy": 0.5, "highest/test/gain": 10.0},
+            **{"highest/test/accuracy": 0.5, "highest/test/gain": 10.0, "highest/test/gain_without": 3.0},
         }
     )
     assert found.tables["mixing"][1]["memory"] == pytest.approx(0.25)
-    assert found.tables["accuracy_vs_steps"][2] == {"steps": 2, "level_0": 0.91, "level_0.5": 0.6}
+    assert found.tables["accuracy_vs_steps"][2] == {
+        "steps": 2,
+        "level_0": 0.91,
+        "level_0.5": 0.6,
+        "level_0.5_without": 0.53,
+    }
     assert found.figures["shares"].series["feedback"] == [(0.0, 0.2), (0.5, 0.45)]
