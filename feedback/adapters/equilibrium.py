@@ -61,7 +61,7 @@ class Equilibrium(FeedbackNetwork):
         """
         if x.ndim == 5:
             return super().forward_steps(x, tap)
-        step = _Step(self, x, tap, self.equilibrium.gradient != "implicit")
+        step = EquilibriumStep(self, x, tap, self.equilibrium.gradient != "implicit")
         unrolled = self.equilibrium.gradient == "unrolled" and torch.is_grad_enabled()
         features, z = self._unrolled(step) if unrolled else self._searched(step)[:2]
         last = self._settled(step, z)
@@ -75,13 +75,13 @@ class Equilibrium(FeedbackNetwork):
         x: [B, C, H, W] -> [steps - 1, B]; images that have arrived stay at their last one.
         """
         with unchanged_statistics(self):
-            step = _Step(self, x, None, False)
+            step = EquilibriumStep(self, x, None, False)
             features, z, found = self._searched(step)
             last = relative_residual(z, step(z)[1].to(z.dtype))
         return torch.cat([found.residuals, last.expand(self.steps - len(features), -1)])
 
     @torch.no_grad()
-    def _searched(self, step: _Step) -> tuple[list[Tensor], Tensor, Found]:
+    def _searched(self, step: EquilibriumStep) -> tuple[list[Tensor], Tensor, Found]:
         """The features of every step but the last, where the search for z* has ended, and all about it."""
         with unchanged_statistics(self):
             first, z = step.begin()
@@ -96,7 +96,7 @@ class Equilibrium(FeedbackNetwork):
             found = search(f, z, self._search(self.steps - 2), whole=step.tap is not None)
         return features, found.z.clone(), found
 
-    def _unrolled(self, step: _Step) -> tuple[list[Tensor], Tensor]:
+    def _unrolled(self, step: EquilibriumStep) -> tuple[list[Tensor], Tensor]:
         """The features of every step but the last, and z before that, with the way to them."""
         with unchanged_statistics(self):
             first, z = step.begin()
@@ -106,7 +106,7 @@ class Equilibrium(FeedbackNetwork):
                 features.append(made)
         return features, z
 
-    def _settled(self, step: _Step, z: Tensor) -> Tensor:
+    def _settled(self, step: EquilibriumStep, z: Tensor) -> Tensor:
         """The features of the last step, [B, feature_dim], with the gradients that they are to have."""
         options = self.equilibrium
         if not torch.is_grad_enabled():
@@ -134,7 +134,7 @@ class Equilibrium(FeedbackNetwork):
         return Search(self.equilibrium.solver, self.equilibrium.tolerance, most)
 
 
-class _Step:
+class EquilibriumStep:
     """Steps of a network for one batch of images, as a function of its sources: one row [D] for each image.
 
     What no connection changes is run once, unless a tap wants to see it in every step.
