@@ -16,7 +16,7 @@ from engram.benchmarks.perf.curves import page
 from engram.benchmarks.perf.harness import Row, machine
 
 OUTPUT = Path("perf.json")
-NOT_SCRIPTS = ("harness", "snn_peers", "equilibrium_peers", "curves", "__main__")
+NOT_SCRIPTS = ("harness", "snn_peers", "curves", "__main__")
 
 
 def main(argv: list[str]) -> int:
