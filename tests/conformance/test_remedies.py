@@ -217,7 +217,7 @@ def test_a_wrong_remedy_is_found():
         "needs --head linaer",
         "Raise --backbone.widht.",
         "--no-epochs",
-        "--dataset.a\N{WHITE SQUARE}",
+        "--dataset.q\N{WHITE SQUARE}",
     ):
         assert list(wrong_flags(text)), text
     for text in ("See: engram runn x", "engram run snn.konvert", "engram list things", "pip install 'engram[aval]'"):

@@ -48,10 +48,9 @@ def smoothed(x: Tensor, deviation: float, truncate: float, *, mirrored: bool) ->
     for side in (-2, -1):
         length = x.shape[side]
         padded = x.index_select(x.ndim + side, _places(length, reach, mirrored))
-        x = sum(
-            (padded.narrow(side, k, length) * (weight / sum(weights)) for k, weight in enumerate(weights)),
-            start=torch.zeros_like(x),
-        )
+        x = torch.zeros_like(x)
+        for k, weight in enumerate(weights):
+            x.add_(padded.narrow(side, k, length), alpha=weight / sum(weights))
     return x
 
 

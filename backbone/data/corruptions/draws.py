@@ -37,8 +37,8 @@ class Draws:
         return Draws(self.keys[rows.numpy()])
 
     def words(self, *shape: int, part: int = 0) -> Tensor:
-        """Uniform over the whole numbers below 2**16: ``[B, *shape] int64``."""
-        return torch.from_numpy(self._pieces(np.uint16, shape, part).astype(np.int64))
+        """Uniform over the whole numbers below 2**16: ``[B, *shape] int32``."""
+        return torch.from_numpy(self._pieces(np.uint16, shape, part).astype(np.int32))
 
     def uniform(self, *shape: int, part: int = 0) -> Tensor:
         """Uniform over (0, 1), 32 bits of it: ``[B, *shape] float64``."""

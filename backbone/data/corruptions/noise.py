@@ -23,14 +23,15 @@ def gaussian_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
 
 def normal_noise(images: Tensor, deviation: float, draws: Draws) -> Tensor:
     """Normal noise of a standard deviation, where white is 1. images: [B, C, H, W] uint8 -> the same."""
-    table = (255 * deviation * normal_quantiles()).floor().long()  # of a sum with a whole number
-    noise = table[draws.words(*images.shape[1:])]
-    return (images + noise).clamp(0, 255).byte()
+    table = (255 * deviation * normal_quantiles()).floor().short()  # of a sum with a whole number
+    noise = table.index_select(0, draws.words(*images.shape[1:]).flatten()).view(images.shape)
+    return noise.add_(images).clamp_(0, 255).byte()
 
 
 def shot_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
     """Poisson noise: white is 500 to 50 photons on average. images: [B, C, H, W] uint8 -> the same."""
-    return _seen(severity)[(images.long() << 16) | draws.words(*images.shape[1:])]
+    places = draws.words(*images.shape[1:]).add_(images.int() << 16)
+    return _seen(severity).index_select(0, places.flatten()).view(images.shape)
 
 
 def impulse_noise(images: Tensor, severity: int, draws: Draws) -> Tensor:
@@ -56,4 +57,4 @@ def _seen(severity: int) -> Tensor:
     below[:, -1] = 1
     ends = (below * _WORDS).round().long()
     times = torch.cat((ends[:, :1], ends.diff(dim=1)), 1)
-    return torch.cat([levels.repeat_interleave(each) for each in times])
+    return levels.repeat(256).repeat_interleave(times.flatten())

@@ -123,7 +123,11 @@ def test_sets_of_episodes_can_be_corrupted_too():
         ("corrupted", {}, "must be given with a path"),
         ("corrupted:digit", {}, "got 'digit'. Did you mean digits?"),
         ("corrupted:corrupted:digits", {}, "must be one without options called corruption_seed, kind, severity"),
-        ("corrupted:moving-shapes", {}, "a data set to corrupt must be of still pictures; got one of recordings"),
+        (
+            "corrupted:moving-shapes",
+            {"samples": 6},
+            "a data set to corrupt must be of still pictures; got one of recordings",
+        ),
         ("corrupted:digits", {"severity": 6}, "--dataset.severity must be one of 1, 2, 3, 4, 5; got 6"),
         ("corrupted:digits", {"kind": "fog"}, "--dataset.kind must be one of gaussian-noise, .*; got fog"),
         ("corrupted:digits", {"size": 9}, "got --dataset.size"),

@@ -111,61 +111,60 @@ def test_brightness_raises_the_value_of_hsv_and_contrast_draws_to_the_mean(sever
     share = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     mean = x.double().mean((2, 3), keepdim=True)
     truncates_to(corrupt(x, PLACES, "contrast", severity), ((x.double() - mean) * share + mean).numpy())
-    x = x[:, :, :8, :8]
+    x = x[:20, :, :8, :8]
     x[0] = 0
     more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     want = np.empty(x.shape)
-    for image, row, column in np.ndindex(100, 8, 8):
+    for image, row, column in np.ndindex(20, 8, 8):
         hue, saturation, value = colorsys.rgb_to_hsv(*(x[image, :, row, column].double() / 255).tolist())
         want[image, :, row, column] = colorsys.hsv_to_rgb(hue, saturation, min(value + more, 1))
-    found = corrupt(x, PLACES, "brightness", severity)
-    truncates_to(found, want * 255)
+    truncates_to(corrupt(x, PLACES[:20], "brightness", severity), want * 255)
     grey = x[:, :1]
-    truncates_to(corrupt(grey, PLACES, "brightness", severity), (grey.double() + 255 * more).numpy())
+    truncates_to(corrupt(grey, PLACES[:20], "brightness", severity), (grey.double() + 255 * more).numpy())
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 23, 41), (1, 8, 8)])
 def test_jpeg_and_pixelate_are_those_of_pillow(shape, severity):
-    x = pictures(20, *shape)
+    x = pictures(10, *shape)
     stored = []
     for image in as_images(x):
         image.save(file := io.BytesIO(), "JPEG", quality=(80, 65, 58, 50, 40)[severity - 1])
         stored.append(Image.open(file))
-    difference = (corrupt(x, PLACES[:20], "jpeg", severity).int() - as_tensor(stored).int()).abs()
+    difference = (corrupt(x, PLACES[:10], "jpeg", severity).int() - as_tensor(stored).int()).abs()
     assert difference.float().mean() <= 0.02  # none with libjpeg-turbo 3
     share, (_, height, width) = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1], shape
     small = [each.resize((int(width * share), int(height * share)), Image.Resampling.BOX) for each in as_images(x)]
     large = as_tensor([each.resize((width, height), Image.Resampling.BOX) for each in small])
-    assert torch.equal(corrupt(x, PLACES[:20], "pixelate", severity), large)
+    assert torch.equal(corrupt(x, PLACES[:10], "pixelate", severity), large)
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("severity", [1, 4, 5])
 def test_motion_blur_is_half_a_gaussian_along_a_line(severity):
-    x = pictures(4)
+    x = pictures(2)
     radius, deviation = ((6, 1.0), (6, 1.5), (6, 2.0), (8, 2.0), (9, 2.5))[severity - 1]
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / deviation) ** 2)
-    angles = np.radians(-45 + 90 * draws("motion-blur", severity, 4).uniform().numpy())
+    angles = np.radians(-45 + 90 * draws("motion-blur", severity, 2).uniform().numpy())
     want = np.zeros(x.shape)
-    for image, row, column in np.ndindex(4, 24, 20):
+    for image, row, column in np.ndindex(2, 24, 20):
         across = np.ceil(np.arange(len(weights)) * np.cos(angles[image]) - 0.5).astype(int) + column
         down = np.ceil(np.arange(len(weights)) * np.sin(angles[image]) - 0.5).astype(int) + row
         trail = x[image].numpy()[:, down.clip(0, 23), across.clip(0, 19)]
         want[image, :, row, column] = trail @ weights / weights.sum()
-    truncates_to(corrupt(x, PLACES[:4], "motion-blur", severity), want + 0.5)
+    truncates_to(corrupt(x, PLACES[:2], "motion-blur", severity), want + 0.5)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_elastic_deformation_is_that_of_scipy(severity):
-    x = pictures(10, height=33)
+    x = pictures(4, height=33)
     far, smooth, corner = ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))[
         severity - 1
     ]
-    lots = draws("elastic", severity, 10)
+    lots = draws("elastic", severity, 4)
     corners, bends = 2 * lots.uniform(3, 2, part=0).numpy() - 1, 2 * lots.uniform(2, 33, 20, part=1).numpy() - 1
     points = np.array([[16, 22], [16, 10], [4, 10]])  # (x, y): the middle (10, 16) and a third of 20 away
     rows, columns = np.mgrid[:33, :20].astype(float)
-    for image in range(10):
+    for image in range(4):
         to = points + corners[image] * 20 * corner
         whole = np.linalg.solve(np.column_stack([to, np.ones(3)]), points)  # from where it is to where it comes from
         came = np.stack([columns, rows, np.ones_like(rows)], -1) @ whole
@@ -222,11 +221,10 @@ def test_a_picture_looks_the_same_in_every_batch_order_and_size(kind):
     assert torch.equal(corrupt(x, PLACES[:30] + 1, kind, 4), whole) != drawn
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_severe_is_further_away(kind, channels):
-    x = pictures(60, channels, 32, 32)
-    away = [(corrupt(x, PLACES[:60], kind, severity).double() - x).pow(2).mean().item() for severity in SEVERITIES]
+def test_more_severe_is_further_away(kind):
+    x = pictures(40, 1 if kind in OCCLUSIONS else 3, 32, 32)
+    away = [(corrupt(x, PLACES[:40], kind, severity).double() - x).pow(2).mean().item() for severity in SEVERITIES]
     if kind == "elastic":  # its published constants trade smooth shifts for rough ones
         assert min(away) > 1
     elif kind == "motion-blur":  # severities 3 and 4 differ in where its tail is cut off
