@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
+import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,44 @@ def interleaved(
             if index >= warm_up:
                 times[which].append(took)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def least(works: Sequence[Callable[[], object]], rounds: int, warm_up: int = 1) -> list[float]:
+    """The fewest seconds of processor time that each took, in turns, of the thread that calls.
+
+    For work of one thread. Other processes of a busy machine make it slower, and never faster.
+    """
+    found = [float("inf")] * len(works)
+    for index in range(warm_up + rounds):
+        order = range(len(works)) if index % 2 == 0 else reversed(range(len(works)))
+        for which in order:
+            began = time.thread_time()
+            works[which]()
+            took = time.thread_time() - began
+            if index >= warm_up:
+                found[which] = min(found[which], took)
+    return found
+
+
+def resident(field: str) -> float:
+    """Megabytes of this process: VmRSS now, VmHWM at its peak. Linux alone tells (`STATUS`)."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) / 1024
+
+
+def apart(work: Callable[..., list[float]], *args: object) -> list[float]:
+    """Run in a fresh process, whose peak is that of this work alone."""
+    import torch
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _threads, (torch.get_num_threads(),)) as pool:
+        return pool.submit(work, *args).result()
+
+
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def machine() -> dict[str, str]:

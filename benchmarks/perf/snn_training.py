@@ -9,12 +9,8 @@ by at its peak, in a process of its own. Accuracy is after the same short traini
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import re
 import statistics
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,7 +21,7 @@ from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Precision, autocast, has_bf16
 from engram.benchmarks.compare.stats import interval
-from engram.benchmarks.perf.harness import Row, interleaved, seconds
+from engram.benchmarks.perf.harness import STATUS, Row, apart, interleaved, resident, seconds
 from engram.benchmarks.perf.snn_peers import PEERS, Ours, build
 
 STEPS, BATCH, SIDE = 16, 32, 28
@@ -34,7 +30,6 @@ LENGTHS = (4, 8, 16, 32, 64, 128, 256)
 PEER_ON_CURVE = "SpikingJelly"
 SEEDS = (0, 1, 2)
 TRAINING_STEPS, TRAINING_T, SCORED = 200, 8, 2000
-STATUS = Path("/proc/self/status")
 
 
 class Run:
@@ -107,10 +102,10 @@ def _row(name: str, ours: float, peer: float, peer_name: str, unit: str, n: int 
 
 
 def peaks(name: str, precision: Precision, lengths: tuple[int, ...], checkpointed: bool = False) -> list[float]:
-    """Megabytes that training steps of growing length need; for a process of its own, see `_apart`."""
+    """Megabytes that training steps of growing length need; for a process of its own, see `apart`."""
     net = build(name)
     Run(net, precision, 1).train()  # whatever libraries load at their first step
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     found = []
     for steps in lengths:
         if checkpointed:
@@ -119,33 +114,16 @@ def peaks(name: str, precision: Precision, lengths: tuple[int, ...], checkpointe
         run = Run(net, precision, steps)
         run.train()
         run.train()
-        found.append(_resident("VmHWM") - before)
+        found.append(resident("VmHWM") - before)
     return found
 
 
-def _resident(field: str) -> float:
-    """Megabytes of this process: VmRSS now, VmHWM at its peak."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found.group(1)) / 1024
-
-
-def _apart(work: Callable[..., list[float]], *args: object) -> list[float]:
-    """Run in a fresh process, whose peak is that of this work alone."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _threads, (torch.get_num_threads(),)) as pool:
-        return pool.submit(work, *args).result()
-
-
-def _threads(count: int) -> None:
-    torch.set_num_threads(count)
-
-
 def _memory(precision: Precision) -> list[Row]:
-    (ours,) = _apart(peaks, "ours", precision, (STEPS,))
+    (ours,) = apart(peaks, "ours", precision, (STEPS,))
     rows = []
     for name in (*PEERS, "floor"):
         theirs = "fp32" if name != "floor" else precision
-        (peer,) = _apart(peaks, name, theirs, (STEPS,))
+        (peer,) = apart(peaks, name, theirs, (STEPS,))
         rows.append(_row(f"{precision}/peak-memory/{name}", ours, peer, f"{name}, {theirs}", "MB", 1))
     return rows
 
@@ -166,9 +144,9 @@ def _curve(precision: Precision) -> list[Row]:
         rows.append(_row(f"{precision}/T{steps}/train-checkpointed", recomputed, times[0], "ours without", "s", 3))
     if not STATUS.exists():
         return rows
-    plain = _apart(peaks, "ours", precision, LENGTHS)
-    saved = _apart(peaks, "ours", precision, LENGTHS, True)
-    peer = _apart(peaks, PEER_ON_CURVE, "fp32", LENGTHS)
+    plain = apart(peaks, "ours", precision, LENGTHS)
+    saved = apart(peaks, "ours", precision, LENGTHS, True)
+    peer = apart(peaks, PEER_ON_CURVE, "fp32", LENGTHS)
     for steps, without, within, theirs in zip(LENGTHS, plain, saved, peer, strict=True):
         rows.append(_row(f"{precision}/T{steps}/peak-memory", without, theirs, f"{PEER_ON_CURVE}, fp32", "MB", 1))
         rows.append(_row(f"{precision}/T{steps}/peak-memory-checkpointed", within, without, "ours without", "MB", 1))

@@ -11,7 +11,7 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.benchmarks.perf import __main__ as command
-from engram.benchmarks.perf import conversion, fewshot, harness, loihi, training
+from engram.benchmarks.perf import conversion, feedback, fewshot, harness, loihi, training
 from engram.benchmarks.perf.curves import charts, page
 from engram.snn.loihi.simulator import Simulator
 
@@ -53,6 +53,25 @@ def test_turns_alternate_and_the_warm_up_is_not_counted(monkeypatch):
 
     assert harness.interleaved(work("a"), work("b"), rounds=3) == (2.0, 5.0)
     assert "".join(order) == "abbaabba"
+
+
+def test_the_least_processor_time_is_kept(monkeypatch):
+    clock, cost = [0.0], {"a": iter([9.0, 3.0, 2.0]), "b": iter([9.0, 4.0, 5.0])}
+    monkeypatch.setattr(harness.time, "thread_time", lambda: clock[0])
+
+    def work(name):
+        return lambda: clock.__setitem__(0, clock[0] + next(cost[name]))
+
+    assert harness.least([work("a"), work("b")], rounds=2) == [2.0, 4.0]
+
+
+def test_feedback_is_timed_against_the_passes_that_it_runs_again(monkeypatch):
+    monkeypatch.setattr(feedback, "ROUNDS", 1)
+    rows = feedback._speed("vgg-tiny", 2)
+    assert [row.name for row in rows] == ["feedback/vgg-tiny/infer", "feedback/vgg-tiny/train"]
+    net, x = feedback.plain("vgg-tiny").eval(), feedback.images(2)
+    with torch.no_grad():  # the same work: what begins as the wrapped network gives the same features
+        torch.testing.assert_close(feedback.passes(net, 0, x), net(x).expand(feedback.STEPS, -1, -1))
 
 
 def test_an_unknown_script_exits_2_and_names_the_nearest(capsys, tmp_path, monkeypatch):
