@@ -91,6 +91,10 @@ class Held(TorchDispatchMode):
         super().__init__()
         self.sizes, self.now, self.peak = {}, 0, 0
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # True, as it is unless said, imports the compiler
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for each in tree_leaves(out):
