@@ -13,10 +13,14 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TrainConfig, accuracy, loss
 from engram.feedback.clutter.networks import BACKBONE, Network, options_of
 from engram.feedback.nets.options import SpoererOptions
+from engram.feedback.options import BLTOptions
 
 MAPS = 32
 _RECIPE: Mapping[str, Scalar] = {"epochs": 10, "batch_size": 50, "lr": 5e-3}
-_USUAL = vars(SpoererOptions())
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "backbone": vars(SpoererOptions()),
+    "adapter": {f"blt.{name}": value for name, value in vars(BLTOptions()).items()},
+}
 _OTHER = ("backbone", "adapter", "from_trial", "weights")
 
 METRICS = (
@@ -60,6 +64,8 @@ class ClutterConfig(TrainConfig):
     what it is can be given with its adapter's name: --adapter feedback.blt --adapter.steps 8."""
     maps: Annotated[int, Ge(1), Le(512)] = MAPS
     """Feature maps of the layers of --network; BF has twice as many."""
+    lrn: bool = True
+    """Local response normalisation in --network, as in the paper; it takes about as long as the convolutions."""
 
     @classmethod
     def recipe(cls, given: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -74,8 +80,11 @@ class ClutterConfig(TrainConfig):
             values["network"] = "BLT"
         if (network := values.get("network")) is not None:
             values = _named(network, values)
-        elif values.get("maps", MAPS) != MAPS:
-            raise must("--maps", "left out without --network", values["maps"], "Use --backbone.maps, or drop it.")
+        else:
+            for name in ("maps", "lrn"):
+                if (value := values.get(name, getattr(cls, name))) != getattr(cls, name):
+                    remedy = f"Use --backbone.{name}, or drop it."
+                    raise must(f"--{name}", "left out without --network", value, remedy)
         return super().resolve(values, inputs)
 
 
@@ -85,7 +94,7 @@ def _named(network: Network, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: one line for everything given that makes another network.
     """
-    made = options_of(network, given.get("maps", MAPS))
+    made = options_of(network, given.get("maps", MAPS), given.get("lrn", True))
     flags = {"from_trial": "--from", "weights": "--weights"}
     problems = [
         must(flag, "left out beside --network", given[name], "Drop one of the two.")
@@ -98,7 +107,8 @@ def _named(network: Network, given: Mapping[str, Any]) -> dict[str, Any]:
         other |= {f"{name}.{key}": held[key] for key, value in made[own].items() if held.get(key, value) != value}
         rule = f"as --network {network} has it"
         problems += [must(f"--{each}", rule, value, "Drop one of the two.") for each, value in other.items()]
-        made[own] = {**held, **{key: value for key, value in made[own].items() if value != _USUAL.get(key)}}
+        usual = _USUAL[name]
+        made[own] = {**held, **{key: value for key, value in made[own].items() if value != usual.get(key)}}
     if problems:
         raise UserError("\n".join(map(str, problems)))
     return {**given, **made}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Figure, Result, Row, Services
+import torch
+
+from engram.backbone.contract import Figure, Pictures, Result, Row, Services
 from engram.backbone.data.columns import PRESENT
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.experiments.train import Train
 from engram.backbone.measures.anytime import figure
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.layout import arranged
 from engram.backbone.objectives.columns import columns_of
 from engram.feedback.clutter.configs import ClutterConfig
 from engram.feedback.clutter.measure import DEVIATIONS, look
+
+SHOWN = 12
+"""Test images that a trial keeps."""
 
 
 class Clutter(Train):
@@ -52,8 +58,28 @@ class Clutter(Train):
                 "test/noisy_accuracy": sum(ends) / len(ends),
             },
             tables={"accuracy_vs_steps": rows, "noise": noisy},
-            figures={"accuracy_vs_steps": figure(rows, "images with all digits found"), "noise": _noise(noisy)},
+            figures={
+                "accuracy_vs_steps": figure(rows, "images with all digits found"),
+                "noise": _noise(noisy),
+                "images": self.shown(model, data),
+            },
         )
+
+    @torch.inference_mode()
+    def shown(self, model: Classifier, data: Data) -> Pictures:
+        """The first test images, each with what is in it and what was found."""
+        present = columns_of(data.test, (PRESENT,), "cpu")[PRESENT]
+        images, _, places = next(data.test.batches(torch.arange(min(SHOWN, len(data.test))), SHOWN, "cpu"))
+        logits = model(arranged(images.to(self.services.device), model.backbone)).cpu()
+        order = logits.argsort(dim=-1, descending=True, stable=True)
+        captions = []
+        for row, ranks in zip(present[places], order, strict=True):
+            held, found = (
+                " ".join(data.classes[label] for label in sorted(labels.tolist()))
+                for labels in (row.nonzero()[:, 0], ranks[: int(row.sum())])
+            )
+            captions.append(f"{held}; found {found}")
+        return Pictures(title="What is in an image, and what was found", pictures=list(images[:, 0]), captions=captions)
 
     @staticmethod
     def _silent(images: int) -> None:

@@ -25,19 +25,19 @@ _NETWORKS: dict[Network, _Parts] = {
 }
 
 
-def options_of(network: Network, maps: int) -> dict[str, Any]:
+def options_of(network: Network, maps: int, lrn: bool = True) -> dict[str, Any]:
     """What a network is made of, as the options of an experiment say it.
 
     >>> options_of("BF", 32)["backbone_options"]
-    {'maps': 64, 'kernel': 3}
+    {'maps': 64, 'kernel': 3, 'lrn': True}
     >>> options_of("BT", 32)["adapter_options"]
     {'blt.connections': 'layer2>layer1', 'blt.lrn': True}
     """
     parts = _NETWORKS[network]
-    adapter = {"blt.connections": parts.connections, "blt.lrn": True} if parts.connections else {}
+    adapter = {"blt.connections": parts.connections, "blt.lrn": lrn} if parts.connections else {}
     return {
         "backbone": BACKBONE,
-        "backbone_options": {"maps": parts.times * maps, "kernel": parts.kernel},
+        "backbone_options": {"maps": parts.times * maps, "kernel": parts.kernel, "lrn": lrn},
         "adapter": (ADAPTER,) if adapter else (),
         "adapter_options": adapter,
     }

@@ -24,3 +24,6 @@ class SpoererOptions:
     """Feature maps of both: 32 in the paper's B, BT, BL and BLT, and 64 in its control B-F."""
     kernel: Literal[3, 5] = 3
     """Side of their kernels: 3, and 5 in the paper's control B-K."""
+    lrn: bool = True
+    """Local response normalisation behind each ReLU, as in the paper. It changes outputs by parts in a thousand, and
+    takes about as long as the convolutions."""

@@ -24,5 +24,6 @@ def spoerer(in_shape: tuple[int, int, int], options: SpoererOptions) -> StaticBa
     maps, kernel = options.maps, options.kernel
     first = nn.Conv2d(in_shape[0], maps, kernel, padding=kernel // 2)
     second = nn.Conv2d(maps, maps, kernel, padding=kernel // 2)
-    tail = nn.Sequential(nn.ReLU(), LocalResponse(), nn.AdaptiveMaxPool2d(1), nn.Flatten())
-    return StaticBackbone(in_shape, [first, nn.Sequential(nn.ReLU(), LocalResponse(), nn.MaxPool2d(2), second)], tail)
+    between, behind = ([nn.ReLU(), *([LocalResponse()] if options.lrn else [])] for _ in range(2))
+    tail = nn.Sequential(*behind, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    return StaticBackbone(in_shape, [first, nn.Sequential(*between, nn.MaxPool2d(2), second)], tail)

@@ -15,7 +15,9 @@ from engram.backbone.errors import UserError
 from engram.backbone.nets.making import build
 from engram.backbone.options import Checker, in_full
 from engram.backbone.registry import Registry
+from engram.backbone.testing.workshop import Told
 from engram.feedback.clutter.configs import ClutterConfig
+from engram.feedback.clutter.experiment import Clutter
 from engram.feedback.clutter.measure import Found, exact, found, look
 from engram.feedback.clutter.networks import options_of
 from engram.feedback.network.local_response import local_response
@@ -168,3 +170,18 @@ def test_other_networks_take_its_place():
 def test_what_contradicts_a_network_is_refused(given, said):
     with pytest.raises(UserError, match=said):
         resolved(**given)
+
+
+def test_networks_without_normalisation_and_what_is_shown(data):
+    config = resolved(network="BT", maps=8, lrn=False)
+    assert config.backbone_options == {"maps": 8, "lrn": False}
+    assert config.adapter_options == {"blt.connections": "layer2>layer1"}
+    assert ClutterConfig.resolve(vars(config)) == config
+    with pytest.raises(UserError, match="--lrn must be left out without --network; got False"):
+        resolved(backbone="vgg-tiny", lrn=False)
+    model = made("B")
+    pictures = Clutter(config, Told(Path(), Path(), {})).shown(model, data)
+    best = model(data.test.images[:1]).topk(3).indices[0].sort().values.tolist()
+    held = data.test.columns["present"][0].nonzero()[:, 0].tolist()
+    assert pictures.captions[0] == f"{' '.join(map(str, held))}; found {' '.join(map(str, best))}"
+    assert len(pictures.pictures) == len(pictures.captions) == 12
