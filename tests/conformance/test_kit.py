@@ -13,13 +13,18 @@ from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
 from engram.backbone.testing.samples import NETWORKS
 
-WITHOUT_PREDICTIONS = ("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype")
-"""Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 WITHOUT_MEMORY = ("feedback.predictive", "feedback.equilibrium", "feedback.generative")
 """Kinds of feedback that are put around no spiking network."""
 BOUND = (*WITHOUT_MEMORY, "feedback.blt", "feedback.lateral")
 """Those that are put around no other network than theirs."""
 FEEDBACK = ("feedback.gated", "feedback.additive", *BOUND)
+WITHOUT_PREDICTIONS = (
+    *(name for name in FEEDBACK if name != "feedback.predictive"),
+    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype"),
+)
+"""Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
+EXPERIMENTS = ("feedback.robustness", "feedback.control")
+"""Of feedback, those that are told an objective."""
 REFUSALS = [
     Refusal(("feedback.spoerer", "snn.convert"), "every layer must be linear or a ReLU"),  # it normalises by neighbours
     *(Refusal((name, "snn.convert"), "must be gated or additive") for name in BOUND),
@@ -29,9 +34,10 @@ REFUSALS = [
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
     *(
         Refusal((name, "feedback.reconstruction"), "must be Predicting")
-        for name in ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental")
+        for name in ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
     ),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
+    Refusal(("feedback.clutter", "feedback.reconstruction"), "a column 'present'"),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
     Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
