@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engram.backbone.data.corruptions.split import corrupted
 from engram.backbone.data.load import load
 from engram.backbone.data.trained import load_as_trained, outputs_of
 from engram.backbone.errors import UserError
@@ -162,6 +163,16 @@ def pictures(tmp_path):
         return f"folder:{where}"
 
     return write
+
+
+def test_corrupted_test_images_are_scored_with_the_preprocessing_of_the_training(trained, evaluate):
+    model, _ = load_model(trained[0] / "model")
+    data = load("digits", {}, root=trained[0])
+    for kind in ("gaussian-blur", "bars"):
+        found = evaluate(dataset="corrupted:digits", dataset_options={"kind": kind, "severity": 5})
+        scores = score(model, corrupted(data.test, kind, 5), "cpu")
+        assert (found["images"], found["test/accuracy"]) == (len(data.test), scores["accuracy"])
+        assert 0.2 < scores["accuracy"] < trained[1].metrics["test/accuracy"] - 0.05
 
 
 def test_a_share_of_the_training_images(services, tmp_path, evaluate):
