@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Figure, Presimulating, Row
+from engram.backbone.contract import Delayed, Figure, Presimulating, Row
 from engram.backbone.data.sets import Split
 from engram.backbone.measures import anytime, early_exit
 from engram.backbone.measures.anytime import StepScores, logits_at
@@ -36,7 +36,9 @@ class Answers:
         net = model.backbone
         self.model, self.points = model, curve_steps(steps)
         self.beforehand = net.pre_simulation if isinstance(net, Presimulating) else 0
-        self.scores, self.exits = StepScores(self.points), ExitScores(exit_steps(steps), beforehand=self.beforehand)
+        delay = net.delay if isinstance(net, Delayed) else 0
+        stops = [step for step in exit_steps(steps) if step > delay] or [steps]  # earlier ones are no answers yet
+        self.scores, self.exits = StepScores(self.points), ExitScores(stops, beforehand=self.beforehand)
 
     @property
     def images(self) -> int:

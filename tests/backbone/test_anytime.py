@@ -139,3 +139,11 @@ def test_steps_beforehand_count_as_steps_of_every_image():
     again = Answers(model, 4)
     again.load_state_dict(found.state_dict())
     assert again.tables() == found.tables()
+
+
+@pytest.mark.parametrize(("delay", "stops"), [(0, [1, 2, 3, 4]), (2, [3, 4]), (4, [4])])
+def test_it_stops_at_no_step_that_the_read_out_leaves_out(delay, stops):
+    """Until the image has come through they are all the same, and so would be sure of themselves."""
+    model = Classifier(Ramp("last"), nn.Linear(1, 2), torch.zeros(1), torch.ones(1))
+    model.backbone.delay = delay
+    assert Answers(model, 4).exits.steps == stops
