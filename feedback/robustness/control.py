@@ -15,7 +15,7 @@ from engram.backbone.options.named import options_within
 from engram.backbone.registry import Registry
 from engram.feedback.flags import options_for, with_feedback, without_feedback
 from engram.feedback.robustness.control_configs import ControlConfig
-from engram.feedback.robustness.matching import Found, find_width, measured, shown, size_of
+from engram.feedback.robustness.matching import Found, at_width, find_width, measured, shown, size_of
 
 
 class Control(Train):
@@ -43,7 +43,7 @@ class Control(Train):
         plain = () if "trained" in self.services.inputs else without_feedback(c.adapter)  # there they are already
         control = replace(
             c,
-            backbone_options={**c.backbone_options, "width": found.width},
+            backbone_options=at_width(c.backbone_options, found.width),
             adapter=plain,
             adapter_options=options_for(c.adapter_options, plain),
         )
@@ -61,7 +61,7 @@ class Control(Train):
         return find_width(
             c.match,
             wanted,
-            lambda width: size_of(c.backbone, {**c.backbone_options, "width": width}, plain, data, head),
+            lambda width: size_of(c.backbone, at_width(c.backbone_options, width), plain, data, head),
         )
 
     def measure(self, model: Classifier, data: Data) -> Result:

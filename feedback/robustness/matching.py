@@ -21,6 +21,8 @@ GRID = 256
 """Widths that are tried are multiples of one part in so many."""
 WIDEST = 64
 """The largest width that options of networks allow."""
+INSTEAD = ("units",)
+"""Options that say in place of a width how large a network is."""
 SHOWN = 16
 """Images on which operations are counted."""
 
@@ -95,6 +97,11 @@ def size_of(
             backbone, options, data.in_shape, len(data.classes), data.mean, data.std, head or LINEAR, adapters
         )
     return measured(model, shown(data))
+
+
+def at_width(options: Mapping[str, Any], width: float) -> dict[str, Any]:
+    """The options of a network at another width."""
+    return {**{name: value for name, value in options.items() if name not in INSTEAD}, "width": width}
 
 
 def find_width(match: Match, wanted: Size, sized: Callable[[float], Size]) -> Found:

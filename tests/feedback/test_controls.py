@@ -14,7 +14,7 @@ from engram.backbone.testing.workshop import Workshop
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 from engram.feedback.robustness.control_configs import without_width
-from engram.feedback.robustness.matching import GRID, Size, find_width, size_of
+from engram.feedback.robustness.matching import GRID, Size, at_width, find_width, size_of
 
 GATED = {"adapter": "feedback.gated", "steps": 3}
 
@@ -53,6 +53,12 @@ def test_vgg_tiny_with_feedback_by_hand(tmp_path):
     assert plain.flops == 2 * 9 * 16 * 64 + second + third + 2 * 64 * 10
     paths = 2 * 64 * (16 + 32)  # of 1x1 pixels: the last stage's output is brought to more of them afterwards
     assert wrapped.flops == plain.flops + 3 * (second + third + paths)  # the first stage runs once, the head once
+
+
+def test_a_width_takes_the_place_of_what_says_the_size_otherwise(tmp_path):
+    data = load("digits", {}, root=tmp_path, validation=0.0)
+    sizes = [size_of("mlp", at_width({"units": 12, "depth": 1}, width), [], data, None) for width in (0.25, 0.5)]
+    assert [size.parameters for size in sizes] == [64 * n + n + 10 * n + 10 for n in (64, 128)]
 
 
 @pytest.fixture
