@@ -79,15 +79,16 @@ def gates_of(model: nn.Module, frames: int | None = None) -> dict[str, Gate]:
 
 
 def _gates_for(net: nn.Module, frames: int | None) -> dict[str, Gate]:
-    """A gate for every activation that runs.
+    """A gate for every activation that runs, in all of its steps; what leads back in a network has none.
 
     Channels are dimension 1, but the last one where the layer that ran before was a linear one.
     """
     seen: dict[str, Gate] = {}
     last: list[nn.Module] = []
+    order = {name: place for place, (name, _) in enumerate(net.named_modules())}
 
     def see(site: Site, value: Tensor) -> Tensor:
-        if site.stage is None and site.name != FEATURES:
+        if site.stage is None and site.name != FEATURES and site.name.partition("#")[0] in order:
             linear = bool(last) and isinstance(last[-1], nn.Linear) and value.ndim > 3
             seen[site.name] = Gate(value.shape[-1], -1) if linear else Gate(value.shape[2], 1)
         return value
@@ -99,7 +100,6 @@ def _gates_for(net: nn.Module, frames: int | None) -> dict[str, Gate]:
     if not seen:
         remedy = "Use --backbone mlp or vgg-tiny, or give every activation an nn.Module."
         raise must("a network to gate", "one whose activations are modules", type(net).__name__, remedy)
-    order = {name: place for place, (name, _) in enumerate(net.named_modules())}
     return {
         name: seen[name] for name in sorted(seen, key=lambda name: (order[name.partition("#")[0]], len(name), name))
     }

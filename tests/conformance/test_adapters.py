@@ -8,7 +8,13 @@ from engram.backbone.contract import Backbone
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model
 
-ADAPTERS = Registry.discover().names("adapters")
+SAME = "feedback."
+"""Kinds of feedback share what makes them like any other network; the usual one shows it, the rest in ``make
+test-slow``."""
+ADAPTERS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name.startswith(SAME) and name != "feedback.gated"))
+    for name in Registry.discover().names("adapters")
+]
 CHAINS = {"snn.readout": ("snn.spiking", "snn.readout")}  # it reads spikes
 TINY = {"snn.spiking": {"steps": 2}, "snn.readout": {"spiking.steps": 2}}
 

@@ -72,6 +72,12 @@ NETWORKS = {
         "adapter": "snn.spiking",
         "adapter_options": {"steps": 2},
     },
+    "recurrent": {
+        "backbone": "vgg-tiny",
+        "backbone_options": {"width": 0.25},
+        "adapter": "feedback.gated",
+        "adapter_options": {"steps": 2},
+    },
 }
 
 

@@ -24,7 +24,7 @@ def slow_unless(often, *values, **more):
     [
         slow_unless(network == "residual" or name in OFTEN, name, network)
         for name in STRATEGIES
-        for network in ("residual", "spiking")
+        for network in ("residual", "spiking", "recurrent")
     ],
 )
 def test_it_learns_on_any_network_and_is_resumed_bit_for_bit(learn, resume, networks, strategy, network):
