@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
 from engram.backbone.contract import ExperimentConfig, Flag, Input, Metric, OptionsOf, Registered, Scalar
-from engram.backbone.data.corruptions.options import Corruption, Severity
+from engram.backbone.data.corruptions.options import Occlusion, Published, Severity
 from engram.backbone.errors import must
 
 
@@ -66,7 +66,7 @@ class AnalyseConfig(ExperimentConfig):
     """Test images to look at, chosen by the seed (all of them when there are fewer)."""
     training_images: Annotated[int, Ge(16)] = 1000
     """Training images that decoders of what is hidden are fitted to, chosen by the seed."""
-    corruptions: tuple[Corruption, ...] = ("gaussian-noise", "gaussian-blur", "blobs")
+    corruptions: tuple[Literal[Published, Occlusion], ...] = ("gaussian-noise", "gaussian-blur", "blobs")
     """What is done to test images, one after another: kinds of corruption as the data set corrupted:NAME has them."""
     severity: Severity = 3
     """How much of it, from 1 to 5."""
