@@ -85,6 +85,10 @@ class Predictive(FeedbackNetwork):
         paths: Any = self.paths
         return [self.image, *paths]
 
+    def links(self) -> dict[str, nn.Module]:
+        """The predictions, that of the image too, by the connections that they are."""
+        return {f"{name_of(0)}>image": self.image, **super().links()}
+
     def predictors(self) -> nn.Module:
         return nn.ModuleList(self.predictions)
 

@@ -202,7 +202,7 @@ def test_outputs_stay_float32_under_bf16(made, images):
 @torch.no_grad()
 def test_a_network_of_one_stage_predicts_the_image_alone(made, images):
     net = made(ADAPTER, backbone="mlp", correction="0.5").backbone
-    assert len(net.predictions) == len(net.stage_channels)
+    assert len(net.predictions) == len(net.stage_channels) and next(iter(net.links())) == "layer1>image"
     assert energies(net, images).isfinite().all()
 
 
