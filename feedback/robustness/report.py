@@ -98,11 +98,15 @@ def _gains(marks: Marks) -> list[Row]:
 
 
 def _networks(scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Size]) -> list[Row]:
+    """Scores and sizes of all networks; the sizes also in per cent of those of the network in question."""
+    own = sizes[NETWORK]
     return [
         {
             "network": CALLED[name],
             "parameters": sizes[name].parameters,
             "flops_per_image": sizes[name].flops,
+            "parameters (%)": 100 * sizes[name].parameters / own.parameters,
+            "flops (%)": 100 * sizes[name].flops / own.flops if own.flops else None,
             **each,
         }
         for name, each in scores.items()
@@ -212,7 +216,7 @@ def _gain_bars(gains: Sequence[Row]) -> Bars:
     others = [*dict.fromkeys(str(row["over"]) for row in gains)]
     mine = {other: [row for row in gains if row["over"] == other] for other in others}
     return Bars(
-        title="Gain of the network, with 95 % intervals over pictures",
+        title="Gain of the network over the others",
         x_label="pictures",
         y_label="gain (points)",
         names=names,

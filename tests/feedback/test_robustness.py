@@ -89,6 +89,14 @@ def test_a_gain_is_the_difference_in_points(ran):
     assert sum(kinds) / 2 == pytest.approx(metrics["test/gain/flops"], abs=1e-4)
 
 
+def test_sizes_stand_beside_those_of_the_network(ran):
+    rows = {row["network"]: row for row in ran.result.tables["networks"]}
+    assert rows["the network"]["parameters (%)"] == rows["the network"]["flops (%)"] == 100
+    assert abs(rows["control, same parameters"]["parameters (%)"] - 100) < 25
+    assert abs(rows["control, same operations"]["flops (%)"] - 100) < 25
+    assert rows["itself at one step"]["flops (%)"] < 60
+
+
 def test_nothing_is_better_under_attack_than_under_the_hardest_one(ran):
     rows = ran.result.tables["attacks"]
     for name in {row["network"] for row in rows}:
