@@ -89,16 +89,36 @@ itself; got one that leads forward. Turn it round: layer3>layer1.
 
 
 class Written:
-    """Marks an option that holds connections as text, which is brought to one form."""
+    """Marks an option that holds connections as text, which is brought to one form.
+
+    Args:
+        within: they lead from stages to themselves.
+    """
+
+    def __init__(self, within: bool = False) -> None:
+        self.within = within
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_after_validator_function(_in_one_form, handler(source))
+        return core_schema.no_info_after_validator_function(self._in_one_form, handler(source))
+
+    def _in_one_form(self, text: str) -> str:
+        found = parse(text)
+        return ",".join(map(str, within(found) if self.within else found))
 
 
-def _in_one_form(text: str) -> str:
-    return ",".join(map(str, parse(text)))
+def within(connections: Sequence[Connection], option: str = "connections") -> tuple[Connection, ...]:
+    """The connections, which lead from stages to themselves.
+
+    Raises:
+        UserError: one line for every other one.
+    """
+    rule, remedy = "from a stage to itself", "Use feedback.blt for others beside them."
+    across = [must(f"{each} in {option}", rule, each, remedy) for each in connections if each.stage != each.target]
+    if across:
+        raise UserError("\n".join(map(str, across)))
+    return tuple(connections)
 
 
 def between(connections: Sequence[Connection], stages: int, option: str = "connections") -> tuple[Connection, ...]:

@@ -101,7 +101,7 @@ class BLTOptions(FeedbackOptions):
 class LateralOptions(FeedbackOptions):
     """Stages that go over their own output, CORnet-S."""
 
-    connections: Annotated[str, Written()] | None = None
+    connections: Annotated[str, Written(within=True)] | None = None
     """Which stages: layer2>layer2,layer3>layer3 and so on; unless said, all but the first."""
     expansion: Annotated[int, Ge(1), Le(16)] = 1
     """Channels between the convolutions of a stage's block, relative to those of the stage; CORnet-S has 4."""

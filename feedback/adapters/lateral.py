@@ -8,9 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engram.backbone.errors import UserError, must
 from engram.feedback.adapters.additive import Additive
-from engram.feedback.connections import Connection, name_of
+from engram.feedback.connections import Connection, name_of, within
 from engram.feedback.network.network import wrapped
 from engram.feedback.network.norms import StepNorm
 from engram.feedback.network.rectifying import rectified
@@ -69,12 +68,7 @@ class Lateral(Additive):
         return tuple(Connection(name_of(stage), stage) for stage in stages[1:] or stages)
 
     def _connections(self) -> tuple[Connection, ...]:
-        found = super()._connections()
-        across = [str(each) for each in found if each.stage != each.target]
-        if across:
-            rule, remedy = "from a stage to itself for feedback.lateral", "Use feedback.blt for others beside them."
-            raise UserError("\n".join(str(must(f"{one} in --connections", rule, one, remedy)) for one in across))
-        return found
+        return within(super()._connections())
 
     def path(self, connection: Connection) -> nn.Module:
         stage = connection.target

@@ -93,4 +93,4 @@ def test_other_connections_are_refused_all_at_once():
     with pytest.raises(UserError) as refused:
         network(connections="layer3>layer1,layer2>layer2,features>layer2")
     said = str(refused.value).splitlines()
-    assert len(said) == 2 and said[0].startswith("layer3>layer1 in --connections must be from a stage to itself")
+    assert len(said) == 2 and "layer3>layer1 in connections must be from a stage to itself" in said[0]
