@@ -34,7 +34,7 @@ def exact(logits: Tensor, present: Tensor) -> Tensor:
 
     Returns: [...] bool.
 
-    Source: Spoerer et al. 2017 (doi 10.3389/fpsyg.2017.01551), section 2.3.
+    Source: Spoerer et al. 2017 (doi 10.3389/fpsyg.2017.01551), top-n accuracy.
 
     >>> exact(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([[True, False, True], [True, True, False]]))
     tensor([ True, False])

@@ -18,7 +18,7 @@ def spoerer(in_shape: tuple[int, int, int], options: SpoererOptions) -> StaticBa
     Raises:
         UserError: pictures are too small to pool.
 
-    Source: doi 10.3389/fpsyg.2017.01551, section 2.1.
+    Source: doi 10.3389/fpsyg.2017.01551.
     """
     need_size("feedback.spoerer", in_shape, 2)
     maps, kernel = options.maps, options.kernel
