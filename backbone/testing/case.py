@@ -16,14 +16,16 @@ class Refusal:
     Attributes:
         things: names of registered things, and ``--from`` where an experiment is given a trained network.
         reason: part of the message of the UserError.
+        without: what must not be among them: with it the combination works.
     """
 
     things: tuple[str, ...]
     reason: str
+    without: tuple[str, ...] = ()
 
     def concerns(self, things: tuple[str, ...]) -> bool:
-        """Whether a case has all of its things."""
-        return set(self.things) <= set(things)
+        """Whether a case has all of its things, and none of the others."""
+        return set(self.things) <= set(things) and not set(self.without) & set(things)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ WITHOUT_PREDICTIONS = (
 EXPERIMENTS = ("feedback.robustness", "feedback.control")
 """Of feedback, those that are told an objective."""
 REFUSALS = [
+    *(
+        Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
+        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental")
+    ),
+    Refusal(("feedback.generative", "fewshot.episodes"), "must be a linear layer", without=("--from",)),
+    Refusal(("feedback.generative", "snn.qcfs"), "a network for "),  # in either order
     Refusal(("feedback.spoerer", "snn.convert"), "every layer must be linear or a ReLU"),  # it normalises by neighbours
     *(Refusal((name, "snn.convert"), "must be gated or additive") for name in BOUND),
     *(Refusal((name, "snn.spiking"), "a network for ") for name in WITHOUT_MEMORY),  # in either order
