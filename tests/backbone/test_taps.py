@@ -13,7 +13,7 @@ from engram.backbone.nets.tapped import attach, attached, detach, sites, tapped_
 from engram.backbone.nets.taps import at_step, stage_values
 from engram.backbone.registry import Registry
 
-NAMES = [name for _, name, entry in Registry.discover().choices("backbones") if not entry.takes_path]
+NAMES = [name for plugin, name, _ in Registry.discover().choices("backbones") if plugin == "backbone"]
 SMALL = {"width": 0.25}
 SHAPE = (1, 16, 16)
 
