@@ -206,7 +206,10 @@ class Planner:
         before = {role: self._required(each).id for role, each in requirement.after.items()}
         named = {option.field: before[role] for option, role in made_from(cls) if role in before}
         config = replace(requirement.config, **named)
-        return self._plan(requirement.experiment, config, self._made_from(cls, vars(config)), vars(config))
+        origins = self._made_from(cls, vars(config))
+        # known by what they are, done or not: the same command again, with some of them done, plans the same trials
+        origins |= {role: replace(origins[role], content=None) for role in before}
+        return self._plan(requirement.experiment, config, origins, vars(config))
 
     def _data_sets(self, cls: type, values: Mapping[str, Any]) -> list[tuple[Option, DataSet]]:
         """The data sets among values that are known by their files, each with the option that names it."""

@@ -245,6 +245,16 @@ def test_what_is_required_comes_after_what_it_is_made_from(planner):
     assert plain.id != second.id and plain.config["from"] is None
 
 
+def test_what_is_required_is_the_same_trial_when_what_it_comes_after_is_done(planner):
+    first = Requirement(experiment="backbone.train", config=TrainConfig.resolve(BASE))
+    tuned = TrainConfig.resolve({**BASE, "epochs": 3})
+    second = Requirement(experiment="backbone.train", config=tuned, after={"trained": first})
+    before = planner._required(second)
+    finish(planner, planner.trials[before.inputs["trained"]])
+    later = Planner(planner.registry, planner.out, DataSets(planner.registry, planner.out))
+    assert later._required(second).id == before.id
+
+
 def test_what_a_trial_was_is_told_to_what_is_made_from_it():
     known = inherited(Registry.discover(), TrainConfig, {"from": "abc", "lr": 0.5, "gone": 1}, "snn.train")
     assert known == {"lr": 0.5, "from_trial": "abc", "experiment": "snn.train"}

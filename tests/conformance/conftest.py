@@ -25,7 +25,10 @@ REGISTRY = Registry.discover()
 # an option by this name is set to this value wherever an experiment has it
 TINY = {"epochs": 2, "backbone": "mlp", "backbone_options": {"width": 0.25}, "steps": 4, "calibration_images": 64}
 # what a network is trained on where an experiment has to be given one, if not on digits
-TRAINED_ON = {"fewshot.one-shot-runs": {"dataset": "PICTURES"}}
+TRAINED_ON = {
+    "fewshot.one-shot-runs": {"dataset": "PICTURES"},
+    "feedback.analyse": {"adapter": ("feedback.gated",)},
+}
 # where kernels are kept once they are compiled, for all trials
 KERNELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engram"
 _watching: list[tuple[Path, list[str]]] = []
@@ -73,9 +76,13 @@ class Bench:
             given[known["from"].field] = trained.id
         trial = self.planner.add(experiment, given)
         trial.folder.mkdir(parents=True, exist_ok=True)
-        for need in trial.needs:
-            self.run(self.planner.trials[need])
+        self._run_needs(trial)
         return trial
+
+    def _run_needs(self, trial: Trial) -> None:
+        for need in trial.needs:
+            self._run_needs(self.planner.trials[need])
+            self.run(self.planner.trials[need])
 
     def run(self, trial: Trial, stop: Stop | None = None) -> Record:
         write_trial(trial, RunSetting(out=self.out, data_root=self.out, argv=[], device="cpu"))

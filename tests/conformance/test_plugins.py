@@ -24,6 +24,8 @@ FULL = {
         "dataset_options": {"train_images": 120, "validation_images": 60, "test_images": 60},
     },
     "continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)},
+    "feedback.robustness": {"adapter": ("feedback.gated",), "kinds": ("jpeg",), "severities": (3,)},
+    "feedback.control": {"adapter": ("feedback.gated",)},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
         "dataset_options": {"classes": 2, "held_out": 25, "drawings": 3, "size": 16},
@@ -55,8 +57,13 @@ def test_config_survives_toml(experiment):
     assert cls.resolve(vars(config)) == config
 
 
-NOT_ASKED_FOR = {"snn.deploy": ("ann/test/accuracy", "lava/agreement", "file/agreement")}
-"""Metrics that an experiment reports where an option asks for them."""
+EARLY = tuple(f"test/early_exit_{what}" for what in ("accuracy", "mean_steps", "share_of_steps"))
+NOT_ASKED_FOR = {
+    "snn.deploy": ("ann/test/accuracy", "lava/agreement", "file/agreement"),
+    "backbone.train": EARLY,
+    "feedback.control": EARLY,
+}
+"""Metrics that an experiment reports where an option asks for them: of stopping early, networks with steps."""
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
