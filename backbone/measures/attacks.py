@@ -29,8 +29,23 @@ TOGETHER = 512
 class Attack(Protocol):
     """Looks for pictures near given ones that are not recognised."""
 
-    def __call__(self, logits: Logits, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        """images: [B, C, H, W] float in [0, 1], labels: [B] int64 -> pictures of the same shape."""
+    def __call__(
+        self,
+        logits: Logits,
+        images: Tensor,
+        labels: Tensor,
+        random: torch.Generator,
+        target: Logits | None = None,
+    ) -> Tensor:
+        """Pictures [B, C, H, W], those not recognised where any were found.
+
+        Args:
+            logits: what shows the way.
+            images: [B, C, H, W] float in [0, 1].
+            labels: [B] int64.
+            random: of starts and directions.
+            target: what every picture on the way is tried on; None: ``logits``.
+        """
         ...
 
 
@@ -69,7 +84,14 @@ class PGD:
     def __post_init__(self) -> None:
         _check(self.epsilon, steps=self.steps, restarts=self.restarts)
 
-    def __call__(self, logits: Logits, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        logits: Logits,
+        images: Tensor,
+        labels: Tensor,
+        random: torch.Generator,
+        target: Logits | None = None,
+    ) -> Tensor:
         found = images.clone()
         missing = torch.ones(len(images), dtype=torch.bool, device=images.device)
         move = self.epsilon / 4 if self.step is None else self.step
@@ -79,7 +101,7 @@ class PGD:
             for step in range(self.steps + 1):
                 gradient, answers = _ascent(logits, x, labels)
                 found[missing] = x[missing]
-                missing &= answers == labels
+                missing &= (answers if target is None else _answers(target, x)) == labels
                 if step == self.steps or not missing.any():
                     break
                 x = _inside(x + move * gradient.sign(), images, self.epsilon)
@@ -109,15 +131,21 @@ class SPSA:
         _check(self.epsilon, steps=self.steps, samples=self.samples)
 
     @torch.no_grad()
-    def __call__(self, logits: Logits, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        logits: Logits,
+        images: Tensor,
+        labels: Tensor,
+        random: torch.Generator,
+        target: Logits | None = None,
+    ) -> Tensor:
         found, x = images.clone(), images.clone()
         missing = torch.ones(len(images), dtype=torch.bool, device=images.device)
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps + 1):
             rows = missing.nonzero().flatten()
-            now = logits(x[rows]).argmax(1)
             found[rows] = x[rows]
-            missing[rows] = now == labels[rows]
+            missing[rows] = _answers(logits if target is None else target, x[rows]) == labels[rows]
             if step == self.steps or not missing.any():
                 break
 
@@ -133,13 +161,23 @@ class SPSA:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """An attack on other logits than those it is tried on: of another network, or of another step of the same one."""
+    """An attack that other logits show the way: those of another network, or of another step of the same one.
+
+    Every picture on the way is tried on the target, whatever the others take it for: where only these err is too early.
+    """
 
     attack: Attack
     logits: Logits
 
-    def __call__(self, logits: Logits, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        return self.attack(self.logits, images, labels, random)
+    def __call__(
+        self,
+        logits: Logits,
+        images: Tensor,
+        labels: Tensor,
+        random: torch.Generator,
+        target: Logits | None = None,
+    ) -> Tensor:
+        return self.attack(self.logits, images, labels, random, logits if target is None else target)
 
 
 def spsa_gradient(
@@ -185,9 +223,13 @@ def withstood(
     rows = []
     for attack in attacks:
         changed = attack(logits, images, labels, random)
-        with torch.no_grad():
-            rows.append(logits(changed).argmax(1) == labels)
+        rows.append(_answers(logits, changed) == labels)
     return torch.stack(rows)
+
+
+@torch.no_grad()
+def _answers(logits: Logits, x: Tensor) -> Tensor:
+    return logits(x).argmax(1)
 
 
 def _ascent(logits: Logits, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,38 @@ def test_what_is_found_through_other_gradients_fools_a_network_without_any(linea
     assert int(rows[1].sum()) < int(rows[0].sum()) - 10
 
 
+@pytest.mark.parametrize("attack", [PGD(epsilon=0.1, steps=12), SPSA(epsilon=0.1, steps=20, samples=64, lr=0.02)])
+def test_the_way_of_other_logits_is_gone_until_the_target_errs(linear, attack):
+    """The others err from the start on, and point the right way all the same."""
+    weight, images, labels = linear
+    images, labels = images[labels == 1], labels[labels == 1]
+
+    def target(x):
+        return x.flatten(1) @ weight.T
+
+    through = Elsewhere(attack, lambda x: target(x) + torch.tensor([0.0, -100.0]))
+    fooled = target(worst(weight, images, labels, 0.1)).argmax(1) != labels
+    assert 10 < fooled.sum() < len(labels)
+    got = ~withstood(target, [through], images, labels, random())[0]
+    assert not (got & ~fooled).any() and int(got.sum()) >= int(fooled.sum()) - (2 if isinstance(attack, SPSA) else 0)
+
+
+def test_every_picture_on_the_way_is_tried_on_the_target():
+    """It errs in a shell that is passed, and neither where the others err first nor at the end."""
+    images, labels = torch.full((8, *SHAPE), 0.5), torch.zeros(8, dtype=torch.int64)
+
+    def target(x):
+        level = x.mean((1, 2, 3))
+        return torch.stack([torch.full_like(level, 0.015), 0.03 - (level - 0.56).abs()], 1)
+
+    def other(x):
+        level = x.sum((1, 2, 3)) - 8.0
+        return torch.stack([-level, level + 4], 1)
+
+    through = Elsewhere(PGD(epsilon=0.1, steps=12, restarts=1), other)
+    assert not withstood(target, [through], images, labels, random()).any()
+
+
 def test_margins():
     logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]])
     assert margins(logits, torch.tensor([1, 1])).tolist() == [1.0, -5.0]
