@@ -64,11 +64,16 @@ class Contender:
         return Size(parameter_count(self.model), flops_per_image(self.model, frames))
 
     def attacks(self, epsilon: float) -> dict[str, Attack]:
-        """How it is attacked, by name: through its gradients, those of its first step, and without any."""
-        found: dict[str, Attack] = {"pgd": PGD(epsilon=epsilon), "spsa": SPSA(epsilon=epsilon)}
+        """How it is attacked, by name: through its gradients, those of its first step, and without any.
+
+        One of a single step is attacked from as many more starts, so that no network has to stand more tries.
+        """
+        pgd, spsa = PGD(epsilon=epsilon), SPSA(epsilon=epsilon)
+        found: dict[str, Attack] = {"pgd": pgd, "spsa": spsa}
         if self.several:
-            first = answering(self.model, self.points[self.first])
-            found["pgd at the first step"] = Elsewhere(PGD(epsilon=epsilon), first)
+            found["pgd at the first step"] = Elsewhere(pgd, answering(self.model, self.points[self.first]))
+        else:
+            found["pgd from other starts"] = pgd
         return found
 
 

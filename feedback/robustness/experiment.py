@@ -29,8 +29,9 @@ from engram.feedback.robustness.metrics import ONE_STEP
 from engram.feedback.robustness.report import report
 
 PROTOCOL = "engram-robustness/1"
-"""Corruptions of `engram.backbone.data.corruptions` with seed 0, on pictures that a fixed lot chooses; PGD and SPSA as
-`engram.backbone.measures.attacks` has them by default; gains with paired bootstrap intervals over pictures."""
+"""Corruptions of `engram.backbone.data.corruptions` with seed 0, on pictures that a fixed lot chooses; PGD, twice,
+and SPSA as `engram.backbone.measures.attacks` has them by default; gains with paired bootstrap intervals over
+pictures."""
 TOGETHER, ATTACKED_TOGETHER = 250, 50
 """Pictures at a time."""
 

@@ -102,6 +102,7 @@ def test_nothing_is_better_under_attack_than_under_the_hardest_one(ran):
     for name in {row["network"] for row in rows}:
         mine = {row["attack"]: row["accuracy"] for row in rows if row["network"] == name}
         assert mine["all"] <= min(mine.values())
+        assert len(mine) == 4  # as many tries for each
         several = {"the network", "itself at one step"}
         assert ("pgd at the first step" in mine) == (name in several)
     assert {row["images"] for row in rows} == {1}
