@@ -46,7 +46,7 @@ class Looked:
 class Changed:
     """Connections that carry what changes nothing, or, where ``exchanged``, what they carry for another picture.
 
-    ``steps`` are from 1; None: all steps.
+    ``steps`` are from 1; None: all steps. The other picture is the one before, of the first the last.
     """
 
     connections: Collection[str]

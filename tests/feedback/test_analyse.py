@@ -1,16 +1,20 @@
 """``feedback.analyse``: what a trial of it reports, and that it goes on where it was."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from engram.backbone.data.columns import INDEX
 from engram.backbone.data.load import load
+from engram.backbone.data.trained import load_as_trained
 from engram.backbone.nets.making import LINEAR, build
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import save_model
 from engram.backbone.testing.workshop import Told
+from engram.feedback.analysing import experiment
 from engram.feedback.analysing.configs import AnalyseConfig
 from engram.feedback.analysing.experiment import Analyse
 
@@ -82,6 +86,27 @@ def test_accuracy_is_that_of_the_network_on_the_very_pictures(trial, whole, tmp_
             share = float((state.inside.model(images).argmax(1) == labels).float().mean())
             assert whole.tables["accuracy_vs_steps"][2][name] == pytest.approx(share)
     assert not torch.equal(state.train.labels, state.test["clean"].labels)
+
+
+def test_neighbours_are_of_any_class_in_a_set_that_is_sorted_by_class(trial, tmp_path, monkeypatch):
+    """They exchange what connections carry."""
+
+    def by_class(*args, **options):
+        data, outputs = load_as_trained(*args, **options)
+        parts = {name: getattr(data, name) for name in ("train", "test")}
+        return replace(data, **{name: part.select(part.labels.argsort()) for name, part in parts.items()}), outputs
+
+    monkeypatch.setattr(experiment, "load_as_trained", by_class)
+    config = replace(CONFIG, images=100, training_images=100)
+    first, again, other = (
+        Analyse(replace(config, seed=seed), Told(tmp_path, tmp_path, {"trained": trial})).start() for seed in (0, 0, 1)
+    )
+    for labels in (first.labels, first.train.labels):
+        assert float((labels == labels.roll(1)).float().mean()) < 0.25
+        assert len(labels[-25:].unique()) > 5  # which choose the penalty of decoders
+    places = [state.test["clean"].columns[INDEX] for state in (first, again, other)]
+    assert torch.equal(places[0], places[1]) and not torch.equal(places[0].sort().values, places[2].sort().values)
+    assert all(torch.equal(split.labels, first.test["clean"].labels) for split in first.test.values())
 
 
 @pytest.mark.parametrize(
