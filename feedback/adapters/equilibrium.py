@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,13 @@ class Equilibrium(FeedbackNetwork):
     Raises:
         UserError: the network remembers, so that its steps are never the same; or as `FeedbackNetwork`.
 
+    Attributes:
+        exhaustive: searches go on to the last step, also when all images have arrived (`exhausting`).
+
     Source: Bai, Kolter, Koltun 2019 (arXiv 1909.01377), section 3.
     """
 
+    exhaustive = False
     bound = "its steps are those of a search for a fixed point, and neurons that remember take each step once"
 
     def __init__(self, inner: nn.Module, options: EquilibriumOptions) -> None:
@@ -93,7 +97,8 @@ class Equilibrium(FeedbackNetwork):
                 return value
 
             z = z.to(torch.promote_types(z.dtype, torch.float32))
-            found = search(f, z, self._search(self.steps - 2), whole=step.tap is not None)
+            whole = self.exhaustive or step.tap is not None
+            found = search(f, z, self._search(self.steps - 2), whole=whole)
         return features, found.z.clone(), found
 
     def _unrolled(self, step: EquilibriumStep) -> tuple[list[Tensor], Tensor]:
@@ -166,6 +171,19 @@ class EquilibriumStep:
         self.number += shown
         self.like = {name: value.detach() for name, value in state.sources.items()}
         return features, torch.cat([value.flatten(1) for value in state.sources.values()], 1)
+
+
+@contextmanager
+def exhausting(model: nn.Module) -> Iterator[None]:
+    """Networks inside that stop when they have settled take all their steps meanwhile; their answers stay the same."""
+    searching = [each for each in model.modules() if isinstance(each, Equilibrium)]
+    for each in searching:
+        each.exhaustive = True
+    try:
+        yield
+    finally:
+        for each in searching:
+            each.exhaustive = False
 
 
 class GatedEquilibrium(Equilibrium, Gated):

@@ -13,13 +13,12 @@ from engram.backbone.contract import Delayed
 from engram.backbone.errors import must
 from engram.backbone.measures.anytime import logits_at
 from engram.backbone.measures.attacks import PGD, SPSA, Attack, Elsewhere, answering
-from engram.backbone.measures.flops import flops_per_image, parameter_count
 from engram.backbone.measures.points import curve_steps
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
-from engram.feedback.robustness.matching import Size
+from engram.feedback.robustness.matching import Size, at_most, measured
 
 ALL_UP_TO = 16
 """Networks with no more steps are scored after every one."""
@@ -55,13 +54,16 @@ class Contender:
 
     def size(self, images: Tensor) -> Size:
         """images: [N, C, H, W] uint8, on which operations are counted."""
-        return Size(parameter_count(self.model), flops_per_image(self.model, images))
+        return measured(self.model, images)
+
+    def size_at_most(self, images: Tensor) -> Size:
+        """As `size`, when it takes all its steps although it has settled: what its controls are matched to."""
+        return at_most(self.model, images)
 
     def size_at_first(self, images: Tensor) -> Size:
         """As `size`, when it stops after its first point: so many frames take as many steps."""
         steps = self.points[self.first]
-        frames = images[:, None].expand(-1, steps, -1, -1, -1)
-        return Size(parameter_count(self.model), flops_per_image(self.model, frames))
+        return measured(self.model, images[:, None].expand(-1, steps, -1, -1, -1))
 
     def attacks(self, epsilon: float) -> dict[str, Attack]:
         """How it is attacked, by name: through its gradients, those of its first step, and without any.

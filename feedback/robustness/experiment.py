@@ -45,6 +45,7 @@ class RobustnessState:
         labels: [N] int64, the networks' outputs that are right.
         contenders: the networks, that in question first.
         sizes: of all that are compared.
+        wanted: what the network in question computes at most, which its controls are matched to.
         cautions: what to know before believing a score.
         marks: their right answers so far.
         done: how many batches all networks have answered, over all conditions, attacks behind them.
@@ -54,6 +55,7 @@ class RobustnessState:
     labels: Tensor
     contenders: dict[str, Contender]
     sizes: dict[str, Size]
+    wanted: Size
     cautions: list[Row]
     marks: Marks
     done: int = 0
@@ -81,8 +83,8 @@ class Robustness:
         suit_threads(TOGETHER * math.prod(split.in_shape))
         steps = {name: each.points for name, each in contenders.items()}
         marks = Marks.empty(c.kinds, c.severities, steps, contenders[NETWORK].first, len(split))
-        sizes = self._sizes(contenders, split)
-        return RobustnessState(split, outputs[split.labels], contenders, sizes, found, marks)
+        sizes, wanted = self._sizes(contenders, split)
+        return RobustnessState(split, outputs[split.labels], contenders, sizes, wanted, found, marks)
 
     def _pictures(self, data: Data) -> Split:
         """Those that are scored; which ones follows from their number alone.
@@ -103,12 +105,13 @@ class Robustness:
         chosen = torch.randperm(len(split), generator=generator(0, "robustness/images"))[: c.images]
         return split.select(chosen.sort().values)
 
-    def _sizes(self, contenders: Mapping[str, Contender], split: Split) -> dict[str, Size]:
+    def _sizes(self, contenders: Mapping[str, Contender], split: Split) -> tuple[dict[str, Size], Size]:
+        """Of all that are compared, and what the network in question computes at most."""
         images, _, _ = next(iter(split.batches(torch.arange(min(SHOWN, len(split))), SHOWN, self.services.device)))
         sizes = {name: each.size(images) for name, each in contenders.items()}
         if contenders[NETWORK].several:
             sizes[ONE_STEP] = contenders[NETWORK].size_at_first(images)
-        return sizes
+        return sizes, contenders[NETWORK].size_at_most(images)
 
     def step(self, state: RobustnessState) -> bool:
         ended, total = time.monotonic() + UNIT_SECONDS, self._total(state)
@@ -171,7 +174,7 @@ class Robustness:
                 held[attack] = torch.cat([held.get(attack, rows[:0]), rows])
 
     def finish(self, state: RobustnessState) -> Result:
-        return report(self.config, state.marks, state.sizes, state.cautions)
+        return report(self.config, state.marks, state.sizes, state.wanted, state.cautions)
 
     def state_dict(self, state: RobustnessState) -> dict[str, Any]:
         return {"done": state.done, "marks": state.marks.state_dict()}

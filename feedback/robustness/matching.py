@@ -15,6 +15,7 @@ from engram.backbone.errors import must
 from engram.backbone.measures.flops import flops_per_image, parameter_count
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import LINEAR, build
+from engram.feedback.adapters.equilibrium import exhausting
 from engram.feedback.robustness.control_configs import Match
 
 GRID = 256
@@ -29,7 +30,7 @@ SHOWN = 16
 
 @dataclass(frozen=True)
 class Size:
-    """How large a network is, and how much it computes for an image."""
+    """How large a network is, and how many operations it computes for an image."""
 
     parameters: int
     flops: float
@@ -56,8 +57,8 @@ class Found:
     above: tuple[float, Size] | None
 
     def mismatch(self, size: Size) -> float:
-        """By how many per cent a network is larger than wanted, or smaller where it is below 0."""
-        return 100 * (size.of(self.match) / self.wanted.of(self.match) - 1)
+        """`mismatch` in what is matched."""
+        return mismatch(self.match, size, self.wanted)
 
     def rows(self) -> list[Row]:
         """The network with feedback, and the widths closest to it from both sides."""
@@ -77,6 +78,11 @@ class Found:
         ]
 
 
+def mismatch(match: Match, size: Size, wanted: Size) -> float:
+    """By how many per cent a network is larger than wanted, or smaller where it is below 0."""
+    return 100 * (size.of(match) / wanted.of(match) - 1)
+
+
 def shown(data: Data, device: str = "cpu") -> Tensor:
     """The training images on which operations are counted."""
     images, _, _ = next(iter(data.train.batches(torch.arange(min(SHOWN, len(data.train))), SHOWN, device)))
@@ -88,15 +94,25 @@ def measured(model: Classifier, images: Tensor) -> Size:
     return Size(parameter_count(model), flops_per_image(model, images))
 
 
+def at_most(model: Classifier, images: Tensor) -> Size:
+    """As `measured`, of a network that stops when it has settled in all its steps: what its control is matched to.
+
+    How soon a trained one settles is not known before it is trained, and a fresh one, whose feedback changes nothing,
+    settles at once. So the control computes no less than the network ever does, and gains err against feedback.
+    """
+    with exhausting(model):
+        return measured(model, images)
+
+
 def size_of(
     backbone: str, options: Mapping[str, Any], adapters: Sequence[Named], data: Data, head: Named | None
 ) -> Size:
-    """Of a network as it is made for some data; nothing random is drawn from the global generators."""
+    """Of a network as it is made for some data, at most; nothing random is drawn from the global generators."""
     with torch.random.fork_rng([]):
         model = build(
             backbone, options, data.in_shape, len(data.classes), data.mean, data.std, head or LINEAR, adapters
         )
-    return measured(model, shown(data))
+    return at_most(model, shown(data))
 
 
 def at_width(options: Mapping[str, Any], width: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from engram.backbone.contract import AnyFigure, Bars, Figure, Result, Row, Scatt
 from engram.feedback.robustness.configs import NETWORK, RobustnessConfig
 from engram.feedback.robustness.gains import paired_bootstrap
 from engram.feedback.robustness.marks import CLEAN, Marks
-from engram.feedback.robustness.matching import Size
+from engram.feedback.robustness.matching import Size, mismatch
 from engram.feedback.robustness.metrics import ATTACKED, CORRUPT, ONE_STEP, SAME_FLOPS, SAME_PARAMETERS, gain
 from engram.feedback.robustness.metrics import CLEAN as CLEAN_ACCURACY
 
@@ -25,13 +25,16 @@ CALLED = {
 ALL = "all corruptions"
 
 
-def report(config: RobustnessConfig, marks: Marks, sizes: Mapping[str, Size], cautions: Sequence[Row]) -> Result:
+def report(
+    config: RobustnessConfig, marks: Marks, sizes: Mapping[str, Size], wanted: Size, cautions: Sequence[Row]
+) -> Result:
     """Metrics, tables and figures.
 
     Args:
         config: of the trial.
         marks: the answers of all networks to all pictures.
-        sizes: of the networks.
+        sizes: of the networks, as they run.
+        wanted: what the controls were to come to.
         cautions: what to know before believing a score.
     """
     scores = {name: _scores(marks, name) for name in marks.networks}
@@ -47,7 +50,7 @@ def report(config: RobustnessConfig, marks: Marks, sizes: Mapping[str, Size], ca
             name = f"{config.split}/{gain(_role(row))}"
             metrics |= {name: float(row["gain"]), f"{name}/ci95": (float(row["to"]) - float(row["from"])) / 2}  # type: ignore[arg-type]
     tables: dict[str, Sequence[Row]] = {
-        "networks": _networks(scores, sizes),
+        "networks": _networks(config, scores, sizes, wanted),
         "gains": gains,
         "corruptions": _corruptions(marks),
     }
@@ -97,8 +100,12 @@ def _gains(marks: Marks) -> list[Row]:
     return found
 
 
-def _networks(scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Size]) -> list[Row]:
-    """Scores and sizes of all networks; the sizes also in per cent of those of the network in question."""
+def _networks(
+    config: RobustnessConfig, scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Size], wanted: Size
+) -> list[Row]:
+    """Scores and sizes of all networks; the sizes also in per cent of those of the network in question, and by how many
+    per cent each control misses what it is to have in common with it.
+    """
     own = sizes[NETWORK]
     return [
         {
@@ -107,6 +114,7 @@ def _networks(scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, Siz
             "flops_per_image": sizes[name].flops,
             "parameters (%)": 100 * sizes[name].parameters / own.parameters,
             "flops (%)": 100 * sizes[name].flops / own.flops if own.flops else None,
+            "mismatch (%)": mismatch(config.matched[name], sizes[name], wanted) if name in config.matched else None,
             **each,
         }
         for name, each in scores.items()

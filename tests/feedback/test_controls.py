@@ -55,6 +55,14 @@ def test_vgg_tiny_with_feedback_by_hand(tmp_path):
     assert wrapped.flops == plain.flops + 3 * (second + third + paths)  # the first stage runs once, the head once
 
 
+def test_what_stops_when_it_has_settled_is_matched_in_all_its_steps(tmp_path):
+    data = load("digits", {}, root=tmp_path, validation=0.0)
+    kinds = {"feedback.gated": {"steps": 6}, "feedback.equilibrium": {"steps": 6, "solver": "iteration"}}
+    every = [in_full(Registry.discover(), "adapters", name, options) for name, options in kinds.items()]
+    gated, equilibrium = (size_of("vgg-tiny", {}, [each], data, None) for each in every)
+    assert equilibrium.flops == gated.flops  # a fresh one, which settles at once, runs three of them
+
+
 def test_a_width_takes_the_place_of_what_says_the_size_otherwise(tmp_path):
     data = load("digits", {}, root=tmp_path, validation=0.0)
     sizes = [size_of("mlp", at_width({"units": 12, "depth": 1}, width), [], data, None) for width in (0.25, 0.5)]
@@ -171,3 +179,15 @@ def test_a_control_is_trained_on_at_the_width_it_was_found():
     assert abs(metrics["flop_matched/flops_per_image"] / metrics["flops_per_image"] - 1) < 0.2
     assert metrics["parameter_matched/parameters"] == parameter_count(control)
     assert math.isfinite(metrics["test/gain/flops"])
+
+
+def test_the_control_of_one_that_settles_computes_no_less_than_it_ever_does():
+    shop = Workshop(Registry.discover(), {"feedback.robustness": {"kinds": ("bars",), "severities": (3,)}})
+    network = {"backbone": "vgg-tiny", "backbone_options": {"width": 0.5}, "controls": "flops"}
+    settles = {"adapter": "feedback.equilibrium", "adapter_options": {"steps": 12, "tolerance": 0.1}}
+    ran = shop.run("feedback.robustness", **network, **settles, epochs=1, batch_size=240, images=20)
+    metrics = ran.result.metrics
+    row = {each["network"]: each for each in ran.result.tables["networks"]}["control, same operations"]
+    assert abs(row["mismatch (%)"]) < 20
+    assert row["flops (%)"] > 250  # what it really does is counted: it settles after a few of its 12 steps
+    assert metrics["flop_matched/flops_per_image"] > 2.5 * metrics["flops_per_image"]

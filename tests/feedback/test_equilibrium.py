@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engram.backbone.contract import Site
 from engram.backbone.errors import TrialError, UserError
+from engram.feedback.adapters.equilibrium import exhausting
 
 KINDS = [("iteration", "gated"), ("anderson", "gated"), ("broyden", "gated"), ("anderson", "additive")]
 CONNECTIONS = "layer3>layer1,logits>layer2,layer2>layer2"
@@ -53,6 +54,10 @@ def test_a_fresh_one_is_the_wrapped_network_and_looks_once(made, images, combina
     net.inner.body[2].register_forward_hook(lambda *_: calls.append(0))
     net(images)
     assert len(calls) == 3  # without feedback, with it, and at the fixed point
+    with exhausting(net):
+        assert torch.equal(net(images), features[-1]) and len(calls) == 3 + 20
+    net(images)
+    assert len(calls) == 3 + 20 + 3
 
 
 @pytest.mark.parametrize(("solver", "combination"), KINDS)

@@ -95,6 +95,9 @@ def test_sizes_stand_beside_those_of_the_network(ran):
     assert abs(rows["control, same parameters"]["parameters (%)"] - 100) < 25
     assert abs(rows["control, same operations"]["flops (%)"] - 100) < 25
     assert rows["itself at one step"]["flops (%)"] < 60
+    for name, of in (("control, same parameters", "parameters (%)"), ("control, same operations", "flops (%)")):
+        assert rows[name]["mismatch (%)"] == pytest.approx(rows[name][of] - 100)
+    assert rows["the network"]["mismatch (%)"] is rows["itself at one step"]["mismatch (%)"] is None
 
 
 def test_nothing_is_better_under_attack_than_under_the_hardest_one(ran):
