@@ -101,7 +101,8 @@ class Train:
         found = objective_of(c, setting)
         if c.tet is not None or c.discount is not None:
             net: Any = beginning.model.backbone
-            if isinstance(net, Weighted) and net.step_weights(net.steps) is not None:
+            steps = net.steps
+            if isinstance(net, Weighted) and net.step_weights(steps) is not None:
                 rule, remedy = "one without learned weights, which no step's loss reaches", "Leave out one of the two."
                 raise must("the read-out beside --tet or --discount", rule, "a learned one", remedy)
             found = EveryStep(found, c.tet or 0.0, c.discount or 1.0)

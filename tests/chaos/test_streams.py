@@ -27,7 +27,13 @@ def figures(folder) -> dict:
     return {"tables": found.result["tables"], "ledger": lines, **metrics}
 
 
-@pytest.mark.parametrize(("strength", "iterations", "shares"), [(0.1, 400, (0.3, 1.3)), ("auto", 60, (0.4, 8.3))])
+@pytest.mark.parametrize(
+    ("strength", "iterations", "shares"),
+    [
+        (0.1, 400, (0.3, 1.3)),
+        pytest.param("auto", 60, (0.4, 8.3), marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_stream(engram, wait_for, tmp_path, strength, iterations, shares):
     given = {**WORDS, "strategies_options": {"si.c": strength}, "iterations": iterations}
     folders = []

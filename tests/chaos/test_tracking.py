@@ -53,6 +53,7 @@ def test_a_store_locked_for_a_while_is_complete_in_the_end(engram, out, locked, 
     assert told_once(out) == LINES
 
 
+@pytest.mark.slow
 def test_a_store_locked_to_the_end_is_completed_by_sync(engram, out, locked, told_once, wait_for):
     driver = engram.start("sweep", "small.toml", "--workers", "2", "--json")
     wait_for(lambda: all_done(out))

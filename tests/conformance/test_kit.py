@@ -126,7 +126,7 @@ def test_conformance(case):
 
 @pytest.mark.usefixtures("with_plugins")
 def test_the_toy_conforms():
-    """Every pair that something of the toy plugin is in, beside all that is ours."""
+    """Pairs that something of the toy plugin is in, beside what is ours: on one network, but for episodes."""
     refused = [
         Refusal(("toy.gated", "snn.convert"), "Traceable"),
         Refusal(("toy.gated", "snn.deploy", "--from"), "no steps of spikes"),
@@ -134,7 +134,7 @@ def test_the_toy_conforms():
     ]
     options = {name: OPTIONS[name] for name in SMALL_ENOUGH}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots", **DATA}):
-        if not _says_much_the_same(case):
+        if not (_says_much_the_same(case) or SECOND in case.things or any(FEWSHOT in name for name in case.things)):
             case.run()
 
 

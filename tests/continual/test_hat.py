@@ -57,6 +57,7 @@ def test_earlier_tasks_keep_their_accuracy_and_their_logits(experiment, backbone
     assert ours.finish(state).metrics["test/forgetting"] < 0.01
 
 
+@pytest.mark.slow
 def test_it_keeps_what_finetuning_forgets_and_takes_units_as_it_needs_them(learn):
     settings = {**DIGITS, "scenario": "permuted", "head": "multi", "epochs": 5, "backbone_options": {"width": 0.25}}
     plain, kept = learn("finetune", **settings), learn("hat", **settings)

@@ -57,6 +57,7 @@ def test_momentum_of_an_earlier_task_and_decay_move_no_silent_unit(experiment, o
             before = [layer.weight.detach().clone() for layer in layers]
 
 
+@pytest.mark.slow
 def test_it_halves_forgetting(learn):
     options = {**WIDE, "epochs": 4}
     plain, gated = learn("finetune", **options), learn("xdg", **options)

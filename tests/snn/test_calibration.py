@@ -110,6 +110,7 @@ def test_weights_move_the_layers_before_every_neuron_and_nothing_else(trained, b
     assert not any(parameter.requires_grad for parameter in after.backbone.parameters())
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_residual_network_is_calibrated(residual, digits, batches):
     images, _, _ = next(digits.test.batches(torch.arange(300), 300, "cpu"))

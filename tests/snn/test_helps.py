@@ -88,7 +88,9 @@ def judged(batches, unseen):
     return of
 
 
-@pytest.mark.parametrize(("method", "share"), [("bias", 0.99), ("potential", 0.99), ("weights", 0.95)])
+@pytest.mark.parametrize(
+    ("method", "share"), [("bias", 0.99), ("potential", 0.99), pytest.param("weights", 0.95, marks=pytest.mark.slow)]
+)
 def test_calibration_raises_accuracy_and_brings_rates_nearer_to_activations(residual, judged, method, share):
     """Li et al. 2021 (arXiv 2106.06984), section 5.1: the fewer steps, the more."""
     plain = [judged(residual, steps) for steps in (2, 4)]
@@ -124,6 +126,7 @@ def test_a_start_at_half_the_threshold_rounds_where_zero_cuts_off(residual, judg
     assert error < 0.7 * error_before
 
 
+@pytest.mark.slow
 def test_a_qcfs_network_of_few_steps_gets_by_itself_what_helps_it(quantised, judged):
     """At T = L every neuron should count right, but spikes come unevenly; weights learn to bear that."""
     _, loss, error = judged(quantised, 4, calibration="auto", delay=None)
