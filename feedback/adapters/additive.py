@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from engram.feedback.network.network import FeedbackNetwork, wrapped
-from engram.feedback.network.paths import spread, together
+from engram.feedback.network.paths import added
 from engram.feedback.options import FeedbackOptions
 
 
@@ -21,10 +21,7 @@ class Additive(FeedbackNetwork):
     bound = ""
 
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
-        for top in tops:
-            term, blocks = spread(top, value)
-            value = together(blocks + term, value)
-        return value
+        return added(value, tops)
 
 
 def additive(backbone: nn.Module, options: FeedbackOptions, saved: Mapping[str, Tensor] | None = None) -> Additive:

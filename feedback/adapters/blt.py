@@ -11,7 +11,7 @@ from engram.backbone.errors import must
 from engram.feedback.connections import Connection, name_of
 from engram.feedback.network.local_response import local_response
 from engram.feedback.network.network import FeedbackNetwork, wrapped
-from engram.feedback.network.paths import spread, together
+from engram.feedback.network.paths import added
 from engram.feedback.network.rectifying import rectified
 from engram.feedback.options import BLTOptions
 
@@ -82,10 +82,8 @@ class BLT(FeedbackNetwork):
         return Convolved(nn.ConvTranspose2d(channels, given, ratio, ratio, bias=False), self.options.lrn)
 
     def combine(self, stage: int, value: Tensor, tops: Sequence[Tensor]) -> Tensor:
-        for top in tops:
-            term, blocks = spread(top, value)
-            value = together(blocks + term, value)
-        return F.relu(value) if self.rectified[stage] else value
+        total = added(value, tops)
+        return F.relu(total) if self.rectified[stage] else total
 
 
 def blt(backbone: nn.Module, options: BLTOptions, saved: Mapping[str, Tensor] | None = None) -> BLT:

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engram.backbone.data.corruptions.occlusion import GREY
 from engram.backbone.seeding import generator
 from engram.backbone.solving import ridge
 
-GREY = 128
-"""What hides the part, in all channels."""
 PENALTIES = tuple(10.0**power for power in range(-3, 4))
 """Of the weights, for each picture, where features have a variance of 1 on average."""
 _CELLS, _WIDTH, _SIDE = 8, 256, 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,3 +87,11 @@ class Unintroduced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("a path from logits is made when the head is known")
+
+
+def added(value: Tensor, tops: Sequence[Tensor]) -> Tensor:
+    """value: [B, C, H, W] and the maps [B, C, h, w] of paths, brought to its size -> their sum, [B, C, H, W]."""
+    for top in tops:
+        term, blocks = spread(top, value)
+        value = together(blocks + term, value)
+    return value

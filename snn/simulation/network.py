@@ -175,8 +175,7 @@ class SpikingBackbone(Stepped):
 
     Args:
         graph: a lowered network in units of its thresholds (`engram.snn.conversion.scaling.absorb`), `IntegrateFire`
-        in place of its
-            activations; features leave it in analog units.
+            in place of its activations; features leave it in analog units.
         in_shape: (C, H, W) of one image.
         feature_dim, stage_channels: as in the analog network.
         stage_units: node that holds a stage -> unit of its channels, [C]; in the order of the stages.
