@@ -50,7 +50,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_sessionfinish() -> None:
     """No test, and no doctest, may have imported anything of ours by its old name, without ``engram.`` before it."""
-    twice = {"backbone", "benchmarks", "continual", "feedback", "fewshot", "snn"} & {
+    twice = {"backbone", "benchmarks", "causal", "continual", "feedback", "fewshot", "snn"} & {
         name.partition(".")[0] for name in sys.modules
     }
     assert not twice, f"imported from the root of the repository: {', '.join(sorted(twice))}"

@@ -81,6 +81,14 @@ class Objective(Protocol):
         """
         ...
 
+    def learn(self, training: Training) -> float | None:
+        """Train in a way of its own, and return the mean loss over the training images; None: the loop trains.
+
+        Asked once, before the first step; where a number comes back the training is over. It lasts minutes at most:
+        nothing of it is kept before it is done.
+        """
+        return None
+
     def trained(self, model: Classifier) -> nn.Module | None:
         """The part of a network that is trained; None for all of it.
 
@@ -112,6 +120,11 @@ class ObjectiveSetting:
     label_smoothing: float
     """Share of the target to spread over all classes."""
     device: str
+    validation: Split | None = None
+    """Images to choose on, with their columns; None: there are none, or the experiment keeps them to itself."""
+    reference: Classifier | None = None
+    """The first network that it begins from, in evaluation mode on the device; given where its entry asks for one
+    (`Entry.reference`)."""
 
 
 class Sampler(Protocol):

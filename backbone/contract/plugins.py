@@ -54,6 +54,9 @@ class Entry:
     the other queries ``transductive``. Experiments with episodes take those with ``support`` alone, all others those
     that are ``fixed`` and ``trainable``.
 
+    An objective that begins from what a first network answers says ``reference``: an experiment that trains plans that
+    network's training, unless it is given a trained one, and hands it over (`ObjectiveSetting.reference`).
+
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
     they were made with, and are not made with another; it is part of the identity of every trial that uses the thing,
     and of no other. ``distributions`` are those it works with beside its plugin's own, whose versions go into a trial's
@@ -75,6 +78,7 @@ class Entry:
     trainable: bool = True
     support: bool = False
     transductive: bool = False
+    reference: bool = False
     takes_path: bool = False
     wraps: bool = False
     check: str | None = None

@@ -20,6 +20,16 @@ Column = Tensor | tuple[str, ...]
 Columns = Mapping[str, Column]
 NO_COLUMNS: Columns = {}
 INDEX = "original_index"
+GROUP = "group"
+"""The subgroup of every image, class and attribute together: names, or whole numbers."""
+ENVIRONMENT = "environment"
+"""Where every image comes from: names, or whole numbers. What holds in all environments is invariant."""
+CONTEXT = "context"
+"""What may have caused both the picture's surroundings and its label: names, or whole numbers."""
+FOREGROUND = "foreground"
+"""Where the object is, ``[N, H, W] bool``."""
+CONCEPTS = "concepts"
+"""Which of K concepts hold for every image, ``[N, K] bool``."""
 PRESENT = "present"
 """Which of K classes are in an image, ``[N, K] bool``, where several may be."""
 

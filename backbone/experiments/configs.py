@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -17,6 +17,7 @@ from engram.backbone.contract import (
     Metric,
     OptionsOf,
     Registered,
+    Requirement,
     Scalar,
     Seed,
     SplitName,
@@ -25,6 +26,7 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.network_configs import NetworkConfig, other_network
 from engram.backbone.experiments.recipes import recipe
 from engram.backbone.objectives.options import ObjectiveOptions
+from engram.backbone.registry import Registry
 from engram.backbone.training.options import MOVING, TrainingOptions
 
 
@@ -108,6 +110,11 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     """The losses of every step's output in place of that of the read-out, as with --tet, the one k steps before the
     last times this to the power of k, divided by the sum of these weights; 1 is --tet 0. None: no step is
     discounted."""
+    reference: Annotated[str | None, Input("reference")] = None
+    """The trained trial from which an objective begins that looks at a first network's answers. None: such a network
+    is trained first, as this one is but with the cross-entropy and without --balance."""
+    reference_epochs: Annotated[int, Ge(1)] | None = None
+    """How many epochs that first network is trained. None: as many as this one."""
     balance: str | None = None
     """A column of the data, or ``label``: every batch shows as many images of each of its values. None: every image
     once in a pass."""
@@ -147,7 +154,42 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         if self.teacher is None and given:
             got = getattr(self, given[0])
             found.append(f"--{given[0]} must be left out without a teacher; got {got}. Add --teacher.")
-        return found
+        return found + self._reference_problems()
+
+    def _reference_problems(self) -> list[str]:
+        if self.begins_from_reference:
+            if self.reference is None or self.reference_epochs is None:
+                return []
+            rule = "left out beside --reference, which is trained"
+            return [str(must("--reference-epochs", rule, self.reference_epochs, "Drop one of the two."))]
+        asked = [name for name in ("reference", "reference_epochs") if getattr(self, name) is not None]
+        rule = f"left out beside the objective {self.objective}, which begins from no other network"
+        return [str(must(f"--{name.replace('_', '-')}", rule, getattr(self, name), "Leave it out.")) for name in asked]
+
+    @property
+    def begins_from_reference(self) -> bool:
+        """Whether the objective begins from what a first network answers."""
+        return Registry.discover().entry("objectives", self.objective).reference
+
+    def requires(self) -> Mapping[str, Requirement]:
+        if self.reference is not None or not self.begins_from_reference:
+            return {}
+        return {"reference": self.first()}
+
+    def first(self) -> Requirement:
+        """The training of the network that an objective begins from."""
+        values = {each.name: getattr(self, each.name) for each in fields(TrainConfig)}
+        return Requirement(experiment="backbone.train", config=TrainConfig(**{**values, **self.as_reference()}))
+
+    def as_reference(self) -> dict[str, Any]:
+        """What is different in that training."""
+        return {
+            "objective": ObjectiveOptions.objective,
+            "objective_options": {},
+            "reference_epochs": None,
+            "epochs": self.reference_epochs or self.epochs,
+            "balance": None,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services, Weighted
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.sets import ALL, Split, Used
-from engram.backbone.data.trained import cautions, reference
+from engram.backbone.data.trained import cautions, of_such_images, reference, require_shape
 from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning, begin, load_teacher, show_verdicts
 from engram.backbone.experiments.configs import TrainConfig
@@ -25,7 +25,7 @@ from engram.backbone.objectives.making import objective_of
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
-from engram.backbone.saved.model import save_model
+from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.preparing import prepare
 from engram.backbone.training.samplers import Balanced
@@ -97,6 +97,8 @@ class Train:
             outputs=len(data.classes),
             label_smoothing=c.label_smoothing,
             device=self.machine.device,
+            validation=data.validation,
+            reference=self.reference(data),
         )
         found = objective_of(c, setting)
         if c.tet is not None or c.discount is not None:
@@ -111,6 +113,23 @@ class Train:
         teacher, outputs = load_teacher(self.services.inputs["teacher"] / "model", data, c.dataset)
         normalise = beginning.model.normalise
         return Distillation(found, teacher, outputs, normalise, c.distill, c.temperature, self.machine)
+
+    def reference(self, data: Data) -> Classifier | None:
+        """The first network that the objective begins from; its outputs are those of this training.
+
+        Raises:
+            UserError: it knows other classes, or takes other images.
+        """
+        if "reference" not in self.services.inputs:
+            return None
+        model, made = load_model(self.services.inputs["reference"] / "model")
+        require_shape(
+            made, "images for the network of --reference", data.in_shape, of_such_images(made, self.config.dataset)
+        )
+        if made.classes != tuple(data.classes):
+            rule, got = "one with the classes of the data, in their order", ", ".join(made.classes)
+            raise must("the network of --reference", rule, got, "Leave --reference out: one is trained first.")
+        return model.eval().requires_grad_(False).to(self.machine.device)
 
     def begin(self, data: Data) -> Beginning:
         """The network to train."""

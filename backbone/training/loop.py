@@ -171,7 +171,11 @@ class Trainer:
         if self.done:
             return None
         began = time.perf_counter()
-        p, model = self.progress, self._in_training()
+        p = self.progress
+        if p.step == 0 and (loss := self.objective.learn(self)) is not None:
+            p.step, p.seconds = self.total_steps, time.perf_counter() - began
+            return {"train/loss": loss, "lr": 0.0}
+        model = self._in_training()
         epoch, first = divmod(p.step, self.steps_per_epoch)
         last = min(self.steps_per_epoch, first + self.total_steps - p.step)
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 TREE = Path(__file__).parents[2]
-PACKAGES = ("backbone", "benchmarks", "continual", "feedback", "fewshot", "snn")
+PACKAGES = ("backbone", "benchmarks", "causal", "continual", "feedback", "fewshot", "snn")
 SETUPTOOLS = 77  # as pyproject.toml asks; an older one cannot read it
 BUILD = "import sys, setuptools.build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"
 

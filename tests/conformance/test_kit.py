@@ -93,7 +93,7 @@ TRAINED = ("snn.", "feedback.", SECOND)
 test-slow``."""
 
 
-PLUGINS = ("backbone", "snn", "continual", "fewshot", "feedback")
+PLUGINS = ("backbone", "snn", "continual", "fewshot", "feedback", "causal")
 USUAL = "feedback.gated"
 """The kind of feedback that goes through everything here; what others share with it they do in ``make test-slow``."""
 OFTENER = {"fewshot.one-shot-runs", "fewshot.incremental", "snn.train", "snn.readout", "cosine"}

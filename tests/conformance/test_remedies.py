@@ -99,7 +99,7 @@ class Text:
 
 
 def sources() -> Iterator[Path]:
-    for package in ("backbone", "snn", "continual", "feedback", "fewshot", "benchmarks", "engram/face"):
+    for package in ("backbone", "snn", "causal", "continual", "feedback", "fewshot", "benchmarks", "engram/face"):
         found = sorted((TREE / package).rglob("*.py"))
         yield from (path for path in found if "perf" not in path.parts and path.name != "style.py")
 

@@ -1,0 +1,1 @@
+"""What a change inside a network does to its answers."""

@@ -1,0 +1,1 @@
+"""Values put in the place of what a network computes."""

@@ -1,0 +1,1 @@
+"""What training minimises, so that what is learned holds elsewhere as well."""

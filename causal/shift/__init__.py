@@ -1,0 +1,1 @@
+"""Training on some environments, tested on others."""
