@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from engram.backbone.measures.bootstrap import paired_bootstrap
 from engram.feedback.analysing.looking import ALL, Changed
-from engram.feedback.robustness.gains import paired_bootstrap
 
 
 class Variant(NamedTuple):

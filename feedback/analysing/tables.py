@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Row
+from engram.backbone.measures.bootstrap import paired_bootstrap
 from engram.feedback.analysing.ablation import Lost, Variant, lost
 from engram.feedback.analysing.alignment import similarity
 from engram.feedback.analysing.decoders import SEEN, Decoders, Place
 from engram.feedback.analysing.measuring import Measured
-from engram.feedback.robustness.gains import paired_bootstrap
 
 CORRUPTED = "corrupted"
 """The mean over corruptions."""

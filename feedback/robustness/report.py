@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import AnyFigure, Bars, Figure, Result, Row, Scatter
+from engram.backbone.measures.bootstrap import paired_bootstrap
 from engram.feedback.robustness.configs import NETWORK, RobustnessConfig
-from engram.feedback.robustness.gains import paired_bootstrap
 from engram.feedback.robustness.marks import CLEAN, Marks
 from engram.feedback.robustness.matching import Size, mismatch
 from engram.feedback.robustness.metrics import ATTACKED, CORRUPT, ONE_STEP, SAME_FLOPS, SAME_PARAMETERS, gain

@@ -2,7 +2,7 @@
 
 import torch
 
-from engram.feedback.robustness.gains import paired_bootstrap
+from engram.backbone.measures.bootstrap import paired_bootstrap
 
 
 def test_intervals_are_those_of_theory_where_means_are_normal():

@@ -1,4 +1,4 @@
-"""Paired comparisons: how much more often one network is right than another on the same pictures."""
+"""Paired comparisons: intervals of mean differences on the same pictures, which are drawn again with replacement."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _AT_ONCE = 250
 
 
 def paired_bootstrap(differences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The means of differences between two networks, and 95 % intervals of them.
+    """The means of differences between two networks, or between two states of one, and 95 % intervals of them.
 
-    Pictures are drawn again with replacement, each with all its differences: what two networks find hard in common
-    widens no interval. It says how far the mean over pictures like these can be trusted; how two trainings differ is
-    told by several seeds. The draws are the same in every call with as many pictures.
+    Pictures are drawn again with replacement, each with all its differences: what both find hard in common widens no
+    interval. It says how far the mean over pictures like these can be trusted; how two trainings differ is told by
+    several seeds. The draws are the same in every call with as many pictures.
 
     Args:
-        differences: [N, K], of every picture K differences: of whether both are right, or of shares of its spoiled
-            versions.
+        differences: [N, K], of every picture K differences: of whether both are right, of probabilities, or of shares
+            of its spoiled versions.
 
     Returns: (means, lower ends, upper ends), [K] float64 each; the ends are percentiles.
 
