@@ -13,6 +13,7 @@ from engram.backbone.data.metadata import described
 from engram.backbone.data.options import FolderOptions
 from engram.backbone.data.pictures import Labelled, open_pictures
 from engram.backbone.data.sets import Source
+from engram.backbone.data.subgroups import sorted_by
 
 
 def open_folder(
@@ -30,6 +31,7 @@ def open_folder(
     values = described(folder_of(path), pictures.paths, o)
     classes, labels = labels_of(parts)
     told = {name: read_as_column(texts) for name, texts in values.items()}
+    told |= sorted_by(o, classes, torch.cat(list(labels.values())), told)
     known = Labelled(labels, classes, told=told, disjoint=o.parts == "disjoint")
     return open_pictures(pictures, known, o, budget_bytes)
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from engram.backbone.data.class_folders import METADATA
 from engram.backbone.data.files import read
 from engram.backbone.data.names import shown
-from engram.backbone.data.options import FolderOptions
+from engram.backbone.data.options import COLUMNS, FolderOptions
 from engram.backbone.errors import UserError, must
 
 FILE = "file_name"
-_COLUMNS, _PATTERN = "--dataset.columns", "--dataset.name-pattern"
+_PATTERN = "--dataset.name-pattern"
 
 
 def described(where: Path, paths: Sequence[Path], options: FolderOptions) -> dict[str, list[str]]:
@@ -35,20 +35,24 @@ def described(where: Path, paths: Sequence[Path], options: FolderOptions) -> dic
         UserError: one line for each thing that is wrong.
     """
     problems: list[str] = []
-    found: dict[str, list[str]] = {}
-    for told in (partial(_from_files, where, paths, options.asked), partial(_from_names, paths, options.name_pattern)):
+
+    def each(tell: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:
         try:
-            more = told()
+            return tell()
         except UserError as error:
             problems.append(str(error))
-            continue
-        if twice := sorted(found.keys() & more):
-            step = "Call the group of the pattern otherwise."
-            problems.append(str(must(f"column {twice[0]!r}", "told once", "both in names and in files", step)))
-        found |= more
+            return {}
+
+    named = each(partial(_from_names, paths, options.name_pattern))
+    lost = bool(problems)  # what the pattern would have told is not known
+    asked = {name: flag for name, flag in options.asked.items() if flag == COLUMNS or not (lost or name in named)}
+    found = each(partial(_from_files, where, paths, asked, tuple(named)))
+    if twice := sorted(found.keys() & named):
+        step = "Call the group of the pattern otherwise."
+        problems.append(str(must(f"column {twice[0]!r}", "told once", "both in names and in files", step)))
     if problems:
         raise UserError("\n".join(problems))
-    return found
+    return found | named
 
 
 def metadata_files(where: Path, paths: Iterable[Path]) -> list[Path]:
@@ -58,14 +62,26 @@ def metadata_files(where: Path, paths: Iterable[Path]) -> list[Path]:
     return sorted(folder / METADATA for folder in folders if (folder / METADATA).exists())
 
 
-def _from_files(where: Path, paths: Sequence[Path], asked: Sequence[str]) -> dict[str, list[str]]:
+def _from_files(
+    where: Path, paths: Sequence[Path], asked: Mapping[str, str], named: Sequence[str]
+) -> dict[str, list[str]]:
+    """The columns ``asked`` for, each by an option; ``named`` are those that names of files tell."""
     files = metadata_files(where, paths) if set(asked) - {FILE} else []
     tables = [(file.parent, _rows(file)) for file in files]
     known = sorted({name for _, rows in tables for row in rows for name in row})
-    unknown = [name for name in asked if name not in (*known, FILE)]
-    if unknown:
-        rule = f"{FILE}, or columns of {METADATA} in {shown(where)} ({', '.join(known) or 'there is none'})"
-        raise must(f"every name in {_COLUMNS}", rule, ", ".join(map(repr, unknown)), "Name one of these, or add it.")
+    unknown: dict[str, list[str]] = {}
+    for name, flag in asked.items():
+        if name not in (*known, FILE):
+            unknown.setdefault(flag, []).append(repr(name))
+    problems: list[str] = []
+    for flag, names in unknown.items():
+        there, what = (", ".join(each) or "there is none" for each in (known, named))
+        told = f"{METADATA} in {shown(where)} ({there})"
+        rule = f"{FILE}, or columns of {told}" if flag == COLUMNS else f"a group of {_PATTERN} ({what}) or in {told}"
+        step = "Name one of these, or add it."
+        problems.append(str(must(f"every name in {flag}" if flag == COLUMNS else flag, rule, ", ".join(names), step)))
+    if problems:
+        raise UserError("\n".join(problems))
     held: dict[Path, dict[str, str]] = {}
     for folder, rows in tables:
         for row in rows:

@@ -10,6 +10,8 @@ from annotated_types import Ge, Le, Lt
 Duplicates = Literal["keep", "drop", "refuse"]
 Which = Literal["usual", "own", "disjoint"]
 """Which parts of a set are read, see `PartOptions`."""
+COLUMNS, BY_GROUP, BY_ENVIRONMENT = "--dataset.columns", "--dataset.group", "--dataset.environment"
+"""The options that ask for columns, as they are spelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,23 @@ class PartOptions(PictureOptions):
     columns: str | None = None
     """What else to read of every picture: names of columns, separated by commas. A table's own columns; of a folder
     those of the files metadata.csv in it, which say in file_name what they speak of, and file_name itself."""
+    group: str | None = None
+    """A column, of those or of a name pattern: what it says of a picture is, with the class, the picture's subgroup
+    (cat, indoors)."""
+    environment: str | None = None
+    """A column, of those or of a name pattern, that says where a picture comes from."""
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple(name.strip() for name in (self.columns or "").split(",") if name.strip())
+    def asked(self) -> dict[str, str]:
+        """The names of the columns, each with the option that asks for it."""
+        names = tuple(name.strip() for name in (self.columns or "").split(",") if name.strip())
+        return {**dict.fromkeys(names, COLUMNS), **{name: flag for flag, name in self.sorting.items()}}
+
+    @property
+    def sorting(self) -> dict[str, str]:
+        """The columns by which pictures are sorted, by the option that names them."""
+        given = {BY_GROUP: self.group, BY_ENVIRONMENT: self.environment}
+        return {flag: name for flag, name in given.items() if name is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

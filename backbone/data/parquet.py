@@ -10,6 +10,7 @@ import torch
 from engram.backbone.data.options import PartOptions
 from engram.backbone.data.pictures import Labelled, open_pictures
 from engram.backbone.data.sets import Source
+from engram.backbone.data.subgroups import sorted_by
 from engram.backbone.data.tables import find_tables
 
 
@@ -28,5 +29,6 @@ def open_parquet(
         name: torch.from_numpy(values) if isinstance(values, np.ndarray) else tuple(values)
         for name, values in found.columns.items()
     }
+    columns |= sorted_by(o, found.classes, torch.cat(list(labels.values())), columns)
     known = Labelled(labels, found.classes, told=columns, disjoint=o.parts == "disjoint")
     return open_pictures(found.pictures, known, o, budget_bytes)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engram.backbone.data.options import COLUMNS
 from engram.backbone.errors import UserError, must
 
 LABELS = ("label", "labels", "fine_label", "coarse_label")
@@ -78,17 +79,18 @@ class Table:
             raise must("a label", f"from 0 to {limit - 1}, as {why}", got, step)
         return values.astype(np.int64)
 
-    def column(self, name: str) -> np.ndarray | list[str]:
-        """One more column, ``[rows]`` numbers or texts.
+    def column(self, name: str, flag: str = COLUMNS) -> np.ndarray | list[str]:
+        """One more column, ``[rows]`` numbers or texts; ``flag`` is the option that asks for it.
 
         Raises:
-            UserError: the table has no such column, it holds something else, or a value is missing.
+            UserError: the table has no such column, it holds something else (for another option than `COLUMNS` that is
+                fractions, too), or a value is missing.
         """
         with _damaged(self.path), self._open() as file:
             known = file.schema_arrow
             rule, got = f"a column of {self.path} ({', '.join(known.names)})", repr(name)
             if name not in known.names:
-                raise must("every name in --dataset.columns", rule, got, "Name one of these.")
+                raise must(f"every name in {flag}" if flag == COLUMNS else flag, rule, got, "Name one of these.")
             column = file.read(columns=[name], use_threads=False).column(0)
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
@@ -96,9 +98,10 @@ class Table:
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return column.to_pylist()
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            got = f"{column.type} in column {name} of {self.path}"
-            raise must("a column of --dataset.columns", "of numbers or texts", got, "Name another.")
+        fractions = flag == COLUMNS and pa.types.is_floating(kind)
+        if not (pa.types.is_integer(kind) or fractions or pa.types.is_boolean(kind)):
+            rule = f"of {'numbers' if flag == COLUMNS else 'whole numbers'} or texts"
+            raise must(f"a column of {flag}", rule, f"{column.type} in column {name} of {self.path}", "Name another.")
         values = np.array(column.to_pylist())
         return values.astype(np.int64) if pa.types.is_integer(kind) else values
 

@@ -20,6 +20,8 @@ from engram.backbone.errors import UserError, must
 
 T = TypeVar("T")
 _MOST = 10  # classes that are named
+NOTHING: Mapping[str, str] = {}
+"""No column is asked for."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Tables:
         return TablePictures([table for part in self.parts.values() for table in part])
 
 
-def find_tables(path: str | None, which: Reading = "usual", asked: Sequence[str] = ()) -> Tables:
-    """The tables of `engram.backbone.data.table_files.files_of`, and the columns ``asked`` for.
+def find_tables(path: str | None, which: Reading = "usual", asked: Mapping[str, str] = NOTHING) -> Tables:
+    """The tables of `engram.backbone.data.table_files.files_of`, and the columns ``asked`` for, by what option each.
 
     The image column holds encoded pictures, or structs with a field ``bytes`` of them; the label column holds whole
     numbers and is called as one of `LABELS`. Class names come from the schema's ``huggingface`` metadata, or are
@@ -65,7 +67,7 @@ def find_tables(path: str | None, which: Reading = "usual", asked: Sequence[str]
     names = each(lambda: class_names(opened)) if opened else None
     count = len(names) if names else None
     read = {part: [each(partial(table.labels, count)) for table in held] for part, held in parts.items()}
-    values = {name: [each(partial(table.column, name)) for table in opened] for name in asked}
+    values = {name: [each(partial(table.column, name, flag)) for table in opened] for name, flag in asked.items()}
     if problems:
         raise UserError("\n".join(problems))
     labels = {part: np.concatenate([held for held in several if held is not None]) for part, several in read.items()}

@@ -177,6 +177,45 @@ def test_what_names_and_files_tell_of_pictures(cells, tmp_path):
         assert all(file.startswith(f"{part}/{source.classes[k]}/") for file, k in zip(files, split.labels, strict=True))
 
 
+def test_subgroups_and_environments_of_a_folder(cells, tmp_path):
+    options = {"group": "crystal", "environment": "site", "name_pattern": r"(?P<crystal>mono|poly)-"}
+    plain = open_source(f"folder:{cells}", options, root=tmp_path, download=False)
+    spoiled = open_source(f"corrupted:folder:{cells}", options, root=tmp_path, download=False)
+    for source in (plain, spoiled):
+        for split in source.parts.values():
+            told, classes = split.columns, [source.classes[label] for label in split.labels]
+            assert told["group"] == tuple(f"{one}, {two}" for one, two in zip(classes, told["crystal"], strict=True))
+            assert told["environment"] == told["site"]
+    less = open_source(f"folder:{cells}", {**options, "group": None}, root=tmp_path, download=False)
+    assert len({plain.fingerprint, spoiled.fingerprint, less.fingerprint}) == 3
+
+
+def test_subgroups_and_environments_of_a_table(table, tmp_path):
+    count = 12
+    extra = {
+        "age": pa.array([k % 3 for k in range(count)], pa.int16()),
+        "share": pa.array([k / 8 for k in range(count)]),
+        "old": pa.array([k > 2 for k in range(count)]),
+    }
+    where, look = table(labels=[k % 2 for k in range(count)], extra=extra), {"root": tmp_path, "download": False}
+    found = open_source(f"parquet:{where}", {"group": "old", "environment": "age"}, **look).train.columns
+    assert found["group"][:4] == ("cat, False", "dog, False", "cat, False", "dog, True")
+    assert torch.equal(found["environment"], torch.arange(count) % 3)
+    told = open_source(f"parquet:{where}", {"environment": "old"}, **look).train.columns
+    assert told["environment"] == ("False",) * 3 + ("True",) * 9
+    for options, said in (
+        (
+            {"group": "share"},
+            "column of --dataset.group must be of whole numbers or texts; got double in column share",
+        ),
+        ({"environment": "site"}, r"--dataset.environment must be a column of .*age, share, old\); got 'site'"),
+    ):
+        (wrong,) = Registry.discover().problems(f"parquet:{where}", options, training=True, **look)
+        with pytest.raises(UserError, match=said) as error:
+            open_source(f"parquet:{where}", options, **look)
+        assert wrong == str(error.value)
+
+
 def test_what_is_asked_for_decides_what_a_folder_is(cells, tmp_path):
     def digest(**options):
         return open_source(f"folder:{cells}", options, root=tmp_path, download=False).fingerprint
@@ -198,6 +237,12 @@ def test_what_is_asked_for_decides_what_a_folder_is(cells, tmp_path):
         ({"name_pattern": "(?P<crystal>mono"}, "name-pattern must be a regular expression"),
         ({"name_pattern": "mono|poly"}, "one with named groups"),
         ({"columns": "site", "name_pattern": "(?P<site>....)"}, "column 'site' must be told once"),
+        (
+            {"group": "age", "name_pattern": "(?P<crystal>mono|poly)-"},
+            r"--dataset.group must be a group of --dataset.name-pattern \(crystal\) or in metadata.csv in .* "
+            r"\(file_name, serial, site\); got 'age'\. Name one of these, or add it\.",
+        ),
+        ({"environment": "crystal", "name_pattern": "(?P<crystal>mono)-"}, "begun as --dataset.name-pattern"),
     ],
 )
 def test_what_pictures_do_not_tell(cells, tmp_path, options, said):

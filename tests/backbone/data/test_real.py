@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 
@@ -26,3 +28,13 @@ def test_cifar10(data_root):
     assert torch.equal(alone.labels, data.test.labels)
     [(one, *_)], [(two, *_)] = (split.batches(torch.arange(len(split)), 10**6, "cpu") for split in (alone, data.test))
     assert torch.equal(one, two)
+
+
+def test_solar_cells_by_crystal(data_root):
+    name = f"folder:{data_root('elpv-64') / 'elpv-64'}"
+    pattern = "(?P<crystal>mono|poly)-"
+    data = load(name, {"name_pattern": pattern, "group": "crystal", "environment": "crystal"}, root=data_root("*"))
+    count = len(data.train) + len(data.validation) + len(data.test)
+    groups = Counter((*data.train.columns["group"], *data.validation.columns["group"], *data.test.columns["group"]))
+    assert count == 2624 and len(groups) == 8 and set(data.test.columns["environment"]) == {"mono", "poly"}
+    assert groups["3-defective, mono"] == 313 and min(groups.values()) > 0
