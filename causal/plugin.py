@@ -3,5 +3,9 @@
 from __future__ import annotations
 
 from engram.backbone.contract import Plugin
+from engram.causal.data.entries import DATASETS
 
-PLUGIN = Plugin(name="causal")
+PLUGIN = Plugin(
+    name="causal",
+    datasets=DATASETS,
+)

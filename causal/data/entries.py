@@ -1,0 +1,26 @@
+"""The data sets that this package registers; no torch here."""
+
+from __future__ import annotations
+
+from engram.backbone.contract import Entry
+
+_CHECKING = "engram.causal.data.checking"
+_OPTIONS = "engram.causal.data.options"
+
+DATASETS = {
+    "coloured-mnist": Entry(
+        target="engram.causal.data.coloured:open_coloured_mnist",
+        check=f"{_CHECKING}:check_coloured_mnist",
+        files=f"{_CHECKING}:coloured_mnist_files",
+        options=f"{_OPTIONS}:ColouredOptions",
+        takes_path=True,
+        summary="Digits whose colour misleads: coloured-mnist:irm (2019), coloured-mnist:domainbed (2021)",
+    ),
+    "coloured-digits": Entry(
+        target="engram.causal.data.coloured:open_coloured_digits",
+        check=f"{_CHECKING}:check_coloured_digits",
+        options=f"{_OPTIONS}:ColouredOptions",
+        takes_path=True,
+        summary="The same of 1,797 digits of 8x8 that are always there: coloured-digits:irm, coloured-digits:domainbed",
+    ),
+}
