@@ -34,6 +34,15 @@ writes into no value, and keeps a copy of what it wants to look at later: a netw
 
 
 @runtime_checkable
+class SeesImages(Protocol):
+    """A tap that, where it stays on a network, sees the images as well."""
+
+    def images(self, x: Tensor) -> Tensor:
+        """x: [B, C, H, W] or [B, T, C, H, W], as the network takes them -> what it sees in their place."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A network that turns images into features, in one or more steps (spiking time or recurrence).
 

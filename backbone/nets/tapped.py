@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
-from engram.backbone.contract import Backbone, Site, StageMeans, Tap, Traceable
+from engram.backbone.contract import Backbone, SeesImages, Site, StageMeans, Tap, Traceable
 from engram.backbone.errors import must
 from engram.backbone.nets.folding import FeatureTracer, StageTracer, features_of
 from engram.backbone.nets.readout import read
@@ -68,6 +68,8 @@ class _Lasting:
 
     def forward_steps(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] -> [steps, B, feature_dim]; ``tap`` comes after those that stay."""
+        for one in self.taps:
+            x = one.images(x) if isinstance(one, SeesImages) else x
         taps = self.taps if tap is None else [*self.taps, tap]
 
         def each(site: Site, value: Tensor) -> Tensor:
@@ -88,7 +90,8 @@ class _Lasting:
 def attach(net: nn.Module, tap: Tap) -> None:
     """Let a tap stay on a network: its ``forward`` and ``forward_steps`` run under it from now on.
 
-    A deep copy of the network has deep copies of its taps. ``features`` and ``stages`` know nothing of them.
+    A deep copy of the network has deep copies of its taps. ``features`` and ``stages`` know nothing of them. One that
+    `SeesImages` sees the images first.
     """
     lasting = net.__dict__.setdefault(_LASTING, _Lasting(net))  # beside the modules: no part of the state
     lasting.taps.append(tap)

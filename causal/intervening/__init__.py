@@ -1,1 +1,1 @@
-"""Values put in the place of what a network computes."""
+"""Setting what a network computes: where (`place`), to what (`kinds`, `collecting`), and for how long (`doing`)."""
