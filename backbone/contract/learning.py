@@ -81,6 +81,20 @@ class Objective(Protocol):
         """
         ...
 
+    def begin(self, training: Training) -> None:
+        """A training begins, or is gone on with where it was broken off; in a stream that of a task.
+
+        Asked once, before the state is loaded.
+
+        Raises:
+            UserError: it is no training for this objective.
+        """
+        return
+
+    def divisor(self, step: int) -> float:
+        """What the gradient is divided by before a step, with all that others add to the loss; 1 leaves it."""
+        return 1.0
+
     def learn(self, training: Training) -> float | None:
         """Train in a way of its own, and return the mean loss over the training images; None: the loop trains.
 
@@ -122,6 +136,9 @@ class ObjectiveSetting:
     device: str
     validation: Split | None = None
     """Images to choose on, with their columns; None: there are none, or the experiment keeps them to itself."""
+    alone: bool = False
+    """Whether a single group or environment is meant, because the others are left out to be tested on; what compares
+    several refuses it otherwise."""
     reference: Classifier | None = None
     """The first network that it begins from, in evaluation mode on the device; given where its entry asks for one
     (`Entry.reference`)."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,9 +11,10 @@ from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, autocast
 from engram.backbone.nets.classifier import Classifier, Normalise
 from engram.backbone.nets.layout import arranged
+from engram.backbone.objectives.around import Around
 
 
-class Distillation(Objective):
+class Distillation(Around):
     """Mixes the difference to a teacher's outputs into the loss of an objective.
 
         (1 - w) loss + w tau^2 KL(softmax(z_teacher / tau) || softmax(z / tau))
@@ -49,8 +47,8 @@ class Distillation(Objective):
         if lacking := [each for each in ("images", "predictions") if each in labels.wants]:
             got = f"one that wants {' and '.join(lacking)}"
             raise must("the objective beside --teacher", "one that looks at logits", got, "Leave out --teacher.")
-        self.labels, self.machine = labels, machine
-        self.columns, self.wants, self.recordable = labels.columns, labels.wants, labels.recordable
+        super().__init__(labels)
+        self.machine, self.by_rows = machine, False
         ratio = normalise.std / teacher.normalise.std
         shift = (normalise.mean - teacher.normalise.mean) / teacher.normalise.std
         self.same = torch.equal(normalise.mean, teacher.normalise.mean) and bool((ratio == 1).all())
@@ -60,7 +58,7 @@ class Distillation(Objective):
         self.weight, self.temperature = weight, temperature
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
-        loss = self.labels(outputs, batch, step)
+        loss = self.inner(outputs, batch, step)
         with autocast(self.machine.device, self.machine.precision):
             targets = self.targets(batch.images)
         return self.mix(loss, outputs.logits, targets)
@@ -80,9 +78,3 @@ class Distillation(Objective):
             (logits / tau).log_softmax(1), (targets / tau).log_softmax(1), reduction="batchmean", log_target=True
         )
         return (1 - self.weight) * loss + self.weight * tau**2 * difference
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.labels.state_dict()
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.labels.load_state_dict(saved)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Batch, Objective, Outputs, Wanted
+from engram.backbone.contract import Batch, Objective, Outputs
 from engram.backbone.errors import must
+from engram.backbone.objectives.around import Around
 
 TARGET = 1.0
 """phi: what the outputs of every step are drawn to, a threshold."""
 
 
-class EveryStep(Objective):
+class EveryStep(Around):
     """Asks an objective about the outputs of every step, which are each to be right by themselves.
 
         L = sum_t w_t ((1 - lambda) L(o_t, y) + lambda MSE(o_t, phi)),    w_t = gamma^(T - t) / sum_s gamma^(T - s)
@@ -36,9 +35,6 @@ class EveryStep(Objective):
     al. 2017 (arXiv 1612.09508), but from the last step back.
     """
 
-    wants: tuple[Wanted, ...] = ("steps",)
-    recordable = False
-
     def __init__(self, each: Objective, share: float = 0.0, discount: float = 1.0) -> None:
         if each.wants:
             got = f"one that wants {' and '.join(each.wants)}"
@@ -47,8 +43,9 @@ class EveryStep(Objective):
         if discount < 1 and not each.by_rows:
             got = f"{type(each).__name__}, which does not tell the loss of every row"
             raise must("the objective of --discount", "a mean of losses of rows", got, "Use --tet 0: all steps alike.")
-        self.each, self.share, self.discount = each, share, discount
-        self.columns, self.by_rows = each.columns, each.by_rows
+        super().__init__(each)
+        self.share, self.discount = share, discount
+        self.wants, self.recordable = ("steps",), False
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         steps = outputs.steps
@@ -56,7 +53,7 @@ class EveryStep(Objective):
         rows = batch.repeated(len(steps))
         if self.discount < 1:
             return self._discounted(steps, rows, batch, step)
-        loss = self.each(Outputs(steps.flatten(0, 1)), rows, step)
+        loss = self.inner(Outputs(steps.flatten(0, 1)), rows, step)
         if batch.by_rows:
             batch.losses = rows.losses.unflatten(0, (len(steps), -1)).mean(0)
         return (1 - self.share) * loss + self.share * (steps - TARGET).square().mean() if self.share else loss
@@ -64,7 +61,7 @@ class EveryStep(Objective):
     def _discounted(self, steps: Tensor, rows: Batch, batch: Batch, step: int) -> Tensor:
         """The loss of steps [T, N, K], whose rows are those of ``batch`` T times."""
         rows = replace(rows, by_rows=True)
-        self.each(Outputs(steps.flatten(0, 1)), rows, step)
+        self.inner(Outputs(steps.flatten(0, 1)), rows, step)
         weights = self.discount ** torch.arange(len(steps) - 1, -1, -1, device=steps.device, dtype=steps.dtype)
         weights = weights / weights.sum()
         losses = weights @ rows.losses.unflatten(0, (len(steps), -1))
@@ -72,9 +69,3 @@ class EveryStep(Objective):
             batch.losses = losses
         drawn = weights @ (steps - TARGET).square().flatten(1).mean(1)
         return (1 - self.share) * losses.mean() + self.share * drawn
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.each.state_dict()
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.each.load_state_dict(saved)

@@ -29,7 +29,7 @@ from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment, event_augment
-from engram.backbone.training.optim import Optimizers, relative_rate
+from engram.backbone.training.optim import Optimizers, lists, relative_rate
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
 from engram.backbone.training.samplers import Uniform
@@ -120,6 +120,7 @@ class Trainer:
         self.progress = Progress(model, optimizers, average)
         self.progress.loss_sum = self.progress.loss_sum.to(self.device)
         self._epoch_order: tuple[int, Tensor] | None = None
+        self.objective.begin(self)
 
     @property
     def model(self) -> Classifier:
@@ -220,6 +221,7 @@ class Trainer:
         loss.backward()
         for hook in self.hooks:
             hook.after_backward(self, batch)
+        self._weigh(model, self.objective.divisor(step))
         if self.options.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.options.clip)
         self.progress.optimizers.step(self._rate(step))
@@ -228,6 +230,18 @@ class Trainer:
         if self.progress.average is not None:
             self.progress.average.update_parameters(model)
         return loss.detach()
+
+    @torch.no_grad()
+    def _weigh(self, model: Classifier, divisor: float) -> None:
+        """Add the gradient of the weights' own term, and divide all of it."""
+        if not self.options.l2 and divisor == 1:
+            return
+        held = [weight for weight in model.parameters() if weight.grad is not None]
+        grads = [weight.grad for weight in held]
+        if self.options.l2:
+            lists._foreach_add_(grads, held, alpha=2 * self.options.l2)
+        if divisor != 1:
+            lists._foreach_div_(grads, divisor)
 
     def _outputs(self, model: Classifier, images: Tensor) -> Outputs:
         """What the network makes of a batch, with what the objective wants of it."""

@@ -135,6 +135,13 @@ class Optimizers:
             whole.grad = None
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Forget all earlier gradients, and how many there were."""
+        for remembered in (state for part in self.parts for state in part.state.values()):
+            for value in remembered.values():
+                value.zero_()
+
+    @torch.no_grad()
     def still(self, parameter: Tensor, moving: Tensor) -> None:
         """Take the momentum from what does not move; ``moving``: 1 where a parameter does, 0 elsewhere."""
         for part in self.parts:

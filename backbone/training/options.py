@@ -34,6 +34,9 @@ class TrainingOptions:
     """Momentum of sgd and muon, beta1 of adamw."""
     weight_decay: Annotated[float, Ge(0)] = 0.05
     """Decay of weights (decoupled for adamw and muon); biases and norms are spared."""
+    l2: Annotated[float, Ge(0)] = 0.0
+    """Share of the sum of all squared weights and biases in the loss. Unlike --weight-decay of adamw it goes through
+    the optimizer's moments, as in many published protocols."""
     schedule: Literal["onecycle", "cosine", "exponential", "constant"] = "onecycle"
     """onecycle: linear up, then linear down to zero; cosine: linear warm-up, then half a cosine; exponential: linear
     warm-up, then a tenth after every two fifths of the rest."""

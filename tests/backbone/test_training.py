@@ -17,7 +17,7 @@ from engram.backbone.training.options import TrainingOptions
 
 ALL = {
     **{"flip": "random", "translate": 1, "cutout": 3, "occlude": 0.3, "noise": 0.1, "randaugment": 1},
-    **{"ema": 0.8, "clip": 0.5, "label_smoothing": 0.1},
+    **{"ema": 0.8, "clip": 0.5, "label_smoothing": 0.1, "l2": 0.01},
 }
 
 
@@ -110,7 +110,7 @@ def test_the_global_random_state_before_does_not_matter(trainer, train):
     [
         {"flip": "alternate"}, {"flip": "random"}, {"translate": 2}, {"translate": 2, "border": "black"},
         {"affine": 0.3}, {"elastic": 1.0}, {"cutout": 4}, {"noise": 0.2}, {"occlude": 0.3}, {"randaugment": 2},
-        {"clip": 0.01},
+        {"clip": 0.01}, {"l2": 0.01},
         {"label_smoothing": 0.1}, {"schedule": "cosine"}, {"schedule": "constant"}, {"warmup": 0.5}, {"lr": 0.01},
         {"momentum": 0.5}, {"weight_decay": 0.1}, {"optimizer": "adamw"}, {"optimizer": "muon"}, {"batch_size": 8},
         {"epochs": 3}, {"ema": 0.9}, {"seed": 6},

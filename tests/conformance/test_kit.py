@@ -25,6 +25,8 @@ WITHOUT_PREDICTIONS = (
 """Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 EXPERIMENTS = ("feedback.robustness", "feedback.control")
 """Of feedback, those that are told an objective."""
+COMPARING = ("irm", "vrex", "coral", "mmd", "groupdro", "reweight")
+"""Objectives of the labels, by environment or group."""
 REFUSALS = [
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
@@ -43,7 +45,7 @@ REFUSALS = [
         for name in ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
     ),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
-    Refusal(("feedback.clutter", "feedback.reconstruction"), "a column 'present'"),
+    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in ("feedback.reconstruction", *COMPARING)),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
     Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),

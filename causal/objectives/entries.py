@@ -1,0 +1,24 @@
+"""What this folder adds to the plugin."""
+
+from __future__ import annotations
+
+from engram.backbone.contract import Entry
+
+
+def _comparing(made: str, options: str, summary: str) -> Entry:
+    """An objective that compares environments or groups."""
+    return Entry(
+        target=f"engram.causal.objectives.{made.lower()}:{made}",
+        options=f"engram.causal.objectives.environment_options:{options}",
+        summary=summary,
+    )
+
+
+OBJECTIVES = {
+    "irm": _comparing("IRM", "IRMOptions", "One head that is best in every environment, Arjovsky et al. 2019"),
+    "vrex": _comparing("VREx", "VRExOptions", "Equal losses in all environments, Krueger et al. 2021"),
+    "coral": _comparing("CORAL", "MatchingOptions", "Means and covariances of features alike in all environments"),
+    "mmd": _comparing("MMD", "MatchingOptions", "Features distributed alike in all environments, by kernels"),
+    "groupdro": _comparing("GroupDRO", "GroupDROOptions", "The loss of the worst group, Sagawa et al. 2020"),
+    "reweight": _comparing("Reweight", "ReweightOptions", "Groups count alike, however many images they have"),
+}
