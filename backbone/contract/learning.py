@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engram.backbone.contract.outputs import Outputs, Wanted
+from engram.backbone.contract.values import Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +71,8 @@ class Objective(Protocol):
     gradients."""
     by_rows: bool = False
     """Whether it is the mean of the losses of rows, and fills ``batch.losses`` where it is asked to."""
+    by_itself: bool = False
+    """Whether nothing can be put around it, because it learns in a way of its own or trains a network beside."""
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         """The loss to go backward from, [].
@@ -98,8 +101,8 @@ class Objective(Protocol):
     def learn(self, training: Training) -> float | None:
         """Train in a way of its own, and return the mean loss over the training images; None: the loop trains.
 
-        Asked once, before the first step; where a number comes back the training is over. It lasts minutes at most:
-        nothing of it is kept before it is done.
+        Asked once, before the first step, where it stands ``by_itself``; where a number comes back the training is
+        over. It lasts minutes at most: nothing of it is kept before it is done.
         """
         return None
 
@@ -113,6 +116,10 @@ class Objective(Protocol):
             UserError: it is no network for this objective.
         """
         return None
+
+    def tables(self) -> Mapping[str, Sequence[Row]]:
+        """What it has found out, as tables of the trial's result."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What it has to remember between two steps: tensors, numbers, strings, and containers of them."""

@@ -73,6 +73,7 @@ TRAIN_METRICS = (
 )
 
 _USED = ("train_share", "share_seed")
+_OF_A_NETWORK = ("dataset", "backbone", "adapter", "head")
 FINE_TUNING = 0.2  # learning rate of a network that is trained already, relative to that of a fresh one
 
 
@@ -111,8 +112,9 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
     last times this to the power of k, divided by the sum of these weights; 1 is --tet 0. None: no step is
     discounted."""
     reference: Annotated[str | None, Input("reference")] = None
-    """The trained trial from which an objective begins that looks at a first network's answers. None: such a network
-    is trained first, as this one is but with the cross-entropy and without --balance."""
+    """The trained trial from which an objective begins that looks at a first network's answers; data, network and head
+    are as there, unless others are given. None: such a network is trained first, as this one is but with the
+    cross-entropy and without --balance."""
     reference_epochs: Annotated[int, Ge(1)] | None = None
     """How many epochs that first network is trained. None: as many as this one."""
     balance: str | None = None
@@ -130,7 +132,7 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
-        values = cls.carried_on(given, inputs)
+        values = cls.carried_on(_as_in_reference(given, inputs.get("reference", {})), inputs)
         trained = inputs.get("trained", {})
         if values.get("dataset") == trained.get("dataset"):
             values = {**{name: trained[name] for name in _USED if trained.get(name) is not None}, **values}
@@ -190,6 +192,26 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
             "epochs": self.reference_epochs or self.epochs,
             "balance": None,
         }
+
+
+def _as_in_reference(given: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, and of the first network's data, network and head those in place of which nothing else was given.
+
+    Raises:
+        UserError: other images are held out of the same data.
+    """
+    found = dict(given)
+    for name in () if given.get("from_trial") is not None else _OF_A_NETWORK:
+        if name in first and given.get(name, first[name]) == first[name]:
+            both = first.get(f"{name}_options", {}), given.get(f"{name}_options", {})
+            found |= {name: first[name], f"{name}_options": {**both[0], **both[1]}}
+    if "dataset" in first and found.get("dataset", TrainConfig.dataset) == first["dataset"]:
+        held = first.get("validation", TrainConfig.validation)
+        if found.setdefault("validation", held) != held:
+            rule = "that of the trial beside --reference, whose other images were trained on"
+            raise must("--validation", rule, found["validation"], f"Use {held:g}, or leave it out.")
+        found = {**{name: first[name] for name in _USED if first.get(name) is not None}, **found}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,6 +194,7 @@ class Train:
             metrics=metrics,
             tables={
                 "epochs": state.curves,
+                **trainer.objective.tables(),
                 **measured.tables,
                 **({"cautions": found} if (found := cautions(state.data)) else {}),
             },

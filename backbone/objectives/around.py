@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from engram.backbone.contract import Objective, Training
+from engram.backbone.contract import Objective, Row, Training
+from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
 
 
@@ -16,9 +17,15 @@ class Around(Objective):
 
     Args:
         inner: the other one.
+
+    Raises:
+        UserError: it stands by itself.
     """
 
     def __init__(self, inner: Objective) -> None:
+        if inner.by_itself:
+            rule = "one that others can be put around, as --tet, --discount, --teacher and streams do"
+            raise must("--objective", rule, type(inner).__name__.lower(), "Use cross-entropy, or do without these.")
         self.inner = inner
         self.columns, self.wants = inner.columns, inner.wants
         self.recordable, self.by_rows = inner.recordable, inner.by_rows
@@ -26,14 +33,14 @@ class Around(Objective):
     def begin(self, training: Training) -> None:
         self.inner.begin(training)
 
-    def learn(self, training: Training) -> float | None:
-        return self.inner.learn(training)
-
     def trained(self, model: Classifier) -> nn.Module | None:
         return self.inner.trained(model)
 
     def divisor(self, step: int) -> float:
         return self.inner.divisor(step)
+
+    def tables(self) -> Mapping[str, Sequence[Row]]:
+        return self.inner.tables()
 
     def state_dict(self) -> dict[str, Any]:
         return self.inner.state_dict()

@@ -44,9 +44,19 @@ def check_together(shop: Workshop, things: Things, objective: Named) -> None:
 def _trainer(shop: Workshop, things: Things, objective: Named, data: Data) -> Trainer:
     name, options = things.backbone.name, things.backbone.options
     classes, mean, std = len(data.classes), data.mean, data.std
-    model = seeded(lambda: build(name, options, data.in_shape, classes, mean, std, things.head, things.adapters))
+    model, first = (
+        seeded(lambda: build(name, options, data.in_shape, classes, mean, std, things.head, things.adapters), seed)
+        for seed in range(2)
+    )
     prepare(model, data.train, OPTIONS.seed, "prepare")
-    setting = ObjectiveSetting(data=data.train, outputs=classes, label_smoothing=0.0, device="cpu")
+    setting = ObjectiveSetting(
+        data=data.train,
+        outputs=classes,
+        label_smoothing=0.0,
+        device="cpu",
+        validation=data.validation,
+        reference=first.eval(),
+    )
     return Trainer(model, data.train, OPTIONS, Machine("cpu", "fp32"), made(shop, objective, setting))
 
 

@@ -9,18 +9,30 @@ from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, ObjectiveSetting, Outputs
 from engram.backbone.data.sets import Split
+from engram.backbone.nets.classifier import Classifier
+from engram.backbone.nets.making import build
 from engram.backbone.objectives.columns import columns_of
 from engram.backbone.testing.case import require
 from engram.backbone.testing.experiments import plain_state
+from engram.backbone.testing.samples import NETWORKS, seeded
 
 ROWS, WIDTH, STEPS = 8, 6, 3
 
 
 def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, classes: int) -> None:
     """All of it, on the first images of some data, which have the columns that it needs."""
-    setting = ObjectiveSetting(data=data, outputs=classes, label_smoothing=0.0, device="cpu")
+    setting = ObjectiveSetting(
+        data=data,
+        outputs=classes,
+        label_smoothing=0.0,
+        device="cpu",
+        validation=data,
+        reference=first_network(data.in_shape, classes),
+    )
     objective = make(setting)
     columns = columns_of(data, objective.columns, "cpu")
+    if objective.by_itself:
+        return  # it is tried in trainings
     values = {name: column[:ROWS] for name, column in columns.items()}
     batch = Batch(torch.zeros(ROWS, *data.in_shape), torch.zeros(ROWS, *data.in_shape), data.labels[:ROWS], _rows())
     batch.columns = values
@@ -34,6 +46,12 @@ def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, 
     if objective.by_rows:
         _gives_rows(objective, batch, classes)
     _resumes(objective, make(setting), batch, classes)
+
+
+def first_network(in_shape: tuple[int, int, int], classes: int) -> Classifier:
+    """For objectives that begin from what another network answers."""
+    name, (mean, std) = next(iter(NETWORKS)), torch.tensor([[0.0], [1.0]]).expand(2, in_shape[0])
+    return seeded(lambda: build(name, NETWORKS[name], in_shape, classes, mean, std), 1).eval()
 
 
 def _rows() -> Tensor:

@@ -29,7 +29,7 @@ from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment, event_augment
-from engram.backbone.training.optim import Optimizers, lists, relative_rate
+from engram.backbone.training.optim import Optimizers, lists, rate_at
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
 from engram.backbone.training.samplers import Uniform
@@ -175,6 +175,8 @@ class Trainer:
         p = self.progress
         if p.step == 0 and (loss := self.objective.learn(self)) is not None:
             p.step, p.seconds = self.total_steps, time.perf_counter() - began
+            if p.average is not None:
+                p.average.module.load_state_dict(p.model.state_dict())
             return {"train/loss": loss, "lr": 0.0}
         model = self._in_training()
         epoch, first = divmod(p.step, self.steps_per_epoch)
@@ -322,8 +324,7 @@ class Trainer:
         return self._epoch_order[1]
 
     def _rate(self, step: int) -> float:
-        done = (step + 1) / (self.total_steps + 1)
-        return relative_rate(self.options.schedule, done, self.options.warmup)
+        return rate_at(self.options, step, self.total_steps)
 
     def _diverged(self) -> TrialError:
         lr = self.options.lr * self._rate(self.progress.step - 1)

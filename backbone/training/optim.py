@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
+from engram.backbone.training.options import TrainingOptions
+
 lists: Any = torch
 """torch, whose operations on lists of tensors its stubs leave out; its own optimizers are made of them."""
 
@@ -245,6 +247,11 @@ def step_at_once(part: torch.optim.Optimizer) -> bool:
             own = {name: group[name] for name in ("momentum", "dampening", "nesterov")}
             lists._fused_sgd_(weights, grads, momenta, is_first_step=False, **own, **common)
     return True
+
+
+def rate_at(options: TrainingOptions, step: int, steps: int) -> float:
+    """Learning rate relative to its peak in the step after ``step`` others, of a training of ``steps``."""
+    return relative_rate(options.schedule, (step + 1) / (steps + 1), options.warmup)
 
 
 def relative_rate(

@@ -14,6 +14,16 @@ def _comparing(made: str, options: str, summary: str) -> Entry:
     )
 
 
+def _after(where: str, options: str, summary: str) -> Entry:
+    """An objective that begins from what a first network answers."""
+    return Entry(
+        target=f"engram.causal.objectives.{where}",
+        options=f"engram.causal.objectives.reference_options:{options}",
+        summary=summary,
+        reference=True,
+    )
+
+
 OBJECTIVES = {
     "irm": _comparing("IRM", "IRMOptions", "One head that is best in every environment, Arjovsky et al. 2019"),
     "vrex": _comparing("VREx", "VRExOptions", "Equal losses in all environments, Krueger et al. 2021"),
@@ -21,4 +31,7 @@ OBJECTIVES = {
     "mmd": _comparing("MMD", "MatchingOptions", "Features distributed alike in all environments, by kernels"),
     "groupdro": _comparing("GroupDRO", "GroupDROOptions", "The loss of the worst group, Sagawa et al. 2020"),
     "reweight": _comparing("Reweight", "ReweightOptions", "Groups count alike, however many images they have"),
+    "jtt": _after("jtt:jtt", "JTTOptions", "What a first network gets wrong counts more, Liu et al. 2021"),
+    "dfr": _after("dfr:DFR", "DFROptions", "The last layer fitted anew, groups alike, Kirichenko et al. 2023"),
+    "afr": _after("afr:AFR", "AFROptions", "The last layer fitted anew to what is unsure, Qiu et al. 2023"),
 }

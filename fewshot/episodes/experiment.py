@@ -22,6 +22,7 @@ from engram.backbone.data.trained import cautions, reference
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.beginning import Beginning, begin, show_verdicts
 from engram.backbone.hardware import Machine, choose_precision, suit_threads
+from engram.backbone.measures.features import features_of
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import LINEAR
 from engram.backbone.options import in_full
@@ -33,7 +34,7 @@ from engram.backbone.training.loop import Trainer
 from engram.backbone.training.preparing import prepare
 from engram.fewshot.episodes import figures, kept
 from engram.fewshot.episodes.configs import EpisodesConfig, between
-from engram.fewshot.episodes.features import Table, features_of, gathered
+from engram.fewshot.episodes.features import Table, gathered
 from engram.fewshot.episodes.sampling import Pools, Shape, Shapes
 from engram.fewshot.episodes.saved import SUPPORT, VIEW, classifier_of, numbered, save_support, support_head
 from engram.fewshot.episodes.scoring import Pictures, Source, interval, score_episodes

@@ -27,6 +27,8 @@ EXPERIMENTS = ("feedback.robustness", "feedback.control")
 """Of feedback, those that are told an objective."""
 COMPARING = ("irm", "vrex", "coral", "mmd", "groupdro", "reweight")
 """Objectives of the labels, by environment or group."""
+LAST_LAYER = ("dfr", "afr")
+"""Objectives that fit a trained network's linear head anew."""
 REFUSALS = [
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
@@ -46,6 +48,13 @@ REFUSALS = [
     ),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
     *(Refusal(("feedback.clutter", name), "a column 'present'") for name in ("feedback.reconstruction", *COMPARING)),
+    *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
+    *(
+        Refusal((head, name), "must be a linear layer")
+        for head in ("cosine", "fewshot.prototype")
+        for name in LAST_LAYER
+    ),
+    *(Refusal(("continual.stream", name), "in an experiment that trains none") for name in ("jtt", *LAST_LAYER)),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
     Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
@@ -70,6 +79,8 @@ OPTIONS = {
     "fewshot.tim": {"steps": 3},
     "feedback.analyse": {"images": 16, "training_images": 16, "corruptions": "blobs"},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
+    "dfr": {"refits": 2},
+    "afr": {"gamma": 4.0},
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},
     "digit-clutter:digits": CLUTTER,

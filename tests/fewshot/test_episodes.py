@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from engram.backbone.contract import Bars, Figure, Pictures, Scatter
 from engram.backbone.data.trained import load_as_trained
 from engram.backbone.errors import UserError
+from engram.backbone.measures.features import features_of
 from engram.backbone.measures.scoring import score
 from engram.backbone.nets.heads import linear_form
 from engram.backbone.nets.making import LINEAR
@@ -14,7 +15,7 @@ from engram.backbone.saved.model import load_model
 from engram.fewshot.episodes import experiment as module
 from engram.fewshot.episodes import kept
 from engram.fewshot.episodes.configs import EpisodesConfig
-from engram.fewshot.episodes.features import Table, features_of
+from engram.fewshot.episodes.features import Table
 from engram.fewshot.episodes.scoring import interval
 
 
