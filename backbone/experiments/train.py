@@ -45,6 +45,9 @@ class Train:
     Other experiments that train a network are subclasses: `begin` makes it, `measure` tests what has become of it.
     """
 
+    alone = False
+    """Whether a single group or environment is left to train on because the others are to be tested on."""
+
     def __init__(self, config: TrainConfig, services: Services) -> None:
         self.config, self.services = config, services
         self.machine = Machine(services.device, choose_precision(config.precision, services.device))
@@ -98,6 +101,7 @@ class Train:
             label_smoothing=c.label_smoothing,
             device=self.machine.device,
             validation=data.validation,
+            alone=self.alone,
             reference=self.reference(data),
         )
         found = objective_of(c, setting)
