@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Plugin
+from engram.backbone.contract import Entry, Plugin
 from engram.causal.data.entries import DATASETS
 from engram.causal.objectives.entries import OBJECTIVES
 
@@ -10,4 +10,12 @@ PLUGIN = Plugin(
     name="causal",
     datasets=DATASETS,
     objectives=OBJECTIVES,
+    experiments={
+        "causal.explain": Entry(
+            target="engram.causal.explaining.experiment:Explain",
+            options="engram.causal.explaining.configs:ExplainConfig",
+            summary="Ask which pixels, features and concepts a network answers by, and how far that can be trusted",
+            distributions=("captum",),
+        ),
+    },
 )

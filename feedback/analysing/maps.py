@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.measures.confusions import as_picture
+from engram.backbone.measures.tiles import diverging, grey, sheet, shown
 from engram.feedback.analysing.looking import Looked
 from engram.feedback.connections import FEATURES
-
-TILE, GAP = 48, 3
-"""Pixels of a map, and between two."""
-_PAPER = 255
-_LESS, _MORE = torch.tensor([33, 102, 172.0]), torch.tensor([178, 24, 43.0])
-"""The colours of what is far below, and far above, what changes nothing."""
 
 
 def stage_sheet(looked: Looked, image: Tensor, steps: Sequence[int], scales: Sequence[float]) -> Tensor:
@@ -32,10 +24,10 @@ def stage_sheet(looked: Looked, image: Tensor, steps: Sequence[int], scales: Seq
     """
     maps = [value for name, value in looked.stages.items() if name != FEATURES]
     rows = [
-        [_grey(_strength(value)[step - 1, 0] / scale) for step in steps]
+        [grey(_strength(value)[step - 1, 0] / scale) for step in steps]
         for value, scale in zip(maps, scales, strict=True)
     ]
-    return _sheet([[_shown(image)], *rows], len(steps))
+    return sheet([[shown(image)], *rows], len(steps))
 
 
 def strongest(looked: Sequence[Looked]) -> list[float]:
@@ -59,10 +51,10 @@ def path_sheet(looked: Looked, image: Tensor, neutral: float, steps: Sequence[in
     Returns: [H, W, 3] uint8.
     """
     rows = [
-        [_diverging((values[step][0].mean(0) - neutral) / scale) if step in values else None for step in steps]
+        [diverging((values[step][0].mean(0) - neutral) / scale) if step in values else None for step in steps]
         for values, scale in zip(looked.paths.values(), scales, strict=True)
     ]
-    return _sheet([[_shown(image)], *rows], len(steps))
+    return sheet([[shown(image)], *rows], len(steps))
 
 
 def furthest(looked: Sequence[Looked], neutral: float) -> list[float]:
@@ -78,37 +70,3 @@ def furthest(looked: Sequence[Looked], neutral: float) -> list[float]:
 def _strength(value: Tensor) -> Tensor:
     """value: [S, B, C, H, W] -> the mean of absolute values over channels, [S, B, H, W]."""
     return value.abs().mean(2)
-
-
-def _shown(image: Tensor) -> Tensor:
-    picture = as_picture(image.cpu())
-    return _large(picture.unsqueeze(-1).expand(-1, -1, 3) if picture.ndim == 2 else picture)
-
-
-def _grey(value: Tensor) -> Tensor:
-    """value: [H, W] between 0 and 1 -> a tile [TILE, TILE, 3] uint8."""
-    return _large((value.cpu().clamp(0, 1) * 255).round().to(torch.uint8).unsqueeze(-1).expand(-1, -1, 3))
-
-
-def _diverging(value: Tensor) -> Tensor:
-    """value: [H, W] between -1 and 1 -> a tile [TILE, TILE, 3] uint8."""
-    value = value.float().cpu().clamp(-1, 1).unsqueeze(-1)
-    end = torch.where(value < 0, _LESS, _MORE)
-    return _large((_PAPER + (end - _PAPER) * value.abs()).round().to(torch.uint8))
-
-
-def _large(picture: Tensor) -> Tensor:
-    """picture: [H, W, 3] uint8 -> [TILE, TILE, 3], the nearest pixel for every place."""
-    nearest = F.interpolate(picture.permute(2, 0, 1)[None].float(), (TILE, TILE), mode="nearest-exact")
-    return nearest[0].permute(1, 2, 0).to(torch.uint8)
-
-
-def _sheet(rows: Sequence[Sequence[Tensor | None]], columns: int) -> Tensor:
-    """Tiles in rows and columns on white paper; None leaves a place empty."""
-    step = TILE + GAP
-    sheet = torch.full((len(rows) * step - GAP, columns * step - GAP, 3), _PAPER, dtype=torch.uint8)
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            if tile is not None:
-                sheet[i * step : i * step + TILE, j * step : j * step + TILE] = tile
-    return sheet

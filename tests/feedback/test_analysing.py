@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from engram.backbone.errors import UserError
+from engram.backbone.measures.tiles import GAP, TILE
 from engram.backbone.registry import Registry
 from engram.feedback.analysing import tables
 from engram.feedback.analysing.ablation import ALL, lost
@@ -16,7 +17,7 @@ from engram.feedback.analysing.convergence import residuals
 from engram.feedback.analysing.decoders import Decoders, Place
 from engram.feedback.analysing.decoding import PENALTIES, behind, fit, hidden_part, seen, solve, sought, told
 from engram.feedback.analysing.looking import Changed, Inside, look
-from engram.feedback.analysing.maps import GAP, TILE, furthest, path_sheet, stage_sheet, strongest
+from engram.feedback.analysing.maps import furthest, path_sheet, stage_sheet, strongest
 from engram.feedback.analysing.measuring import Measured
 
 ADAPTERS = [name for name in Registry.discover().names("adapters") if name.startswith("feedback.")]

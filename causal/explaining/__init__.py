@@ -1,0 +1,1 @@
+"""Which pixels, features and concepts a network answers by: the experiment ``causal.explain``."""
