@@ -78,6 +78,10 @@ PLUGIN = Plugin(
     },
     heads={
         "linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer"),
+        "logistic": Entry(
+            target="engram.backbone.nets.heads:Logistic",
+            summary="One linear layer with a logit less than classes: of two classes a single one",
+        ),
         "cosine": Entry(
             target="engram.backbone.nets.heads:Cosine",
             options="engram.backbone.nets.head_options:CosineOptions",

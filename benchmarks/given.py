@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from engram.backbone.contract import Flags
+from engram.backbone.contract import Finished, Flags
 from engram.backbone.registry import Registry
 
 F = TypeVar("F", bound=Flags, covariant=True)
@@ -31,3 +31,8 @@ class Given(Generic[F]):
         from engram.benchmarks.records.trials import find_trial
 
         return find_trial(out, name, "TRIAL")[1]
+
+    def sweep(self, out: Path, name: str) -> Sequence[Finished | None]:
+        from engram.benchmarks.records.trials import read_sweep
+
+        return [record.finished for record in read_sweep(out, name).records]

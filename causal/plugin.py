@@ -5,6 +5,7 @@ from __future__ import annotations
 from engram.backbone.contract import Entry, Plugin
 from engram.causal.data.entries import DATASETS
 from engram.causal.objectives.entries import OBJECTIVES
+from engram.causal.shift.entries import SELECT, SHIFT, VIEW
 
 PLUGIN = Plugin(
     name="causal",
@@ -17,5 +18,12 @@ PLUGIN = Plugin(
             summary="Ask which pixels, features and concepts a network answers by, and how far that can be trusted",
             distributions=("captum",),
         ),
+        "causal.shift": SHIFT,
+    },
+    commands={
+        "select": SELECT,
+    },
+    views={
+        "causal.shift": VIEW,
     },
 )

@@ -3,7 +3,7 @@
 Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public.
 """
 
-from engram.backbone.contract.commands import Check, Command, Flags, Invocation, Places
+from engram.backbone.contract.commands import Check, Command, Finished, Flags, Invocation, Places
 from engram.backbone.contract.heads import AdaptingHead, Centred, Head, OwnLoss, SupportHead
 from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
@@ -115,6 +115,7 @@ __all__ = [
     "Experiment",
     "ExperimentConfig",
     "Figure",
+    "Finished",
     "Flag",
     "Flags",
     "Graphed",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from engram.backbone.contract.values import Row, Scalar
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
@@ -31,8 +33,9 @@ class Command:
     its work failed, 2 wrong input. It raises UserError or TrialError for what one line can say, which end with 2 and 1.
     ``flags`` is ``"module:object"`` of a subclass of `Flags`; the modules of both import nothing heavy at their top.
     ``words`` are the arguments that the command takes beside its flags, as help shows them: ``TRIAL [FILE]`` must be
-    given one word and takes two. ``experiment``: the first of them names an experiment, whose options are flags of the
-    command, too. A command without a ``summary`` is not in ``engram --help``.
+    given one word and takes two, ``SWEEP...`` takes any number from one on. ``experiment``: the first of them names an
+    experiment, whose options are flags of the command, too. A command without a ``summary`` is not in ``engram
+    --help``.
 
     A command that ``runs`` an experiment is ``engram run`` of it by a shorter name: it has no handler and no flags of
     its own, and its one word is the trial of the experiment's ``--from``.
@@ -44,6 +47,21 @@ class Command:
     flags: str = "engram.backbone.contract:Flags"
     experiment: bool = False
     runs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished trial, as a command sees it.
+
+    ``options`` are all that it worked with, by flag name (``backbone.width``); ``metrics`` and ``tables`` are those of
+    its result.
+    """
+
+    trial: str
+    experiment: str
+    options: Mapping[str, Scalar]
+    metrics: Mapping[str, float]
+    tables: Mapping[str, Sequence[Row]]
 
 
 class Invocation(Protocol[F]):
@@ -74,6 +92,14 @@ class Invocation(Protocol[F]):
 
         Raises:
             UserError: there is none, there are several, or it is not finished.
+        """
+        ...
+
+    def sweep(self, out: Path, name: str) -> Sequence[Finished | None]:
+        """The trials of a sweep below ``out``, in the order of its plan; None for each that is not finished.
+
+        Raises:
+            UserError: there is no such sweep.
         """
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Services, Weighted
+from engram.backbone.contract import Figure, Objective, ObjectiveSetting, Result, Sampler, Services, Weighted
 from engram.backbone.data.load import Data, load
 from engram.backbone.data.sets import ALL, Split, Used
 from engram.backbone.data.trained import cautions, of_such_images, reference, require_shape
@@ -28,7 +28,7 @@ from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model, save_model
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.preparing import prepare
-from engram.backbone.training.samplers import Balanced
+from engram.backbone.training.samplers import Balanced, Uniform
 
 
 @dataclass
@@ -78,8 +78,8 @@ class Train:
             s.table("caution", found)
         return data
 
-    def trainer(self, beginning: Beginning) -> Trainer:
-        """The training of that network.
+    def trainer(self, beginning: Beginning, **more: Any) -> Trainer:
+        """The training of that network; ``more`` are hooks and numbers of steps, as `Trainer` takes them.
 
         Raises:
             UserError: it has no weights to train.
@@ -88,9 +88,12 @@ class Train:
         if not any(parameter.requires_grad for parameter in model.backbone.parameters()):
             remedy = "Start from the trial it was made from, or use snn.train --from if it was converted to spikes."
             raise must("the network of --from", "one whose weights can be trained", "one that can only run", remedy)
-        sampler = None if self.config.balance is None else Balanced(self.config.balance)
         data, objective = beginning.data.train, self.objective(beginning)
-        return Trainer(model, data, self.config, self.machine, objective, sampler)
+        return Trainer(model, data, self.config, self.machine, objective, self.sampler(), **more)
+
+    def sampler(self) -> Sampler:
+        """The order of the images."""
+        return Uniform() if self.config.balance is None else Balanced(self.config.balance)
 
     def objective(self, beginning: Beginning) -> Objective:
         """What to minimise."""
@@ -165,12 +168,12 @@ class Train:
         epoch = p.step / trainer.steps_per_epoch
         self.services.progress(p.step, trainer.total_steps, f"epoch {epoch:.1f} of {self.config.epochs}")
         if ended is not None:
-            row = {"epoch": epoch, **ended, **self._validate(state)}
+            row = {"epoch": epoch, **ended, **self.validate(state)}
             state.curves.append(row)
             self.services.log(p.step, {name: value for name, value in row.items() if name != "epoch"})
         return not trainer.done
 
-    def _validate(self, state: TrainState) -> dict[str, float]:
+    def validate(self, state: TrainState) -> dict[str, float]:
         """Score the validation images, every epoch for small sets and about ten times in all for large ones."""
         trainer, split = state.trainer, state.data.validation
         epoch = trainer.progress.step // trainer.steps_per_epoch

@@ -20,6 +20,29 @@ def linear(features: int, classes: int, options: None = None) -> nn.Linear:
     return nn.Linear(features, classes)
 
 
+class Logistic(nn.Module):
+    """Logistic regression: a linear layer for every class but the first, whose logit is 0.
+
+    With two classes there is a single logit z, and the cross-entropy is that of sigmoid(z).
+
+    Args:
+        features: F.
+        classes: K, at least 2.
+    """
+
+    def __init__(self, features: int, classes: int, options: None = None) -> None:
+        super().__init__()
+        self.layer = nn.Linear(features, classes - 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [..., F] -> logits [..., K]."""
+        return F.pad(self.layer(features), (1, 0))
+
+    def as_linear(self) -> nn.Linear:
+        """The layer of K outputs whose first weights are 0."""
+        return layer_of(F.pad(self.layer.weight, (0, 0, 1, 0)), F.pad(self.layer.bias, (1, 0)))
+
+
 class Cosine(nn.Module):
     """The cosine of the angle between the features and a vector for each class, times a scale.
 

@@ -8,8 +8,14 @@ from engram.backbone.nets.blocks import StaticBackbone, activation, scaled
 from engram.backbone.nets.options import MLPOptions
 
 
-class GlorotBackbone(StaticBackbone):
-    """A network whose layers, the head's too, begin uniform after Glorot and Bengio 2010, with biases of 0."""
+class MLP(StaticBackbone):
+    """A fully connected network; ``raw`` as in `engram.backbone.contract.Unnormalised`."""
+
+    raw = False
+
+
+class GlorotMLP(MLP):
+    """One whose layers, the head's too, begin uniform after Glorot and Bengio 2010, with biases of 0."""
 
     def initialise(self, module: nn.Module) -> None:
         """Initialise a linear layer."""
@@ -33,9 +39,9 @@ def mlp(in_shape: tuple[int, int, int], options: MLPOptions) -> StaticBackbone:
         if options.dropout:
             layers.append(nn.Dropout(options.dropout))
         size = units
-    stages, tail = [nn.Identity()], nn.Sequential(*layers)
-    if options.initialisation == "torch":
-        return StaticBackbone(in_shape, stages, tail)
-    net = GlorotBackbone(in_shape, stages, tail)
-    net.apply(net.initialise)
+    made = MLP if options.initialisation == "torch" else GlorotMLP
+    net = made(in_shape, [nn.Identity()], nn.Sequential(*layers))
+    net.raw = options.raw
+    if isinstance(net, GlorotMLP):
+        net.apply(net.initialise)
     return net

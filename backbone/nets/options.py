@@ -30,6 +30,8 @@ class MLPOptions:
     """After each linear layer."""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of hidden units silenced in training."""
+    raw: bool = False
+    """Take pixels between 0 and 1 as they are, where a protocol does not normalise them."""
 
 
 @dataclass(frozen=True, kw_only=True)

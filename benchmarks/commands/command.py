@@ -88,7 +88,7 @@ def read(
     expected = [word for word in most if not word.startswith("[")]
     if len(parsed.words) < len(expected):
         checker.problems.append(f"{expected[len(parsed.words)]} must be given; got nothing. {see}")
-    if len(parsed.words) > len(most):
+    if len(parsed.words) > len(most) and not command.words.endswith("..."):
         extra = " ".join(parsed.words[len(most) :])
         checker.problems.append(f"arguments must be {command.words or 'options only'}; got {extra} as well. {see}")
     if checker.problems or found is None:

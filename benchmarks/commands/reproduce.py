@@ -26,7 +26,7 @@ from engram.benchmarks.records.trials import Record
 from engram.benchmarks.saying import say
 
 if TYPE_CHECKING:
-    from engram.benchmarks.compare.stats import Interval
+    from engram.backbone.measures.intervals import Interval
 
 
 def run(given: Given[Reproducing]) -> int:
@@ -132,7 +132,7 @@ def _row(target: Target, trials: list[str] | None, outcome: PlanOutcome, how: Ru
         kinds = {failure.kind for failure in mine}
         no_data = target.needs_data and bool(kinds) and kinds <= {"data", "needs"}
         return {**nothing, "verdict": "no data" if no_data else "failed"}
-    from engram.benchmarks.compare.stats import interval  # SciPy takes a second that help should not
+    from engram.backbone.measures.intervals import interval  # SciPy takes a second that help should not
 
     ours = interval(values, bounds=bounds_of(declared(target.experiment), metric))
     verdict, settled = judged(target, ours)

@@ -10,8 +10,9 @@ from typing import Any
 
 from engram.backbone.contract import PLAIN_UNITS, Bounds, Direction, Metric, Scalar
 from engram.backbone.errors import must, nearest
+from engram.backbone.measures.intervals import UNBOUNDED, Interval, interval
 from engram.benchmarks.compare.gate import Condition, GateResult
-from engram.benchmarks.compare.stats import UNBOUNDED, Interval, Paired, holm, interval, paired, verdict
+from engram.benchmarks.compare.stats import Paired, holm, paired, verdict
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import (

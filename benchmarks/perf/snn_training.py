@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engram.backbone.data.load import Data, load
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Precision, autocast, has_bf16
-from engram.benchmarks.compare.stats import interval
+from engram.backbone.measures.intervals import interval
 from engram.benchmarks.perf.harness import STATUS, Row, apart, interleaved, resident, seconds
 from engram.benchmarks.perf.snn_peers import PEERS, Ours, build
 

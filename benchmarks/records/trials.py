@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from engram.backbone.contract import Scalar
+from engram.backbone.contract import Finished, Scalar
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
@@ -105,6 +105,19 @@ class Record:
         """Its final metrics, by the names of today."""
         found = {name: number(value) for name, value in self.result.get("metrics", {}).items()}
         return by_todays_names(self.experiment, self.config, found)
+
+    @property
+    def finished(self) -> Finished | None:
+        """What a plugin's command is told of it; None where it is not finished."""
+        if self.status != "done":
+            return None
+        return Finished(
+            trial=self.trial,
+            experiment=self.experiment,
+            options=self.config,
+            metrics=self.metrics,
+            tables=self.result["tables"],
+        )
 
     @property
     def seconds(self) -> float | None:

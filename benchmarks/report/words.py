@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engram.backbone.contract import Kind
+from engram.backbone.measures.intervals import Interval
 from engram.benchmarks.compare.groups import Comparison, Group, Pair
-from engram.benchmarks.compare.stats import Interval, seeds_needed
+from engram.benchmarks.compare.stats import seeds_needed
 from engram.benchmarks.drawing.numbers import number, p_value, signed
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.meaning import subject as subject_of

@@ -168,7 +168,7 @@ def group_label(options: Mapping[str, object]) -> str:
 
 def aggregates(sweep: Sweep) -> dict[str, float] | None:
     """Mean, interval and n of every metric per group; None as long as a trial may still change them."""
-    from engram.benchmarks.compare.stats import (
+    from engram.backbone.measures.intervals import (
         interval,
     )  # numpy and scipy, which asking whether there is news does not need
 

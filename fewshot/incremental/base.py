@@ -43,9 +43,9 @@ class BaseSession(Train):
         head = None if c.head is None else in_full(Registry.discover(), "heads", c.head, c.head_options)
         return begin(c, data, self.services.inputs, head, relabel=False, renormalise=self.config.trains)
 
-    def _validate(self, state: TrainState) -> dict[str, float]:
+    def validate(self, state: TrainState) -> dict[str, float]:
         """Under names of their own: those of all classes are another network's."""
-        return {f"base/{name}": value for name, value in super()._validate(state).items()}
+        return {f"base/{name}": value for name, value in super().validate(state).items()}
 
     def cautions(self) -> list[str]:
         """What to know of a network that knows classes which are to be new."""

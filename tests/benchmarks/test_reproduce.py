@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from engram.backbone.contract import Present, Target
+from engram.backbone.measures.intervals import Interval
 from engram.benchmarks.commands.reproduce import _row, _sources, judged
-from engram.benchmarks.compare.stats import Interval
 from engram.benchmarks.driving.driver import Failure
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as oracle
 
-from engram.benchmarks.compare.stats import Interval, holm, interval, paired, seeds_needed, sign_flip, verdict
+from engram.backbone.measures.intervals import Interval, interval
+from engram.benchmarks.compare.stats import holm, paired, seeds_needed, sign_flip, verdict
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 

@@ -4,11 +4,11 @@ import shlex
 
 import pytest
 
+from engram.backbone.measures.intervals import interval
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.command import read_experiment
 from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.commands.reproduce import _words, judged, options_of
-from engram.benchmarks.compare.stats import interval
 from engram.benchmarks.planning.config import experiment_config
 from engram.feedback.targets import TARGETS
 
