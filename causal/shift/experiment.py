@@ -57,6 +57,7 @@ class Shift(Train):
     def __init__(self, config: ShiftConfig, services: Services) -> None:
         super().__init__(config, services)
         self.config: ShiftConfig = config
+        self.alone = bool(config.held_out)
         self.divided: Divided
 
     def load(self) -> Data:
