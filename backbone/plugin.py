@@ -178,7 +178,7 @@ PLUGIN = Plugin(
         ),
         "corrupted": Entry(
             target="engram.backbone.data.corrupted:open_corrupted",
-            check=f"{_CHECKING}:check_corrupted",
+            check=f"{_CHECKING}:check_wrapped",
             files=f"{_MADE_OF}:corrupted_files",
             options="engram.backbone.data.corruptions.options:CorruptedOptions",
             takes_path=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engram.backbone.data.class_folders import folder_of, pictures_of
-from engram.backbone.data.corruptions.options import CorruptedOptions, of_inner
+from engram.backbone.data.corruptions.options import of_inner
 from engram.backbone.data.decoding import Decoder, bombs_are_errors
 from engram.backbone.data.encoded import Pictures
 from engram.backbone.data.event_options import EventsOptions
@@ -131,10 +131,8 @@ def check_another(path: str | None, options: object, *, root: Path, download: bo
         return [str(error)]
 
 
-def check_corrupted(
-    path: str | None, options: CorruptedOptions | None, *, root: Path, download: bool, training: bool
-) -> list[str]:
-    """Problems of the set whose pictures ``corrupted:NAME`` shows, with the options of that set."""
+def check_wrapped(path: str | None, options: object, *, root: Path, download: bool, training: bool) -> list[str]:
+    """Problems of the set whose pictures another one shows, as ``corrupted:NAME`` does, with its options."""
     name = path or ""
     return Registry.discover().problems(name, of_inner(name, options), root=root, download=download, training=training)
 

@@ -162,6 +162,18 @@ def load_for_scoring(
     return chosen, source.classes, source.fingerprint
 
 
+def with_part(source: Source, part: Literal["test", "validation"], share: float) -> Source:
+    """A source that has this part: its own, or the fixed stratified share of its training images that `load` takes."""
+    if part in source.parts:
+        return source
+    keyed = _keyed(source)
+    kept, held = stratified(source.train.labels, share, _TEST if part == "test" else _VALIDATION)
+    keyed |= {"train": keyed["train"].select(kept), part: keyed["train"].select(held)}
+    keys = [each.keys for each in keyed.values() if each.keys is not None]
+    parts = {name: each.split for name, each in keyed.items()}
+    return replace(source, parts=parts, keys=torch.cat(keys) if keys else None)
+
+
 @dataclass(frozen=True)
 class _Sets:
     """Three sets with no image in common but those that the source has twice."""
@@ -193,11 +205,8 @@ def _sets(source: Source, validation: float, used: Used = ALL) -> _Sets:
 
 
 def _whole_sets(source: Source, validation: float) -> _Sets:
-    parts = _keyed(source)
-    train, test = parts["train"], parts.get("test")
-    if test is None:
-        kept, held = stratified(train.split.labels, TEST_SHARE, _TEST)
-        train, test = train.select(kept), train.select(held)
+    parts = _keyed(with_part(source, "test", TEST_SHARE))
+    train, test = parts["train"], parts["test"]
     train, in_test = apart(train, test, "test", source.duplicates)
     if not validation:
         return _Sets(train.split, None, test.split, in_test)

@@ -52,17 +52,17 @@ def parquet_files(path: str | None, *, root: Path) -> DataFiles:
     return DataFiles(name="parquet", where=f"parquet:{_absolute(path)}", files=_tables(_absolute(path)))
 
 
-def _files_of_another(name: str, path: str | None, *, root: Path) -> DataFiles | None:
-    """Those of the data set that another one is made of, as ``saccades:NAME`` is."""
+def files_of_another(name: str, path: str | None, *, root: Path) -> DataFiles | None:
+    """Those of the data set that another one is made of, as ``saccades:NAME`` is; ``name`` is what that is called."""
     base = Registry.discover().files(path or "", root=root)
     if base is None:
         return None
     return DataFiles(name=f"{name}:{base.name}", where=f"{name}:{base.where}", files=base.files)
 
 
-saccades_files = partial(_files_of_another, "saccades")
-corrupted_files = partial(_files_of_another, "corrupted")
-digit_clutter_files = partial(_files_of_another, "digit-clutter")
+saccades_files = partial(files_of_another, "saccades")
+corrupted_files = partial(files_of_another, "corrupted")
+digit_clutter_files = partial(files_of_another, "digit-clutter")
 
 
 def tonic_files(path: str | None, *, root: Path) -> DataFiles | None:

@@ -50,7 +50,7 @@ class CorruptedOptions:
     """Seed of what is drawn by lot, apart from the trial's: a picture always looks the same for one seed."""
 
 
-def of_inner(name: str, options: CorruptedOptions | None) -> Mapping[str, Any]:
-    """From the options of ``corrupted:NAME`` those of the data set called ``name``."""
+def of_inner(name: str, options: object) -> Mapping[str, Any]:
+    """From the options of a data set that wraps another one, those of the other one, which is called ``name``."""
     cls = Registry.discover().options("datasets", name)
     return {} if cls is None or options is None else {each.name: getattr(options, each.name) for each in fields(cls)}
