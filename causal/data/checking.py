@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from engram.backbone.contract import DataFiles
+from engram.backbone.data.made_of import files_of_another
 from engram.backbone.errors import UserError, must
 from engram.backbone.registry import Registry
 
@@ -44,3 +45,6 @@ def coloured_mnist_files(path: str | None, *, root: Path) -> DataFiles | None:
     base = Registry.discover().files("mnist", root=root)
     name = f"coloured-mnist:{path}"
     return None if base is None else DataFiles(name=name, where=name, files=base.files)
+
+
+biased_files = partial(files_of_another, "biased")

@@ -23,4 +23,13 @@ DATASETS = {
         takes_path=True,
         summary="The same of 1,797 digits of 8x8 that are always there: coloured-digits:irm, coloured-digits:domainbed",
     ),
+    "biased": Entry(
+        target="engram.causal.data.biased:open_biased",
+        check="engram.backbone.data.checking:check_wrapped",
+        files=f"{_CHECKING}:biased_files",
+        options=f"{_OPTIONS}:BiasedOptions",
+        takes_path=True,
+        wraps=True,
+        summary="Any set of stills with a shortcut to the class in training, a colour, texture or patch: biased:mnist",
+    ),
 }
