@@ -57,6 +57,27 @@ def load_as_trained(made: Made, *, root: Path, download: bool) -> tuple[Data, Te
     return data, outputs_of(made, data.classes)
 
 
+def load_to_look_at(
+    made: Made, dataset: str | None, options: Mapping[str, Any], *, root: Path, download: bool
+) -> tuple[Data, Tensor]:
+    """Sets to look at a saved network with, and its output for each of their classes, [K] int64.
+
+    Args:
+        made: the network.
+        dataset, options: of the data; None: those that it was trained on.
+        root, download: as everywhere.
+
+    Raises:
+        UserError: as `load_as_trained`.
+    """
+    if dataset is None:
+        return load_as_trained(made, root=root, download=download)
+    held = 0.0 if made.data is None else made.data.validation
+    data = load(dataset, options, root=root, download=download, validation=held)
+    require_shape(made, "the images", data.in_shape, of_such_images(made, dataset))
+    return data, outputs_of(made, data.classes)
+
+
 def used_of(ref: DataRef) -> Used:
     """Which of the training images a network was trained on."""
     return Used(ref.share, ref.share_seed)

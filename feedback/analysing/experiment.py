@@ -14,17 +14,9 @@ from torch import Tensor
 from engram.backbone.contract import Result, Row, Services
 from engram.backbone.data.corruptions.applying import require
 from engram.backbone.data.corruptions.split import corrupted
-from engram.backbone.data.load import load
-from engram.backbone.data.sets import Data, Split
-from engram.backbone.data.trained import (
-    cautions,
-    load_as_trained,
-    of_such_images,
-    outputs_of,
-    require_shape,
-)
+from engram.backbone.data.sets import Split
+from engram.backbone.data.trained import cautions, load_to_look_at
 from engram.backbone.errors import must
-from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import generator
 from engram.feedback.analysing.alignment import LEAST
@@ -71,7 +63,7 @@ class Analyse:
     def start(self) -> AnalyseState:
         c, s = self.config, self.services
         model, made = load_model(s.inputs["trained"] / "model")
-        data, outputs = self._data(made)
+        data, outputs = load_to_look_at(made, c.dataset, c.dataset_options, root=s.data_root, download=s.download)
         if data.frames is not None:
             raise must("the data of feedback.analyse", "pictures", "recordings of events", "Name others: --dataset.")
         require(c.corruptions[0], c.severity, data.in_shape[0])
@@ -86,16 +78,6 @@ class Analyse:
         decoders, labels = Decoders(inside, len(clean), c.seed), outputs[clean.labels].to(s.device)
         state = AnalyseState(inside, made.classes, found, test, train, labels, measured, decoders, [])
         return replace(state, units=self._units(state))
-
-    def _data(self, made: Made) -> tuple[Data, Tensor]:
-        """The pictures, and the network's output for each of their classes."""
-        c, s = self.config, self.services
-        if c.dataset is None:
-            return load_as_trained(made, root=s.data_root, download=s.download)
-        held = 0.0 if made.data is None else made.data.validation
-        data = load(c.dataset, c.dataset_options, root=s.data_root, download=s.download, validation=held)
-        require_shape(made, "the images", data.in_shape, of_such_images(made, c.dataset))
-        return data, outputs_of(made, data.classes)
 
     def _chosen(self, split: Split, count: int) -> Split:
         """Pictures drawn by the seed, and in the order drawn.

@@ -91,12 +91,12 @@ def test_accuracy_is_that_of_the_network_on_the_very_pictures(trial, whole, tmp_
 def test_neighbours_are_of_any_class_in_a_set_that_is_sorted_by_class(trial, tmp_path, monkeypatch):
     """They exchange what connections carry."""
 
-    def by_class(*args, **options):
-        data, outputs = load_as_trained(*args, **options)
+    def by_class(made, _dataset, _options, **where):
+        data, outputs = load_as_trained(made, **where)
         parts = {name: getattr(data, name) for name in ("train", "test")}
         return replace(data, **{name: part.select(part.labels.argsort()) for name, part in parts.items()}), outputs
 
-    monkeypatch.setattr(experiment, "load_as_trained", by_class)
+    monkeypatch.setattr(experiment, "load_to_look_at", by_class)
     config = replace(CONFIG, images=100, training_images=100)
     first, again, other = (
         Analyse(replace(config, seed=seed), Told(tmp_path, tmp_path, {"trained": trial})).start() for seed in (0, 0, 1)
