@@ -9,6 +9,13 @@ from engram.causal.shift.entries import SELECT, SHIFT, VIEW
 
 PLUGIN = Plugin(
     name="causal",
+    experiments={
+        "causal.effects": Entry(
+            target="engram.causal.effects.experiment:EffectsExperiment",
+            options="engram.causal.effects.configs:EffectsConfig",
+            summary="What parts of a trained network do for its answers: average causal effects, with refuters",
+        ),
+    },
     datasets=DATASETS,
     objectives=OBJECTIVES,
     experiments={

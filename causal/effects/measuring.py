@@ -30,7 +30,7 @@ class Effects:
     """
 
     def __init__(self, causes: Sequence[Cause], how: Sequence[SetTo], images: int) -> None:
-        self.causes, self.how = tuple(causes), tuple(how)
+        self.causes, self.how = tuple(causes), tuple[SetTo, ...](how)
         self.own = torch.zeros(len(OUTCOMES), images)
         self.set_to = torch.zeros(len(self.how), len(OUTCOMES), len(self.causes), images)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
 
 from engram.backbone.contract import Backbone
 from engram.backbone.errors import UserError
@@ -94,7 +95,7 @@ class Part(fx.Interpreter):
 
 def _whole(values: Any) -> Any:
     """Arguments in which every value with one channel replaced stands in full."""
-    return fx.node.map_aggregate(values, lambda each: each.whole() if isinstance(each, OneChannel) else each)
+    return map_aggregate(values, lambda each: each.whole() if isinstance(each, OneChannel) else each)
 
 
 class Replay:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from engram.causal.intervening.place import Place
 from torch import Tensor
+
+from engram.causal.intervening.place import Place
 
 OUTCOMES = ("probability", "logit", "accuracy")
 """What an effect is on: the probability of the right class, its logit, and whether the answer is right."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from engram.backbone.data.corruptions.split import corrupted
 from engram.backbone.data.sets import Split
 from engram.backbone.data.trained import cautions, load_to_look_at
 from engram.backbone.errors import must
+from engram.backbone.measures.spans import spans
 from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import generator
 from engram.feedback.analysing.alignment import LEAST
@@ -92,7 +92,7 @@ class Analyse:
         units: list[Callable[[], None]] = []
         at_once = max(min(TOGETHER, VALUES // max(state.inside.values, 1)), 2 * LEAST)
         count, training = len(state.labels), len(state.train)
-        places, learned = _spans(count, at_once), _spans(training, at_once)
+        places, learned = spans(count, at_once), spans(training, at_once)
         for at in places:
             units.append(partial(self._watch, state, at))
             units += [partial(self._ablate, state, number, at) for number in range(len(state.measured.variants))]
@@ -135,16 +135,6 @@ class Analyse:
         state.done = int(saved["done"])
         state.measured.load_state_dict(saved["measured"])
         state.decoders.load_state_dict(saved["decoders"])
-
-
-def _spans(count: int, at_once: int) -> list[slice]:
-    """Spans of about equally many of ``count`` things, at most so many.
-
-    >>> _spans(7, 3)
-    [slice(0, 2, None), slice(2, 5, None), slice(5, 7, None)]
-    """
-    parts = -(-count // at_once)
-    return [slice(*span) for span in pairwise(round(k * count / parts) for k in range(parts + 1))]
 
 
 def _images(split: Split, at: slice, device: str) -> Tensor:
