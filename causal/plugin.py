@@ -9,16 +9,14 @@ from engram.causal.shift.entries import SELECT, SHIFT, VIEW
 
 PLUGIN = Plugin(
     name="causal",
+    datasets=DATASETS,
+    objectives=OBJECTIVES,
     experiments={
         "causal.effects": Entry(
             target="engram.causal.effects.experiment:EffectsExperiment",
             options="engram.causal.effects.configs:EffectsConfig",
             summary="What parts of a trained network do for its answers: average causal effects, with refuters",
         ),
-    },
-    datasets=DATASETS,
-    objectives=OBJECTIVES,
-    experiments={
         "causal.explain": Entry(
             target="engram.causal.explaining.experiment:Explain",
             options="engram.causal.explaining.configs:ExplainConfig",

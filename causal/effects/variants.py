@@ -37,7 +37,7 @@ class Network(Protocol):
         stages: the output of every stage for the images last looked at, [S, B, C, H, W].
     """
 
-    stages: Sequence[Tensor]
+    stages: list[Tensor]
 
     def look(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W] normalised -> logits [B, K]."""
