@@ -93,12 +93,15 @@ def grad_cam(asked: Asked, x: Tensor, classes: Tensor) -> Tensor:
 def stage_gradients(asked: Asked, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The output of the stage at every step, and the gradient of the logits of these classes, each [S, B, C, h, w].
 
-    The gradient of a step goes through all that follows it, later steps included.
+    The gradient of a step goes through all that follows it, later steps included; it is 0 for steps that only look for
+    a state that the last ones start from, as those of an equilibrium do.
     """
     with torch.enable_grad():
         logits, values = asked.at_stage(x.detach().requires_grad_())
         chosen = logits.gather(1, classes.unsqueeze(1)).sum()
-        grads = torch.autograd.grad(chosen, values, allow_unused=True, materialize_grads=True)
+        on_the_way = [value for value in values if value.requires_grad]
+        found = iter(torch.autograd.grad(chosen, on_the_way, allow_unused=True, materialize_grads=True))
+    grads = [next(found) if value.requires_grad else torch.zeros_like(value) for value in values]
     return torch.cat(values).detach(), torch.cat(grads)
 
 

@@ -77,7 +77,7 @@ OPTIONS = {
     "moving-shapes": {"samples": 60},
     "fewshot.baseline++": {"steps": 3},
     "fewshot.tim": {"steps": 3},
-    "causal.explain": {"images": 4, "points": 4},
+    "causal.explain": {"images": 2, "methods": ("grad-cam",)},
     "feedback.analyse": {"images": 16, "training_images": 16, "corruptions": "blobs"},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
     "dfr": {"refits": 2},
