@@ -11,7 +11,7 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.benchmarks.perf import __main__ as command
-from engram.benchmarks.perf import conversion, feedback, fewshot, harness, loihi, training
+from engram.benchmarks.perf import causal_objectives, conversion, feedback, fewshot, harness, loihi, training
 from engram.benchmarks.perf.curves import charts, page
 from engram.snn.loihi.simulator import Simulator
 
@@ -212,4 +212,10 @@ def test_what_episodes_cost_as_they_grow(monkeypatch):
     monkeypatch.setattr(fewshot, "_memory", lambda shape, count: 1.0)  # of a process of its own
     rows = fewshot.growth()
     assert [row.name.split("/")[2] for row in rows[::2]] == ["episodes", "ways", "shots"]
+    assert all(row.ours > 0 and row.peer > 0 for row in rows)
+
+
+def test_a_step_of_irm_is_compared_with_equal_losses():
+    rows = causal_objectives.compared("tiny", causal_objectives.Setup((1, 8, 8), 32, 16, "mlp", {"units": 4}, 1))
+    assert [row.peer_name for row in rows] == ["cross-entropy", "gradients of gradients"]
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
