@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.contract import Entry, Objective
+from engram.backbone.contract import KINDS, Entry, Objective
 from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
 from engram.backbone.testing.samples import NETWORKS
+from engram.causal.plugin import PLUGIN
 
 WITHOUT_MEMORY = ("feedback.predictive", "feedback.equilibrium", "feedback.generative")
 """Kinds of feedback that are put around no spiking network."""
@@ -123,9 +124,30 @@ def _says_much_the_same(case):
     return bool(kinds - {USUAL}) or bool(others & OFTENER) or (SECOND in case.things and "snn.convert" not in others)
 
 
+CAUSAL = {"logistic"} | {name for kind in KINDS for name in getattr(PLUGIN, kind)}
+BESIDE = {
+    "irm": {"backbone.train", "causal.shift", "continual.stream", "feedback.gated", "linear", "snn.spiking"},
+    "causal.effects": {"feedback.gated", "snn.spiking"},
+    "causal.explain": {"feedback.gated"},
+    "causal.shift": {"snn.spiking"},
+}
+"""What these are tried beside in ``make test``, on the first network; all else of causal/ beside ``backbone.train``."""
+
+
+def _rarely_tried(case):
+    """Whether something of causal/ is tried beside what it is tried with in ``make test-slow`` alone."""
+    ours = CAUSAL & {*case.things}
+    others = {*case.things} - ours - {*NETWORKS, "--from"}
+    if not ours or len(case.things) == 1:
+        return False
+    usual = any(others & BESIDE.get(name, {"backbone.train"}) for name in ours) or (not others and len(ours) == 1)
+    return not usual or SECOND in case.things
+
+
 def _all_of_ours():
     for case in cases(*PLUGINS, refusals=REFUSALS, options=OPTIONS, data=DATA):
         large = _says_much_the_same(case)
+        large |= _rarely_tried(case)
         large |= str(case).startswith(tuple(f"{name} + " for name in LARGE))
         large |= SECOND in str(case) and FEWSHOT in str(case)
         large |= "present" in case.things and any(name in str(case) for name in TRAINED)
@@ -148,7 +170,12 @@ def test_the_toy_conforms():
     ]
     options = {name: OPTIONS[name] for name in SMALL_ENOUGH}
     for case in cases("toy", refusals=refused, options=options, data={"toy.groups": "toy.spots", **DATA}):
-        if not (_says_much_the_same(case) or SECOND in case.things or any(FEWSHOT in name for name in case.things)):
+        if not (
+            _says_much_the_same(case)
+            or _rarely_tried(case)
+            or SECOND in case.things
+            or any(FEWSHOT in name for name in case.things)
+        ):
             case.run()
 
 
