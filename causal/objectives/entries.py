@@ -32,6 +32,12 @@ OBJECTIVES = {
     "groupdro": _comparing("GroupDRO", "GroupDROOptions", "The loss of the worst group, Sagawa et al. 2020"),
     "reweight": _comparing("Reweight", "ReweightOptions", "Groups count alike, however many images they have"),
     "jtt": _after("jtt:jtt", "JTTOptions", "What a first network gets wrong counts more, Liu et al. 2021"),
+    "eiil": _after("eiil:EIIL", "EIILOptions", "Environments found by a first network's answers, Creager et al. 2021"),
+    "lff": Entry(
+        target="engram.causal.objectives.lff:LfF",
+        options="engram.causal.objectives.reference_options:LfFOptions",
+        summary="What a biased network beside it finds hard counts more, Nam et al. 2020",
+    ),
     "dfr": _after("dfr:DFR", "DFROptions", "The last layer fitted anew, groups alike, Kirichenko et al. 2023"),
     "afr": _after("afr:AFR", "AFROptions", "The last layer fitted anew to what is unsure, Qiu et al. 2023"),
 }

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from engram.causal.objectives.environment_options import IRMOptions
+
 
 @dataclass(frozen=True, kw_only=True)
 class JTTOptions:
@@ -24,6 +26,16 @@ class LfFOptions:
     """Of the biased network's generalised cross-entropy: the larger, the more it learns from what it knows already."""
     decay: Annotated[float, Ge(0), Lt(1)] = 0.7
     """Of the running average of every image's losses, which the weights are made of; 0 takes the last loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EIILOptions(IRMOptions):
+    """Options of ``eiil``: what follows once environments are found; those of ``irm`` besides."""
+
+    then: Literal["irm", "groupdro"] = "irm"
+    """The objective that environments are found for."""
+    rate: Annotated[float, Gt(0)] = 0.01
+    """Of groupdro: how fast weights of groups move."""
 
 
 @dataclass(frozen=True, kw_only=True)
