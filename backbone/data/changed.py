@@ -57,8 +57,8 @@ class ChangedSplit:
         return len(self.labels)
 
     def batches(self, order: Tensor, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        if isinstance(self.pictures, MemorySplit):
-            yield from self._in_memory(self.pictures).batches(order, batch_size, device)
+        if (made := self.made()) is not None:
+            yield from made.batches(order, batch_size, device)
             return
         for images, _, positions in self.pictures.batches(order, batch_size, "cpu"):
             changed = self.change(images, chosen(self.known, positions))
@@ -83,8 +83,8 @@ class ChangedSplit:
 
     def moments(self) -> tuple[Tensor, Tensor, int]:
         """Of all pictures in memory; of streamed ones of 2,048 at equal distances, or all when there are fewer."""
-        if isinstance(self.pictures, MemorySplit):
-            return self._in_memory(self.pictures).moments()
+        if (made := self.made()) is not None:
+            return made.moments()
         channels, height, width = self.in_shape
         count = min(len(self), _MEASURED)
         equally = torch.arange(count) * len(self) // max(count, 1)
@@ -96,14 +96,17 @@ class ChangedSplit:
     def _like(self, pictures: Split, known: Columns, columns: Columns, labels: Tensor) -> ChangedSplit:
         return ChangedSplit(pictures, self.change, known, columns, labels=labels, in_shape=self.in_shape)
 
-    def _in_memory(self, pictures: MemorySplit) -> MemorySplit:
-        if self._made is None:
+    def made(self) -> MemorySplit | None:
+        """All images, made; None where the pictures are streamed."""
+        if self._made is not None:
+            return self._made
+        pictures = self.pictures.made() if isinstance(self.pictures, ChangedSplit) else self.pictures
+        if isinstance(pictures, MemorySplit):
             at_once = max(1, _VALUES // math.prod(self.in_shape))
             rows = torch.arange(len(self)).split(at_once)
             parts = zip(pictures.images.split(at_once), rows, strict=True)
             images = [self.change(part, chosen(self.known, those)) for part, those in parts]
-            whole = torch.cat(images) if images else pictures.images.new_empty(0, *self.in_shape)
-            self._made = MemorySplit(whole, self.labels, self.columns)
+            self._made = MemorySplit(torch.cat(images), self.labels, self.columns)
         return self._made
 
 

@@ -48,3 +48,4 @@ def coloured_mnist_files(path: str | None, *, root: Path) -> DataFiles | None:
 
 
 biased_files = partial(files_of_another, "biased")
+backgrounds_files = partial(files_of_another, "backgrounds")

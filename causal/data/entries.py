@@ -32,4 +32,13 @@ DATASETS = {
         wraps=True,
         summary="Any set of stills with a shortcut to the class in training, a colour, texture or patch: biased:mnist",
     ),
+    "backgrounds": Entry(
+        target="engram.causal.data.backgrounds:open_backgrounds",
+        check="engram.backbone.data.checking:check_wrapped",
+        files=f"{_CHECKING}:backgrounds_files",
+        options=f"{_OPTIONS}:BackgroundsOptions",
+        takes_path=True,
+        wraps=True,
+        summary="Test images before other images' backgrounds, to measure the BG-gap: backgrounds:biased:mnist",
+    ),
 }
