@@ -6,9 +6,11 @@ from engram.backbone.contract import Entry, Plugin
 from engram.causal.data.entries import DATASETS
 from engram.causal.objectives.entries import OBJECTIVES
 from engram.causal.shift.entries import SELECT, SHIFT, VIEW
+from engram.causal.targets import TARGETS
 
 PLUGIN = Plugin(
     name="causal",
+    targets=TARGETS,
     datasets=DATASETS,
     objectives=OBJECTIVES,
     experiments={
