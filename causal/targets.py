@@ -11,8 +11,8 @@ _IRM_PROTOCOL: dict[str, Scalar] = {
     **{"batch-size": 50_000, "epochs": 501, "schedule": "constant", "warmup": 0.0, "weight-decay": 0.0},
     **{"precision": "fp32", "evaluations": 5},
 }
-"""Coloured MNIST as Arjovsky et al. 2019 train on it: two hidden layers, one logit, all images in every step, Adam at one
-rate, the last of 501 steps."""
+"""Coloured MNIST as Arjovsky et al. 2019 train on it: two hidden layers, one logit, all images in every step, Adam at
+one rate, the last of 501 steps."""
 _ANNEALED: dict[str, Scalar] = {"objective.restart": False}
 _SOURCES = {
     "irm": "Arjovsky et al. 2019 (arXiv 1907.02893), table 2, and published code (reproduce_paper_results.sh)",

@@ -71,7 +71,7 @@ class ShiftConfig(TrainConfig):
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], inputs: Inputs = NOTHING) -> Self:
-        values, trained = dict(given), inputs.get("trained", {})
+        values = dict(given)
         if (draw := values.get("draw")) is not None:
             objective, seed = values.get("objective", cls.objective), values.get("seed", cls.seed)
             found = drawn(objective, seed, draw, values.get("train_steps"))
@@ -81,33 +81,33 @@ class ShiftConfig(TrainConfig):
             if values.get("epochs") is not None:
                 raise must("--epochs", "left out beside --train-steps", values["epochs"], "Drop one of the two.")
             values["epochs"] = min(values.get("evaluations", cls.evaluations), values["train_steps"])
-        values = cls._held_out(values, trained)
+        for role, flag in (("trained", "--from"), ("reference", "--reference")):
+            values = cls._held_out(values, inputs.get(role, {}), flag)
         held = tuple(sorted(values.get("held_out", ())))
         left = tuple(sorted(set(values.get("leave_out", ())) - set(held)))
         return super().resolve({**values, "held_out": held, "leave_out": left}, inputs)
 
     @classmethod
-    def _held_out(cls, given: dict[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-        """What was given, and which images the trial of ``--from`` was not trained on.
+    def _held_out(cls, given: dict[str, Any], before: Mapping[str, Any], flag: str) -> dict[str, Any]:
+        """What was given, and which images the trial that ``flag`` names was not trained on.
 
         Raises:
             UserError: it was trained on what is to be tested on.
         """
-        if "dataset" not in trained or given.get("dataset", trained["dataset"]) != trained["dataset"]:
+        if "dataset" not in before or given.get("dataset", before["dataset"]) != before["dataset"]:
             return given
         problems: list[UserError] = []
-        held, mine = tuple(trained.get("held_out", ())), tuple(sorted(given.get("held_out", ())))
+        held, mine = tuple(before.get("held_out", ())), tuple(sorted(given.get("held_out", ())))
         if mine and mine != held:
-            rule = "those of the trial beside --from, which was trained on all others"
+            rule = f"those of the trial beside {flag}, which was trained on all others"
             remedy = f"Leave it out: {', '.join(held)}." if held else "Train that one with --held-out first."
             problems.append(must("--held-out", rule, ", ".join(mine), remedy))
-        share = trained.get("oracle_share", given.get("oracle_share", cls.oracle_share))
+        share = before.get("oracle_share", given.get("oracle_share", cls.oracle_share))
         if given.get("oracle_share", share) != share:
-            problems.append(
-                must("--oracle-share", "that of the trial beside --from", given["oracle_share"], "Leave it out.")
-            )
+            rule = f"that of the trial beside {flag}"
+            problems.append(must("--oracle-share", rule, given["oracle_share"], "Leave it out."))
         if given.get("leave_out"):
-            rule = "left out beside --from, whose network was trained on these images"
+            rule = f"left out beside {flag}, whose network was trained on these images"
             problems.append(must("--leave-out", rule, ", ".join(given["leave_out"]), "Leave it out."))
         if problems:
             raise UserError("\n".join(map(str, problems)))
@@ -129,9 +129,6 @@ class ShiftConfig(TrainConfig):
         if self.selection != "train" and self.score != "accuracy":
             rule = f"left out beside --selection {self.selection}"
             found.append(must("--score", rule, self.score, "Drop one of the two."))
-        if self.reference is not None and self.leave_out:
-            rule = "left out beside --leave-out, as it was trained on what is left out"
-            found.append(must("--reference", rule, self.reference, "Leave it out: one is trained for each."))
         if self.reference_epochs is not None and self.train_steps is not None:
             rule = "left out beside --train-steps"
             found.append(must("--reference-epochs", rule, self.reference_epochs, "Use --epochs."))

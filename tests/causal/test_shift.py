@@ -194,7 +194,6 @@ def test_the_search_draws_within_its_ranges_and_repeats():
         ({"validation": 0.0}, r"--validation must be above 0 for training-domain validation; got 0"),
         ({"selection": "oracle", "score": "worst_group"}, "--score must be left out beside --selection oracle"),
         ({"held_out": ("a", "a")}, "--held-out must be different environments"),
-        ({"leave_out": ("a",), "reference": "x"}, "--reference must be left out beside"),
     ],
 )
 def test_what_does_not_go_together_is_said_while_planning(given, said):
@@ -202,10 +201,16 @@ def test_what_does_not_go_together_is_said_while_planning(given, said):
         raise UserError("\n".join(ShiftConfig.resolve(given).problems()))
 
 
-def test_a_trial_of_what_was_trained_on_is_refused():
-    known = {"trained": {"dataset": "coloured-digits:domainbed", "backbone": "mlp"}}
-    with pytest.raises(UserError, match=r"--held-out must be those of the trial beside --from"):
-        ShiftConfig.resolve({"from_trial": "x", "held_out": ("-90%",)}, known)
+@pytest.mark.parametrize(("role", "flag"), [("trained", "--from"), ("reference", "--reference")])
+def test_a_trial_of_what_was_trained_on_is_refused(role, flag):
+    known = {role: {"dataset": "coloured-digits:domainbed", "backbone": "mlp"}}
+    given = {"dataset": "coloured-digits:domainbed", "objective": "jtt", "reference": "x"}
+    with pytest.raises(UserError, match=f"--held-out must be those of the trial beside {flag}"):
+        ShiftConfig.resolve({**given, "held_out": ("-90%",)}, known)
+    with pytest.raises(UserError, match=f"--leave-out must be left out beside {flag}"):
+        ShiftConfig.resolve({**given, "leave_out": ("-90%",)}, known)
+    known[role]["held_out"] = ["-90%"]
+    assert ShiftConfig.resolve(given, known).held_out == ("-90%",)
 
 
 def test_who_leaves_one_out_and_is_held_out_is_one_training():
