@@ -324,3 +324,23 @@ def test_what_has_lost_its_momentum_stays_without_a_gradient(kind):
 def test_schedules(schedule, warmup, points):
     for progress, rate in points.items():
         assert relative_rate(schedule, progress, warmup) == pytest.approx(rate, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_what_has_forgotten_goes_on_as_if_it_were_new(kind):
+    first, second = (build("mlp", {"units": 4}, (1, 2, 2), 3, torch.zeros(1), torch.ones(1)) for _ in range(2))
+    old, new = (Optimizers(each, kind, 0.1, 0.9, 0.01) for each in (first, second))
+
+    def step(model, optimizers):
+        model(torch.ones(2, 1, 2, 2)).square().sum().backward()
+        optimizers.step(1.0)
+
+    for _ in range(3):
+        step(first, old)
+    second.load_state_dict(first.state_dict())
+    old.restart()
+    for _ in range(2):
+        step(first, old)
+        step(second, new)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
