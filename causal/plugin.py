@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from engram.backbone.contract import Entry, Plugin
 from engram.causal.data.entries import DATASETS
+from engram.causal.heads.entries import HEADS
 from engram.causal.objectives.entries import OBJECTIVES
+from engram.causal.scm.entries import SCM
 from engram.causal.shift.entries import SELECT, SHIFT, VIEW
 from engram.causal.targets import TARGETS
 
@@ -12,8 +14,10 @@ PLUGIN = Plugin(
     name="causal",
     targets=TARGETS,
     datasets=DATASETS,
+    heads=HEADS,
     objectives=OBJECTIVES,
     experiments={
+        "causal.scm": SCM,
         "causal.effects": Entry(
             target="engram.causal.effects.experiment:EffectsExperiment",
             options="engram.causal.effects.configs:EffectsConfig",

@@ -4,7 +4,7 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 """
 
 from engram.backbone.contract.commands import Check, Command, Finished, Flags, Invocation, Places
-from engram.backbone.contract.heads import AdaptingHead, Centred, Head, OwnLoss, SupportHead
+from engram.backbone.contract.heads import AdaptingHead, Centred, Conditional, Filled, Head, OwnLoss, SupportHead
 from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
     ABILITIES,
@@ -107,6 +107,7 @@ __all__ = [
     "Check",
     "Command",
     "Composed",
+    "Conditional",
     "Confusion",
     "DataFiles",
     "Delayed",
@@ -115,6 +116,7 @@ __all__ = [
     "Experiment",
     "ExperimentConfig",
     "Figure",
+    "Filled",
     "Finished",
     "Flag",
     "Flags",

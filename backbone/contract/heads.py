@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from engram.backbone.data.sets import Split
+
 
 @runtime_checkable
 class Head(Protocol):
@@ -25,6 +27,43 @@ class Head(Protocol):
 
         Spikes are converted and counted through that layer: whoever needs it refuses a head without one by its name.
         """
+        ...
+
+
+@runtime_checkable
+class Filled(Protocol):
+    """A head that wants to see training images before it is trained: a fresh one is filled with what it keeps of them.
+
+    What it keeps is part of its tensors: a saved one is never filled again.
+    """
+
+    def fill(self, features: Tensor, rows: Tensor, data: Split, seed: int) -> None:
+        """Called once, before the first step.
+
+        Args:
+            features: [M, F] of some training images, in evaluation mode.
+            rows: [M] int64, which they are.
+            data: all training images, with their labels and columns.
+            seed: of whatever is drawn.
+
+        Raises:
+            UserError: the data do not fit the head.
+        """
+        ...
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A head whose answer is put together from answers for each of V values of another variable, as it adjusts for it.
+
+    An objective may ask for these (`Outputs.given`).
+    """
+
+    column: str
+    """The column of the data that holds the variable."""
+
+    def given(self, features: Tensor) -> Tensor:
+        """features: [..., F] -> log-likelihoods of the classes for each value, [..., V, K]."""
         ...
 
 

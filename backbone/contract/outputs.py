@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Wanted = Literal["steps", "features", "images", "predictions"]
+Wanted = Literal["steps", "features", "images", "predictions", "given"]
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Outputs:
         predictions: [P], the mean squared error of each prediction that a network makes of its own values
             (`engram.backbone.contract.Predicting`), for objectives that want ``"predictions"``: nothing else is
             computed, and there are no logits, [N, 0].
+        given: [N, V, K] float32, log-likelihoods of the classes for each of V values of another variable, where the
+            head tells them (`engram.backbone.contract.Conditional`), for objectives that want ``"given"``.
         offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
     """
 
@@ -32,4 +34,5 @@ class Outputs:
     features: Tensor | None = None
     images: Tensor | None = None
     predictions: Tensor | None = None
+    given: Tensor | None = None
     offered: Tensor | None = None

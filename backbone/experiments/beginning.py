@@ -24,6 +24,7 @@ from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
 from engram.backbone.saved.model import load_model
 from engram.backbone.saved.weights import load_weights
+from engram.backbone.training.preparing import fill
 from engram.backbone.weights import WEIGHTS
 
 
@@ -84,6 +85,7 @@ def begin(
         _normalise(model, data)
         if c.weights is not None:
             load_weights(model, WEIGHTS.find(c.weights))
+            fill(model, data.train, c.seed)
         found = Beginning(model, data, net, made, prepare="prepare" if c.weights is None else None)
     else:
         found = _carry_on(c, data, inputs["trained"] / "model", head, relabel, renormalise)
@@ -111,6 +113,7 @@ def _carry_on(
     if known is None or found.head != made.head:
         width: Any = model.backbone.feature_dim
         model.head = build_head(found.head, width, len(found.data.classes))
+        fill(model, found.data.train, config.seed)
     return found
 
 

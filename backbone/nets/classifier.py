@@ -87,4 +87,8 @@ class Classifier(nn.Module):
             steps, features = self.head(each).float(), read(net, each)
         else:
             features = net(x)
-        return Outputs(self.head(features).float(), steps, features if "features" in wants else None)
+        found = Outputs(self.head(features).float(), steps, features if "features" in wants else None)
+        if "given" in wants:
+            head: Any = self.head
+            found.given = head.given(features)
+        return found

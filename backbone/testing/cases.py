@@ -28,7 +28,7 @@ def cases(
     *plugins: str,
     refusals: Sequence[Refusal] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
-    data: Mapping[str, str] | None = None,
+    data: Mapping[str, str | tuple[str, Mapping[str, Any]]] | None = None,
 ) -> list[Case]:
     """The checks of one plugin, or of several together.
 
@@ -37,8 +37,8 @@ def cases(
         refusals: what is refused on purpose, of two that concern a case the first; what is refused besides, and what
             is not, is a failure.
         options: of things and of experiments, by name and by field: what makes them small, where the kit cannot know.
-        data: by the name of an objective, a data set with the columns that it needs, where these are others than
-            ``group`` and ``environment``.
+        data: by the name of an objective, a data set with the columns that it needs, or such a set and its options,
+            where these are others than ``group`` and ``environment``.
 
     Raises:
         ValueError: a refusal is of things that never come together, or the plugin is not installed.

@@ -16,7 +16,7 @@ from engram.backbone.testing.case import require
 from engram.backbone.testing.experiments import plain_state
 from engram.backbone.testing.samples import NETWORKS, seeded
 
-ROWS, WIDTH, STEPS = 8, 6, 3
+ROWS, WIDTH, STEPS, VALUES = 8, 6, 3, 10
 
 
 def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, classes: int) -> None:
@@ -40,7 +40,7 @@ def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, 
     loss = objective(outputs, batch, 0)
     require(loss.ndim == 0 and bool(loss.isfinite()), f"the loss is one finite number; got {list(loss.shape)}")
     loss.backward(retain_graph=not objective.recordable)
-    looked_at = [outputs.logits, outputs.steps, outputs.features, outputs.predictions]
+    looked_at = [outputs.logits, outputs.steps, outputs.features, outputs.predictions, outputs.given]
     grads = [each.grad for each in looked_at if each is not None]
     require(any(grad is not None and grad.any() for grad in grads), "gradients reach what it looks at")
     if objective.by_rows:
@@ -64,12 +64,14 @@ def _outputs(classes: int, objective: Objective, seed: int = 0) -> Outputs:
     steps = torch.randn(STEPS, ROWS, classes, generator=random, requires_grad=True)
     features = torch.randn(ROWS, WIDTH, generator=random, requires_grad=True)
     errors = torch.rand(STEPS, generator=random).requires_grad_()
+    given = torch.randn(ROWS, VALUES, classes, generator=random, requires_grad=True)
     wants = objective.wants
     return Outputs(
         logits,
         steps if "steps" in wants else None,
         features if "features" in wants else None,
         predictions=errors if "predictions" in wants else None,
+        given=given if "given" in wants else None,
     )
 
 

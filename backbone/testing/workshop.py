@@ -80,13 +80,13 @@ class Workshop:
     Attributes:
         registry: what is installed.
         options: of things and of experiments, by name and field, in place of the kit's own.
-        data: by the name of an objective, a data set that has the columns that it needs; without, the kit's own, which
-            has ``group`` and ``environment``.
+        data: by the name of an objective, a data set that has the columns that it needs, or such a set and its options;
+            without, the kit's own, which has ``group`` and ``environment``.
     """
 
     registry: Registry
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str | tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     _ran: dict[str, Ran] = field(default_factory=dict)
     _loaded: dict[str, Data] = field(default_factory=dict)
 
@@ -115,17 +115,20 @@ class Workshop:
 
     def data_for(self, objective: str = "") -> dict[str, Any]:
         """Which data set to try things on, as options say it: pictures, or what an objective needs."""
-        if (name := self.data.get(objective)) is not None:
-            return {"dataset": name, "dataset_options": self.options.get(name, {})}
+        found = self.data.get(objective)
+        if isinstance(found, str):
+            return {"dataset": found, "dataset_options": self.options.get(found, {})}
+        if found is not None:
+            return {"dataset": found[0], "dataset_options": found[1]}
         return {"dataset": self.pictures, "dataset_options": {"name_pattern": COLUMNS}}
 
     def loaded(self, objective: str) -> Data:
         """That data set, read once."""
         chosen = self.data_for(objective)
-        if chosen["dataset"] not in self._loaded:
+        if (key := repr(chosen)) not in self._loaded:
             data = load(chosen["dataset"], chosen["dataset_options"], root=self.folder, validation=SMALL["validation"])
-            self._loaded[chosen["dataset"]] = data
-        return self._loaded[chosen["dataset"]]
+            self._loaded[key] = data
+        return self._loaded[key]
 
     def named(self, kind: Kind, name: str, small: Mapping[str, Any] | None = None) -> Named:
         """A thing with the options that it is tried with; ``small`` are the kit's own."""

@@ -41,4 +41,9 @@ DATASETS = {
         wraps=True,
         summary="Test images before other images' backgrounds, to measure the BG-gap: backgrounds:biased:mnist",
     ),
+    "shapes-scm": Entry(
+        target="engram.causal.scm.source:open_shapes_scm",
+        options="engram.causal.scm.options:ShapesScmOptions",
+        summary="Shapes whose causes are known: every P(y | do(x)) is exact; graphs back-door and front-door",
+    ),
 }

@@ -40,4 +40,12 @@ OBJECTIVES = {
     ),
     "dfr": _after("dfr:DFR", "DFROptions", "The last layer fitted anew, groups alike, Kirichenko et al. 2023"),
     "afr": _after("afr:AFR", "AFROptions", "The last layer fitted anew to what is unsure, Qiu et al. 2023"),
+    "backdoor": Entry(
+        target="engram.causal.objectives.adjusting:backdoor",
+        summary="Likelihood of the label given the column context, for the head causal.backdoor",
+    ),
+    "frontdoor": Entry(
+        target="engram.causal.objectives.adjusting:frontdoor",
+        summary="Likelihood of label and column mediator, for the head causal.frontdoor",
+    ),
 }

@@ -21,19 +21,22 @@ BOUND = (*WITHOUT_MEMORY, "feedback.blt", "feedback.lateral")
 FEEDBACK = ("feedback.gated", "feedback.additive", *BOUND)
 WITHOUT_PREDICTIONS = (
     *(name for name in FEEDBACK if name != "feedback.predictive"),
-    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype"),
+    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype", "causal.backdoor", "causal.frontdoor"),
 )
 """Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 EXPERIMENTS = ("feedback.robustness", "feedback.control")
 """Of feedback, those that are told an objective."""
+TRAINING = ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
 COMPARING = ("irm", "vrex", "coral", "mmd", "groupdro", "reweight")
 """Objectives of the labels, by environment or group."""
+ADJUSTING, ADJUSTED = ("causal.backdoor", "causal.frontdoor"), ("backdoor", "frontdoor")
+"""Heads that average over a variable, and the objectives that each of them alone is trained by."""
 LAST_LAYER = ("dfr", "afr")
 """Objectives that fit a trained network's linear head anew."""
 REFUSALS = [
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
-        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental")
+        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING, "causal.scm")
     ),
     Refusal(("feedback.generative", "fewshot.episodes"), "must be a linear layer", without=("--from",)),
     Refusal(("feedback.generative", "snn.qcfs"), "a network for "),  # in either order
@@ -43,25 +46,40 @@ REFUSALS = [
     *(Refusal((name, "snn.deploy", "--from"), "no neurons of a chip do") for name in FEEDBACK),
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in WITHOUT_PREDICTIONS),
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
-    *(
-        Refusal((name, "feedback.reconstruction"), "must be Predicting")
-        for name in ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
-    ),
+    *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in TRAINING),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
     *(Refusal(("feedback.clutter", name), "a column 'present'") for name in ("feedback.reconstruction", *COMPARING)),
     *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
     *(
         Refusal((head, name), "must be a linear layer")
-        for head in ("cosine", "fewshot.prototype")
+        for head in ("cosine", "fewshot.prototype", *ADJUSTING)
         for name in LAST_LAYER
+    ),
+    Refusal(("causal.backdoor", "frontdoor"), "Add --head causal.frontdoor"),
+    Refusal(("causal.frontdoor", "backdoor"), "Add --head causal.backdoor"),
+    *(
+        Refusal((name, objective), f"Add --head causal.{objective}")
+        for name in (*WITHOUT_PREDICTIONS[:-2], "feedback.predictive", *TRAINING, "causal.scm")
+        for objective in ADJUSTED
+    ),
+    *(Refusal(("continual.stream", name), "--tasks must be at most 1 for 3 classes") for name in ADJUSTED),
+    *(
+        Refusal(("causal.scm", name), "must be shapes-scm")
+        for name in ("cross-entropy", "present", "feedback.reconstruction", "jtt", *COMPARING, *LAST_LAYER)
     ),
     *(Refusal(("continual.stream", name), "in an experiment that trains none") for name in ("jtt", *LAST_LAYER)),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
-    Refusal(("cosine", "snn.convert", "--from"), "the read-out has to be linear"),
-    Refusal(("cosine", "snn.convert"), "one with a linear form"),
-    Refusal(("cosine", "snn.train"), "one with a linear form"),
-    Refusal(("cosine", "snn.deploy", "--from"), "the read-out has to be linear"),
+    *(
+        Refusal((name, *experiment), reason)
+        for name in ("cosine", *ADJUSTING)
+        for experiment, reason in (
+            (("snn.convert", "--from"), "the read-out has to be linear"),
+            (("snn.convert",), "one with a linear form"),
+            (("snn.train",), "one with a linear form"),
+            (("snn.deploy", "--from"), "the read-out has to be linear"),
+        )
+    ),
     Refusal(("snn.qcfs", "snn.deploy", "--from"), "QCFS"),
     Refusal(("snn.readout", "fewshot.enrol"), "Spiking"),
     Refusal(("snn.readout", "fewshot.one-shot-runs"), "Spiking"),
@@ -71,6 +89,7 @@ REFUSALS = [
     Refusal(("present", "fewshot.incremental"), "a column 'present'"),
     Refusal(("feedback.clutter", "--from"), "must be 1x12x12 like those trained on"),  # its own images are larger
 ]
+SCM = {"images": 120, "size": 12}
 CLUTTER = {"train_images": 120, "validation_images": 60, "test_images": 60}
 OPTIONS = {
     "snn.spiking": {"steps": 2},
@@ -78,6 +97,8 @@ OPTIONS = {
     "moving-shapes": {"samples": 60},
     "fewshot.baseline++": {"steps": 3},
     "fewshot.tim": {"steps": 3},
+    "shapes-scm": SCM,
+    "causal.scm": {"dataset": "shapes-scm", "dataset_options": SCM},
     "causal.explain": {"images": 2, "methods": ("grad-cam",)},
     "feedback.analyse": {"images": 16, "training_images": 16, "corruptions": "blobs"},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
@@ -94,7 +115,11 @@ OPTIONS = {
     },
 }
 SMALL_ENOUGH = ("snn.spiking", "feedback.robustness", "fewshot.one-shot-runs", "digit-clutter:digits")
-DATA = {"present": "digit-clutter:digits"}
+DATA = {
+    "present": "digit-clutter:digits",
+    "backdoor": ("shapes-scm", SCM),
+    "frontdoor": ("shapes-scm", {**SCM, "graph": "frontdoor"}),
+}
 """By an objective, data that have the column that it needs."""
 
 

@@ -1,0 +1,20 @@
+"""Heads of this package, as the plugin names them."""
+
+from __future__ import annotations
+
+from engram.backbone.contract import Entry
+
+HEADS = {
+    "causal.backdoor": Entry(
+        target="engram.causal.heads.backdoor:Backdoor",
+        options="engram.causal.heads.options:BackdoorOptions",
+        summary="Answers averaged over a confounder, by the back-door adjustment",
+        linear=False,
+    ),
+    "causal.frontdoor": Entry(
+        target="engram.causal.heads.frontdoor:Frontdoor",
+        options="engram.causal.heads.options:FrontdoorOptions",
+        summary="Answers of what an image leads to, averaged over others, by the front-door adjustment",
+        linear=False,
+    ),
+}
