@@ -44,40 +44,38 @@ class Changes(Interruptible):
         self.interventions, self.steps = tuple(interventions), network_steps(model)
         wanted = [(each.place, each.kind.source) for each in self.interventions]
         found = iter(gathered(model, [(place, source) for place, source in wanted if isinstance(source, Source)]))
-        self.others = [_held(place, source, found) for place, source in wanted]
-        self.seen = dict[str, set[int]]()
+        self.at: dict[str, list[tuple[Intervention, Held | None]]] = {}
+        for each, (place, source) in zip(self.interventions, wanted, strict=True):
+            self.at.setdefault(place.site, []).append((each, _held(place, source, found)))
+        self.seen: dict[str, set[int]] = {}
         """The steps that were seen, by the names of sites."""
 
     def __call__(self, site: Site, value: Tensor) -> Tensor:
         """value: [S, B, C, ...] at any site -> the same, or what is put in its place."""
         if self.idle:
             return value
-        first = site.name not in self.seen
-        self.seen.setdefault(site.name, set()).update(range(site.step, site.step + len(value)))
+        seen = self.seen.setdefault(site.name, set())
         changed = value
-        for (place, kind), held in zip(self._pairs(), self.others, strict=True):
-            if place.site != site.name:
-                continue
-            if first:
+        for each, held in self.at.get(site.name, ()):
+            place = each.place
+            if not seen:
                 place.fits(value.shape)
             if steps := place.steps_in(site, value):
-                others = None if held is None else held.at(steps, site.name)
-                new = kind.value(place.taken(site, value), others, At(site.name, steps))
+                others = None if held is None else held.at(steps, site.name).to(value.device, value.dtype)
+                new = each.kind.value(place.taken(site, value), others, At(site.name, steps))
                 changed = place.put(site, changed, new)
+        seen.update(range(site.step, site.step + len(value)))
         return changed
-
-    def _pairs(self) -> Iterator[tuple[Place, Kind]]:
-        return ((each.place, each.kind) for each in self.interventions)
 
     def images(self, x: Tensor) -> Tensor:
         """x: [B, C, H, W] or [B, T, C, H, W], as the network takes them -> what it sees in their place.
 
         Where single steps of a still image are changed it becomes as many frames as the network takes steps.
         """
-        places = [place for place, _ in self._pairs() if place.site == INPUT]
-        if self.idle or not places:
+        here = self.at.get(INPUT, ())
+        if self.idle or not here:
             return x
-        if x.ndim == 4 and any(place.steps is not None for place in places):
+        if x.ndim == 4 and any(each.place.steps is not None for each, _ in here):
             x = x.unsqueeze(1).expand(-1, self.steps, -1, -1, -1)
         changed = self(Site(None, 0, INPUT), frames_first(x))
         return changed.transpose(0, 1) if x.ndim == 5 else changed.squeeze(0)
@@ -87,7 +85,7 @@ class Changes(Interruptible):
         if not self.seen:
             remedy = "Call the model, or its forward_steps, within it: features(x) and stages(x) run nothing of this."
             return must("a network under interventions", "run inside the with-block", "no run of it", remedy)
-        return unmet([place for place, _ in self._pairs()], self.seen, known)
+        return unmet([each.place for each in self.interventions], self.seen, known)
 
 
 def check_apart(interventions: Sequence[Intervention]) -> None:

@@ -113,10 +113,8 @@ class Place:
         """
         local = self._local_steps(site, value)
         part = self.taken(site, value)
-        if self.region is None:
-            new = new.to(part.dtype).expand_as(part)
-        else:
-            new = torch.where(self.mask(value), new.to(part.dtype), part)
+        new = new.to(part.device, part.dtype)
+        new = new.expand_as(part) if self.region is None else torch.where(self.mask(value), new, part)
         if self.channels is not None:
             whole = value if local is None else value.index_select(0, local)
             new = whole.index_copy(2, _numbers(self.channels, value), new)
@@ -209,7 +207,7 @@ def unknown(place: Place, known: Mapping[str, Sequence[int]]) -> UserError:
     if place.stage is not None:
         rule = f"from 0 to {stages - 1}" if stages else "left out: this network tells of none"
         return must("stage", rule, place.stage, f"It has {stages} stages; {sites}.")
-    rule = f"that of a site of the network, or stage a number below {stages}" if stages else "that of a site"
+    rule = f"that of a site (stages go by their numbers, 0 to {stages - 1})" if stages else "that of a site"
     closest = nearest(place.name, others)
     remedy = closest if closest.startswith("Did") else sites[0].upper() + sites[1:] + "."
     return must("the name of a place", rule, place.name, remedy)
