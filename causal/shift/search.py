@@ -48,7 +48,7 @@ _OBJECTIVES: Mapping[str, _Values] = {
     "vrex": {"penalty": (10.0, _power(10, -1, 5)), **_ANNEALED},
     "coral": {"penalty": (1.0, _power(10, -1, 1))},
     "mmd": {"penalty": (1.0, _power(10, -1, 1))},
-    "groupdro": {"rate": (0.01, _power(10, -3, -1))},
+    "groupdro": {"rate": (0.01, _power(10, -3, -1)), "column": ("environment", lambda u: "environment")},
 }
 
 
@@ -62,7 +62,7 @@ def drawn(objective: str, seed: int, number: int, steps: int | None = None) -> d
         steps: of the training, before the last of which a penalty comes into force; None: not known.
 
     >>> drawn("groupdro", 0, 0)["lr"], drawn("groupdro", 0, 0)["objective_options"]
-    (0.001, {'rate': 0.01})
+    (0.001, {'rate': 0.01, 'column': 'environment'})
     >>> drawn("irm", 0, 1)["lr"] == drawn("vrex", 0, 1)["lr"] != drawn("irm", 0, 2)["lr"]
     True
     """

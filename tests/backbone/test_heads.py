@@ -1,6 +1,7 @@
 """Heads against closed forms; which of them have a linear form, and which classify by a support set."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from engram.backbone.contract import Head, Named, SupportHead
+from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
+from engram.backbone.experiments.beginning import begin
+from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.nets import prototypes
-from engram.backbone.nets.heads import as_linear, linear_form
+from engram.backbone.nets.heads import Logistic, as_linear, linear_form
 from engram.backbone.nets.making import build_head
 from engram.backbone.nets.prototypes import class_means, nearest_mean
 
@@ -97,3 +101,22 @@ def test_means_of_many_classes_are_those_of_few(monkeypatch):
     monkeypatch.setattr(prototypes, "_LARGE", 0)
     torch.testing.assert_close(prototypes.class_means(features, labels, 7), few)
     torch.testing.assert_close(few[1, 3], features[1, labels[1] == 3].mean(0))
+
+
+def test_a_logistic_head_of_two_classes_has_the_loss_of_one_logit():
+    features, labels = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    head = Logistic(5, 2)
+    single = head.layer(features)[:, 0]
+    loss = F.binary_cross_entropy_with_logits(single, labels.float())
+    assert torch.allclose(F.cross_entropy(head(features), labels), loss)
+    assert torch.allclose(head.as_linear()(features), head(features))
+    assert sum(each.numel() for each in head.parameters()) == 6
+
+
+def test_a_network_may_take_pixels_as_they_are():
+    """Its first layer then sees values between 0 and 1."""
+    config = TrainConfig.resolve({"backbone": "mlp", "backbone_options": {"units": 4, "depth": 1, "raw": True}})
+    data = load("digits", {}, root=Path("nowhere"))
+    model = begin(config, data, {}).model
+    images, _, _ = next(data.train.batches(torch.arange(8), 8, "cpu"))
+    assert torch.allclose(model.normalise(images), images.float() / 255)
