@@ -272,7 +272,7 @@ def test_weights_of_groups_are_those_of_the_algorithm():
 def test_weights_sum_to_one_and_a_missing_group_keeps_its_own(rate):
     random = np.random.default_rng(0)
     ours = GroupDRO(GroupDROOptions(rate=rate), setting(NAMES * 3))
-    for step in range(60):
+    for step in range(30):
         there = random.permutation(4)[: random.integers(1, 5)]
         logits, labels, groups = drawn(environments=tuple(there.tolist()), seed=step)
         absent, before = [each for each in range(4) if each not in there], ours.weights
@@ -280,8 +280,8 @@ def test_weights_sum_to_one_and_a_missing_group_keeps_its_own(rate):
         assert ours.weights.sum().item() == pytest.approx(1, abs=1e-5) and bool((ours.weights >= 0).all())
         torch.testing.assert_close(ours.weights[absent], before[absent], rtol=1e-4, atol=1e-7)
         assert loss.isfinite()
-    worst = torch.tensor([9.0, 0.0, 0.0]).repeat(8, 1)
-    for step in range(400):
+    worst = torch.tensor([900.0, 0.0, 0.0]).repeat(8, 1)
+    for step in range(20):
         ours(Outputs(worst), batch([1, 0, 0, 0] * 2, [0, 1, 2, 3] * 2), step)
     assert ours.weights.argmax() == 0  # no weight is ever lost
 
