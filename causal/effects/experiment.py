@@ -129,9 +129,7 @@ class EffectsExperiment:
     def _follow(self, state: EffectsState, at: slice) -> None:
         if state.following is None:
             state.following = self._following(state)
-        how = self.config.set_to[0]
-        shown = self._shown(state, at, 2 if how == "resample" else 1)
-        state.following.measure(shown, state.targets[at], at)
+        state.following.measure(self._shown(state, at, 2), state.targets[at], at)
 
     def _following(self, state: EffectsState) -> Following:
         c = self.config

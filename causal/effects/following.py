@@ -14,8 +14,8 @@ from engram.causal.effects.options import SetTo
 from engram.causal.effects.shown import Shown
 from engram.causal.effects.variants import Variant, outcomes
 
-PLACEBOS = 20
-"""Directions for every stage."""
+PLACEBOS = 10
+"""Directions by lot for every stage."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Following:
         paths: see `paths`.
         own: [N, K] float32, the probability of every output as the network is.
         set_to: [chosen, N, K] float32, with each of the channels set.
-        placebos: [stages, PLACEBOS, N] float32, of the right output, with every stage moved along a direction by lot.
+        along: [stages, 2, PLACEBOS, N] float32, of the right output, with what a stage has along a direction by lot set
+            to what it has there for one other picture, and for a second one.
         direct: [paths, N] float32, of the right output, with a channel set and a mediator held.
 
     Source: Pearl 2001 (direct and indirect effects), section 3; Goldowsky-Dill et al. 2023 (path patching).
@@ -75,7 +76,7 @@ class Following:
         self.directions = [directions(count, stage, seed) for stage, count in enumerate(channels)]
         self.own = torch.zeros(images, outputs)
         self.set_to = torch.zeros(len(self.chosen), images, outputs)
-        self.placebos = torch.zeros(len(channels), PLACEBOS, images)
+        self.along = torch.zeros(len(channels), 2, PLACEBOS, images)
         self.direct = torch.zeros(len(self.paths), images)
 
     def measure(self, shown: Shown, targets: Tensor, at: slice) -> None:
@@ -86,8 +87,9 @@ class Following:
             found = answers([shown.variant(cause, self.how) for cause in self.chosen])
             self.set_to[:, at] = found.softmax(-1).cpu()
         for stage, several in enumerate(self.directions):
-            variants = [shown.placebo(stage, self.how, each.to(targets.device)) for each in several]
-            self.placebos[stage, :, at] = outcomes(answers(variants), targets)[0].cpu()
+            for other in (0, 1):
+                variants = [shown.along(stage, each.to(targets.device), other + 1) for each in several]
+                self.along[stage, other, :, at] = outcomes(answers(variants), targets)[0].cpu()
         if self.paths:
             self.direct[:, at] = outcomes(answers(self._held(shown)), targets)[0].cpu()
 
@@ -95,7 +97,7 @@ class Following:
         return [shown.variant(path.cause, self.how, [path.mediator.place]) for path in self.paths]
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"own": self.own, "set_to": self.set_to, "placebos": self.placebos, "direct": self.direct}
+        return {"own": self.own, "set_to": self.set_to, "along": self.along, "direct": self.direct}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         for name, value in self.state_dict().items():

@@ -64,18 +64,30 @@ def p_values(drawn: Tensor, expected: Tensor) -> Tensor:
     return (2 * torch.minimum(below, above).double() / (len(drawn) + 1)).clamp(max=1)
 
 
-def placebo(differences: Tensor, seed: int) -> Refutation:
-    """Effects of directions drawn by lot in the place of a channel: they should be 0. One estimate for all of them.
+def placebo(along: Tensor, seed: int) -> Refutation:
+    """Effects of a placebo in the place of a channel: they should be 0. One estimate for all channels of a stage.
+
+    What a stage has along a direction by lot is set to one other picture's value or to a second one's, and a coin
+    decides which of the two is called the treatment: neither has anything to do with the picture, so that the average
+    causal effect of one against the other is 0 in any network.
 
     Args:
-        differences: [R, N], of R directions.
-        seed: of the draws: of a direction, and of pictures with replacement.
+        along: [2, R, N], the outcome with either, of R directions.
+        seed: of the draws: of coins, a direction, and pictures with replacement.
     """
-    directions, count = differences.shape
+    _, directions, count = along.shape
     random = generator(seed, "causal.effects/placebo")
+    differences = placebo_differences(along, random)
     which = torch.randint(directions, (DRAWS,), generator=random)
-    means = _again(count, random) @ differences.double().T / count
+    means = _again(count, random) @ differences.T / count
     return Refutation(torch.zeros(1, dtype=torch.float64), means.gather(1, which[:, None]))
+
+
+def placebo_differences(along: Tensor, random: torch.Generator) -> Tensor:
+    """The effect of a placebo on every picture, [R, N] float64; ``along``: see `placebo`."""
+    first, second = along.double()
+    coins = torch.randint(2, first.shape, generator=random).double() * 2 - 1
+    return coins * (first - second)
 
 
 def permuted_labels(differences: Tensor, targets: Tensor, seed: int) -> Refutation:

@@ -20,10 +20,11 @@ class Shown:
         network: is left looking at the pictures.
         means: the mean of every stage, [S, 1, C, H, W].
         images: the pictures, normalised, and behind them the ``further`` next ones.
-        further: each picture takes the values of the next one, where its own are resampled; a placebo needs one more.
+        further: each picture takes the values of the next one where its own are resampled; placebos need one more.
 
     Attributes:
         logits: [B, K], of the pictures as they are.
+        others: the output of every stage, [S, B, C, H, W], for the pictures, and for the next of each and so on.
     """
 
     def __init__(self, network: Network, means: Sequence[Tensor], images: Tensor, further: int) -> None:
@@ -33,18 +34,12 @@ class Shown:
             self.logits = network.look(images[shift : len(images) - further + shift])
             self.others.insert(0, list(network.stages))
 
-    def values(self, stage: int, how: SetTo, shift: int = 0) -> Tensor:
-        """What a whole stage is set to, [S, B, C, H, W], of which some dimensions may be 1.
-
-        Args:
-            stage: its number.
-            how: see `SetTo`.
-            shift: 0: for the pictures; 1: for the next of each.
-        """
+    def values(self, stage: int, how: SetTo) -> Tensor:
+        """What a whole stage is set to, [S, B, C, H, W], of which some dimensions may be 1."""
         if how == "mean":
             return self.means[stage]
-        own = self.others[shift][stage]
-        return self.others[shift + 1][stage] if how == "resample" else own.new_zeros(1, 1, own.shape[2], 1, 1)
+        own = self.others[0][stage]
+        return self.others[1][stage] if how == "resample" else own.new_zeros(1, 1, own.shape[2], 1, 1)
 
     def variant(self, cause: Cause, how: SetTo, held: Sequence[Place] = ()) -> Variant:
         """A cause that is set, while places behind it are held at what they have without that."""
@@ -53,14 +48,13 @@ class Shown:
             values = values[:, :, cause.channel : cause.channel + 1]
         return Variant(cause.place, values, tuple(held))
 
-    def placebo(self, stage: int, how: SetTo, direction: Tensor) -> Variant:
-        """A stage moved along a direction, as far as the *next* picture would be if it were set along it.
-
-        As large a change as that of a channel, which has nothing to do with the picture: its effect is about 0.
+    def along(self, stage: int, direction: Tensor, shift: int) -> Variant:
+        """What a stage has along a direction is set to what it has there for another picture.
 
         Args:
             direction: [C], of length 1.
+            shift: 1: for the next picture of each; 2: for the next but one.
         """
-        change = self.values(stage, how, shift=1) - self.others[1][stage]
-        far = torch.einsum("sbchw,c->sbhw", change, direction).unsqueeze(2)
-        return Variant(Place(stage), self.others[0][stage] + far * direction.view(-1, 1, 1))
+        own, others = self.others[0][stage], self.others[shift][stage]
+        far = torch.einsum("sbchw,c->sbhw", others - own, direction).unsqueeze(2)
+        return Variant(Place(stage), own + far * direction.view(-1, 1, 1))

@@ -65,9 +65,10 @@ class Estimates:
 
     Attributes:
         effects: for every way of setting and every cause, those on the probability, the logit and the accuracy.
-        placebos: of every stage, the effect on the probability of directions drawn by lot: their mean, and between what
-            95 % of them are, as images are drawn again.
-        directions: [stages, PLACEBOS] float64, the effect of each direction.
+        placebos: of every stage, the effect of a placebo on the probability: the mean, and between what 95 % of the
+            attempts lie.
+        directions: [stages, PLACEBOS] float64, the effect on it of a direction by lot that is set to another picture's
+            value, as channels are.
     """
 
     effects: Mapping[SetTo, Mapping[Cause, tuple[Estimate, ...]]]
@@ -75,7 +76,7 @@ class Estimates:
     directions: Tensor
 
     def beyond(self, how: SetTo, cause: Cause) -> bool:
-        """Whether an effect's interval (on the probability) leaves out 0, and no placebo of its stage is as large."""
+        """Whether an effect on the probability has an interval without 0, and no direction by lot has one as large."""
         estimate = self.effects[how][cause][0]
         return estimate.found and abs(estimate.effect) > float(self.directions[cause.stage].abs().max())
 
@@ -86,15 +87,10 @@ def estimated(effects: Effects, following: Following, refuted: Refuted) -> Estim
     for how in effects.how:
         outcomes = [estimates(each) for each in effects.differences(how)]
         found[how] = dict(zip(effects.causes, zip(*outcomes, strict=True), strict=True))
-    directions = _moved(effects, following).mean(-1)
+    directions = (effects.own[0].double() - following.along[:, 0].double()).mean(-1)
     ends = [map(float, each.ends()) for each in refuted.placebos]
-    placebos = [Estimate(float(mean), *each) for mean, each in zip(directions.mean(1), ends, strict=True)]
-    return Estimates(found, placebos, directions)
-
-
-def _moved(effects: Effects, following: Following) -> Tensor:
-    """What placebos change of the probability of the right class, [stages, PLACEBOS, N]."""
-    return effects.own[0].double() - following.placebos.double()
+    means = [float(each.drawn.mean()) for each in refuted.placebos]
+    return Estimates(found, [Estimate(mean, *each) for mean, each in zip(means, ends, strict=True)], directions)
 
 
 def _place(cause: Cause) -> dict[str, int | str | None]:
@@ -120,7 +116,7 @@ def of_effects(found: Estimates) -> list[Row]:
             "accuracy (points)": 100 * accuracy.effect,
             "accuracy from": 100 * accuracy.low,
             "accuracy to": 100 * accuracy.high,
-            "beyond placebo": found.beyond(how, cause) if cause.level == "channel" else None,
+            "beyond directions": found.beyond(how, cause) if cause.level == "channel" else None,
         }
         for how, causes in found.effects.items()
         for cause, (probability, logit, accuracy) in causes.items()
@@ -139,13 +135,15 @@ def of_stages(found: Estimates, refuted: Refuted) -> list[Row]:
                 "set to": how,
                 "whole stage": causes[Cause(stage)][0].effect,
                 "channels": len(channels),
-                "beyond placebo": sum(found.beyond(how, cause) for cause in channels),
+                "beyond directions": sum(found.beyond(how, cause) for cause in channels),
                 "largest effect": max(sizes, key=abs),
                 "mean size of effects": sum(map(abs, sizes)) / len(sizes),
             }
             if how == next(iter(found.effects)):  # placebos are of the first way
                 p = float(refuted.placebos[stage].p)
-                row |= {"placebo": placebo.effect, "placebo from": placebo.low, "placebo to": placebo.high, "p": p}
+                size = float(found.directions[stage].abs().max())
+                row |= {"largest of directions": size, "placebo": placebo.effect, "placebo from": placebo.low}
+                row |= {"placebo to": placebo.high, "p": p}
             rows.append(row)
     return rows
 
@@ -160,7 +158,7 @@ def refuted(effects: Effects, following: Following, targets: Tensor, seed: int) 
         "random common cause": refuting.random_common_cause(right, seed),
         "subset": refuting.subsets(right, seed),
     }
-    return Refuted([refuting.placebo(each, seed) for each in _moved(effects, following)], found if len(classes) else {})
+    return Refuted([refuting.placebo(each, seed) for each in following.along], found if len(classes) else {})
 
 
 def of_refuters(found: Estimates, following: Following, refuted: Refuted) -> list[Row]:
