@@ -99,6 +99,7 @@ OPTIONS = {
     "fewshot.tim": {"steps": 3},
     "shapes-scm": SCM,
     "causal.scm": {"dataset": "shapes-scm", "dataset_options": SCM},
+    "causal.effects": {"images": 8, "cells": 0, "top": 1, "set_to": "mean"},
     "causal.explain": {"images": 2, "methods": ("grad-cam",)},
     "feedback.analyse": {"images": 16, "training_images": 16, "corruptions": "blobs"},
     "feedback.mixing": {"levels": "0,0.8", "updates": 2, "images": 20},
