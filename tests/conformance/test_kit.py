@@ -26,7 +26,7 @@ WITHOUT_PREDICTIONS = (
 """Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 EXPERIMENTS = ("feedback.robustness", "feedback.control")
 """Of feedback, those that are told an objective."""
-TRAINING = ("backbone.train", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
+TRAINING = ("backbone.train", "causal.shift", "snn.convert", "snn.train", "fewshot.incremental", *EXPERIMENTS)
 COMPARING = ("irm", "vrex", "coral", "mmd", "groupdro", "reweight")
 """Objectives of the labels, by environment or group."""
 ADJUSTING, ADJUSTED = ("causal.backdoor", "causal.frontdoor"), ("backdoor", "frontdoor")
@@ -34,6 +34,7 @@ ADJUSTING, ADJUSTED = ("causal.backdoor", "causal.frontdoor"), ("backdoor", "fro
 LAST_LAYER = ("dfr", "afr")
 """Objectives that fit a trained network's linear head anew."""
 REFUSALS = [
+    *(Refusal((name, "causal.shift"), "a column 'environment' or 'group'") for name in ("present", "frontdoor")),
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
         for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING, "causal.scm")
