@@ -12,6 +12,7 @@ from engram.benchmarks.planning.suite import load_suite
 from engram.causal.shift.configs import ShiftConfig
 from engram.causal.targets import TARGETS
 
+NAMES = ("domainbed-coloured-mnist", "worst-group-background", "worst-group-background-balanced", "solar-cells")
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 
 
@@ -22,7 +23,7 @@ def test_its_options_are_valid(target):
     assert config.weight_decay == 0 and config.l2 > 0 and config.selection == "oracle"
 
 
-@pytest.mark.parametrize("name", ["domainbed-coloured-mnist", "worst-group-background", "solar-cells"])
+@pytest.mark.parametrize("name", NAMES)
 def test_its_suites_are_valid(name):
     suite = load_suite(SUITES / f"{name}.toml", Registry.discover())
     for point in suite.points:
