@@ -115,15 +115,13 @@ class LastLayer(Objective):
         if not isinstance(model.head, nn.Linear):
             got = type(model.head).__name__
             raise must(f"the head for {self.name}", "a linear layer", got, "Leave --head out, or use --head linear.")
-        if isinstance(model.backbone, Introduced):
-            rule = "one whose features do not depend on the head behind them"
-            raise must(f"a network for {self.name}", rule, type(model.backbone).__name__, "Use another --adapter.")
         return model.head
 
     def learn(self, training: Training) -> float:
         model = training.model
         head = self.trained(model)
         self._take_weights(model)
+        self._require_features(training, head)
         known = Known(features_of(model, training.data, training.device).double().cpu(), training.data.labels, None)
         layer = self.fitted(training, known, Layer.of(head))
         with torch.no_grad():
@@ -181,6 +179,20 @@ class LastLayer(Objective):
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         self.rows = list(saved["rows"])
+
+    def _require_features(self, training: Training, head: nn.Linear) -> None:
+        """Refuse features that depend on the head behind them, as where logits are fed back."""
+        if not isinstance(training.model.backbone, Introduced):
+            return
+        some, weights = training.data.select(torch.arange(min(8, len(training.data)))), (head.weight, head.bias)
+        both = []
+        for _ in range(2):  # the second time they are as they were
+            both.append(features_of(training.model, some, training.device))
+            for weight in weights:
+                weight.detach().neg_()
+        if not torch.equal(*both):
+            rule, got = "one whose features do not depend on the head behind them", "one that feeds back logits"
+            raise must(f"the network for {self.name}", rule, got, "Use other --connections, or another --adapter.")
 
     def _take_weights(self, model: Classifier) -> None:
         theirs, ours = self.reference.state_dict(), model.state_dict()

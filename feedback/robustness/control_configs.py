@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from engram.backbone.contract import Metric
+from engram.backbone.contract import Metric, Requirement
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
 from engram.backbone.registry import Registry
 from engram.feedback.flags import with_feedback
@@ -35,6 +35,10 @@ class ControlConfig(TrainConfig):
 
     def problems(self) -> list[str]:
         return [*super().problems(), *(without_width(self.backbone) if with_feedback(self.adapter) else ())]
+
+    def first(self) -> Requirement:
+        """The network that an objective begins from is as wide."""
+        return Requirement(experiment="feedback.control", config=replace(self, **self.as_reference()))
 
 
 def without_width(backbone: str) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
-from engram.backbone.contract import NOTHING, Inputs, Kind, Metric, Scalar
+from engram.backbone.contract import NOTHING, Inputs, Kind, Metric, Requirement, Scalar
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
 from engram.backbone.registry import Registry
 from engram.snn.neurons.options import Neuron
@@ -61,6 +61,10 @@ class SpikingTrainConfig(SpikingOptions, TrainConfig):
         found = [f"--{problem.replace('_', '-', 1)}" for problem in SpikingOptions.problems(self)]
         heads = Registry.discover().without_linear_form(self.head, "snn.train")
         return [*TrainConfig.problems(self), *found, *heads]
+
+    def first(self) -> Requirement:
+        """The network that an objective begins from spikes as well."""
+        return Requirement(experiment="snn.train", config=replace(self, **self.as_reference()))
 
     def neurons(self) -> dict[str, Scalar]:
         """The options of the adapter ``snn.spiking``."""

@@ -33,6 +33,10 @@ ADJUSTING, ADJUSTED = ("causal.backdoor", "causal.frontdoor"), ("backdoor", "fro
 """Heads that average over a variable, and the objectives that each of them alone is trained by."""
 LAST_LAYER = ("dfr", "afr")
 """Objectives that fit a trained network's linear head anew."""
+AFTER = ("jtt", "eiil", *LAST_LAYER)
+"""Objectives that begin from what a first network answers."""
+OF_LABELS = ("feedback.reconstruction", *COMPARING, *AFTER, "lff")
+"""Objectives that are none of which classes are in an image."""
 REFUSALS = [
     *(Refusal((name, "causal.shift"), "a column 'environment' or 'group'") for name in ("present", "frontdoor")),
     *(
@@ -49,11 +53,11 @@ REFUSALS = [
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in TRAINING),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
-    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in ("feedback.reconstruction", *COMPARING)),
+    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in OF_LABELS),
     *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
     *(
         Refusal((head, name), "must be a linear layer")
-        for head in ("cosine", "fewshot.prototype", *ADJUSTING)
+        for head in ("cosine", "logistic", "fewshot.prototype", *ADJUSTING)
         for name in LAST_LAYER
     ),
     Refusal(("causal.backdoor", "frontdoor"), "Add --head causal.frontdoor"),
@@ -64,11 +68,13 @@ REFUSALS = [
         for objective in ADJUSTED
     ),
     *(Refusal(("continual.stream", name), "--tasks must be at most 1 for 3 classes") for name in ADJUSTED),
+    *(Refusal(("causal.scm", name), "must be shapes-scm") for name in ("cross-entropy", "present", *OF_LABELS)),
     *(
-        Refusal(("causal.scm", name), "must be shapes-scm")
-        for name in ("cross-entropy", "present", "feedback.reconstruction", "jtt", *COMPARING, *LAST_LAYER)
+        Refusal((experiment, name), "in an experiment that trains none")
+        for experiment in ("continual.stream", "fewshot.incremental")
+        for name in AFTER
     ),
-    *(Refusal(("continual.stream", name), "in an experiment that trains none") for name in ("jtt", *LAST_LAYER)),
+    Refusal(("continual.stream", "lff"), "one that others can be put around"),
     Refusal(("snn.spiking", "snn.convert"), "one without neurons so far"),
     Refusal(("snn.spiking", "snn.train"), "one without neurons so far"),
     *(
