@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from engram.backbone.contract import Entry, Plugin
+from engram.causal.attention import entries as attention
+from engram.causal.concepts import entries as concepts
 from engram.causal.data.entries import DATASETS
 from engram.causal.heads.entries import HEADS
 from engram.causal.objectives.entries import OBJECTIVES
@@ -13,10 +15,13 @@ from engram.causal.targets import TARGETS
 PLUGIN = Plugin(
     name="causal",
     targets=TARGETS,
-    datasets=DATASETS,
-    heads=HEADS,
-    objectives=OBJECTIVES,
+    adapters=attention.ADAPTERS,
+    heads={**HEADS, **concepts.HEADS},
+    datasets={**DATASETS, **concepts.DATASETS},
+    objectives={**OBJECTIVES, **attention.OBJECTIVES, **concepts.OBJECTIVES},
     experiments={
+        **attention.EXPERIMENTS,
+        **concepts.EXPERIMENTS,
         "causal.scm": SCM,
         "causal.effects": Entry(
             target="engram.causal.effects.experiment:EffectsExperiment",

@@ -4,7 +4,16 @@ Nothing here imports torch, so that help, listing, planning and validation stay 
 """
 
 from engram.backbone.contract.commands import Check, Command, Finished, Flags, Invocation, Places
-from engram.backbone.contract.heads import AdaptingHead, Centred, Conditional, Filled, Head, OwnLoss, SupportHead
+from engram.backbone.contract.heads import (
+    AdaptingHead,
+    Centred,
+    Conceptual,
+    Conditional,
+    Filled,
+    Head,
+    OwnLoss,
+    SupportHead,
+)
 from engram.backbone.contract.learning import Batch, Hook, Objective, ObjectiveSetting, Sampler, Training
 from engram.backbone.contract.networks import (
     ABILITIES,
@@ -12,7 +21,9 @@ from engram.backbone.contract.networks import (
     AnyLayout,
     Backbone,
     Calibrated,
+    Complementary,
     Composed,
+    Counterfactual,
     Delayed,
     Graphed,
     Initialised,
@@ -55,7 +66,7 @@ from engram.backbone.contract.options import (
     Requirement,
     SplitName,
 )
-from engram.backbone.contract.outputs import Outputs, Wanted
+from engram.backbone.contract.outputs import Halves, Outputs, Wanted
 from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
 from engram.backbone.contract.results import (
     FIGURES,
@@ -106,9 +117,12 @@ __all__ = [
     "Centred",
     "Check",
     "Command",
+    "Complementary",
     "Composed",
+    "Conceptual",
     "Conditional",
     "Confusion",
+    "Counterfactual",
     "DataFiles",
     "Delayed",
     "Direction",
@@ -122,6 +136,7 @@ __all__ = [
     "Flags",
     "Graphed",
     "Grid",
+    "Halves",
     "Head",
     "Hook",
     "Initialised",

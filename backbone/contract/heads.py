@@ -53,6 +53,30 @@ class Filled(Protocol):
 
 
 @runtime_checkable
+class Conceptual(Protocol):
+    """A head that makes logits of classes out of concepts, and these out of features: a concept bottleneck."""
+
+    width: int
+    """How many concepts it has, C."""
+
+    def concepts(self, features: Tensor) -> Tensor:
+        """features: [..., F] -> logits of the concepts [..., C]."""
+        ...
+
+    def of_concepts(self, logits: Tensor) -> Tensor:
+        """Logits of concepts [..., C] -> logits of classes [..., K]."""
+        ...
+
+    def of_truth(self, present: Tensor) -> Tensor:
+        """Which concepts are there, [..., C] bool -> logits of classes [..., K].
+
+        Raises:
+            UserError: it takes logits of concepts alone.
+        """
+        ...
+
+
+@runtime_checkable
 class Conditional(Protocol):
     """A head whose answer is put together from answers for each of V values of another variable, as it adjusts for it.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from engram.backbone.contract.outputs import Halves
 from engram.backbone.contract.values import Row
 
 if TYPE_CHECKING:
@@ -233,6 +234,28 @@ class Predicting(Protocol):
 
     def predictors(self) -> nn.Module:
         """The part of the network that holds these weights, and no others."""
+        ...
+
+
+@runtime_checkable
+class Counterfactual(Protocol):
+    """Its attention can be exchanged for what it might have been."""
+
+    def counterfactual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> its features, and those with other attention, [B, feature_dim] each."""
+        ...
+
+
+@runtime_checkable
+class Complementary(Protocol):
+    """Its attention keeps what it leaves out, and it has a head of its own for every environment."""
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Halves]:
+        """x: [B, C, H, W] or [B, T, C, H, W] -> its features [B, feature_dim], and what stands beside them.
+
+        Raises:
+            UserError: the head behind it is not linear.
+        """
         ...
 
 

@@ -8,7 +8,24 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Wanted = Literal["steps", "features", "images", "predictions", "given"]
+Wanted = Literal["steps", "features", "images", "predictions", "given", "counterfactual", "concepts", "halves"]
+
+
+@dataclass
+class Halves:
+    """What attention leaves out beside what it lets through (`engram.backbone.contract.Complementary`).
+
+    Attributes:
+        rest: [N, D], the features of what it leaves out.
+        environments: [E, N, K] float32, logits of what it lets through by a head for every environment.
+        mixed: [N, K] float32, logits of both together.
+        spread: [], how far apart the heads of environments are.
+    """
+
+    rest: Tensor
+    environments: Tensor
+    mixed: Tensor
+    spread: Tensor
 
 
 @dataclass
@@ -26,6 +43,11 @@ class Outputs:
             computed, and there are no logits, [N, 0].
         given: [N, V, K] float32, log-likelihoods of the classes for each of V values of another variable, where the
             head tells them (`engram.backbone.contract.Conditional`), for objectives that want ``"given"``.
+        counterfactual: [N, K] float32, the logits with other attention in the place of the network's
+            (`engram.backbone.contract.Counterfactual`), for objectives that want ``"counterfactual"``.
+        concepts: [N, C] float32, the logits of the concepts that a head makes of the features
+            (`engram.backbone.contract.Conceptual`), for objectives that want ``"concepts"``.
+        halves: for objectives that want ``"halves"``.
         offered: [K] or [N, K] bool, the outputs that a row chooses among; None for all. Logits of others are far below.
     """
 
@@ -35,4 +57,11 @@ class Outputs:
     images: Tensor | None = None
     predictions: Tensor | None = None
     given: Tensor | None = None
+    counterfactual: Tensor | None = None
+    concepts: Tensor | None = None
+    halves: Halves | None = None
     offered: Tensor | None = None
+
+    def on_offer(self, logits: Tensor) -> Tensor:
+        """Other logits of the same rows, [..., N, K], with those of outputs that are not on offer as far below."""
+        return logits if self.offered is None else logits.where(self.offered, self.logits)

@@ -46,9 +46,13 @@ class Beginning:
     view: Named | None = None
 
     def add(self, name: str, options: Mapping[str, Scalar]) -> None:
-        """Adapt the network."""
+        """Adapt the network; a head starts afresh where the features are others in number."""
         adapter = in_full(Registry.discover(), "adapters", name, options)
-        self.model.backbone = adapt(self.model.backbone, adapter.name, adapter.options)
+        before: Any = self.model.backbone
+        net = adapt(before, adapter.name, adapter.options)
+        if net.feature_dim != before.feature_dim:
+            self.model.head = build_head(self.head, net.feature_dim, len(self.data.classes))
+        self.model.backbone = net
         self.adapters.append(adapter)
         self.prepare = self.prepare or "calibrate"
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract.networks import Introduced, Predicting, Unnormalised
+from engram.backbone.contract.networks import Complementary, Counterfactual, Introduced, Predicting, Unnormalised
 from engram.backbone.contract.outputs import Outputs, Wanted
+from engram.backbone.nets.heads import conceptual
 from engram.backbone.nets.needs import need
 from engram.backbone.nets.readout import read
 
@@ -81,14 +82,27 @@ class Classifier(nn.Module):
             errors = need(self.backbone, Predicting, "an objective of predictions").prediction_errors(x)
             return Outputs(x.new_empty(len(x), 0), predictions=errors)
         net: Any = self.backbone
-        steps = None
+        steps = counterfactual = halves = None
         if "steps" in wants:
             each = net.forward_steps(x)
             steps, features = self.head(each).float(), read(net, each)
+        elif "counterfactual" in wants:
+            features, other = need(self.backbone, Counterfactual, "a counterfactual").counterfactual(x)
+            counterfactual = self.head(other).float()
+        elif "halves" in wants:
+            features, halves = need(self.backbone, Complementary, "complementary attention").halves(x)
         else:
             features = net(x)
-        found = Outputs(self.head(features).float(), steps, features if "features" in wants else None)
+        found = Outputs(
+            self.head(features).float(),
+            steps,
+            features if "features" in wants else None,
+            counterfactual=counterfactual,
+            halves=halves,
+        )
         if "given" in wants:
             head: Any = self.head
             found.given = head.given(features)
+        if "concepts" in wants:
+            found.concepts = conceptual(self.head).concepts(features).float()
         return found

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engram.backbone.contract import Head
+from engram.backbone.contract import Conceptual, Head
 from engram.backbone.errors import must
 from engram.backbone.hardware import exactly
 from engram.backbone.nets.head_options import CosineOptions
@@ -118,3 +118,14 @@ def linear_form(head: nn.Module) -> nn.Linear | None:
     if isinstance(head, nn.Linear):
         return head
     return head.as_linear() if isinstance(head, Head) else None
+
+
+def conceptual(head: nn.Module) -> Conceptual:
+    """The head as a concept bottleneck.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(head, Conceptual):
+        raise must("a head with concepts", "Conceptual", type(head).__name__, "Use --head causal.concept-bottleneck.")
+    return head

@@ -21,7 +21,9 @@ BOUND = (*WITHOUT_MEMORY, "feedback.blt", "feedback.lateral")
 FEEDBACK = ("feedback.gated", "feedback.additive", *BOUND)
 WITHOUT_PREDICTIONS = (
     *(name for name in FEEDBACK if name != "feedback.predictive"),
-    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype", "causal.backdoor", "causal.frontdoor"),
+    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype"),
+    *("causal.counterfactual-attention", "causal.complementary", "causal.concept-bottleneck"),
+    *("causal.backdoor", "causal.frontdoor"),
 )
 """Adapters, and heads that are tried on plain networks: what they make predicts none of its stages."""
 EXPERIMENTS = ("feedback.robustness", "feedback.control")
@@ -37,8 +39,42 @@ AFTER = ("jtt", "eiil", *LAST_LAYER)
 """Objectives that begin from what a first network answers."""
 OF_LABELS = ("feedback.reconstruction", *COMPARING, *AFTER, "lff")
 """Objectives that are none of which classes are in an image."""
+ASKED = (*TRAINING, "continual.stream", "causal.shift")
+"""Experiments that are told an objective, beside those of one kind of data."""
+ATTENTION = {"counterfactual": "causal.counterfactual-attention", "complementary": "causal.complementary"}
+"""What objectives of attention are for."""
+BOTTLENECK, OTHER_HEADS = "causal.concept-bottleneck", ("linear", "cosine", "fewshot.prototype", *ADJUSTING)
 REFUSALS = [
     *(Refusal((name, "causal.shift"), "a column 'environment' or 'group'") for name in ("present", "frontdoor")),
+    *(
+        Refusal((name, objective), f"must be {objective.capitalize()}", without=(own,))
+        for objective, own in ATTENTION.items()
+        for name in (*FEEDBACK, "snn.qcfs", "snn.spiking", *ATTENTION.values(), *OTHER_HEADS, BOTTLENECK, *ASKED)
+        if name != own
+    ),
+    *(
+        Refusal((name, "concepts"), "must be Conceptual")
+        for name in (*FEEDBACK, "snn.qcfs", "snn.spiking", *ATTENTION.values(), *OTHER_HEADS, *ASKED)
+    ),
+    Refusal(("causal.concepts", "--from"), "must be 1x12x12 like those trained on"),
+    *(Refusal(("causal.concepts", name), "must be Conceptual") for name in OTHER_HEADS),
+    *(
+        Refusal(("causal.concepts", name), "a column 'concepts'")
+        for name in ("cross-entropy", "feedback.reconstruction", "present", *ATTENTION, *COMPARING, *AFTER, "lff")
+    ),
+    *(
+        Refusal((name, "causal.attention", "--from"), "made with causal.counterfactual-attention")
+        for name in WITHOUT_PREDICTIONS
+        if name != ATTENTION["counterfactual"]
+    ),
+    Refusal(("feedback.predictive", "causal.attention", "--from"), "made with causal.counterfactual-attention"),
+    *(Refusal((name, "snn.convert"), "every layer must be linear or a ReLU") for name in ATTENTION.values()),
+    *(Refusal((name, "snn.deploy", "--from"), "every layer must be affine") for name in ATTENTION.values()),
+    *(Refusal((name, "feedback.generative"), "a network for ") for name in ATTENTION.values()),  # in either order
+    Refusal((BOTTLENECK, "feedback.generative"), "must be a linear layer"),
+    Refusal((BOTTLENECK, "snn.convert", "--from"), "the read-out has to be linear"),
+    *(Refusal((BOTTLENECK, name), "one with a linear form") for name in ("snn.convert", "snn.train")),
+    Refusal((BOTTLENECK, "snn.deploy", "--from"), "the read-out has to be linear"),
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
         for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING, "causal.scm")
@@ -53,11 +89,15 @@ REFUSALS = [
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in TRAINING),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
-    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in OF_LABELS),
-    *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
+    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in (*OF_LABELS, *ATTENTION, "concepts")),
+    *(
+        Refusal((adapter, name), "whose features do not depend on the head")
+        for adapter in ("feedback.generative", "causal.complementary")
+        for name in LAST_LAYER
+    ),
     *(
         Refusal((head, name), "must be a linear layer")
-        for head in ("cosine", "logistic", "fewshot.prototype", *ADJUSTING)
+        for head in ("cosine", "logistic", "fewshot.prototype", *ADJUSTING, BOTTLENECK)
         for name in LAST_LAYER
     ),
     Refusal(("causal.backdoor", "frontdoor"), "Add --head causal.frontdoor"),
@@ -115,6 +155,8 @@ OPTIONS = {
     "glyphs": {"classes": 30, "held_out": 6, "drawings": 5},
     "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},
     "digit-clutter:digits": CLUTTER,
+    "concept-shapes": {"samples": 160},
+    "causal.concepts": {"dataset": "concept-shapes", "dataset_options": {"samples": 160}},
     "feedback.clutter": {"dataset": "digit-clutter:digits", "dataset_options": CLUTTER},
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
@@ -125,6 +167,7 @@ OPTIONS = {
 SMALL_ENOUGH = ("snn.spiking", "feedback.robustness", "fewshot.one-shot-runs", "digit-clutter:digits")
 DATA = {
     "present": "digit-clutter:digits",
+    "concepts": "concept-shapes",
     "backdoor": ("shapes-scm", SCM),
     "frontdoor": ("shapes-scm", {**SCM, "graph": "frontdoor"}),
 }

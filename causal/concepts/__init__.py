@@ -1,0 +1,1 @@
+"""Classes by way of concepts that somebody can correct."""
