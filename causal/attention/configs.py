@@ -8,9 +8,11 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from engram.backbone.contract import ExperimentConfig, Flag, Input, Metric, OptionsOf, Registered, Scalar
+from engram.backbone.contract import ExperimentConfig, Flag, Input, Metric, OptionsOf, Registered, Requirement, Scalar
 from engram.backbone.errors import must
-from engram.backbone.experiments.configs import accuracy
+from engram.backbone.experiments.configs import TrainConfig, accuracy
+
+ADAPTER = "causal.counterfactual-attention"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class AttentionConfig(ExperimentConfig):
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
     """The trained trial: its id, the beginning of it, or its folder. Its network was made with
-    causal.counterfactual-attention."""
+    causal.counterfactual-attention. None: one is trained first."""
     dataset: Annotated[str, Registered("datasets", training=False)] | None = None
     """What to look at; by default what the trial was trained on."""
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
@@ -37,10 +39,18 @@ class AttentionConfig(ExperimentConfig):
     shown: Annotated[int, Ge(0)] = 8
     """Test images whose maps are drawn."""
 
-    def problems(self) -> list[str]:
+    epochs: Annotated[int, Ge(1)] = 10
+    """Passes in which that network is trained where no trial is named, on --dataset or the digits."""
+
+    def requires(self) -> Mapping[str, Requirement]:
         if self.from_trial is not None:
+            return {}
+        data = {} if self.dataset is None else {"dataset": self.dataset, "dataset_options": self.dataset_options}
+        of_training = {"adapter": (ADAPTER,), "objective": "counterfactual", "epochs": self.epochs, "seed": self.seed}
+        config = TrainConfig.resolve({**data, **of_training})
+        return {"trained": Requirement(experiment="backbone.train", config=config)}
+
+    def problems(self) -> list[str]:
+        if self.from_trial is None or self.epochs == type(self).epochs:
             return []
-        step = (
-            "Train one: engram run backbone.train --adapter causal.counterfactual-attention --objective counterfactual"
-        )
-        return [str(must("--from", "a trained trial", "nothing", step))]
+        return [str(must("--epochs", "left out beside --from, which is trained", self.epochs, "Drop one of the two."))]

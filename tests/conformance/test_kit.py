@@ -43,7 +43,7 @@ ASKED = (*TRAINING, "continual.stream", "causal.shift")
 """Experiments that are told an objective, beside those of one kind of data."""
 ATTENTION = {"counterfactual": "causal.counterfactual-attention", "complementary": "causal.complementary"}
 """What objectives of attention are for."""
-BOTTLENECK, OTHER_HEADS = "causal.concept-bottleneck", ("linear", "cosine", "fewshot.prototype", *ADJUSTING)
+BOTTLENECK, OTHER_HEADS = "causal.concept-bottleneck", ("linear", "cosine", "fewshot.prototype", "logistic", *ADJUSTING)
 REFUSALS = [
     *(Refusal((name, "causal.shift"), "a column 'environment' or 'group'") for name in ("present", "frontdoor")),
     *(
@@ -60,7 +60,10 @@ REFUSALS = [
     *(Refusal(("causal.concepts", name), "must be Conceptual") for name in OTHER_HEADS),
     *(
         Refusal(("causal.concepts", name), "a column 'concepts'")
-        for name in ("cross-entropy", "feedback.reconstruction", "present", *ATTENTION, *COMPARING, *AFTER, "lff")
+        for name in (
+            *("cross-entropy", "feedback.reconstruction", "present", "lff"),
+            *(*ATTENTION, *ADJUSTED, *COMPARING, *AFTER),
+        )
     ),
     *(
         Refusal((name, "causal.attention", "--from"), "made with causal.counterfactual-attention")
@@ -108,7 +111,10 @@ REFUSALS = [
         for objective in ADJUSTED
     ),
     *(Refusal(("continual.stream", name), "--tasks must be at most 1 for 3 classes") for name in ADJUSTED),
-    *(Refusal(("causal.scm", name), "must be shapes-scm") for name in ("cross-entropy", "present", *OF_LABELS)),
+    *(
+        Refusal(("causal.scm", name), "must be shapes-scm")
+        for name in ("cross-entropy", "present", *OF_LABELS, *ATTENTION, "concepts")
+    ),
     *(
         Refusal((experiment, name), "in an experiment that trains none")
         for experiment in ("continual.stream", "fewshot.incremental")
@@ -156,6 +162,7 @@ OPTIONS = {
     "feedback.robustness": {"kinds": ("jpeg",), "severities": (3,)},
     "digit-clutter:digits": CLUTTER,
     "concept-shapes": {"samples": 160},
+    "causal.attention": {"dataset_options": {}},  # of no data set but the first network's
     "causal.concepts": {"dataset": "concept-shapes", "dataset_options": {"samples": 160}},
     "feedback.clutter": {"dataset": "digit-clutter:digits", "dataset_options": CLUTTER},
     "fewshot.one-shot-runs": {
