@@ -184,12 +184,10 @@ class LastLayer(Objective):
         """Refuse features that depend on the head behind them, as where logits are fed back."""
         if not isinstance(training.model.backbone, Introduced):
             return
-        some, weights = training.data.select(torch.arange(min(8, len(training.data)))), (head.weight, head.bias)
-        both = []
-        for _ in range(2):  # the second time they are as they were
+        some, both = training.data.select(torch.arange(min(8, len(training.data)))), []
+        for _ in range(2):  # twice turned round the weights are as they were; a change of sign alone may cancel out
             both.append(features_of(training.model, some, training.device))
-            for weight in weights:
-                weight.detach().neg_()
+            head.weight.detach().copy_(head.weight.detach().flip(1))
         if not torch.equal(*both):
             rule, got = "one whose features do not depend on the head behind them", "one that feeds back logits"
             raise must(f"the network for {self.name}", rule, got, "Use other --connections, or another --adapter.")

@@ -17,6 +17,7 @@ from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.hardware import Machine
 from engram.backbone.measures.features import features_of
+from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import build
 from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.every_step import EveryStep
@@ -208,3 +209,38 @@ def test_what_a_last_layer_cannot_be_fitted_with_is_named(kind, options):
 def test_nothing_can_be_put_around_a_fit(dfr):
     with pytest.raises(UserError, match="--objective must be one that others can be put around, as --tet"):
         EveryStep(dfr[1].objective)
+
+
+class FedBack(torch.nn.Module):
+    """A network that may look at the head behind it."""
+
+    in_shape, feature_dim, stage_channels, steps, readout = SHAPE, 6, (1,), 1, "mean"
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def introduce(self, head):
+        self.__dict__["head"] = head
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        return flat + self.head(flat) @ self.head.weight if self.looks else flat
+
+
+def test_features_may_not_depend_on_the_head_behind_them():
+    def net(looks):
+        torch.manual_seed(0)
+        return Classifier(FedBack(looks), torch.nn.Linear(6, 2), torch.zeros(1), torch.ones(1) / 2)
+
+    for looks in (False, True):
+        known = setting(reference=net(looks))
+        objective = AFR(AFROptions(gamma=1.0, l2=0.1), known)
+        trainer = Trainer(net(looks), known.data, TrainingOptions(epochs=1), Machine("cpu", "fp32"), objective)
+        if looks:
+            with pytest.raises(UserError, match="the network for afr must be one whose features do not depend on the"):
+                trainer.advance()
+            assert torch.equal(trainer.model.head.weight, known.reference.head.weight)
+        else:
+            trainer.advance()
+            assert trainer.done
