@@ -24,10 +24,10 @@ class Asked:
 
     Args:
         model: in evaluation mode, on its device.
-        stage: its number, from 1; None for the last whose output has more than one place.
+        stage: its number, from 0; None for the last whose output has more than one place.
 
     Attributes:
-        stage: the number of the stage that is looked at, from 0.
+        stage: the number of the stage that is looked at.
         shape: of its output for one image, (C, h, w).
 
     Raises:
@@ -37,12 +37,12 @@ class Asked:
     def __init__(self, model: Classifier, stage: int | None = None) -> None:
         self.model = model
         stages = {site.stage: shape for site, shape in sites(model.backbone).items() if site.stage is not None}
-        wide = [index + 1 for index, shape in stages.items() if index is not None and shape[-2:].numel() > 1]
-        number = (wide[-1] if wide else len(stages)) if stage is None else stage
-        if number not in range(1, len(stages) + 1):
+        wide = [index for index, shape in stages.items() if index is not None and shape[-2:].numel() > 1]
+        number = (wide[-1] if wide else len(stages) - 1) if stage is None else stage
+        if number not in range(len(stages)):
             remedy = "Leave it out for the last with places."
-            raise must("--stage", f"between 1 and {len(stages)}, the stages of the network", number, remedy)
-        self.stage = number - 1
+            raise must("--stage", f"from 0 to {len(stages) - 1}, the stages of the network", number, remedy)
+        self.stage = number
         self.shape = tuple(stages[self.stage][2:])
         blank = torch.zeros(2, *model.backbone.in_shape, device=model.normalise.mean.device)  # type: ignore[misc]
         try:

@@ -70,8 +70,8 @@ class ExplainConfig(ExperimentConfig):
     window: Annotated[int, Ge(1)] | None = None
     """Height and width of what occlusion hides, in pixels. None: a quarter of the picture, hidden at every half of
     that."""
-    stage: Annotated[int, Ge(1)] | None = None
-    """The stage that Grad-CAM, features and concepts are looked for in, from 1. None: the last whose
+    stage: Annotated[int, Ge(0)] | None = None
+    """The stage that Grad-CAM, features and concepts are looked for in, from 0. None: the last whose
     output has more than one place."""
     concept: str | None = None
     """A column of the data whose values are concepts, or ``concepts``: is the network sensitive to them (TCAV)?

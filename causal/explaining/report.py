@@ -119,7 +119,7 @@ def _features(found: Explained, asked: Asked, x: Tensor, named: Sequence[str]) -
         captions.append(f"channel {channel}: {'; '.join(named[place] for place in places)}")
     if not sheets:
         return {}
-    title = f"What channels of stage {asked.stage + 1} see: pictures that excite them most, and what in these does"
+    title = f"What channels of stage {asked.stage} see: pictures that excite them most, and what in these does"
     return {"features": Pictures(title=title, pictures=sheets, captions=captions)}
 
 

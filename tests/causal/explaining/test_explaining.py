@@ -88,7 +88,7 @@ def test_grad_cam_is_captums_where_modules_are_called_once(x):
     from captum.attr import LayerGradCam
 
     model, classes = network(), torch.tensor([0, 1, 2, 0])
-    values, grads = stage_gradients(Asked(model, 2), x, classes)
+    values, grads = stage_gradients(Asked(model, 1), x, classes)
     seen = {}
     modules = dict(model.backbone.named_modules())
     handles = [
@@ -110,7 +110,7 @@ def test_steps_are_looked_at_one_by_one(x):
     for path in model.backbone.paths:
         for parameter in path.parameters():
             nn.init.normal_(parameter, std=0.3)
-    asked, classes, x = Asked(model, 1), torch.tensor([0, 1, 2, 0]), x.double()
+    asked, classes, x = Asked(model, 0), torch.tensor([0, 1, 2, 0]), x.double()
     model.double()
     values, grads = stage_gradients(asked, x, classes)
     assert len(values) == 3
@@ -217,7 +217,7 @@ def test_no_concept_can_be_told():
 
 
 def test_features_and_what_excites_them(x):
-    asked = Asked(network(), 1)
+    asked = Asked(network(), 0)
     excited = excitement(asked, x)
     assert excited.shape == (4, asked.shape[0])
     view = seen_by(asked, x, chosen(excited, 1, 2)[0][0])
@@ -226,7 +226,7 @@ def test_features_and_what_excites_them(x):
 
 
 def test_what_cannot_be_explained():
-    with pytest.raises(UserError, match="--stage must be between 1 and 3, the stages of the network; got 4"):
+    with pytest.raises(UserError, match="--stage must be from 0 to 2, the stages of the network; got 4"):
         Asked(network(), 4)
     frozen = network()
     plain = frozen.backbone.forward_steps
