@@ -93,11 +93,7 @@ REFUSALS = [
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in TRAINING),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
     *(Refusal(("feedback.clutter", name), "a column 'present'") for name in (*OF_LABELS, *ATTENTION, "concepts")),
-    *(
-        Refusal((adapter, name), "whose features do not depend on the head")
-        for adapter in ("feedback.generative", "causal.complementary")
-        for name in LAST_LAYER
-    ),
+    *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
     *(
         Refusal((head, name), "must be a linear layer")
         for head in ("cosine", "logistic", "fewshot.prototype", *ADJUSTING, BOTTLENECK)
