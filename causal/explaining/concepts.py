@@ -1,13 +1,11 @@
-"""Is a network sensitive to a concept? Directions of concepts (TCAV) against directions of random images."""
+"""Is a network sensitive to a concept? Directions of concepts (TCAV) beside those of concepts drawn by lot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, stdev
 
 import torch
-from scipy.stats import ttest_ind_from_stats
 from torch import Tensor
 
 from engram.backbone.contract import Row
@@ -17,9 +15,13 @@ from engram.backbone.errors import must
 from engram.backbone.seeding import generator
 
 EXAMPLES = 50
-"""Images of a concept, and of every random set, at most."""
+"""Images of a concept, and of every set that it is told from, at most."""
 LEAST = 5
 """With fewer images a concept has no direction."""
+POOL = 500
+"""Training images that sets to tell concepts from are drawn of, at most, and as many for concepts by lot."""
+LOTS = 99
+"""Concepts by lot that a concept is held against."""
 _ITERATIONS, _PENALTY = 50, 1.0
 
 
@@ -29,20 +31,21 @@ class Examples:
 
     Attributes:
         concepts: by name their places in the split, [E] int64.
-        random: sets of places drawn by lot, [E] int64 each.
+        others: places of images that concepts are told from, [P] int64.
+        lots: places of other images, of which concepts by lot are made, [P] int64.
     """
 
     concepts: Mapping[str, Tensor]
-    random: Sequence[Tensor]
+    others: Tensor
+    lots: Tensor
 
     @classmethod
-    def of(cls, split: Split, column: str, runs: int, seed: int) -> Examples:
+    def of(cls, split: Split, column: str, seed: int) -> Examples:
         """Draw them from a split.
 
         Args:
             split: training images.
             column: names or whole numbers, of which each value is a concept, or [N, K] bool, K concepts.
-            runs: how many random sets.
             seed: of the draws.
 
         Raises:
@@ -60,11 +63,9 @@ class Examples:
             name: places[torch.randperm(len(places), generator=generator(seed, f"concept {name}"))[:EXAMPLES]]
             for name, places in shown.items()
         }
-        lots = [
-            torch.randperm(len(split), generator=generator(seed, "random concept", run))[:EXAMPLES]
-            for run in range(runs)
-        ]
-        return cls(drawn, lots)
+        order = torch.randperm(len(split), generator=generator(seed, "concepts by lot"))
+        size = min(POOL, len(split) // 2)
+        return cls(drawn, order[:size], order[size : 2 * size])
 
 
 def _shown(column: Column) -> dict[str, Tensor]:
@@ -110,55 +111,70 @@ def direction(shown: Tensor, others: Tensor) -> Tensor:
     return torch.nn.functional.normalize(found, dim=0)
 
 
-def directions(values: Mapping[str, Tensor], random: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """For each concept a direction against every random set, and under "" one of every random set against the next.
-
-    values: [E, D] of the images of each concept; random: [E, D] each.
-    """
-    found = {name: [direction(each, other) for other in random] for name, each in values.items()}
-    found[""] = [direction(each, random[(k + 1) % len(random)]) for k, each in enumerate(random)]
-    return found
+def directions(shown: Tensor, told_from: Sequence[Tensor]) -> Tensor:
+    """The directions of a concept against each of several sets: [E, D] and [R, D] each -> [sets, D]."""
+    return torch.stack([direction(shown, others) for others in told_from])
 
 
-def rows(found: Mapping[str, Sequence[Tensor]], gradients: Tensor, classes: Tensor, names: Sequence[str]) -> list[Row]:
+def rows(
+    concepts: Mapping[str, Tensor],
+    others: Tensor,
+    lots: Tensor,
+    gradients: Tensor,
+    classes: Tensor,
+    names: Sequence[str],
+    *,
+    runs: int,
+    seed: int,
+) -> list[Row]:
     """The table: is the logit of a class sensitive to a concept?
 
     ``score`` is the share of the class's images whose logit grows when the stage's output moves in the concept's
-    direction, the mean over random sets; ``random`` is the same for directions of random sets. ``p`` is Welch's test
-    that both have one mean: the chance of a difference as large if the concept were as good as random. A small one
-    tells that the network uses the direction, not what caused it to; with many concepts some are small by chance, and
-    ``p_corrected`` is multiplied by their number (Bonferroni).
+    direction: the mean over ``runs`` sets of images that the concept is told from. `LOTS` concepts by lot, of as many
+    images, are told from the same sets; ``random`` is the mean of their scores, and ``p`` the share of them (and of
+    the concept, as one more) whose score is as far from that mean. It is the chance of a score as far if the concept's
+    images had been drawn by lot, at least 0.01. Of many concepts some have a small one by chance. It tells that the
+    network uses the direction, not what caused it to.
 
     Args:
-        found: directions [D] each, as `directions` gives them.
+        concepts: by name the stage's output for the images of a concept, [E, D].
+        others: [P, D] of the images to tell concepts from; lots: [P, D] of those that concepts by lot are made of.
         gradients: [N, D] of the logits of ``classes``, [N] int64, with respect to the stage's output.
         names: of classes.
+        runs: how many sets a concept is told from.
+        seed: of the sets and lots.
     """
+    told_from = [_drawn(others, EXAMPLES, seed, "told from", run) for run in range(runs)]
+    by_lot: dict[int, list[Tensor]] = {}
+    for size in {len(shown) for shown in concepts.values()}:
+        drawn = [_drawn(lots, size, seed, "by lot", lot) for lot in range(LOTS)]
+        by_lot[size] = [directions(each, told_from) for each in drawn]
+    found = {name: directions(shown, told_from) for name, shown in concepts.items()}
     table: list[Row] = []
-    tests = (len(found) - 1) * len(classes.unique())
     for number in classes.unique().tolist():
         own = gradients[classes == number].double()
-        scores = {name: [float((own @ each > 0).double().mean()) for each in some] for name, some in found.items()}
-        random = scores.pop("")
-        for name, each in scores.items():
-            p = _chance(each, random)
+        chance = {size: torch.tensor([_score(own, each) for each in some]) for size, some in by_lot.items()}
+        for name, each in found.items():
+            score, random = _score(own, each), chance[len(concepts[name])]
+            far = (random - random.mean()).abs() >= abs(score - float(random.mean())) - 1e-12
             table.append(
                 {
                     "class": names[number],
                     "concept": name,
-                    "score": sum(each) / len(each),
-                    "random": sum(random) / len(random),
-                    "p": p,
-                    "p_corrected": min(p * tests, 1.0),
+                    "score": score,
+                    "random": float(random.mean()),
+                    "p": (1 + int(far.sum())) / (1 + len(random)),
                     "images": len(own),
                 }
             )
     return table
 
 
-def _chance(some: Sequence[float], others: Sequence[float]) -> float:
-    """The p of Welch's test, which knows no answer where neither has any spread."""
-    if len(set(some)) == 1 and len(set(others)) == 1:
-        return float(some[0] == others[0])
-    each = [float(number) for values in (some, others) for number in (mean(values), stdev(values), len(values))]
-    return float(ttest_ind_from_stats(*each, equal_var=False).pvalue)
+def _score(gradients: Tensor, found: Tensor) -> float:
+    """The share of gradients [N, D] that lie along directions [R, D], the mean over these."""
+    return float((gradients @ found.T > 0).double().mean())
+
+
+def _drawn(values: Tensor, count: int, seed: int, purpose: str, number: int) -> Tensor:
+    """So many of some rows, at most all."""
+    return values[torch.randperm(len(values), generator=generator(seed, purpose, number))[:count]]

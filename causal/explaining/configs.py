@@ -77,7 +77,7 @@ class ExplainConfig(ExperimentConfig):
     """A column of the data whose values are concepts, or ``concepts``: is the network sensitive to them (TCAV)?
     None: no concept is tested."""
     runs: Annotated[int, Ge(3)] = 10
-    """Sets of random images that each concept is told from."""
+    """Sets of images, drawn by lot, that each concept is told from."""
 
     def problems(self) -> list[str]:
         found = []

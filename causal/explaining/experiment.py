@@ -25,7 +25,7 @@ from engram.causal.explaining.asking import Asked
 from engram.causal.explaining.attributions import attribution, captum_part, completeness, stage_gradients
 from engram.causal.explaining.concepts import Examples
 from engram.causal.explaining.configs import RANDOM, ExplainConfig, Method
-from engram.causal.explaining.explained import Explained
+from engram.causal.explaining.explained import LOTS, OTHERS, Explained
 from engram.causal.explaining.features import excitement
 from engram.causal.explaining.report import report
 
@@ -69,7 +69,7 @@ class Explain:
         asked = Asked(model.to(s.device).eval(), c.stage)
         order = torch.randperm(len(data.test), generator=generator(c.seed, "explained"))[: c.images]
         split = data.test.select(order)
-        examples = None if c.concept is None else Examples.of(data.train, c.concept, c.runs, c.seed)
+        examples = None if c.concept is None else Examples.of(data.train, c.concept, c.seed)
         labels = outputs[split.labels].to(s.device)
         state = ExplainState(asked, made.classes, split, data.train, labels, examples, found, Explained())
         state.units = self._units(state)
@@ -92,7 +92,7 @@ class Explain:
             units.append(partial(self._answer, state, number, places))
             units += [partial(self._explain, state, method, number, places) for method in self.config.methods]
         if state.examples is not None:
-            named = {**state.examples.concepts, **{f"#{k}": each for k, each in enumerate(state.examples.random)}}
+            named = {**state.examples.concepts, OTHERS: state.examples.others, LOTS: state.examples.lots}
             units += [partial(self._show, state, name, places) for name, places in named.items()]
         return units
 
@@ -177,7 +177,7 @@ class Explain:
     def finish(self, state: ExplainState) -> Result:
         pictures = self._images(state, torch.arange(len(state.split)))
         labels, classes = state.labels.cpu(), state.classes
-        return report(state.found, state.asked, pictures, labels, classes, state.split, state.cautions)
+        return report(state.found, self.config, state.asked, pictures, labels, classes, state.split, state.cautions)
 
     def state_dict(self, state: ExplainState) -> dict[str, Any]:
         return {"done": state.done, "found": dict(vars(state.found))}

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+OTHERS, LOTS = "#others", "#lots"
+"""Where the values of images stand that concepts are told from, and of which concepts by lot are made."""
+
 
 @dataclass
 class Explained:
@@ -19,7 +22,7 @@ class Explained:
         answers: [N] int64, the network's.
         gradients: [N, D] of the logit of the answer, with respect to the stage's output: its mean over places.
         excited: [N, c], how strongly every channel of the stage is excited.
-        values: by concept, and by the number of a random set, the stage's output for its images, [E, D].
+        values: by concept, `OTHERS` and `LOTS` the stage's output for their images, [E, D].
     """
 
     maps: dict[str, Tensor] = field(default_factory=dict)

@@ -13,8 +13,8 @@ from engram.backbone.data.sets import Split
 from engram.backbone.measures import tiles
 from engram.causal.explaining import concepts
 from engram.causal.explaining.asking import Asked
-from engram.causal.explaining.configs import RANDOM
-from engram.causal.explaining.explained import Explained
+from engram.causal.explaining.configs import RANDOM, ExplainConfig
+from engram.causal.explaining.explained import LOTS, OTHERS, Explained
 from engram.causal.explaining.features import chosen, seen_by
 from engram.causal.explaining.trusting import FRACTIONS
 
@@ -24,6 +24,7 @@ SHOWN, CHANNELS, EXCITING = 12, 8, 3
 
 def report(
     found: Explained,
+    config: ExplainConfig,
     asked: Asked,
     x: Tensor,
     labels: Tensor,
@@ -51,7 +52,7 @@ def report(
     figures: dict[str, AnyFigure] = {**_curves(found), **_overlays(found, asked, x, named)}
     figures |= _features(found, asked, x, named)
     if found.values:
-        tables["concepts"] = rows = _concepts(found, classes)
+        tables["concepts"] = rows = _concepts(found, config, classes)
         figures["concepts"] = _bars(rows)
     if cautions:
         tables["cautions"] = cautions
@@ -136,15 +137,16 @@ def _stretched(view: Tensor) -> Tensor:
     return 0.5 + 0.5 * view / view.abs().max().clamp(min=1e-12)
 
 
-def _concepts(found: Explained, classes: Sequence[str]) -> list[Row]:
-    shown = {name: each for name, each in found.values.items() if not name.startswith("#")}
-    random = [each for name, each in found.values.items() if name.startswith("#")]
-    return concepts.rows(concepts.directions(shown, random), found.gradients, found.answers, classes)
+def _concepts(found: Explained, config: ExplainConfig, classes: Sequence[str]) -> list[Row]:
+    shown = {name: each for name, each in found.values.items() if name not in (OTHERS, LOTS)}
+    others, lots = found.values[OTHERS], found.values[LOTS]
+    where = {"runs": config.runs, "seed": config.seed}
+    return concepts.rows(shown, others, lots, found.gradients, found.answers, classes, **where)
 
 
 def _bars(rows: Sequence[Row]) -> Bars:
     return Bars(
-        title="Share of pictures whose answer a concept speaks for (TCAV), and random images",
+        title="Share of pictures whose answer a concept speaks for (TCAV), and concepts by lot",
         x_label="answer and concept",
         y_label="score",
         names=[f"{row['class']}: {row['concept']}" for row in rows],
