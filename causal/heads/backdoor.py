@@ -55,11 +55,11 @@ class Backdoor(nn.Module):
             return self.given_value.mixed(features, self._attention(features) * self.prior).log_softmax(-1)
         if self.mode == "nwgm":
             return self.given_value.mixed(features, self.prior).log_softmax(-1)
-        return (self.given(features) + self.prior.log().unsqueeze(-1)).logsumexp(-2)
+        return (self.given(features).mT + self.prior.log()).logsumexp(-1)
 
     def given(self, features: Tensor) -> Tensor:
         """features: [..., F] -> log P(y | x, z) of every value z, [..., V, K]."""
-        return self.given_value(features).log_softmax(-1)
+        return self.given_value(features).mT.log_softmax(-2).mT
 
     def _attention(self, features: Tensor) -> Tensor:
         """a_z(x), [..., V]."""

@@ -35,9 +35,14 @@ class Gated(nn.Module):
         nn.init.normal_(self.gains, std=START)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., F] -> logits given each value, [..., V, K] float32: one matrix product for all of them."""
-        weight = (self.weight * (1 + self.gains).unsqueeze(1)).flatten(0, 1)
-        return F.linear(x, weight, (self.bias + self.shifts).flatten()).float().unflatten(-1, self.shifts.shape)
+        """x: [..., F] -> logits given each value, [..., V, K] float32.
+
+        One matrix product gives all of them. Those of a class lie beside each other: a softmax over a few classes
+        takes half the time that way.
+        """
+        weight = (self.weight.unsqueeze(1) * (1 + self.gains)).flatten(0, 1)
+        bias = (self.bias + self.shifts).T.flatten()
+        return F.linear(x, weight, bias).float().unflatten(-1, self.shifts.T.shape).mT
 
     def mixed(self, x: Tensor, weights: Tensor) -> Tensor:
         """Logits for a mixture of the values, whose weights need not sum to 1.

@@ -80,9 +80,12 @@ REFUSALS = [
     Refusal((BOTTLENECK, "snn.deploy", "--from"), "the read-out has to be linear"),
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
-        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING, "causal.scm")
+        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING)
     ),
-    Refusal(("feedback.generative", "fewshot.episodes"), "must be a linear layer", without=("--from",)),
+    *(
+        Refusal(("feedback.generative", name), "must be a linear layer", without=("--from",))
+        for name in ("fewshot.episodes", "causal.scm")
+    ),
     Refusal(("feedback.generative", "snn.qcfs"), "a network for "),  # in either order
     Refusal(("feedback.spoerer", "snn.convert"), "every layer must be linear or a ReLU"),  # it normalises by neighbours
     *(Refusal((name, "snn.convert"), "must be gated or additive") for name in BOUND),
@@ -103,9 +106,11 @@ REFUSALS = [
     Refusal(("causal.frontdoor", "backdoor"), "Add --head causal.backdoor"),
     *(
         Refusal((name, objective), f"Add --head causal.{objective}")
-        for name in (*WITHOUT_PREDICTIONS[:-2], "feedback.predictive", *TRAINING, "causal.scm")
+        for name in (*WITHOUT_PREDICTIONS, "feedback.predictive", *TRAINING, "causal.scm")
         for objective in ADJUSTED
+        if name not in ADJUSTING
     ),
+    Refusal(("causal.shift", "backdoor"), "Add --head causal.backdoor"),
     *(Refusal(("continual.stream", name), "--tasks must be at most 1 for 3 classes") for name in ADJUSTED),
     *(
         Refusal(("causal.scm", name), "must be shapes-scm")
