@@ -41,7 +41,8 @@ class Frontdoor(nn.Module):
         """features: [..., F] -> log P(y | do(x)), [..., K]. In training the features are kept to be averaged over."""
         if self.training:
             self._keep(features)
-        led_to = self.label(self.others).softmax(-1).mean(0)
+        others = self.others.clone() if self.training else self.others  # a later pass of the step writes into them
+        led_to = self.label(others).softmax(-1).mean(0)
         return (self._mediators(features).exp() @ led_to).log()
 
     def given(self, features: Tensor) -> Tensor:

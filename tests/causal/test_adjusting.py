@@ -264,6 +264,8 @@ def test_frontdoor_keeps_the_last_images_of_training():
     head(first)
     head(second)
     assert head.others[:, 0].tolist() == [2, 2, 2, 2, 1]
+    (head(first).sum() + head(second).sum()).backward()  # a step with several passes
+    assert head.others[:, 0].tolist() == [2, 2, 2, 2, 1]
     head.eval()(first)
     assert head.others[:, 0].tolist() == [2, 2, 2, 2, 1]
 

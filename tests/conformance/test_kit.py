@@ -95,7 +95,10 @@ REFUSALS = [
     *(Refusal((name, "feedback.mixing", "--from"), "made with feedback.predictive") for name in WITHOUT_PREDICTIONS),
     *(Refusal((name, "feedback.reconstruction"), "must be Predicting") for name in TRAINING),
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
-    *(Refusal(("feedback.clutter", name), "a column 'present'") for name in (*OF_LABELS, *ATTENTION, "concepts")),
+    *(
+        Refusal(("feedback.clutter", name), "a column 'present'")
+        for name in (*OF_LABELS, *ATTENTION, *ADJUSTED, "concepts")
+    ),
     *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
     *(
         Refusal((head, name), "must be a linear layer")
@@ -106,11 +109,10 @@ REFUSALS = [
     Refusal(("causal.frontdoor", "backdoor"), "Add --head causal.backdoor"),
     *(
         Refusal((name, objective), f"Add --head causal.{objective}")
-        for name in (*WITHOUT_PREDICTIONS, "feedback.predictive", *TRAINING, "causal.scm")
+        for name in (*WITHOUT_PREDICTIONS, "feedback.predictive", "logistic", *TRAINING, "causal.scm")
         for objective in ADJUSTED
         if name not in ADJUSTING
     ),
-    Refusal(("causal.shift", "backdoor"), "Add --head causal.backdoor"),
     *(Refusal(("continual.stream", name), "--tasks must be at most 1 for 3 classes") for name in ADJUSTED),
     *(
         Refusal(("causal.scm", name), "must be shapes-scm")
