@@ -152,14 +152,14 @@ def rows(
     found = {name: directions(shown, told_from) for name, shown in concepts.items()}
     table: list[Row] = []
     for number in classes.unique().tolist():
-        own = gradients[classes == number].double()
+        own, called = gradients[classes == number].double(), str(names[int(number)])
         chance = {size: torch.tensor([_score(own, each) for each in some]) for size, some in by_lot.items()}
         for name, each in found.items():
             score, random = _score(own, each), chance[len(concepts[name])]
             far = (random - random.mean()).abs() >= abs(score - float(random.mean())) - 1e-12
             table.append(
                 {
-                    "class": names[number],
+                    "class": called,
                     "concept": name,
                     "score": score,
                     "random": float(random.mean()),

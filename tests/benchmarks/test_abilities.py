@@ -54,4 +54,4 @@ def test_what_a_trial_was_adapted_with_is_not_known_beforehand():
 @pytest.mark.parametrize("head", ["fewshot.ridge", "fewshot.maml"])
 def test_a_head_that_is_not_trained_with_fixed_classes_is_refused(head):
     (line,) = unmet(Registry.discover(), TrainConfig(head=head))
-    assert line.startswith(f"--head must be one that is trained with fixed classes; got {head}. Use linear, cosine, ")
+    assert line.startswith(f"--head must be one that is trained with fixed classes; got {head}. Use linear, ")
