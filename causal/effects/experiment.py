@@ -47,6 +47,7 @@ class EffectsState:
         means: of every stage over training pictures, [S, 1, C, H, W].
         following: None until all effects are known.
         surroundings: None where the data do not say where objects are.
+        partners: [N] int64, the picture whose background each is put before; empty without them.
         shown: the pictures that the network was last shown, by their places and how many further ones.
         units: the work, of which ``done`` are done.
     """
@@ -59,6 +60,7 @@ class EffectsState:
     effects: Effects
     following: Following | None
     surroundings: Surroundings | None
+    partners: Tensor
     cautions: list[Row]
     units: list[Callable[[], None]] = field(default_factory=list)
     done: int = 0
@@ -87,8 +89,10 @@ class EffectsExperiment:
         means = stage_means(model, pictures)
         targets = outputs[test.labels].to(s.device)
         effects = Effects(causes([each.shape for each in means], c.cells), c.set_to, len(test))
-        surroundings = Surroundings(len(test)) if self._masks(test) is not None else None
-        state = EffectsState(*(model, network(model), means, test, targets, effects, None, surroundings, found))
+        masked = self._masks(test) is not None
+        surroundings = Surroundings(len(test)) if masked else None
+        others = partners(test.labels) if masked else torch.zeros(0, dtype=torch.int64)
+        state = EffectsState(*(model, network(model), means, test, targets, effects, None, surroundings, others, found))
         state.units = self._units(state)
         return state
 
@@ -141,7 +145,7 @@ class EffectsExperiment:
     def _exchange(self, state: EffectsState, at: slice) -> None:
         masks, surroundings = self._masks(state.test), state.surroundings
         assert masks is not None and surroundings is not None
-        others = partners(state.test.labels)[at]
+        others = state.partners[at]
         places = torch.arange(at.start, at.stop)
         pairs = (_images(state.test, places), masks[at], _images(state.test, others), masks[others])
         state.shown = None  # the network is shown others now
@@ -157,7 +161,7 @@ class EffectsExperiment:
     def finish(self, state: EffectsState) -> Result:
         assert state.following is not None
         targets, swapped = state.targets.cpu(), state.surroundings
-        exchanged = None if swapped is None else (swapped, partners(state.test.labels))
+        exchanged = None if swapped is None else (swapped, state.partners)
         return report(state.effects, state.following, targets, exchanged, state.cautions, self.config.seed)
 
     def state_dict(self, state: EffectsState) -> dict[str, Any]:

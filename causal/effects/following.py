@@ -61,8 +61,8 @@ class Following:
         paths: see `paths`.
         own: [N, K] float32, the probability of every output as the network is.
         set_to: [chosen, N, K] float32, with each of the channels set.
-        along: [stages, 2, PLACEBOS, N] float32, of the right output, with what a stage has along a direction by lot set
-            to what it has there for one other picture, and for a second one.
+        along: [stages, 3, PLACEBOS, N] float32, of the right output, with what a stage has along a direction by lot set
+            as channels are, to what it has there for one other picture, and for a second one.
         direct: [paths, N] float32, of the right output, with a channel set and a mediator held.
 
     Source: Pearl 2001 (direct and indirect effects), section 3; Goldowsky-Dill et al. 2023 (path patching).
@@ -76,7 +76,7 @@ class Following:
         self.directions = [directions(count, stage, seed) for stage, count in enumerate(channels)]
         self.own = torch.zeros(images, outputs)
         self.set_to = torch.zeros(len(self.chosen), images, outputs)
-        self.along = torch.zeros(len(channels), 2, PLACEBOS, images)
+        self.along = torch.zeros(len(channels), 3, PLACEBOS, images)
         self.direct = torch.zeros(len(self.paths), images)
 
     def measure(self, shown: Shown, targets: Tensor, at: slice) -> None:
@@ -87,9 +87,10 @@ class Following:
             found = answers([shown.variant(cause, self.how) for cause in self.chosen])
             self.set_to[:, at] = found.softmax(-1).cpu()
         for stage, several in enumerate(self.directions):
-            for other in (0, 1):
-                variants = [shown.along(stage, each.to(targets.device), other + 1) for each in several]
-                self.along[stage, other, :, at] = outcomes(answers(variants), targets)[0].cpu()
+            kinds = (shown.values(stage, self.how), shown.others[1][stage], shown.others[2][stage])
+            for kind, values in enumerate(kinds):
+                variants = [shown.along(stage, each.to(targets.device), values) for each in several]
+                self.along[stage, kind, :, at] = outcomes(answers(variants), targets)[0].cpu()
         if self.paths:
             self.direct[:, at] = outcomes(answers(self._held(shown)), targets)[0].cpu()
 

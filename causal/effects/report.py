@@ -67,7 +67,7 @@ def metrics(
         "test/largest_effect": max((found.effects[how][cause][0].effect for cause in channels), key=abs),
         "test/causal_channels": sum(found.beyond(how, cause) for cause in channels) / len(channels),
         "test/placebo_effect": sum(placebos) / len(placebos),
-        "test/placebo_p": min(float(each.p) for each in refuted.placebos),
+        "test/placebo_p": min(1.0, len(refuted.placebos) * min(float(each.p) for each in refuted.placebos)),
         "test/suspicious": refuted.suspicious,
         "test/accuracy": float(effects.own[2].double().mean()),
         "images": float(effects.own.shape[1]),

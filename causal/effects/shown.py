@@ -48,13 +48,13 @@ class Shown:
             values = values[:, :, cause.channel : cause.channel + 1]
         return Variant(cause.place, values, tuple(held))
 
-    def along(self, stage: int, direction: Tensor, shift: int) -> Variant:
-        """What a stage has along a direction is set to what it has there for another picture.
+    def along(self, stage: int, direction: Tensor, values: Tensor) -> Variant:
+        """What a stage has along a direction is set to what other values have there.
 
         Args:
             direction: [C], of length 1.
-            shift: 1: for the next picture of each; 2: for the next but one.
+            values: [S, B, C, H, W], of which some dimensions but C may be 1.
         """
-        own, others = self.others[0][stage], self.others[shift][stage]
-        far = torch.einsum("sbchw,c->sbhw", others - own, direction).unsqueeze(2)
+        own = self.others[0][stage]
+        far = torch.einsum("sbchw,c->sbhw", values - own, direction).unsqueeze(2)
         return Variant(Place(stage), own + far * direction.view(-1, 1, 1))

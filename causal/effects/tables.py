@@ -67,8 +67,8 @@ class Estimates:
         effects: for every way of setting and every cause, those on the probability, the logit and the accuracy.
         placebos: of every stage, the effect of a placebo on the probability: the mean, and between what 95 % of the
             attempts lie.
-        directions: [stages, PLACEBOS] float64, the effect on it of a direction by lot that is set to another picture's
-            value, as channels are.
+        directions: [stages, PLACEBOS] float64, the effect on it of a direction by lot that is set as channels are in
+            the first way.
     """
 
     effects: Mapping[SetTo, Mapping[Cause, tuple[Estimate, ...]]]
@@ -158,7 +158,7 @@ def refuted(effects: Effects, following: Following, targets: Tensor, seed: int) 
         "random common cause": refuting.random_common_cause(right, seed),
         "subset": refuting.subsets(right, seed),
     }
-    return Refuted([refuting.placebo(each, seed) for each in following.along], found if len(classes) else {})
+    return Refuted([refuting.placebo(each[1:], seed) for each in following.along], found if len(classes) else {})
 
 
 def of_refuters(found: Estimates, following: Following, refuted: Refuted) -> list[Row]:

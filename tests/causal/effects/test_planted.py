@@ -45,7 +45,7 @@ def measured(seed, images):
     effects = Effects(ALL, ("mean",), IMAGES)
     effects.measure(shown, targets, slice(0, IMAGES), "mean", slice(0, CHANNELS))
     several = directions(CHANNELS, 0, seed)[:2]
-    along = [network.answers([shown.along(0, each, shift) for each in several]) for shift in (1, 2)]
+    along = [network.answers([shown.along(0, each, shown.others[shift][0]) for each in several]) for shift in (1, 2)]
     return effects.differences("mean")[0], outcomes(torch.stack(along), targets)[0], causal
 
 
