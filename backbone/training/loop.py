@@ -29,7 +29,7 @@ from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.cross_entropy import CrossEntropy
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment, event_augment
-from engram.backbone.training.optim import Optimizers, lists, rate_at
+from engram.backbone.training.optim import Optimizers, add_l2, lists, rate_at
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
 from engram.backbone.training.samplers import Uniform
@@ -236,14 +236,9 @@ class Trainer:
     @torch.no_grad()
     def _weigh(self, model: Classifier, divisor: float) -> None:
         """Add the gradient of the weights' own term, and divide all of it."""
-        if not self.options.l2 and divisor == 1:
-            return
-        held = [weight for weight in model.parameters() if weight.grad is not None]
-        grads = [weight.grad for weight in held]
-        if self.options.l2:
-            lists._foreach_add_(grads, held, alpha=2 * self.options.l2)
+        add_l2(model, self.options.l2)
         if divisor != 1:
-            lists._foreach_div_(grads, divisor)
+            lists._foreach_div_([weight.grad for weight in model.parameters() if weight.grad is not None], divisor)
 
     def _outputs(self, model: Classifier, images: Tensor) -> Outputs:
         """What the network makes of a batch, with what the objective wants of it."""

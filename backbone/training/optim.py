@@ -249,6 +249,14 @@ def step_at_once(part: torch.optim.Optimizer) -> bool:
     return True
 
 
+@torch.no_grad()
+def add_l2(net: nn.Module, l2: float) -> None:
+    """Add to the gradients of a network that of ``l2`` times the sum of all its squared weights."""
+    if l2:
+        held = [weight for weight in net.parameters() if weight.grad is not None]
+        lists._foreach_add_([weight.grad for weight in held], held, alpha=2 * l2)
+
+
 def rate_at(options: TrainingOptions, step: int, steps: int) -> float:
     """Learning rate relative to its peak in the step after ``step`` others, of a training of ``steps``."""
     return relative_rate(options.schedule, (step + 1) / (steps + 1), options.warmup)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.contract import Batch, Conditional, Objective, ObjectiveSetting, Outputs, Wanted
+from engram.backbone.contract import Batch, Conditional, Objective, ObjectiveSetting, Outputs, Training, Wanted
 from engram.backbone.data.columns import CONTEXT, MEDIATOR
 from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
@@ -42,6 +42,15 @@ class Given(Objective):
         if not isinstance(head, Conditional) or head.column != self.column:
             rule = f"one that tells likelihoods given the column {self.column!r}"
             raise must(f"the head for {self.column}s", rule, type(head).__name__, f"Add --head {self.head}.")
+
+    def begin(self, training: Training) -> None:
+        """Refuse a running average of weights beside a head that keeps training images: it would average these too."""
+        if self.column == MEDIATOR and training.options.ema:
+            rule, got = (
+                f"0 beside {self.head}, whose kept images would be averaged as weights are",
+                training.options.ema,
+            )
+            raise must("--ema", rule, got, "Leave it out.")
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         assert outputs.given is not None  # it was wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from engram.backbone.data.views import seen
 from engram.backbone.errors import must
 from engram.backbone.objectives.around import Around
 from engram.backbone.objectives.columns import columns_of
-from engram.causal.objectives.environment_options import GroupDROOptions
+from engram.causal.objectives.environment_options import GroupDROOptions, IRMOptions
 from engram.causal.objectives.groupdro import GroupDRO
 from engram.causal.objectives.irm import IRM, entropies
 from engram.causal.objectives.reference import answers_of
@@ -46,6 +46,7 @@ class EIIL(Around):
     """
 
     def __init__(self, options: EIILOptions, setting: ObjectiveSetting) -> None:
+        _check(options)
         logits, labels = answers_of(setting, "eiil"), setting.data.labels.to(setting.device)
         self.fails = least_invariant(logits, labels).cpu()
         self.right = (logits.argmax(1) == labels).cpu()
@@ -87,6 +88,19 @@ class _On:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._training, name)
+
+
+def _check(options: EIILOptions) -> None:
+    """Refuse options of what does not follow.
+
+    Raises:
+        UserError: one is not its default.
+    """
+    of_irm = [each.name for each in fields(IRMOptions)]
+    for name in of_irm if options.then == "groupdro" else ["rate"]:
+        if (value := getattr(options, name)) != getattr(EIILOptions, name):
+            rule = f"left out beside --objective.then {options.then}, which has no such option"
+            raise must(f"--objective.{name}", rule, value, "Drop one of the two.")
 
 
 def least_invariant(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from engram.backbone.data.columns import GROUP, numbered
 from engram.backbone.hardware import autocast
 from engram.backbone.nets.plain import copied
 from engram.backbone.objectives.cross_entropy import cross_entropies
-from engram.backbone.training.optim import Optimizers, rate_at
+from engram.backbone.training.optim import Optimizers, add_l2, rate_at
 from engram.causal.objectives.reference_options import LfFOptions
 
 
@@ -61,6 +61,7 @@ class LfF(Objective):
         with autocast(training.device, training.precision):
             logits = self.biased.forward_normalised(batch.images).float()
         generalised_cross_entropies(logits, batch.labels, self.options.q).mean().backward()
+        add_l2(self.biased, training.options.l2)
         if training.options.clip:
             torch.nn.utils.clip_grad_norm_(self.biased.parameters(), training.options.clip)
         self.optimizers.step(rate_at(training.options, step, training.total_steps))
