@@ -17,7 +17,7 @@ from engram.causal.effects.configs import EffectsConfig
 from engram.causal.effects.experiment import EffectsExperiment
 from engram.causal.effects.network import stage_means
 
-CONFIG = EffectsConfig(from_trial="x", images=70, cells=2, top=1, set_to=("resample", "mean"))
+CONFIG = EffectsConfig(from_trial="x", images=66, cells=0, top=1, set_to=("resample", "mean"))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_past_a_whole_later_stage_of_a_row_of_stages_there_is_no_direct_effect(w
             assert row["direct"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("stop", [3, 7])
+@pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.slow), 7])
 def test_it_goes_on_where_it_was(trial, whole, tmp_path, stop):
     saved = run(trial, tmp_path, stop=stop)
     assert saved["done"] == stop
