@@ -14,6 +14,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning
 from engram.benchmarks.driving.driver import RunSetting, write_trial
 from engram.benchmarks.planning.config import experiment_config, full, to_toml, without_defaults
+from engram.causal.explaining.configs import METHODS
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
@@ -60,10 +61,12 @@ def test_config_survives_toml(experiment):
 EARLY = tuple(f"test/early_exit_{what}" for what in ("accuracy", "mean_steps", "share_of_steps"))
 NOT_ASKED_FOR = {
     "snn.deploy": ("ann/test/accuracy", "lava/agreement", "file/agreement"),
-    "backbone.train": EARLY,
-    "feedback.control": EARLY,
+    **dict.fromkeys(("backbone.train", "feedback.control", "causal.shift", "causal.scm", "causal.concepts"), EARLY),
+    "causal.effects": tuple(f"test/{what}" for what in ("background_effect", "shape_effect", "shape_share")),
+    "causal.explain": tuple(f"{what}/on_foreground" for what in ("random", *METHODS)),
 }
-"""Metrics that an experiment reports where an option asks for them: of stopping early, networks with steps."""
+"""Metrics that an experiment reports where an option asks for them: of stopping early, networks with steps; of objects
+and what is around them, data that say where objects are."""
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -78,7 +78,7 @@ def some_value(option: Option) -> Any:
         tries = [spelled(name, entry) for _, name, entry in REGISTRY.choices(option.kind)]
     if WeightsFile in map(type, option.metadata):
         tries = [__file__]  # what is in it is looked at when it is used
-    for value in [*tries, "layer2>layer1", "layer2>layer2", "0.1,0.2", "contrast", "occlusion", "words"]:
+    for value in [*tries, "layer2>layer1", "layer2>layer2", "0.1,0.2", "contrast", "occlusion", "zero", "words"]:
         try:
             found, why = as_type(option, value)
         except UserError:  # of text with a form of its own
