@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engram.backbone.contract import Site
 from engram.backbone.errors import UserError, must
 from engram.causal.intervening.collecting import Held, Interruptible, frames_first, gathered, network_of, network_steps
-from engram.causal.intervening.kinds import At, Kind, Source
+from engram.causal.intervening.kinds import At, Background, Kind, Source
 from engram.causal.intervening.place import INPUT, Place, unmet
 
 
@@ -101,7 +101,7 @@ def check_apart(interventions: Sequence[Intervention]) -> None:
 
 
 def check_images(model: nn.Module, interventions: Sequence[Intervention]) -> None:
-    """Refuse images, and values, that cannot be a network's.
+    """Refuse images, and masks of their foreground, that cannot be a network's.
 
     Raises:
         UserError: their shape is another one.
@@ -112,6 +112,9 @@ def check_images(model: nn.Module, interventions: Sequence[Intervention]) -> Non
         if isinstance(source, Source) and tuple(source.images.shape[-3:]) != tuple(net.in_shape):
             rule = f"[N, C, H, W] of {'x'.join(map(str, net.in_shape))}, as the network takes them"
             raise must(f"images of {each}", rule, list(source.images.shape), "Resize them.")
+        if isinstance(each.kind, Background) and (size := each.kind.foreground.shape[1:]) != tuple(net.in_shape[-2:]):
+            rule = f"{'x'.join(map(str, net.in_shape[-2:]))}, as the images are"
+            raise must(f"masks of {each}", rule, "x".join(map(str, size)), "Resize them.")
 
 
 def _held(place: Place, source: Source | Tensor | None, found: Iterator[Held]) -> Held | None:

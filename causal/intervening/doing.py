@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import index
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from engram.backbone.errors import must
@@ -23,7 +25,7 @@ from engram.causal.intervening.kinds import (
     Noise,
     Resample,
 )
-from engram.causal.intervening.place import Box, Place, check
+from engram.causal.intervening.place import BOX, Box, Place, check
 
 
 class Doing:
@@ -123,8 +125,8 @@ def do(
     *,
     stage: int | None = None,
     name: str = "",
-    step: int | Iterable[int] | None = None,
-    channel: int | Iterable[int] | None = None,
+    step: int | Iterable[int] | Tensor | None = None,
+    channel: int | Iterable[int] | Tensor | None = None,
     region: Any = None,
 ) -> Aimed:
     """A place of a network, of which the next word says what is put there while a with-block lasts.
@@ -133,9 +135,9 @@ def do(
         model: a classifier, as `engram.load(TRIAL).module` is, or a backbone, of any kind.
         stage: the number of the stage whose output it is. All numbers are from 0.
         name: of another site: ``features``, ``input``, an activation's or a layer of neurons' module.
-        step: one or more; None: all.
-        channel: one or more; None: all.
-        region: cells of a map: ``(top, left, bottom, right)``, or a mask [H, W] bool; None: all.
+        step: one or more, as whole numbers of any type or an array [N] of them; None: all.
+        channel: one or more, as steps are; None: all.
+        region: cells of a map: ``(top, left, bottom, right)``, or a mask [H, W] bool, tensor or array; None: all.
 
     Raises:
         UserError: it names no place, or one that the network does not have; what there is.
@@ -147,12 +149,37 @@ def do(
     >>> with do(model, stage=2, channel=5).mean() & do(model, stage=0, region=(0, 0, 2, 2)).zero():
     ...     logits = model(images)
     """
-    if region is not None and not isinstance(region, Tensor):
-        region = Box(*region)
-    return Aimed(model, Place(stage, name, _numbers(step), _numbers(channel), region))
+    try:
+        number = None if stage is None else index(stage)
+    except TypeError:
+        raise must("stage", "a whole number from 0", stage, "Use do(...) & do(...) for several.") from None
+    return Aimed(model, Place(number, name, _numbers("step", step), _numbers("channel", channel), _cells(region)))
 
 
-def _numbers(given: int | Iterable[int] | None) -> tuple[int, ...] | None:
+def _numbers(what: str, given: Any) -> tuple[int, ...] | None:
+    """One whole number or several as Python's own: tensors of the same number differ. None: all."""
     if given is None:
         return None
-    return (given,) if isinstance(given, int) else tuple(given)
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    try:
+        numbers = list(plain) if isinstance(plain, Iterable) else [plain]
+        if any(isinstance(number, bool) for number in numbers):
+            raise TypeError
+        return tuple(map(index, numbers))
+    except TypeError:
+        remedy = "Numbers are from 0; leave it out for all."
+        raise must(f"{what} of a place", "a whole number, or several", given, remedy) from None
+
+
+def _cells(given: Any) -> Box | Tensor | None:
+    """A box, or a mask as a tensor. None: all cells."""
+    if given is None or isinstance(given, Tensor):
+        return given
+    try:
+        if hasattr(given, "dtype"):
+            return torch.tensor(given.tolist())  # whatever its strides are, and whether it may be written into
+        top, left, bottom, right = map(index, given)
+    except (TypeError, ValueError):
+        remedy = "Leave it out for whole maps."
+        raise must("region of a place", f"{BOX}, or a mask [H, W] bool", given, remedy) from None
+    return Box(top, left, bottom, right)

@@ -229,7 +229,7 @@ class Background:
     On maps m is the share of a cell that the foreground covers.
 
     Attributes:
-        foreground: [B, H, W] bool, the foreground of every image of a batch, of any size; [1, H, W] of all of them.
+        foreground: [B, H, W] bool, the foreground of every image of a batch, of its size; [1, H, W] of all of them.
         images, seed: as in `Resample`.
     """
 

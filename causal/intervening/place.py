@@ -15,6 +15,8 @@ from engram.backbone.nets.taps import stage_site
 
 INPUT = "input"
 """The name of the images that a network is given."""
+BOX = "(top, left, bottom, right) from 0, with top < bottom and left < right"
+"""What a box is."""
 _LISTED = 12
 
 
@@ -68,8 +70,7 @@ class Place:
             if not region.any():
                 raise must(f"the mask of a region of {self.site}", "True in some cell", "False everywhere", remedy)
         elif region is not None and not (0 <= region[0] < region[2] and 0 <= region[1] < region[3]):
-            rule = "(top, left, bottom, right) from 0, with top < bottom and left < right"
-            raise must(f"the box of a region of {self.site}", rule, tuple(region), remedy)
+            raise must(f"the box of a region of {self.site}", BOX, tuple(region), remedy)
 
     @property
     def site(self) -> str:

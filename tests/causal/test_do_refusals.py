@@ -1,5 +1,6 @@
 """What do() refuses: places that a network does not have, kinds that cannot be, and what never changed anything."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,19 @@ WRONG = {
     ),
     "empty mask": ({"stage": 0, "region": torch.zeros(4, 4, dtype=torch.bool)}, "must be True in some cell"),
     "box": ({"stage": 0, "region": (0, 0, 5, 4)}, r"within 4 by 4 cells.*got \(0, 0, 5, 4\)"),
+    "part of a channel": (
+        {"stage": 0, "channel": 2.5},
+        "channel of a place must be a whole number, or several; got 2.5",
+    ),
+    "channels by truth": (
+        {"stage": 0, "channel": np.array([True, False])},
+        "channel of a place must be a whole number",
+    ),
+    "tensor twice": ({"stage": 0, "channel": torch.tensor([1, 1])}, r"must be different whole numbers.*got \[1, 1\]"),
+    "stages": ({"stage": (0, 1)}, r"stage must be a whole number from 0; got \(0, 1\)"),
+    "region": ({"stage": 0, "region": 3}, r"region of a place must be \(top, left, bottom, right\) .*; got 3"),
+    "three sides": ({"stage": 0, "region": (0, 0, 2)}, r"region of a place must be .*; got \(0, 0, 2\)"),
+    "array": ({"stage": 0, "region": np.ones((4, 4))}, r"must be \[H, W\] bool; got torch.float"),
     "empty box": ({"stage": 0, "region": (2, 0, 2, 4)}, "with top < bottom and left < right"),
     "no map": ({"name": "features", "region": (0, 0, 1, 1)}, "features with a region must be maps"),
 }
@@ -53,6 +67,17 @@ def test_a_place_that_is_not_there_is_refused_at_once(models, wrong):
         do(models["plain"], **where).zero()
 
 
+@pytest.mark.parametrize("one", [np.int64(1), torch.tensor(1), torch.tensor([1]), np.array([1]), [torch.tensor(1)]])
+def test_whole_numbers_and_masks_are_taken_of_any_type(models, one):
+    known = do(models["plain"], stage=1, step=0, channel=1).zero()
+    same = do(models["plain"], stage=np.int64(1), step=torch.tensor([0]), channel=one)
+    assert str(same.zero()) == str(known) and type(same.place.channels[0]) is int
+    with pytest.raises(UserError, match="places of interventions that are done at once must be apart"):
+        _ = same.zero() & do(models["plain"], stage=1, channel=one).set(2.0)
+    mask = np.eye(4, dtype=bool)[::-1]
+    assert do(models["plain"], stage=0, region=mask).place.region.tolist() == mask.tolist()
+
+
 def test_kinds_refuse_what_cannot_be(models, images):
     model = models["plain"]
     aim, labels = do(model, stage=0), torch.zeros(6, dtype=torch.int64)
@@ -62,6 +87,7 @@ def test_kinds_refuse_what_cannot_be(models, images):
         (lambda: aim.class_mean(images, labels[:2], 0), "labels of a class mean must be one for each of 6 images"),
         (lambda: aim.class_mean(images, labels, 4), r"one that has images \(0\); got 4"),
         (lambda: aim.background(torch.ones(6, 8, 8)), r"masks of the foreground must be \[B, H, W\] bool"),
+        (lambda: aim.background(torch.ones(1, 4, 4, dtype=torch.bool)), "must be 8x8, as the images are; got 4x4"),
         (lambda: aim.mean(images[:, :1]), r"must be \[N, C, H, W\] of 2x8x8, .*; got \[6, 1, 8, 8\]"),
         (lambda: aim.zero() & aim.mean(), "places of interventions that are done at once must be apart"),
         (lambda: aim.zero() & do(made("plain"), stage=1).zero(), "must be of one network; got two"),
