@@ -10,7 +10,7 @@ row and column is left out, which leaves 14x14.
 ``coloured-mnist:domainbed``, Gulrajani and Lopez-Paz 2021 (arXiv 2007.01434). All 70,000 images of MNIST, test images
 included, in a random order, are three environments, every third image in each: ``+90%``, ``+80%`` and ``-90%``, with e
 of 0.1, 0.2 and 0.9. Images have 28x28 pixels. There is one part: whoever trains holds one environment out to test on,
-and a fifth of each to choose on.
+and some images of the others to choose on; DomainBed a fifth of each.
 
 In both the label is whether the digit is below 5, and wrong for a quarter of the images. The colour is the label, but
 the other one for a share e. An image has two channels, red and green, of which one is the digit and one is black.

@@ -16,8 +16,9 @@ class Annealed(Comparing):
 
         L = mean_e R_e + w P,    w = 1 in the first ``anneal`` steps, then ``penalty``, and L / max(w, 1) goes backward
 
-    The division keeps gradients as large as the optimizer remembers them; what others add to the loss (terms of the
-    weights, a teacher's) is divided as well. Environments that a batch lacks are left out of means.
+    The division, which is left out without ``divide``, keeps gradients as large as the optimizer remembers them; what
+    others add to the loss (terms of the weights, a teacher's) is divided as well.
+    Environments that a batch lacks are left out of means.
 
     Raises:
         UserError: the penalty would not come into force before the training ends.
@@ -44,7 +45,7 @@ class Annealed(Comparing):
         return self.options.penalty if step >= self.anneal else 1.0
 
     def divisor(self, step: int) -> float:
-        return max(self.weight(step), 1.0)
+        return max(self.weight(step), 1.0) if self.options.divide else 1.0
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         if self.training is not None and self.options.restart and step == self.anneal > 0:

@@ -16,8 +16,10 @@ class AnnealedOptions:
     """Steps before the penalty counts ``penalty`` times; in them it counts once. None: a tenth of the training, as
     DomainBed's 500 of 5,001."""
     restart: bool = True
-    """Forget at that step what the optimizer remembers of earlier gradients, as DomainBed does. Either way the whole
-    loss is divided by ``penalty`` from then on, where that is above 1."""
+    """Forget at that step what the optimizer remembers of earlier gradients, as DomainBed does."""
+    divide: bool = True
+    """Divide the gradient of the whole loss by ``penalty`` once that counts, where it is above 1, as IRM's code does;
+    DomainBed's does not."""
 
 
 @dataclass(frozen=True, kw_only=True)

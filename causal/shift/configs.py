@@ -74,8 +74,10 @@ class ShiftConfig(TrainConfig):
         values = dict(given)
         if (draw := values.get("draw")) is not None:
             objective, seed = values.get("objective", cls.objective), values.get("seed", cls.seed)
-            found = drawn(objective, seed, draw, values.get("train_steps"))
-            options = {**found.pop("objective_options"), **values.get("objective_options", {})}
+            own = values.get("objective_options", {})
+            steps = None if {"penalty", "anneal"} & {*own} else values.get("train_steps")
+            found = drawn(objective, seed, draw, steps)
+            options = {**found.pop("objective_options"), **own}
             values = {**found, **values, **({"objective_options": options} if options else {})}
         if values.get("train_steps") is not None:
             if values.get("epochs") is not None:
@@ -135,11 +137,18 @@ class ShiftConfig(TrainConfig):
         return [*super().problems(), *map(str, found)]
 
     def requires(self) -> Mapping[str, Requirement]:
-        """The first network that the objective begins from, and those that leave an environment out."""
-        needed = dict(super().requires())
+        """The first network that the objective begins from, and those that leave an environment out.
+
+        A drawn batch holds so many images of every environment that one environment fewer makes a smaller batch.
+        """
+        needed, changed = dict(super().requires()), dict[str, Any]()
+        if self.draw is not None and (trained := len(self.leave_out)) > 1:
+            changed["batch_size"] = self.batch_size * (trained - 1) // trained
         for role, name in self.left_out_roles.items():
             held = tuple(sorted((*self.held_out, name)))
-            needed[role] = Requirement(experiment=EXPERIMENT, config=ShiftConfig(**self._beside(held_out=held)))
+            needed[role] = Requirement(
+                experiment=EXPERIMENT, config=ShiftConfig(**self._beside(held_out=held, **changed))
+            )
         return needed
 
     @property

@@ -42,7 +42,7 @@ _FIXED: Mapping[str, Any] = {
     "label_smoothing": 0.0,
 }
 """What DomainBed does with small images in every trial: plain Adam at one rate, environments in equal shares."""
-_ANNEALED: _Values = {"anneal": (500, _whole(_power(10, 0, 4)))}
+_ANNEALED: _Values = {"anneal": (500, _whole(_power(10, 0, 4))), "divide": (False, lambda u: False)}
 _OBJECTIVES: Mapping[str, _Values] = {
     "irm": {"penalty": (100.0, _power(10, -1, 5)), **_ANNEALED},
     "vrex": {"penalty": (10.0, _power(10, -1, 5)), **_ANNEALED},
@@ -59,7 +59,8 @@ def drawn(objective: str, seed: int, number: int, steps: int | None = None) -> d
         objective: by name; of one that is not searched nothing is drawn.
         seed: of the trial.
         number: which draw; 0 has the defaults.
-        steps: of the training, before the last of which a penalty comes into force; None: not known.
+        steps: of the training; a penalty that would come into force after the last of them counts once, as it does
+            in DomainBed. None: not known.
 
     >>> drawn("groupdro", 0, 0)["lr"], drawn("groupdro", 0, 0)["objective_options"]
     (0.001, {'rate': 0.01, 'column': 'environment'})
@@ -75,8 +76,8 @@ def drawn(objective: str, seed: int, number: int, steps: int | None = None) -> d
         }
 
     options = values(own)
-    if steps is not None and "anneal" in options:
-        options["anneal"] = min(options["anneal"], steps - 1)
+    if steps is not None and options.get("anneal", 0) >= steps:
+        options |= {"penalty": 1.0, "anneal": 0}
     return {**_FIXED, **values(_TRAINING), "objective_options": options}
 
 

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -101,7 +101,7 @@ def choose(trials: Sequence[Finished], compared: Sequence[str], metric: str) -> 
     for trial in trials:
         kinds.setdefault(tuple(_word(trial.options.get(name)) for name in compared), []).append(trial)
     found = [_chosen(dict(zip(compared, kind, strict=True)), those, metric) for kind, those in kinds.items()]
-    return sorted([*found, *_averages(found, compared)], key=lambda each: tuple(each.kind.values()))
+    return sorted([*found, *_averages(found, kinds.values())], key=lambda each: tuple(each.kind.values()))
 
 
 def _chosen(kind: Mapping[str, str], trials: Sequence[Finished], metric: str) -> Chosen:
@@ -119,14 +119,25 @@ def _chosen(kind: Mapping[str, str], trials: Sequence[Finished], metric: str) ->
     return Chosen(kind, max(map(len, seeds.values())), choices)
 
 
-def _averages(found: Sequence[Chosen], compared: Sequence[str]) -> list[Chosen]:
-    """For every kind the mean over environments held out, of the seeds that have all of them."""
+def _averages(found: Sequence[Chosen], trials: Iterable[Sequence[Finished]]) -> list[Chosen]:
+    """For every kind the mean over environments held out, of the seeds that have all of them.
+
+    There is none where an environment of the data was never held out; tests on the data's own images do not count.
+    """
     others: dict[tuple[str, ...], list[Chosen]] = {}
-    for each in found:
-        others.setdefault(tuple(each.kind[name] for name in compared if name != "held-out"), []).append(each)
+    known: dict[tuple[str, ...], set[str]] = {}
+    held: dict[tuple[str, ...], set[str]] = {}
+    for each, tried in zip(found, trials, strict=True):
+        key = tuple(word for name, word in each.kind.items() if name != "held-out")
+        out = tried[0].options.get("held-out")
+        if isinstance(out, list | tuple) and out:
+            others.setdefault(key, []).append(each)
+            held.setdefault(key, set()).update(out)
+            rows = tried[0].tables.get("environments", ())
+            known.setdefault(key, set()).update(str(row["environment"]) for row in rows)
     means = list[Chosen]()
-    for those in others.values():
-        if len(those) < 2:
+    for key, those in others.items():
+        if len(those) < 2 or known[key] - held[key]:
             continue
         choices: dict[Selection, dict[int, Choice]] = {}
         for policy in get_args(Selection):

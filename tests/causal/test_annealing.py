@@ -85,14 +85,14 @@ def published(options: IRMOptions, steps: int, model: Classifier) -> list[float]
         loss = torch.stack(risks).mean() + weight * torch.stack(slopes).square().mean()
         losses.append(loss.item())
         whole = loss + L2 * sum(p.square().sum() for p in parameters)
-        adam.step(grad(whole / max(weight, 1.0), parameters))
+        adam.step(grad(whole / (max(weight, 1.0) if options.divide else 1.0), parameters))
     return losses
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_a_training_is_that_of_the_published_loop(restart):
+@pytest.mark.parametrize(("restart", "divide"), [(False, True), (True, True), (True, False)])
+def test_a_training_is_that_of_the_published_loop(restart, divide):
     """Step for step: what the penalty counts for, what the loss is divided by, and what Adam remembers."""
-    options = replace(STRONG, restart=restart)
+    options = replace(STRONG, restart=restart, divide=divide)
     ours, model = trainer(options), network()
     losses = [ours.advance()["train/loss"] for _ in range(7)]
     assert losses == pytest.approx(published(options, 7, model), rel=1e-4)

@@ -165,6 +165,24 @@ def test_the_choice_is_made_in_every_seed_by_each_policy():
     assert as_csv(written).count("\n") == len(written) + 1
 
 
+def test_there_is_no_mean_of_all_environments_where_one_was_never_held_out():
+    of_three = [{"environment": name, "images are": "any"} for name in PLACES]
+    two = [
+        replace(made, tables={**made.tables, "environments": of_three})
+        for made in (trial("a", 0, "west", (0.9, 0.1), (0.2, 0.2)), trial("b", 0, "north", (0.8, 0.5), (0.6, 0.6)))
+    ]
+    inside = trial("c", 0, "", (0.9, 0.9), (0.9, 0.9))
+    inside = replace(inside, options={**inside.options, "held-out": ()})
+
+    def means(trials):
+        found = choose(trials, ("objective", "held-out"), "test/accuracy")
+        return [each.values("oracle") for each in found if each.kind["held-out"] == AVERAGE]
+
+    assert not means([*two, inside])
+    south = trial("d", 0, "south", (0.7, 0.7), (0.7, 0.7))
+    assert means([*two, south, inside]) == [{0: pytest.approx(0.5)}]
+
+
 @pytest.mark.parametrize("passes", [Uniform(), Balanced("environment")])
 def test_stretches_show_the_passes_one_after_another(passes):
     part, cut = split(60), Stretches(passes, 25)
@@ -178,7 +196,12 @@ def test_the_search_draws_within_its_ranges_and_repeats():
     assert found[0] == drawn("irm", 0, 1, 300) != drawn("irm", 1, 1, 300)
     for each in found:
         assert 10**-4.5 <= each["lr"] <= 10**-2.5 and 16 <= each["batch_size"] <= 1024
-        assert 0.1 <= each["objective_options"]["penalty"] <= 1e5 and 1 <= each["objective_options"]["anneal"] < 300
+        options = each["objective_options"]
+        late = options == {"penalty": 1.0, "anneal": 0, "divide": False}  # never in force in so short a training
+        assert late or (0.1 <= options["penalty"] <= 1e5 and 1 <= options["anneal"] < 300 and not options["divide"])
+    assert drawn("irm", 0, 0, 300)["objective_options"] == {"penalty": 1.0, "anneal": 0, "divide": False}
+    own = {"draw": 0, "objective": "irm", "train_steps": 300, "objective_options": {"anneal": 9}}
+    assert ShiftConfig.resolve(own).objective_options.items() >= {"penalty": 100.0, "anneal": 9}.items()
     given = ShiftConfig.resolve({"draw": 3, "lr": 0.5})
     assert (
         given.lr == 0.5
@@ -219,6 +242,13 @@ def test_who_leaves_one_out_and_is_held_out_is_one_training():
     one, other = (ShiftConfig.resolve({**options, "held_out": (name,)}) for name in ("-90%", "+80%"))
     assert one.leave_out == ("+80%", "+90%")
     assert one.requires()["left_out_1"] == other.requires()["left_out_2"]
+
+
+def test_a_drawn_batch_has_as_many_images_of_every_environment_where_one_is_left_out():
+    given = {"leave_out": ("+90%", "+80%", "-90%"), "held_out": ("-90%",), "train_steps": 9, "draw": 0}
+    drawn_one = ShiftConfig.resolve(given)
+    assert drawn_one.batch_size == 128
+    assert {each.config.batch_size for each in drawn_one.requires().values()} == {64}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,13 @@ from engram.benchmarks.planning.suite import load_suite
 from engram.causal.shift.configs import ShiftConfig
 from engram.causal.targets import TARGETS
 
-NAMES = ("domainbed-coloured-mnist", "worst-group-background", "worst-group-background-balanced", "solar-cells")
+NAMES = (
+    "domainbed-coloured-mnist",
+    "worst-group-background",
+    "worst-group-background-balanced",
+    "solar-cells",
+    "solar-cells-balanced",
+)
 SUITES = Path(__file__).parents[2] / "benchmarks" / "suites"
 
 
