@@ -177,8 +177,9 @@ def test_values_that_cannot_be_are_refused(given):
 
 def test_learned_weights_of_the_read_out_need_a_loss_that_reaches_them():
     ours = trainer(readout="learned")
-    beginning: Any = SimpleNamespace(model=ours.model, data=SimpleNamespace(train=ours.data, classes=("a", "b", "c")))
-    services: Any = SimpleNamespace(device="cpu")
+    data = SimpleNamespace(train=ours.data, validation=None, classes=("a", "b", "c"))
+    beginning: Any = SimpleNamespace(model=ours.model, data=data)
+    services: Any = SimpleNamespace(device="cpu", inputs={})
     plain = TrainConfig.resolve({"precision": "fp32"})
     assert isinstance(Train(plain, services).objective(beginning), CrossEntropy)
     with pytest.raises(UserError, match="the read-out beside --tet or --discount must be one without learned weights"):
