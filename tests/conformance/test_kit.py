@@ -52,11 +52,13 @@ REFUSALS = [
         for name in (*FEEDBACK, "snn.qcfs", "snn.spiking", *ATTENTION.values(), *OTHER_HEADS, BOTTLENECK, *ASKED)
         if name != own
     ),
+    Refusal(("causal.shift", "concepts"), "a column 'environment' or 'group'"),
     *(
         Refusal((name, "concepts"), "must be Conceptual")
         for name in (*FEEDBACK, "snn.qcfs", "snn.spiking", *ATTENTION.values(), *OTHER_HEADS, *ASKED)
     ),
-    Refusal(("causal.concepts", "--from"), "must be 1x12x12 like those trained on"),
+    Refusal(("causal.concepts", "--from"), "must be 1x12x12 like those trained on", without=("snn.readout",)),
+    Refusal(("causal.concepts", "feedback.generative"), "must be a linear layer"),
     *(Refusal(("causal.concepts", name), "must be Conceptual") for name in OTHER_HEADS),
     *(
         Refusal(("causal.concepts", name), "a column 'concepts'")
