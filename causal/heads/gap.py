@@ -13,7 +13,7 @@ def nwgm_gap(logits: Tensor, prior: Tensor) -> Tensor:
     >>> import torch
     >>> logits = torch.tensor([[4.0, 0.0], [-1.0, 0.0]])
     >>> [round(nwgm_gap(scale * logits, torch.tensor([0.5, 0.5])).item(), 3) for scale in (0.01, 0.1, 1.0)]
-    [0.0, 0.0, 0.192]
+    [0.0, 0.001, 0.192]
     """
     exact = prior @ logits.softmax(-1)
     geometric = (prior @ logits).softmax(-1)

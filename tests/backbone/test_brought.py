@@ -147,6 +147,7 @@ def test_what_cannot_be_is_said_in_a_line(mine, cls, said):
         registry.chosen("backbones", "no.such.module:Net")
 
 
+@pytest.mark.slow
 def test_the_command_line_plans_and_trains_it(mine, here):
     def plan(*more):
         done = here("run", "backbone.train", "--backbone", f"{mine}:Net", "--epochs", 1, *more, "--dry-run", "--json")

@@ -135,6 +135,7 @@ def driven(engram) -> Callable[[str], subprocess.Popen]:
     return start
 
 
+@pytest.mark.slow
 def test_an_orphan_that_gets_no_processor_still_saves_its_work(driven, plan, wait_for):
     """A sleeping step is what one looks like on a busy machine: the clock runs, and no work is done."""
     trial = plan(steps=500, pause=2.0)

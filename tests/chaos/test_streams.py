@@ -30,7 +30,7 @@ def figures(folder) -> dict:
 @pytest.mark.parametrize(
     ("strength", "iterations", "shares"),
     [
-        (0.1, 400, (0.3, 1.3)),
+        pytest.param(0.1, 400, (0.3, 1.3), marks=pytest.mark.slow),
         pytest.param("auto", 60, (0.4, 8.3), marks=pytest.mark.slow),
     ],
 )

@@ -39,7 +39,8 @@ def all_done(out):
     return [Record(out / "trials" / trial).status for trial in trial_names(out)] == ["done"] * 2
 
 
-@pytest.mark.parametrize("seconds", [0, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 30])
 def test_a_store_locked_for_a_while_is_complete_in_the_end(engram, out, locked, told_once, wait_for, seconds):
     begun = time.monotonic()
     driver = engram.start("sweep", "small.toml", "--workers", "2", "--json")
