@@ -215,6 +215,7 @@ def test_reproduce(here):
     assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
 
 
+@pytest.mark.slow
 def test_reproduce_judges_some_of_the_seeds_so_far(here):
     (row,) = here("reproduce", "counting-tens", "--seeds", "1", "--json").json["targets"]
     assert (row["verdict"], row["n"], row["low"]) == ("reproduced so far", 1, None)

@@ -109,6 +109,7 @@ def _watch(event: str, details: tuple) -> None:
     path = Path(os.fsdecode(path)).absolute()
     harmless = path.is_relative_to("/dev") or path.is_relative_to("/proc") or "__pycache__" in path.parts
     harmless = harmless or path.name.startswith("torchinductor_")  # torch makes it in /tmp, whoever uses it
+    harmless = harmless or "matplotlib" in path.parts  # captum imports it: the folders of its settings and fonts
     harmless = harmless or path.is_relative_to(KERNELS) or KERNELS.is_relative_to(path)
     if not harmless and not path.is_relative_to(allowed):
         found.append(f"{event} {path}")

@@ -20,6 +20,8 @@ REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
 # Options under which an experiment reports everything it may; one that is not named here does so at its own.
 FULL = {
+    "causal.explain": {"images": 4, "points": 4},
+    "causal.scm": {"dataset": "shapes-scm", "dataset_options": {"images": 120, "size": 12}},
     "feedback.clutter": {
         "dataset": "digit-clutter:digits",
         "dataset_options": {"train_images": 120, "validation_images": 60, "test_images": 60},
