@@ -23,7 +23,7 @@ from engram.backbone.training.preparing import fill
 from engram.benchmarks.perf.harness import Row, least
 from engram.causal.objectives.adjusting import backdoor
 
-CONFOUNDERS, CLASSES, IMAGES, BATCH, ROUNDS = 64, 10, 1280, 128, 15
+CONFOUNDERS, CLASSES, IMAGES, BATCH, ROUNDS = 64, 10, 1280, 128, 60
 CASES = (("vgg-tiny", (3, 32, 32)), ("lenet5", (1, 28, 28)))
 """Networks and their images."""
 OPTIONS = TrainingOptions(epochs=10_000, batch_size=BATCH, schedule="constant", warmup=0.0)

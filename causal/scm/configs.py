@@ -28,7 +28,7 @@ _ESTIMATORS: Mapping[Estimator, _Parts] = {
     "averaged": _Parts("causal.backdoor", "exact", "cross-entropy"),
     "frontdoor": _Parts("causal.frontdoor", "", "frontdoor"),
 }
-_RECIPE: Mapping[str, Scalar] = {"epochs": 8, "lr": 5e-3, "weight_decay": 0.0}
+_RECIPE: Mapping[str, Scalar] = {"epochs": 4, "lr": 5e-3, "weight_decay": 0.0}
 
 
 def _distance(of: str, **more: Any) -> Metric:

@@ -21,7 +21,7 @@ class ShapesScmOptions:
     background: Annotated[float, Ge(0), Le(1)] = 0.5
     """How often the background is that of the context; otherwise it is any. With 0 no picture tells its context, and
     with 1 all do: then no context is seen with another one's background."""
-    images: Annotated[int, Ge(60), Le(1_000_000)] = 20_000
+    images: Annotated[int, Ge(60), Le(1_000_000)] = 40_000
     """Pictures to train on; a quarter as many more to test on."""
     size: Annotated[int, Ge(12), Le(64)] = 16
     """Height and width in pixels."""

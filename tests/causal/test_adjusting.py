@@ -14,6 +14,7 @@ from engram.backbone.contract import Batch, Named, ObjectiveSetting, Outputs
 from engram.backbone.data.sets import MemorySplit
 from engram.backbone.errors import UserError
 from engram.backbone.nets.making import build
+from engram.backbone.training.optim import Optimizers
 from engram.backbone.training.preparing import prepare
 from engram.causal.heads.backdoor import Backdoor
 from engram.causal.heads.clusters import k_means
@@ -41,20 +42,15 @@ def features_of(shapes, classes):
     return torch.eye(shapes).repeat_interleave(classes, 1)
 
 
-def trained(head, objective, joint, steps=60):
+def trained(head, objective, joint, steps=300):
     """Train a head on one-hot features of x by the probabilities ``joint [Z, X, Y]`` themselves, as weights of rows."""
     z, x, y = (torch.from_numpy(each) for each in np.indices(joint.shape).reshape(3, -1))
     weight = torch.from_numpy(joint.reshape(-1)).float()
     features = torch.eye(joint.shape[1])[x]
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
-
-    def loss():
-        optimizer.zero_grad()
-        found = objective(head, features, z, y) @ weight
-        found.backward()
-        return found
-
-    optimizer.step(loss)
+    optimizers = Optimizers(head, "adamw", 0.1, 0.9, 0.0)
+    for step in range(steps):
+        (objective(head, features, z, y) @ weight).backward()
+        optimizers.step(1 - step / steps)
     with torch.no_grad():
         return head(torch.eye(joint.shape[1])).exp().double().numpy()
 
