@@ -7,15 +7,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Calibrated, Delayed, Prepared, Remembering, Tap
-from engram.backbone.nets.readout import read
+from engram.backbone.contract import Delayed, Remembering, Tap
 from engram.backbone.nets.staging import in_stages
-from engram.backbone.nets.taps import Show, at_step, folded_steps, stage_values
+from engram.backbone.nets.taps import Show, at_step, folded_steps
+from engram.backbone.nets.wrapped import Wrapped
 
 Memory = dict[str, Any]
 
 
-class AroundStages(nn.Module):
+class AroundStages(Wrapped):
     """A copy of a network in stages whose values are made into other features, one step at a time.
 
     A network whose layers remember (`engram.backbone.contract.Remembering`) keeps its steps and its read-out; any
@@ -64,28 +64,6 @@ class AroundStages(nn.Module):
         if x.ndim == 5:
             return self.one_step(x.flatten(0, 1), {}, None, None).unflatten(0, x.shape[:2]).transpose(0, 1)
         return self.one_step(x, {}, None, None).unsqueeze(0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the read-out over steps."""
-        return read(self, self.forward_steps(x))
-
-    def stage_steps(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
-        return stage_values(self, x)
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
-        return [stage.mean(0) for stage in self.stage_steps(x)]
-
-    def prepare(self, images: Tensor) -> None:
-        """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
-        if isinstance(self.inner, Prepared):
-            self.inner.prepare(images)
-
-    def calibrate(self, images: Tensor) -> None:
-        """Set what was added to a trained network from images, [N, C, H, W] normalised."""
-        if isinstance(self.inner, Calibrated):
-            self.inner.calibrate(images)
 
     def run_stage(self, index: int, x: Tensor, memory: Memory, tap: Tap | None) -> Tensor:
         """One step of a stage of the wrapped network. x: [B, C, H, W] -> [B, C', H', W']."""

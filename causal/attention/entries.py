@@ -32,12 +32,12 @@ ADAPTERS = {
 OBJECTIVES = {
     "counterfactual": Entry(
         target=f"{_OBJECTIVES}.counterfactual:counterfactual",
-        options=f"{_OBJECTIVES}.attention_options:CounterfactualOptions",
+        options=f"{_OBJECTIVES}.attention_options:EffectOfAttentionOptions",
         summary="What attention adds to the logits has to tell the classes apart, Rao et al. 2021",
     ),
     "complementary": Entry(
         target=f"{_OBJECTIVES}.complementary:complementary",
-        options=f"{_OBJECTIVES}.attention_options:ComplementaryOptions",
+        options=f"{_OBJECTIVES}.attention_options:ComplementaryTrainingOptions",
         summary="Heads that agree in environments found by what attention leaves out, Wang et al. 2021 (CaaM)",
     ),
 }

@@ -10,15 +10,6 @@ _RATE, _START = 0.1, 0.01
 _MEAN, _SQUARE, _LEAST = 0.9, 0.999, 1e-8  # Adam; torch's own imports a compiler when it is first used
 
 
-def slopes(logits: Tensor, labels: Tensor) -> Tensor:
-    """The derivative of each image's cross-entropy by a factor of all logits, at 1: ``sum_k (p_k - [k = y]) z_k``.
-
-    logits: [N, K]; labels: [N] int64 -> [N]. Its mean over an environment, squared, is that environment's IRM penalty.
-    """
-    wrong = logits.softmax(1) - F.one_hot(labels, logits.shape[1])
-    return (wrong * logits).sum(1)
-
-
 def penalty(slope: Tensor, shares: Tensor) -> Tensor:
     """``sum_e p_e (mean over e of the slopes)^2``, with p_e the share of images in an environment: [].
 

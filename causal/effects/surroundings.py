@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engram.backbone.errors import must
+from engram.causal.data.backgrounds import without_object
 
 
 def partners(labels: Tensor) -> Tensor:
@@ -40,10 +41,7 @@ def in_front(images: Tensor, masks: Tensor, others: Tensor, their_masks: Tensor)
 
     Returns: [B, C, H, W] uint8.
     """
-    around = ~their_masks.unsqueeze(1)
-    count = around.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = ((others * around).sum((2, 3), keepdim=True, dtype=torch.float64) / count).round().to(others.dtype)
-    return torch.where(masks.unsqueeze(1), images, torch.where(around, others, mean))
+    return torch.where(masks.unsqueeze(1), images, without_object(others, their_masks))
 
 
 class Surroundings:

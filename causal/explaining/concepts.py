@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from engram.backbone.contract import Row
@@ -22,7 +23,6 @@ POOL = 500
 """Training images that sets to tell concepts from are drawn of, at most, and as many for concepts by lot."""
 LOTS = 99
 """Concepts by lot that a concept is held against."""
-_ITERATIONS, _PENALTY = 50, 1.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _shown(column: Column) -> dict[str, Tensor]:
 def direction(shown: Tensor, others: Tensor) -> Tensor:
     """The direction in which images of a concept lie from others: the normal of what separates them, of length 1.
 
-    Logistic regression with an L2 penalty, by Newton's method in the space that the images span.
+    Logistic regression by scikit-learn, with its usual penalty, of values centred and scaled by their mean length.
 
     Args:
         shown: [E, D] values of images of the concept; others: [R, D].
@@ -92,23 +92,12 @@ def direction(shown: Tensor, others: Tensor) -> Tensor:
     """
     rows = torch.cat([shown, others]).double()
     centred = rows - rows.mean(0)
-    scale = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
-    u, s, vt = torch.linalg.svd(centred / scale, full_matrices=False)
-    x = torch.cat([u * s, torch.ones(len(rows), 1, dtype=torch.float64)], 1)
-    y = torch.cat([torch.ones(len(shown)), torch.zeros(len(others))]).double()
-    weights = torch.zeros(x.shape[1], dtype=torch.float64)
-    penalty = torch.full_like(weights, _PENALTY / len(rows))
-    penalty[-1] = 1e-9  # the intercept
-    for _ in range(_ITERATIONS):
-        p = torch.sigmoid(x @ weights)
-        grad = x.T @ (p - y) / len(rows) + penalty * weights
-        curvature = (x * (p * (1 - p)).unsqueeze(1)).T @ x / len(rows) + torch.diag(penalty)
-        step = torch.linalg.solve(curvature, grad)
-        weights = weights - step
-        if step.abs().max() < 1e-10:
-            break
-    found = weights[:-1] @ vt
-    return torch.nn.functional.normalize(found, dim=0)
+    scale = centred.square().sum(1).mean().sqrt()
+    if scale == 0:
+        return torch.zeros(rows.shape[1], dtype=torch.float64)
+    labels = [1] * len(shown) + [0] * len(others)
+    fitted = LogisticRegression(tol=1e-8, max_iter=1000).fit((centred / scale).numpy(), labels)
+    return torch.nn.functional.normalize(torch.from_numpy(fitted.coef_[0]), dim=0)
 
 
 def directions(shown: Tensor, told_from: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 
 
 @dataclass(frozen=True, kw_only=True)
-class CounterfactualOptions:
+class EffectOfAttentionOptions:
     """The cross-entropy of the logits, and of what attention adds to them."""
 
     label: Annotated[float, Ge(0)] = 1 / 3
@@ -19,7 +19,7 @@ class CounterfactualOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComplementaryOptions:
+class ComplementaryTrainingOptions:
     """A head for every environment, which agree, beside one of both parts."""
 
     agreement: Annotated[float, Ge(0)] = 5e5

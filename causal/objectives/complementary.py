@@ -23,9 +23,10 @@ from engram.backbone.nets.layout import arranged
 from engram.backbone.objectives.cross_entropy import cross_entropies
 from engram.backbone.seeding import generator
 from engram.causal.attention.complementary import ComplementaryAttention
-from engram.causal.attention.parting import parted, slopes
+from engram.causal.attention.parting import parted
 from engram.causal.logistic import regression, standardised
-from engram.causal.objectives.attention_options import ComplementaryOptions
+from engram.causal.objectives.attention_options import ComplementaryTrainingOptions
+from engram.causal.slopes import slopes
 
 _DECAY, _STEPS = 1e-3, 100  # of the head that is fitted to what attention leaves out
 _LOTS = 2**31
@@ -52,7 +53,7 @@ class ComplementaryTraining(Objective):
 
     wants: tuple[Wanted, ...] = ("halves",)
 
-    def __init__(self, options: ComplementaryOptions, images: int, label_smoothing: float = 0.0) -> None:
+    def __init__(self, options: ComplementaryTrainingOptions, images: int, label_smoothing: float = 0.0) -> None:
         self.options, self.label_smoothing = options, label_smoothing
         self.shown = self.partings = 0
         self.begun: tuple[Training, ComplementaryAttention] | None = None
@@ -131,6 +132,6 @@ def _by_chance(images: int, seed: int) -> Tensor:
     return torch.randint(_LOTS, (images,), generator=generator(seed, "environments"))
 
 
-def complementary(options: ComplementaryOptions, setting: ObjectiveSetting) -> ComplementaryTraining:
+def complementary(options: ComplementaryTrainingOptions, setting: ObjectiveSetting) -> ComplementaryTraining:
     """The objective, with the label smoothing that the options of the training have."""
     return ComplementaryTraining(options, len(setting.data), setting.label_smoothing)

@@ -7,7 +7,7 @@ from torch import Tensor
 from engram.backbone.contract import Batch, Counterfactual, Objective, ObjectiveSetting, Outputs, Training, Wanted
 from engram.backbone.errors import must
 from engram.backbone.objectives.cross_entropy import cross_entropies
-from engram.causal.objectives.attention_options import CounterfactualOptions
+from engram.causal.objectives.attention_options import EffectOfAttentionOptions
 
 
 class EffectOfAttention(Objective):
@@ -27,7 +27,7 @@ class EffectOfAttention(Objective):
     wants: tuple[Wanted, ...] = ("counterfactual",)
     by_rows = True
 
-    def __init__(self, options: CounterfactualOptions, label_smoothing: float = 0.0) -> None:
+    def __init__(self, options: EffectOfAttentionOptions, label_smoothing: float = 0.0) -> None:
         self.options, self.label_smoothing = options, label_smoothing
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
@@ -54,6 +54,6 @@ class EffectOfAttention(Objective):
             raise must("the network for the objective counterfactual", "Counterfactual", type(net).__name__, remedy)
 
 
-def counterfactual(options: CounterfactualOptions, setting: ObjectiveSetting) -> EffectOfAttention:
+def counterfactual(options: EffectOfAttentionOptions, setting: ObjectiveSetting) -> EffectOfAttention:
     """The objective, with the label smoothing that the options of the training have."""
     return EffectOfAttention(options, setting.label_smoothing)

@@ -7,21 +7,22 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engram.backbone.contract import Batch, ObjectiveSetting, Outputs, Row, Training
 from engram.backbone.data.columns import ENVIRONMENT, GROUP
 from engram.backbone.data.sets import Split
+from engram.backbone.data.subgroups import subgroups
 from engram.backbone.data.views import seen
 from engram.backbone.errors import must
 from engram.backbone.objectives.around import Around
 from engram.backbone.objectives.columns import columns_of
 from engram.causal.objectives.environment_options import GroupDROOptions, IRMOptions
 from engram.causal.objectives.groupdro import GroupDRO
-from engram.causal.objectives.irm import IRM, entropies
+from engram.causal.objectives.irm import IRM
 from engram.causal.objectives.reference import answers_of
 from engram.causal.objectives.reference_options import EIILOptions
+from engram.causal.slopes import slopes
 
 FOUND = ("fails", "holds")
 """What the environments are called: where what the reference relies on does not help, and where it does."""
@@ -120,13 +121,12 @@ def least_invariant(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns: g_i > 0, where a less sure classifier would have a smaller loss.
     """
-    logits = logits.double()
-    return F.cross_entropy(logits, labels, reduction="none") > entropies(logits)
+    return slopes(logits.double(), labels) > 0
 
 
 def _in_environments(setting: ObjectiveSetting, fails: Tensor) -> Split:
     """The training images with the environments found, and these within every class for groups."""
     environments = tuple(FOUND[0] if each else FOUND[1] for each in fails.tolist())
-    pairs = zip(setting.data.labels.tolist(), environments, strict=True)
-    groups = tuple(f"{label} {environment}" for label, environment in pairs)
+    classes = tuple(map(str, range(setting.outputs)))
+    groups = subgroups(classes, setting.data.labels, environments)
     return seen(setting.data, torch.arange(setting.outputs), columns={ENVIRONMENT: environments, GROUP: groups})

@@ -8,6 +8,7 @@ from engram.backbone.contract import Batch, ObjectiveSetting, Outputs
 from engram.causal.objectives.annealed import Annealed
 from engram.causal.objectives.environment_options import IRMOptions
 from engram.causal.objectives.environments import Groups, by_image
+from engram.causal.slopes import entropies
 
 
 class IRM(Annealed):
@@ -38,9 +39,3 @@ class IRM(Annealed):
             return groups.average(groups.halves().means(slopes).view(-1, 2).prod(1), 2)
         pairs = groups.sums(slopes).square() - groups.sums(slopes.square())
         return groups.average(pairs / (groups.sizes * (groups.sizes - 1)).clamp_min(1), 2)
-
-
-def entropies(logits: Tensor) -> Tensor:
-    """Of the answer of every row, in nats: logits [N, K] -> [N]."""
-    logs = logits.log_softmax(1)
-    return -(logs.exp() * logs).sum(1)

@@ -9,6 +9,7 @@ from engram.backbone.data.columns import CONTEXT, ENVIRONMENT, FOREGROUND, GROUP
 from engram.backbone.data.fingerprint import Fingerprint, of_tensors
 from engram.backbone.data.lots import lots
 from engram.backbone.data.sets import MemorySplit, Source
+from engram.backbone.data.subgroups import subgroups
 from engram.backbone.errors import must
 from engram.causal.scm.drawing import draw
 from engram.causal.scm.graphs import BACKGROUND, LABEL, SHAPE, SHAPES, model_of
@@ -57,8 +58,8 @@ def _part(count: int, key: np.ndarray, options: ShapesScmOptions) -> MemorySplit
     if options.graph == "frontdoor":
         columns[MEDIATOR] = names(MEDIATOR)
     else:
-        contexts = names(CONTEXT)
-        groups = tuple(f"{label} {context}" for label, context in zip(names(LABEL), contexts, strict=True))
+        contexts, labels = names(CONTEXT), torch.from_numpy(values[LABEL])
+        groups = subgroups(tuple(model.variables[LABEL].values), labels, contexts)
         columns |= {CONTEXT: contexts, ENVIRONMENT: contexts, GROUP: groups}
     columns[FOREGROUND] = drawn.foreground
     return MemorySplit(drawn.images, torch.from_numpy(values[LABEL]), {**indexed(count), **columns})

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from engram.backbone.contract import Calibrated, Delayed, Prepared, Remembering, Tap
+from engram.backbone.contract import Delayed, Remembering, Tap
 from engram.backbone.errors import must
-from engram.backbone.nets.readout import read
 from engram.backbone.nets.recompute import unchanged_statistics
 from engram.backbone.nets.staging import in_stages
-from engram.backbone.nets.taps import at_step, stage_values
+from engram.backbone.nets.taps import at_step
+from engram.backbone.nets.wrapped import Wrapped
 from engram.feedback.connections import FEATURES, LOGITS, Connection, between, name_of, parse, stage_of, usual
 from engram.feedback.network.divergence import within_bounds
 from engram.feedback.network.moving import Moving
@@ -31,7 +31,7 @@ Show = Callable[[int | str | None, Tensor], Tensor]
 on."""
 
 
-class FeedbackNetwork(Moving):
+class FeedbackNetwork(Moving, Wrapped):
     """Feedback around a network in stages, under the `engram.backbone.contract.Backbone` contract.
 
     In each step an image passes the stages, and the output of every stage that is the target of connections is changed
@@ -132,34 +132,12 @@ class FeedbackNetwork(Moving):
             found.append(features)
         return within_bounds(torch.stack(found), self.delay, self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> [B, feature_dim], the read-out over steps."""
-        return read(self, self.forward_steps(x))
-
-    def stage_steps(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> the output of every stage at every step, each [S, B, C_i, H_i, W_i]."""
-        return stage_values(self, x)
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """x: [B, C, H, W] or [B, T, C, H, W] -> the mean over steps of every stage, each [B, C_i, H_i, W_i]."""
-        return [stage.mean(0) for stage in self.stage_steps(x)]
-
     def step_weights(self, steps: int) -> Tensor | None:
         """[steps], the weights of the learned read-out; later steps than it was made for have the last one's."""
         if self.step_logits is None:
             return None
         weights = self.step_logits.softmax(0)
         return torch.cat([weights, weights[-1:].expand(max(0, steps - len(weights)))])[:steps]
-
-    def prepare(self, images: Tensor) -> None:
-        """Initialise a fresh network as its architecture wants it. images: [N, C, H, W] normalised."""
-        if isinstance(self.inner, Prepared):
-            self.inner.prepare(images)
-
-    def calibrate(self, images: Tensor) -> None:
-        """Set what was added to a trained network from images, [N, C, H, W] normalised."""
-        if isinstance(self.inner, Calibrated):
-            self.inner.calibrate(images)
 
     def introduce(self, head: nn.Module) -> None:
         """Take the head whose logits are a source. It stays the classifier's.

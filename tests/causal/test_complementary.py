@@ -19,10 +19,11 @@ from engram.backbone.registry import Registry
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
 from engram.causal.attention.complementary import spread
-from engram.causal.attention.parting import parted, penalty, slopes
+from engram.causal.attention.parting import parted, penalty
 from engram.causal.attention.streams import StreamNorm
-from engram.causal.objectives.attention_options import ComplementaryOptions
+from engram.causal.objectives.attention_options import ComplementaryTrainingOptions
 from engram.causal.objectives.complementary import complementary
+from engram.causal.slopes import slopes
 
 SHAPE, CLASSES = (2, 8, 8), 3
 OPTIONS = TrainingOptions(epochs=4, batch_size=8, optimizer="sgd", lr=0.02, schedule="constant")
@@ -121,7 +122,7 @@ def test_the_loss_against_loops():
     random = torch.Generator().manual_seed(0)
     data = pictures(6)
     setting = ObjectiveSetting(data=data, outputs=CLASSES, label_smoothing=0.0, device="cpu")
-    objective = complementary(ComplementaryOptions(agreement=7.0), setting)
+    objective = complementary(ComplementaryTrainingOptions(agreement=7.0), setting)
     objective.lots = torch.tensor([0, 1, 0, 2, 0, 1])
     of_heads, mixed = torch.randn(4, 5, CLASSES, generator=random), torch.randn(5, CLASSES, generator=random)
     logits, labels = torch.randn(5, CLASSES, generator=random), torch.tensor([0, 1, 2, 0, 1])
@@ -175,7 +176,7 @@ def test_what_misleads_parts_the_images():
 def trainer(data):
     model = made()
     setting = ObjectiveSetting(data=data, outputs=CLASSES, label_smoothing=0.0, device="cpu")
-    objective = complementary(ComplementaryOptions(every=1, rounds=20, agreement=10.0), setting)
+    objective = complementary(ComplementaryTrainingOptions(every=1, rounds=20, agreement=10.0), setting)
     return Trainer(model, data, OPTIONS, Machine("cpu", "fp32"), objective)
 
 
@@ -206,7 +207,7 @@ def test_what_it_refuses(images):
     assert made(head="cosine")(images).shape == (4, CLASSES)  # without the objective any head will do
     data = pictures()
     setting = ObjectiveSetting(data=data, outputs=CLASSES, label_smoothing=0.0, device="cpu")
-    objective = complementary(ComplementaryOptions(), setting)
+    objective = complementary(ComplementaryTrainingOptions(), setting)
     plain = build("vgg-tiny", {"width": 0.25}, SHAPE, CLASSES, torch.zeros(2), torch.ones(2))
     with pytest.raises(UserError, match=r"must be Complementary; got .* Use --adapter causal\.complementary"):
         Trainer(plain, data, OPTIONS, Machine("cpu", "fp32"), objective)

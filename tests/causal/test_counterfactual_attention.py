@@ -15,7 +15,7 @@ from engram.backbone.nets.making import build
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.causal.attention.experiment import beside, effects
-from engram.causal.objectives.attention_options import CounterfactualOptions
+from engram.causal.objectives.attention_options import EffectOfAttentionOptions
 from engram.causal.objectives.counterfactual import counterfactual
 
 SHAPE, CLASSES = (2, 8, 8), 3
@@ -99,7 +99,7 @@ def test_the_loss_is_the_formula_and_its_gradient_reaches_the_maps(images):
     setting = ObjectiveSetting(
         data=MemorySplit((images * 255).to(torch.uint8), labels), outputs=CLASSES, label_smoothing=0.0, device="cpu"
     )
-    objective, model = counterfactual(CounterfactualOptions(), setting), made(counterfactual="uniform").train()
+    objective, model = counterfactual(EffectOfAttentionOptions(), setting), made(counterfactual="uniform").train()
     objective.begin(SimpleNamespace(model=model))
     batch = Batch(images, images, labels, torch.arange(4))
     outputs = model.outputs(images, objective.wants)
@@ -133,7 +133,7 @@ def test_a_network_without_such_attention_is_refused():
     )
     plain = build("mlp", {}, SHAPE, CLASSES, torch.zeros(2), torch.ones(2))
     with pytest.raises(UserError, match=r"must be Counterfactual; got .*Use --adapter causal"):
-        counterfactual(CounterfactualOptions(), setting).begin(SimpleNamespace(model=plain))
+        counterfactual(EffectOfAttentionOptions(), setting).begin(SimpleNamespace(model=plain))
     registry = Registry.discover()
     feedback = in_full(registry, "adapters", "feedback.gated", {})
     attention = in_full(registry, "adapters", NAME, {})

@@ -25,7 +25,7 @@ def test_columns_of_both_graphs():
     assert set(hidden.columns) == told | {"mediator"}
     assert known.columns["environment"] == known.columns["context"]
     names = [
-        f"{SHAPES[label]} {context}" for label, context in zip(known.labels, known.columns["context"], strict=True)
+        f"{SHAPES[label]}, {context}" for label, context in zip(known.labels, known.columns["context"], strict=True)
     ]
     assert list(known.columns["group"]) == names
 

@@ -175,19 +175,6 @@ def test_a_direction_is_the_normal_of_what_separates():
     assert torch.equal(concepts.direction(noise[:3] * 0, noise[:3] * 0), torch.zeros(30).double())
 
 
-def test_direction_is_scikit_learns():
-    from sklearn.linear_model import LogisticRegression
-
-    rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).double()
-    rows[:20, 0] += 1
-    centred = rows - rows.mean(0)
-    scaled = centred / centred.square().sum(1).mean().sqrt()
-    labels = [1] * 20 + [0] * 20
-    reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(scaled.numpy(), labels)
-    weights = torch.nn.functional.normalize(torch.from_numpy(reference.coef_[0]), dim=0)
-    torch.testing.assert_close(concepts.direction(rows[:20], rows[20:]), weights, atol=1e-4, rtol=1e-3)
-
-
 def test_concepts_that_answers_follow_and_those_by_lot():
     """Gradients along one concept's direction; of concepts that are drawn by lot one in twenty has a p below 0.05."""
     generator = torch.Generator().manual_seed(0)
