@@ -16,7 +16,8 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Reproducing
 from engram.benchmarks.commands.run import planner_for, report_troubles, setting
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
-from engram.benchmarks.driving.driver import Failure, PlanOutcome, RunSetting, drive
+from engram.benchmarks.driving.driver import drive
+from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial

@@ -15,7 +15,8 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
-from engram.benchmarks.driving.driver import PlanOutcome, RunSetting, drive
+from engram.benchmarks.driving.driver import drive
+from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels

@@ -11,7 +11,7 @@ from engram.backbone.errors import UserError
 from engram.backbone.options.named import named_schema
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import RunSetting
+from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.trials import Record

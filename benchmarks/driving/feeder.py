@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from engram.backbone.errors import UserError
@@ -18,20 +19,24 @@ SERVER_PATIENCE_SECONDS = 6.0  # a server that is down seldom comes back while s
 class Feeder:
     """A thread beside the driver; `finish` makes the last attempt."""
 
-    def __init__(self, out: Path, tracking_uri: str | None, trials: list[str], sweep: str | None) -> None:
+    def __init__(self, out: Path, tracking_uri: str | None, trials: Iterable[str], sweep: str | None) -> None:
         self.sink = Sink(out, tracking_uri)
-        self.trials, self.sweep = trials, sweep
+        self.trials, self.sweep = dict.fromkeys(trials), sweep
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def know(self, trial: str) -> None:
+        """There is something to tell of this trial from now on."""
+        self.trials[trial] = None
+
     def _feed(self) -> None:
         while not self._stop.wait(PAUSE_SECONDS):
             try:
-                if self.sink.needs_sync(self.trials, None):
-                    self.sink.sync(self.trials, self.sweep)
+                if self.sink.needs_sync(list(self.trials), None):
+                    self.sink.sync(list(self.trials), self.sweep)
             except UserError:
                 return  # the last attempt says it once
 
@@ -49,11 +54,11 @@ class Feeder:
         if not self.sink.database:
             deadline = min(deadline, time.monotonic() + SERVER_PATIENCE_SECONDS)
         why = "the tracking store does not answer"
-        while self.sink.needs_sync(self.trials, self.sweep):
+        while self.sink.needs_sync(list(self.trials), self.sweep):
             if self._thread.is_alive():
                 return why
             try:
-                report = self.sink.sync(self.trials, self.sweep, now=True)
+                report = self.sink.sync(list(self.trials), self.sweep, now=True)
             except UserError as error:
                 return str(error)
             if report.ok:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from engram.backbone.options.spelling import by_flag
 from engram.benchmarks.drawing.numbers import about
 from engram.benchmarks.drawing.tables import render, terminal_width
+from engram.benchmarks.planning.naming import short_words, words
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.inside import open_inside
 from engram.benchmarks.records.pace import Progress
@@ -25,24 +26,18 @@ if TYPE_CHECKING:
 DRAW_SECONDS = 0.125
 
 
-@dataclass(frozen=True)
-class Names:
-    """What to call each trial of the plan: in full, and where it is narrow."""
-
-    full: Mapping[str, str]
-    short: Mapping[str, str]
-
-
 class ProgressView:
     """Lines as trials start and end. `open_view` gives the one that fits the terminal.
 
     ``left`` is what the driver thinks is left of the whole plan, in seconds; None: it cannot tell.
     """
 
-    def __init__(self, names: Names, done: int) -> None:
-        self.names, self.total = names, len(names.full)
+    def __init__(self, total: int | None) -> None:
+        self.total = total
         self.left: float | None = None
-        self._counted = self._over = done
+        self._told: tuple[str, ...] = ()
+        self._common: set[str] | None = None  # words that all trials have that are known
+        self._counted = self._over = 0
         self._failed = 0
         self._begun: dict[str, float] = {}
         self._read: dict[Path, int] = {}
@@ -59,19 +54,43 @@ class ProgressView:
     def line(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    def knows(self, trial: Trial, told: Iterable[str], total: int | None) -> None:
+        """A trial is there, of ``total`` as far as that is known; ``told``: options whose values are said of it."""
+        self._told, self.total = tuple(told), total
+        said = set(self._words(trial))
+        self._common = said if self._common is None else self._common & said
+
+    def skipped(self) -> None:
+        """A trial was done before."""
+        self._counted += 1
+        self._over += 1
+
+    def again(self, trial: Trial, why: str) -> None:
+        """A trial whose process was lost will be started again."""
+        self._counted -= 1
+        self.line(f"{trial.id}  {why}")
+
+    def _words(self, trial: Trial) -> list[str]:
+        return words(trial.experiment, by_flag(trial.config), self._told)
+
+    def _short(self, trial: Trial) -> str:
+        """What tells it from the others, where it is narrow."""
+        common = () if self.total == 1 else self._common or ()
+        return " ".join(short_words(trial.experiment, by_flag(trial.config), self._told, common))
+
     def started(self, trial: Trial) -> None:
         self._begun[trial.id] = time.monotonic()
         self._counted += 1
         tables = trial.folder / "tables.jsonl"
         self._read[tables] = tables.stat().st_size if tables.exists() else 0  # what an earlier attempt said was shown
-        self.line(f"{trial.id}  started{self._which(self._counted)}  {self.names.full[trial.id]}")
+        self.line(f"{trial.id}  started{self._which(self._counted)}  {' '.join(self._words(trial))}")
 
     def ended(self, trial: Trial, status: str) -> None:
         self._tables(trial)
         self._over += 1
-        self._failed += status not in ("done", "stopped")
+        self._failed += status not in ("done", "stopped", "pruned")
         took = time.monotonic() - self._begun[trial.id]
-        left = f", about {about(self.left)} left" if self.left is not None and self._over < self.total else ""
+        left = f", about {about(self.left)} left" if self.left is not None and self._over != self.total else ""
         self.line(f"{trial.id}  {status}{self._which(self._over)}  after {took:.1f} s{left}")
 
     def dropped(self) -> None:
@@ -81,7 +100,7 @@ class ProgressView:
         self._failed += 1
 
     def _which(self, number: int) -> str:
-        return f" {number} of {self.total}" if self.total > 1 else ""
+        return "" if self.total == 1 else f" {number}" if self.total is None else f" {number} of {self.total}"
 
     def progress(self, trial: Trial, said: Progress | None) -> None:
         """Show what the trial has written since; ``said`` is its progress."""
@@ -116,8 +135,8 @@ class Bars(ProgressView):
     there are to erase, and the bar of a finished trial stays.
     """
 
-    def __init__(self, names: Names, done: int, console: Console | None = None) -> None:
-        super().__init__(names, done)
+    def __init__(self, total: int | None, console: Console | None = None) -> None:
+        super().__init__(total)
         from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Live
@@ -136,8 +155,8 @@ class Bars(ProgressView):
         self._live: Live = Live(*columns, console=console, transient=True, auto_refresh=False)
         self._bars: dict[str, TaskID] = {}
         self._drawn = 0.0
-        self._whole = self._live.add_task("", total=self.total, completed=done, text="", left="")
-        self._live.update(self._whole, visible=self.total > 1)
+        self._whole = self._live.add_task("", total=self.total, text="", left="")
+        self._live.update(self._whole, visible=self.total != 1)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -153,8 +172,11 @@ class Bars(ProgressView):
 
     def started(self, trial: Trial) -> None:
         super().started(trial)
-        name = self.names.short[trial.id]
-        self._bars[trial.id] = self._live.add_task(name, total=None, text="starting", left="")
+        self._bars[trial.id] = self._live.add_task(self._short(trial), total=None, text="starting", left="")
+
+    def again(self, trial: Trial, why: str) -> None:
+        self._live.remove_task(self._bars.pop(trial.id))
+        super().again(trial, why)
 
     def ended(self, trial: Trial, status: str) -> None:
         self._live.remove_task(self._bars.pop(trial.id))
@@ -170,9 +192,13 @@ class Bars(ProgressView):
         if time.monotonic() - self._drawn < DRAW_SECONDS:
             return
         self._drawn = time.monotonic()
-        said = f"{self._over - self._failed} of {self.total} done"
+        said = (
+            f"{self._over - self._failed} done"
+            if self.total is None
+            else f"{self._over - self._failed} of {self.total} done"
+        )
         said += f", {self._failed} failed" if self._failed else ""
-        self._live.update(self._whole, completed=self._over, description=said, left=_left(self.left))
+        self._live.update(self._whole, total=self.total, completed=self._over, description=said, left=_left(self.left))
         self._live.refresh()
 
 
@@ -180,6 +206,6 @@ def _left(seconds: float | None) -> str:
     return "" if seconds is None else f"{about(seconds)} left"
 
 
-def open_view(names: Names, done: int) -> ProgressView:
-    """The view for a plan of which ``done`` trials were done before."""
-    return Bars(names, done) if sys.stderr.isatty() else ProgressView(names, done)
+def open_view(total: int | None) -> ProgressView:
+    """The view for a plan of so many trials; None: nobody knows yet."""
+    return Bars(total) if sys.stderr.isatty() else ProgressView(total)

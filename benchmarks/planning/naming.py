@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import Scalar
@@ -46,11 +46,18 @@ def labels(trials: Sequence[Trial], axes: Iterable[str]) -> dict[str, str]:
     return {trial.id: " ".join(words(trial.experiment, by_flag(trial.config), axes)) for trial in trials}
 
 
-def short_labels(trials: Sequence[Trial], axes: Iterable[str]) -> dict[str, str]:
-    """As `labels`, without what holds for all of the plan, for places that are narrow."""
-    said = {trial.id: words(trial.experiment, by_flag(trial.config), axes) for trial in trials}
-    common = set.intersection(*map(set, said.values())) if len(said) > 1 else set()
-    return {trial: " ".join([each for each in held if each not in common] or held) for trial, held in said.items()}
+def short_words(experiment: str, config: Mapping[str, Any], told: Iterable[str], common: Collection[str]) -> list[str]:
+    """As `words`, without those in ``common`` that no option in ``told`` says: for places that are narrow.
+
+    >>> config = {"dataset": "digits", "backbone": "mlp", "epochs": 3, "lr": 0.1, "seed": 2}
+    >>> short_words("backbone.train", config, ["backbone"], words("backbone.train", config))
+    ['mlp', 'seed 2']
+    """
+    axes = {key: config[key] for key in map(spell, told) if key in config}
+    own = {f"seed {config.get('seed')}", *(word(value) for value in axes.values())}
+    own |= {f"{key}={spelled(value)}" for key, value in axes.items()}
+    said = words(experiment, config, told)
+    return [each for each in said if each in own or each not in common] or said
 
 
 def record_words(record: Record) -> list[str]:

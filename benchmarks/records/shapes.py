@@ -34,12 +34,19 @@ class ConfigFile:
 
 
 @dataclass
+class PrunedFile:
+    why: str
+
+
+@dataclass
 class LaunchFile:
     device: str = "auto"
     data_root: str = "data"
     download: bool = False
     inputs: dict[str, str] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
+    memory: int | None = None
+    seconds: float | None = None
 
 
 @dataclass
@@ -209,6 +216,7 @@ _FILES: Mapping[str, Any] = {
     "launch.json": LaunchFile,
     "result.json": ResultFile,
     "error.json": ErrorFile,
+    "pruned.json": PrunedFile,
     "provenance.json": ProvenanceFile,
     "progress.json": ProgressFile,
     "plan.json": PlanFile,

@@ -17,9 +17,11 @@ from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names, is_whole
-from engram.benchmarks.records.stored import Damaged, read_json
+from engram.benchmarks.records.stored import Damaged, held, read_json
 
-Status = Literal["done", "failed", "running", "unfinished", "damaged", "planned"]
+Status = Literal["done", "failed", "pruned", "running", "unfinished", "damaged", "planned"]
+PRUNED = "pruned.json"
+"""Says why a search gave the trial up; it goes on where a plan has it again."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class Record:
             return "running"
         if (self.folder / "error.json").exists():
             return "failed"
+        if (self.folder / PRUNED).exists():
+            return "pruned"
         if self.damage:
             return "damaged"
         return "unfinished" if (self.folder / "provenance.json").exists() else "planned"
@@ -163,6 +167,7 @@ class Record:
             return said or f"error.json is damaged ({self._damaged.get('error.json', 'it says nothing')})"
         return {
             "done": "",
+            "pruned": str(held(self.folder / PRUNED).get("why", "a search gave it up")),
             "running": "it is running now",
             "unfinished": "it was interrupted; run the sweep again to resume it",
             "damaged": f"{self.damage}; what made it does it again",

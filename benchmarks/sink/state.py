@@ -100,7 +100,11 @@ def execution(folder: Path) -> str:
 
 def told_state(record: Record) -> str:
     """The state the trial's run should show, with a digest of what is said at the end; empty: nothing to tell yet."""
-    endings = {"done": ("FINISHED", "result.json"), "failed": ("FAILED", "error.json")}
+    endings = {
+        "done": ("FINISHED", "result.json"),
+        "failed": ("FAILED", "error.json"),
+        "pruned": ("KILLED", "pruned.json"),
+    }
     if record.status == "failed" and record.error.get("kind") in ("user", "data") and not execution(record.folder):
         return ""  # a typing mistake is no experiment, and who made it shall not wait for the store
     if record.status in endings:

@@ -33,7 +33,7 @@ from engram.benchmarks.records.layout import LOG, Busy, lock
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import misfit, read_json, write_json
-from engram.benchmarks.records.trials import Record
+from engram.benchmarks.records.trials import PRUNED, Record
 from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
@@ -84,7 +84,7 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
         return 0
     if record.damage:
         print(f"{record.damage}; doing it again", flush=True)
-    for before in ("error.json", PROGRESS):  # of an earlier attempt
+    for before in ("error.json", PRUNED, PROGRESS):  # of an earlier attempt
         (folder / before).unlink(missing_ok=True)
     try:
         return work(folder, stop)

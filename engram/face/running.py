@@ -13,7 +13,7 @@ from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Sweeping
 from engram.benchmarks.commands.run import carry_out, carry_out_suite, report_troubles, setting
-from engram.benchmarks.driving.driver import Failure, PlanOutcome
+from engram.benchmarks.driving.setting import Failure, PlanOutcome
 from engram.benchmarks.planning.config import experiment_config, to_toml
 from engram.benchmarks.planning.suite import check_suite, load_suite
 from engram.benchmarks.records.layout import prepare

@@ -11,7 +11,8 @@ import pytest
 
 from engram.backbone.registry import Registry
 from engram.benchmarks.cli import main
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records import trials as records
 from engram.benchmarks.records.identity import DataSets

@@ -17,8 +17,11 @@ from engram.backbone.atomic import write_atomically
 from engram.backbone.errors import TrialError
 from engram.backbone.registry import Registry
 from engram.backbone.saved.states import save_state
-from engram.benchmarks.driving.driver import PlanOutcome, RunSetting, _Drive, write_trial
-from engram.benchmarks.driving.launch.local import LocalPool
+from engram.benchmarks.driving.endings import failure
+from engram.benchmarks.driving.launch.contract import Ended, Resources
+from engram.benchmarks.driving.launch.local import LocalLauncher
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.worker import ledger, trial
@@ -109,15 +112,10 @@ def test_a_full_disk_is_found_behind_other_errors():
     assert no_room(ValueError()) is None
 
 
-def ended(pool, planned, code):
+def said_of(planned, code, words="", *, forced=False):
     """What a driver says of a worker that ended so."""
-    outcome = PlanOutcome()
-    view = SimpleNamespace(ended=lambda *args: None)
-    drive = _Drive([], pool, view, outcome)
-    drive.begun[planned.folder] = 0.0
-    drive._ended(planned, code)
-    (failure,) = outcome.failures
-    return failure.kind, failure.message
+    found = failure(planned, Ended(code, words), forced=forced)
+    return found.kind, found.message
 
 
 def another(site: Path, monkeypatch, code: str) -> None:
@@ -131,40 +129,40 @@ def another(site: Path, monkeypatch, code: str) -> None:
 def test_a_worker_that_dies_at_an_import_says_why(counted, tmp_path, monkeypatch, wait_for):
     another(tmp_path, monkeypatch, "raise ImportError('broken on purpose')\n")
     (counted.folder / "log.txt").write_text("RuntimeError: an earlier attempt\n")
-    pool = LocalPool(1)
-    pool.start(counted.folder)
+    local = LocalLauncher(1)
+    local.start(counted.folder, Resources())
     found = {}
-    wait_for(lambda: found.update(pool.finished()) or found)
+    wait_for(lambda: found.update(local.finished()) or found)
     log = counted.folder / "log.txt"
     told = f"its process ended with 1: ImportError: broken on purpose (see {log})"
-    assert ended(pool, counted, found[counted.folder]) == ("crash", told)
+    assert said_of(counted, 1, found[counted.folder].words) == ("crash", told)
     assert "Traceback" in log.read_text()
 
 
 def test_what_ended_a_worker_is_said(counted):
-    pool = LocalPool(1)
-    kind, said = ended(pool, counted, FULL)  # and there was not even room for its reason
+    kind, said = said_of(counted, FULL)  # and there was not even room for its reason
     assert (kind, said.startswith(f"the disk of {counted.folder} {ROOM}No space left on device")) == ("disk", True)
-    assert ended(pool, counted, 3) == ("crash", "its process ended with 3: it said nothing")
-    assert ended(pool, counted, -9)[1] == (
-        "its process was ended by SIGKILL (out of memory?); the same command resumes it"
-    )
+    assert said_of(counted, 3) == ("crash", "its process ended with 3: it said nothing")
+    assert said_of(counted, -9)[1] == "its process was ended by SIGKILL (out of memory?); the same command resumes it"
     log = counted.folder / "log.txt"
-    assert ended(pool, counted, -11)[1] == f"its process was ended by SIGSEGV (see {log}); the same command resumes it"
-    pool.killed.add(counted.folder)
+    assert said_of(counted, -11)[1] == f"its process was ended by SIGSEGV (see {log}); the same command resumes it"
     said = "it was asked to stop twice, and killed in the middle of its work; the same command resumes it"
-    assert ended(pool, counted, -9) == ("killed", said)
+    assert said_of(counted, -9, forced=True) == ("killed", said)
+    assert said_of(counted, -11, forced=True)[1].startswith("its process was ended by SIGSEGV")
+    assert said_of(counted, None, "node 3 is gone") == ("lost", "node 3 is gone; the same command resumes it")
 
 
-def test_only_those_that_are_killed_count_as_killed(counted, tmp_path, monkeypatch, wait_for):
-    another(tmp_path, monkeypatch, "import sys, time\nif 'sleeper' in sys.argv[-1]: time.sleep(600)\n")
+def test_one_trial_of_several_is_killed(counted, tmp_path, monkeypatch, wait_for):
+    another(tmp_path, monkeypatch, "import time\ntime.sleep(600)\n")
     sleeper = tmp_path / "sleeper"
     sleeper.mkdir()
-    pool = LocalPool(2)
-    pool.start(counted.folder)
-    pool.start(sleeper)
-    wait_for(lambda: pool._running[counted.folder].poll() is not None)
-    pool.kill()
+    local = LocalLauncher(2)
+    local.start(counted.folder, Resources())
+    local.start(sleeper, Resources())
+    assert local.free() == 0
+    local.kill(frozenset((sleeper,)))
     found = {}
-    wait_for(lambda: found.update(pool.finished()) or len(found) == 2)
-    assert (found, pool.killed) == ({counted.folder: 0, sleeper: -9}, {sleeper})
+    wait_for(lambda: found.update(local.finished()) or found)
+    assert (found, local.free()) == ({sleeper: Ended(-9)}, 1)
+    local.kill()
+    wait_for(lambda: found.update(local.finished()) or len(found) == 2)

@@ -15,7 +15,8 @@ import pytest
 from engram.backbone.contract import DataFiles, Result
 from engram.backbone.errors import MissingData, UserError
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records import contents as contents_module
 from engram.benchmarks.records.contents import MEMORY, Contents

@@ -15,7 +15,8 @@ from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.options.inherited import inherited
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner, trial_id
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.worker.provenance import distributions

@@ -8,7 +8,7 @@ import pytest
 from engram.backbone.contract import Present, Target
 from engram.backbone.measures.intervals import Interval
 from engram.benchmarks.commands.reproduce import _row, _sources, judged
-from engram.benchmarks.driving.driver import Failure
+from engram.benchmarks.driving.setting import Failure
 
 
 def target(exact=False, metric="test/average_accuracy", **more):

@@ -9,7 +9,7 @@ import pytest
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.run import plan_suite, run_suite
-from engram.benchmarks.driving.driver import PlanOutcome, RunSetting
+from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.planning.suite import load_suite
 from engram.benchmarks.records.identity import DataSets

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from engram.benchmarks.drawing.tables import render
-from engram.benchmarks.driving.view import Bars, Names, ProgressView
-from engram.benchmarks.planning.naming import labels, short_labels, words
+from engram.benchmarks.driving.view import Bars, ProgressView
+from engram.benchmarks.planning.naming import words
 from engram.benchmarks.records.pace import Pace, Progress, kind, sweep_left
 from engram.benchmarks.records.trials import read_sweep
 
@@ -50,16 +50,24 @@ def plan(tmp_path):
     return found
 
 
-def names(plan):
-    return Names(labels(plan, ["lr"]), short_labels(plan, ["lr"]))
+def knowing(view, plan, told=("lr",), done=0):
+    """The view, once it knows all trials, of which so many were done before."""
+    for trial in plan:
+        view.knows(trial, told, len(plan))
+    for _ in range(done):
+        view.skipped()
+    return view
 
 
 def test_trials_are_told_apart_by_what_varies(plan):
-    assert names(plan).full["0.2-1"] == "backbone.train digits mlp lr=0.2 seed 1"
-    assert names(plan).short["0.2-1"] == "lr=0.2 seed 1"
-    (alone,) = short_labels(plan[:1], ["lr"]).values()
-    assert alone == "backbone.train digits mlp lr=0.05 seed 0"
-    assert len(set(names(plan).short.values())) == len(plan)
+    view = knowing(ProgressView(6), plan)
+    assert view._words(plan[4]) == ["backbone.train", "digits", "mlp", "lr=0.2", "seed 1"]
+    assert view._short(plan[4]) == "lr=0.2 seed 1"
+    assert len({view._short(trial) for trial in plan}) == len(plan)
+    assert knowing(ProgressView(1), plan[:1])._short(plan[0]) == "backbone.train digits mlp lr=0.05 seed 0"
+    first = knowing(ProgressView(6), plan[:1])  # of six, and nobody knows yet in what the others differ
+    first.total = 6
+    assert first._short(plan[0]) == "lr=0.05 seed 0"
     scored = {"from": "0123", "dataset": None, "seed": 0}
     assert words("backbone.evaluate", scored) == ["backbone.evaluate", "0123", "seed 0"]
     assert words("backbone.evaluate", scored | {"dataset": "folder:a"})[1:3] == ["0123", "folder:a"]
@@ -71,7 +79,7 @@ def test_trials_are_told_apart_by_what_varies(plan):
 
 
 def test_lines_count_and_say_what_is_left(plan, capsys):
-    view = ProgressView(names(plan), done=2)
+    view = knowing(ProgressView(6), plan, done=2)
     view.started(plan[2])
     view.left = 75.0
     view.ended(plan[2], "done")
@@ -84,7 +92,8 @@ def test_lines_count_and_say_what_is_left(plan, capsys):
 def test_bars_show_the_whole_plan_and_those_that_run(plan, width):
     told = io.StringIO()
     console = Console(file=told, force_terminal=True, width=width, color_system=None)
-    with Bars(names(plan), 1, console) as view:
+    with Bars(6, console) as view:
+        knowing(view, plan, done=1)
         for trial in plan[1:4]:
             view.started(trial)
         view.progress(plan[1], Progress(2, 8, "epoch 2.0 of 8", at=10.0, begun=0.0, before=0))
@@ -113,14 +122,30 @@ def test_a_long_name_goes_on_in_further_lines(plan):
     told = io.StringIO()
     for trial in plan:
         trial.config["strategies"] = ["continual.er", "continual.derpp", f"continual.seed{trial.id}"]
-    held = Names(labels(plan, ["lr", "strategies"]), short_labels(plan, ["lr", "strategies"]))
-    with Bars(held, 0, Console(file=told, force_terminal=True, width=80, color_system=None)) as view:
+    with Bars(6, Console(file=told, force_terminal=True, width=80, color_system=None)) as view:
+        short = knowing(view, plan, ["lr", "strategies"])._short(plan[0])
         view.started(plan[0])
         view.progress(plan[0], Progress(2, 8, "task 12 of 20, epoch 3.2 of 5", at=10.0, begun=0.0, before=0))
         view._drawn = 0.0
         view.draw()
     said = "".join(line.partition("━")[0] for line in told.getvalue().split("\n")).replace(" ", "")
-    assert "".join(held.short[plan[0].id].split()) in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x00-\x7f]|\r", "", said)
+    assert "".join(short.split()) in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x00-\x7f]|\r", "", said)
+
+
+def test_a_plan_of_unknown_length_and_a_trial_that_is_started_again(plan, capsys):
+    view = ProgressView(None)
+    view.knows(plan[0], ["lr"], None)
+    view.started(plan[0])
+    view.again(plan[0], "lost; attempt 2 of 3 in 2 s")
+    view.started(plan[0])
+    view.ended(plan[0], "pruned")
+    said = [line.partition("  backbone")[0].partition(" after")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        "0.05-0  started 1",
+        "0.05-0  lost; attempt 2 of 3 in 2 s",
+        "0.05-0  started 1",
+        "0.05-0  pruned 1 ",
+    ]
 
 
 def test_the_pace_of_a_trial_is_its_own():

@@ -13,7 +13,8 @@ import pytest
 
 from engram.backbone.registry import Registry
 from engram.backbone.saved.states import save_state
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.trials import Record

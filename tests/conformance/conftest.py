@@ -13,7 +13,8 @@ import pytest
 from engram.backbone.options import Checker
 from engram.backbone.options.schema import by_key
 from engram.backbone.registry import Registry
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.records.identity import DataSets

@@ -12,7 +12,8 @@ import pytest
 from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning
-from engram.benchmarks.driving.driver import RunSetting, write_trial
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.config import experiment_config, full, to_toml, without_defaults
 from engram.causal.explaining.configs import METHODS
 

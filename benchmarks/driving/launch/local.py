@@ -7,35 +7,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.records.layout import LOG
 from engram.benchmarks.worker.stopping import DRIVEN
 
 _TAIL = 4096  # bytes of a log that hold its last line
 
 
-@dataclass
-class LocalPool:
+class LocalLauncher:
     """At most ``workers`` trials at once, each with its share of the processor's cores."""
 
-    workers: int
-    killed: set[Path] = field(default_factory=set)
-    """Trials whose workers `kill` ended."""
-    _running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _logged: dict[Path, int] = field(default_factory=dict)
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        self._logged: dict[Path, int] = {}  # how long its log was when a trial was started
 
-    @property
     def free(self) -> int:
         return self.workers - len(self._running)
 
-    @property
-    def running(self) -> tuple[Path, ...]:
-        return tuple(self._running)
-
-    def start(self, folder: Path) -> None:
+    def start(self, folder: Path, resources: Resources) -> None:
         """Start the worker of one trial.
 
         Its standard input is a pipe that nobody writes to: when this process dies, the worker reads end of file and
@@ -49,46 +42,39 @@ class LocalPool:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=self._environment(len(self._running)),
+                env=self._environment(len(self._running), resources),
                 start_new_session=True,
             )
 
-    def last_words(self, folder: Path) -> str:
-        """The last line that the worker of a trial wrote to its log, and where more is."""
-        path, begun = folder / LOG, self._logged.get(folder, 0)
-        try:
-            with path.open("rb") as log:
-                log.seek(max(begun, path.stat().st_size - _TAIL))
-                lines = log.read(_TAIL).decode(errors="replace").split("\n")
-        except OSError:
-            lines = []
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f"{said} (see {path})" if said else "it said nothing"
-
-    def finished(self) -> dict[Path, int]:
-        """Exit codes of the workers that ended since the last call; negative: killed by that signal."""
-        ended = {folder: code for folder, process in self._running.items() if (code := process.poll()) is not None}
-        for folder in ended:
+    def finished(self) -> Mapping[Path, Ended]:
+        codes = {folder: code for folder, process in self._running.items() if (code := process.poll()) is not None}
+        for folder in codes:
             stdin = self._running.pop(folder).stdin
             if stdin is not None:
                 stdin.close()
-        return ended
+        return {
+            folder: Ended(code, last_words(folder, self._logged.pop(folder)) if code else "")
+            for folder, code in codes.items()
+        }
 
-    def stop(self) -> None:
-        """Ask all workers to save a checkpoint and leave."""
-        for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
+    def stop(self, folders: frozenset[Path] | None = None) -> None:
         for folder, process in self._running.items():
-            if process.poll() is None:
-                process.kill()
-                self.killed.add(folder)
+            if folders is None or folder in folders:
+                process.send_signal(signal.SIGTERM)
 
-    def _environment(self, slot: int) -> Mapping[str, str]:
+    def kill(self, folders: frozenset[Path] | None = None) -> None:
+        for folder, process in self._running.items():
+            if folders is None or folder in folders:
+                process.kill()
+
+    def close(self) -> None:
+        pass
+
+    def _environment(self, slot: int, resources: Resources) -> Mapping[str, str]:
         env = dict(os.environ)
         env[DRIVEN] = "1"
-        env.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // self.workers)))
+        cores = resources.cores or max(1, available_cores() // self.workers)
+        env.setdefault("OMP_NUM_THREADS", str(cores))
         env.setdefault("PYTHONHASHSEED", "0")
         # glibc hands every large tensor's pages back and faults them in again: a fifth of a training step's time
         env.setdefault("MALLOC_MMAP_MAX_", "0")
@@ -97,6 +83,18 @@ class LocalPool:
         if len(gpus) > 1:
             env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         return env
+
+
+def last_words(folder: Path, begun: int = 0) -> str:
+    """The last line that was written to a trial's log since it had ``begun`` bytes; "" where there is none."""
+    path = folder / LOG
+    try:
+        with path.open("rb") as log:
+            log.seek(max(begun, path.stat().st_size - _TAIL))
+            lines = log.read(_TAIL).decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _log(folder: Path) -> BinaryIO:

@@ -1,0 +1,192 @@
+"""The loop of a driver: proposed trials in, started and ended workers out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engram.backbone.options.spelling import by_flag
+from engram.benchmarks.driving.endings import failure
+from engram.benchmarks.driving.launch.contract import Ended, Launcher
+from engram.benchmarks.driving.proposing.contract import Proposer
+from engram.benchmarks.driving.queue import Queue
+from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
+from engram.benchmarks.driving.view import ProgressView
+from engram.benchmarks.driving.writing import write_config, write_trial
+from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.pace import Pace, Progress, kind
+from engram.benchmarks.records.stored import write_json
+from engram.benchmarks.records.trials import PRUNED, Record
+from engram.benchmarks.worker.stopping import STOPPED
+
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # between two looks at what trials have written
+BACKOFF_SECONDS = 2.0  # before the second start of a trial whose process was lost; twice as long each time
+LONGEST_BACKOFF_SECONDS = 300.0
+
+
+@dataclass
+class Running:
+    """A trial that was started: when, and why it is being given up ("": it is not)."""
+
+    trial: Trial
+    begun: float
+    given_up: str = ""
+
+
+class Drive:
+    """Runs what a proposer proposes. ``known`` is called with the id of every trial that is proposed."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        launcher: Launcher,
+        view: ProgressView,
+        outcome: PlanOutcome,
+        setting: RunSetting,
+        known: Callable[[str], None],
+    ) -> None:
+        self.proposer, self.launcher, self.view, self.outcome = proposer, launcher, view, outcome
+        self.setting, self.known = setting, known
+        self.queue, self.pace = Queue(), Pace()
+        self.running: dict[Path, Running] = {}
+        self.attempts: dict[str, int] = {}
+        self.resting: list[tuple[float, Trial]] = []  # to be started again, and when
+        self.stopping = self.forced = False
+
+    def run(self) -> None:
+        looked = 0.0
+        while self.running or (self.outcome.signal is None and self._more()):
+            self._obey()
+            if not self.stopping:
+                self._fill()
+            for folder, ended in self.launcher.finished().items():
+                self._ended(self.running.pop(folder), ended)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look()
+            self.view.draw()
+            time.sleep(POLL_SECONDS)
+
+    def _more(self) -> bool:
+        return bool(len(self.queue) or self.resting or not self.proposer.exhausted)
+
+    def _obey(self) -> None:
+        if self.outcome.signal is None:
+            return
+        if not self.stopping:
+            self.stopping = True
+            self.view.line("stopping: trials save a checkpoint; once more to kill them")
+            self.launcher.stop()
+        elif self.outcome.signal < 0:
+            self.outcome.signal = abs(self.outcome.signal)
+            self.forced = True
+            self.launcher.kill()
+
+    def _fill(self) -> None:
+        """Start what may start, as many as the launcher takes."""
+        now = time.monotonic()
+        for due, trial in [each for each in self.resting if each[0] <= now]:
+            self.resting.remove((due, trial))
+            self.queue.again(trial)
+        free = self.launcher.free()
+        while free > 0:
+            while self.queue.ready < free and not self.proposer.exhausted:
+                proposed = self.proposer.ask(free - self.queue.ready)
+                if not proposed:
+                    break
+                for trial in proposed:
+                    self._accept(trial)
+            trial = self.queue.next()
+            if trial is None:
+                return
+            self._start(trial)
+            free -= 1
+
+    def _accept(self, trial: Trial) -> None:
+        """Take a proposed trial: one that is done is told of, one that can never start is failed."""
+        self.view.knows(trial, self.proposer.axes, self.proposer.total)
+        self.known(trial.id)
+        record = Record(trial.folder)
+        if damage := record.damage:
+            self.view.line(f"engram: trial {trial.id}: {damage}")
+            write_config(trial)  # what it says is known: the trial may be done all the same
+            record = Record(trial.folder)
+        if record.status == "done":
+            self.outcome.skipped.append(trial.id)
+            if record.seconds is not None:
+                self.pace.add(kind_of(trial), record.seconds)
+            self.view.skipped()
+            self._over(trial, record, done=True)
+        elif lost := self.queue.add(trial):
+            self._drop(trial, lost)
+
+    def _start(self, trial: Trial) -> None:
+        write_trial(trial, self.setting)
+        self.attempts[trial.id] = self.attempts.get(trial.id, 0) + 1
+        self.running[trial.folder] = Running(trial, time.monotonic())
+        self.view.started(trial)
+        self.launcher.start(trial.folder, self.setting.resources)
+
+    def _look(self) -> None:
+        """Show how far every trial is and how long is left of all, and give up what has no hope."""
+        now, running = time.monotonic(), []
+        for folder, held in self.running.items():
+            said = Progress.read(folder)
+            self.view.progress(held.trial, said)
+            running.append((kind_of(held.trial), now - held.begun, said.left() if said else None))
+            if self.stopping or held.given_up:
+                continue
+            held.given_up = self.proposer.look(held.trial, Record(folder))
+            if held.given_up:
+                self.launcher.stop(frozenset((folder,)))
+        waiting = map(kind_of, self.queue.waiting())
+        known = self.proposer.exhausted or self.proposer.total is not None
+        self.view.left = self.pace.left(waiting, running, self.launcher.workers) if known else None
+
+    def _ended(self, held: Running, ended: Ended) -> None:
+        trial, record = held.trial, Record(held.trial.folder)
+        if record.status == "done":
+            self.pace.add(kind_of(trial), time.monotonic() - held.begun)
+            self._look()
+            self.view.ended(trial, "done")
+            self._over(trial, record, done=True)
+        elif held.given_up and ended.code in (STOPPED, 0):
+            write_json(trial.folder / PRUNED, {"why": held.given_up})
+            self.outcome.pruned[trial.id] = held.given_up
+            self.view.ended(trial, "pruned")
+            self._over(trial, Record(trial.folder), done=False)
+        elif ended.code == STOPPED and self.stopping:
+            self.view.ended(trial, "stopped")
+        else:
+            self._failed(trial, failure(trial, ended, forced=self.forced))
+
+    def _failed(self, trial: Trial, why: Failure) -> None:
+        attempts = self.attempts[trial.id]
+        if why.kind in ("killed", "lost") and not self.stopping and attempts <= self.setting.retries:
+            pause = min(BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_BACKOFF_SECONDS)
+            self.resting.append((time.monotonic() + pause, trial))
+            self.view.again(trial, f"{why.kind}; attempt {attempts + 1} of {self.setting.retries + 1} in {pause:g} s")
+            return
+        self.view.ended(trial, why.kind if why.kind in ("killed", "lost", "busy") else "failed")
+        self.outcome.failures.append(why)
+        self._over(trial, Record(trial.folder), done=False)
+
+    def _over(self, trial: Trial, record: Record, *, done: bool) -> None:
+        self.proposer.tell(trial, record)
+        for other, need in self.queue.over(trial.id, done):
+            self._drop(other, need)
+
+    def _drop(self, trial: Trial, need: str) -> None:
+        """Fail a trial that needs one which has no result."""
+        self.view.dropped()
+        why = "was given up" if need in self.outcome.pruned else "failed"
+        self.outcome.failures.append(Failure(trial.id, "needs", f"it needs trial {need}, which {why}"))
+        self.proposer.tell(trial, Record(trial.folder))
+
+
+def kind_of(trial: Trial) -> tuple[str, str]:
+    """What trials that differ in nothing but the seed have in common."""
+    return kind(trial.experiment, by_flag(trial.config))

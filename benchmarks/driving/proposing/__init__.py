@@ -1,0 +1,1 @@
+"""Which trials a sweep has: a grid, or a search that learns from those that are done."""

@@ -1,0 +1,60 @@
+"""How trials are run, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engram.benchmarks.driving.launch.contract import Resources
+
+EACH_ITS_SHARE = Resources()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetting:
+    """How trials are run: what no trial's identity depends on."""
+
+    out: Path
+    data_root: Path
+    argv: Sequence[str]
+    download: bool = False
+    device: str = "auto"
+    tracking_uri: str | None = None
+    workers: int = 1
+    """Trials at once."""
+    resources: Resources = EACH_ITS_SHARE
+    """What each trial gets."""
+    retries: int = 0
+    """How many times a trial is started again whose process was killed or lost."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no result. ``kind``: user, data (missing), trial, crash, disk, killed, lost, busy or needs."""
+
+    trial: str
+    kind: str
+    message: str
+
+
+@dataclass
+class PlanOutcome:
+    """Which trials of a plan were done before, given up or failed."""
+
+    skipped: list[str] = field(default_factory=list)
+    pruned: dict[str, str] = field(default_factory=dict)
+    """Trials that were given up, and why."""
+    failures: list[Failure] = field(default_factory=list)
+    signal: int | None = None
+    untold: str = ""
+    """Why the tracking store is not complete; "" when it is."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What the tracking store does not take (trial or sweep -> why)."""
+
+    @property
+    def code(self) -> int:
+        """The exit code of a sweep: it depends on the trials alone."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return 1 if self.failures else 0

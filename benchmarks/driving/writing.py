@@ -1,0 +1,32 @@
+"""What a driver writes into a trial's folder before a worker gets it."""
+
+from __future__ import annotations
+
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.stored import write_json
+from engram.benchmarks.records.trials import Record
+from engram.benchmarks.worker.provenance import redacted
+
+
+def write_trial(trial: Trial, setting: RunSetting) -> None:
+    """Write what the worker reads: what the trial is (once) and how to run it (each time)."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    write_config(trial)
+    launch = {
+        "device": setting.device,
+        "data_root": str(setting.data_root),
+        "download": setting.download,
+        "inputs": dict(trial.paths),
+        "argv": redacted(list(setting.argv)),
+        "memory": setting.resources.memory,
+        "seconds": setting.resources.seconds,
+    }
+    write_json(trial.folder / "launch.json", launch)
+
+
+def write_config(trial: Trial) -> None:
+    """Write what the trial is, where that does not stand there yet or is damaged."""
+    before = Record(trial.folder)
+    if not before.about or {*before.data} != {*trial.data}:  # the same data may lie in another place by now
+        write_json(trial.folder / "config.json", trial.stored(), durable=True)
