@@ -168,7 +168,7 @@ def test_bad_data_are_one_line_each(here):
     assert not (here.cwd / "runs" / "sweeps").exists()
 
 
-def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
+def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram, here):
     done = engram("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
     assert done.code == 0
     result = done.json
@@ -176,14 +176,15 @@ def test_json_is_one_object_and_the_rest_goes_to_standard_error(engram):
     assert result["metrics"]["total"] == 2.0
     assert Path(result["artifacts"]["note"]).is_absolute()
     assert "pebbles" in done.err
-    again = engram("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
+    again = here("run", "counting.count", "--steps", "2", "--loud", "--json", "--out", "here")
     assert again.json == result
     assert "started" not in again.err
-    status = engram("status", "--json", "--out", "here").json
+    status = here("status", "--json", "--out", "here").json
     assert [row["status"] for row in status["trials"]] == ["done"]
 
 
-def test_failures_of_a_run(here):
+def test_failures_of_a_run(here, put_store):
+    put_store(here.cwd / "runs")
     done = here("run", "counting.count", "--fail", "user", "--json")
     assert (done.code, done.out) == (2, "")
     assert len(done.complaints) == 1
@@ -199,7 +200,8 @@ def test_dry_run_writes_nothing(here):
     assert not (here.cwd / "here").exists()
 
 
-def test_requirements_are_run_first_and_from_takes_them(here):
+def test_requirements_are_run_first_and_from_takes_them(here, put_store):
+    put_store(here.cwd / "runs")
     first = here("run", "counting.twice", "--steps", "4", "--json").json
     assert first["metrics"]["double"] == 8.0
     count = next(
@@ -209,7 +211,8 @@ def test_requirements_are_run_first_and_from_takes_them(here):
     assert len(here("status", "--json").json["trials"]) == 3
 
 
-def test_reproduce(here):
+def test_reproduce(here, put_store):
+    put_store(here.cwd / "runs")
     done = here("reproduce", "counting-tens", "--json")
     (row,) = done.json["targets"]
     assert (done.code, row["verdict"], row["ours"], row["n"]) == (0, "reproduced", 4.5, 2)
@@ -261,7 +264,8 @@ def test_version(engram):
     assert json.dumps(engram("--version").out).startswith('"engram ')
 
 
-def test_a_plugin_brings_a_command(here):
+def test_a_plugin_brings_a_command(here, put_store):
+    put_store(here.cwd / "runs")
     shown = here("--help").out
     assert "tally TRIAL [WORD]" in shown and "Add a count up in steps" in shown and "exec" not in shown
     help_text = here("tally", "--help").out

@@ -113,11 +113,11 @@ def test_kill_at_random_moments(sweep, check, seed):
     check(sweep())
 
 
-def test_a_second_driver_is_refused(engram, sweep, wait_for, workers_in):
+def test_a_second_driver_is_refused(engram, here, sweep, wait_for, workers_in):
     words = ("sweep", "small.toml", "--workers", "2", "--out", "runs")
     first = engram.start(*words)
     wait_for(lambda: workers_in(engram.cwd / "runs"))
-    second = engram(*words)
+    second = here(*words)
     assert (second.code, len(second.complaints)) == (4, 1)
     assert "sweep small is held by another engram" in second.err
     first.send_signal(signal.SIGINT)
@@ -129,12 +129,12 @@ def test_a_second_driver_is_refused(engram, sweep, wait_for, workers_in):
     assert statuses <= {"planned", "unfinished", "done"}
 
 
-def test_a_failed_trial_stops_no_other(engram, put_store):
-    put_store(engram.cwd / "runs")
-    (engram.cwd / "mixed.toml").write_text(
+def test_a_failed_trial_stops_no_other(here, put_store):
+    put_store(here.cwd / "runs")
+    (here.cwd / "mixed.toml").write_text(
         'experiment = "counting.count"\n[options]\nsteps = 2\n[grid]\nfail = ["never", "crash", "trial", "user"]\n'
     )
-    done = engram("sweep", "mixed.toml", "--workers", "2", "--json")
+    done = here("sweep", "mixed.toml", "--workers", "2", "--json")
     assert done.code == 1
     assert [row["status"] for row in done.json["trials"]] == ["done", "crash", "trial", "user"]
     # on a very busy machine one more says that MLflow is not complete yet

@@ -69,16 +69,16 @@ def test_a_store_locked_to_the_end_is_completed_by_sync(engram, out, locked, tol
     assert told_once(out) == LINES
 
 
-def test_a_dead_server(engram, out, told_once):
+def test_a_dead_server(here, out, told_once):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"  # bound, not listening: refused
-        done = engram("sweep", "small.toml", "--workers", "2", "--json", "--tracking-uri", uri)
+        done = here("sweep", "small.toml", "--workers", "2", "--json", "--tracking-uri", uri)
     assert done.code == 0, done.err
     assert [row["status"] for row in done.json["trials"]] == ["done"] * 2
     (complaint,) = done.complaints
     assert "not all trials are in MLflow yet" in complaint
     assert "refused" in complaint or "does not answer" in complaint  # the latter on a very busy machine
     assert f"engram sync --out runs --tracking-uri {uri} completes it" in complaint
-    assert engram("sync").code == 0
+    assert here("sync").code == 0
     assert told_once(out) == LINES
