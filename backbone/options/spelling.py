@@ -7,9 +7,11 @@ Tables, errors, reports and MLflow write it; whatever reads a name takes the oth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 
+@lru_cache(maxsize=10_000)
 def spell(name: str) -> str:
     """The one spelling of an option's name.
 

@@ -13,6 +13,7 @@ from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.meaning import subject
+from engram.benchmarks.records.memory import Memory
 from engram.benchmarks.records.pace import Progress, sweep_left
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
@@ -22,11 +23,12 @@ from engram.benchmarks.saying import say
 def show(given: Given[Showing]) -> int:
     """Print one row per sweep and one per trial."""
     out = given.flags.out
-    records = {trial: Record(out / "trials" / trial) for trial in trial_names(out)}
+    memory = Memory(out)
+    records = {trial: Record(out / "trials" / trial, memory=memory) for trial in trial_names(out)}
     sweeps, left = [], {}
     for name in sweep_names(out):
         try:
-            planned = read_sweep(out, name)
+            planned = read_sweep(out, name, memory)
         except Damaged as error:
             say(f"engram: {error}")
             continue
@@ -35,6 +37,7 @@ def show(given: Given[Showing]) -> int:
         driver = "running" if alive(out / "sweeps" / name) else "-"
         sweeps.append({"sweep": name, "driver": driver, "trials": counts.total(), **counts})
         left[name] = sweep_left(planned.records) if driver == "running" else None
+    memory.save()
     if given.flags.json:
         trials = [_row(record) for record in records.values()]
         print(json.dumps({"sweeps": [{**row, "seconds_left": left[row["sweep"]]} for row in sweeps], "trials": trials}))
@@ -54,7 +57,7 @@ def _sweep_line(row: Mapping[str, Any], left: float | None) -> dict[str, Any]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    said = Progress.read(record.folder)
+    said = _progress(record)
     return {
         "trial": record.trial,
         "status": record.status,
@@ -69,11 +72,15 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _line(record: Record) -> dict[str, Any]:
-    said = Progress.read(record.folder)
+    said = _progress(record)
     note, left = _note(record, said), said.left() if said and record.status == "running" else None
     time = "-" if record.seconds is None else seconds(record.seconds)
     line = {"trial": record.trial, "status": record.status, "time": time, "what": " ".join(record_words(record))}
     return line | ({"note": f"{note}, {about(left)} left" if left is not None else note} if note else {})
+
+
+def _progress(record: Record) -> Progress | None:
+    return None if record.status == "done" else Progress.read(record.folder)
 
 
 def _note(record: Record, said: Progress | None) -> str:

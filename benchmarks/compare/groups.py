@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,9 @@ from engram.benchmarks.records.outcomes import (
     choose_metric,
     one_for_each_seed,
 )
+
+MOST_GROUPS = 64
+"""Of which every pair is tested: all pairs of a thousand groups are half a million tests."""
 
 
 @dataclass(frozen=True)
@@ -204,16 +206,22 @@ def rank(group: Group, direction: Direction) -> tuple[bool, float]:
 def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
     """All pairs, the worse minus the better. Holm counts them all, for which group is best was not known before.
 
-    ``bounds``: of a score.
+    Beyond `MOST_GROUPS` only pairs with the best group are made, with Bonferroni's correction for all that there are,
+    which is never less strict. ``bounds``: of a score.
     """
-    couples = [(worse, better) for better, worse in itertools.combinations(groups, 2)]
+    many = len(groups) > MOST_GROUPS
+    others = groups[:1] if many else groups
+    couples = [(worse, better) for place, better in enumerate(others) for worse in groups[place + 1 :]]
     tests = [paired(worse.scores, better.scores, bounds) for worse, better in couples]
     raw = [(index, test.p) for index, test in enumerate(tests) if test.p is not None]
-    adjusted = dict(zip([index for index, _ in raw], holm([p for _, p in raw]), strict=True))
+    count = math.comb(len(groups), 2) if many else len(raw)
+    values = [p for _, p in raw]
+    corrected = [min(1.0, count * p) for p in values] if many else holm(values)
+    adjusted = dict(zip([index for index, _ in raw], corrected, strict=True))
     pairs = []
     for index, ((worse, better), test) in enumerate(zip(couples, tests, strict=True)):
         p = adjusted.get(index)
-        pairs.append(Pair(worse.label, better.label, test, p, verdict(len(test.seeds), p, len(raw))))
+        pairs.append(Pair(worse.label, better.label, test, p, verdict(len(test.seeds), p, count)))
     return pairs
 
 

@@ -66,7 +66,10 @@ def from_folders(out: Path, sweep: str) -> Outcomes:
 
 
 def from_sweep(sweep: Sweep) -> Outcomes:
-    return Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records])
+    found = Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records])
+    if sweep.memory is not None:
+        sweep.memory.save()
+    return found
 
 
 def outcome(record: Record) -> Outcome:

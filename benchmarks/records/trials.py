@@ -17,11 +17,18 @@ from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names, is_whole
+from engram.benchmarks.records.memory import Memory, Said
 from engram.benchmarks.records.stored import Damaged, held, read_json
 
 Status = Literal["done", "failed", "pruned", "running", "unfinished", "damaged", "planned"]
 PRUNED = "pruned.json"
 """Says why a search gave the trial up; it goes on where a plan has it again."""
+_WHY: Mapping[Status, str] = {
+    "done": "",
+    "running": "it is running now",
+    "unfinished": "it was interrupted; run the sweep again to resume it",
+    "planned": "it has not begun",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Record:
     folder: Path
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """What the sweep set for this trial (axis -> value), beside its seed."""
+    memory: Memory | None = field(default=None, compare=False, repr=False)
+    """Where finished trials are looked up before their files are read."""
     _damaged: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -48,8 +57,12 @@ class Record:
             return {}
 
     @cached_property
+    def _known(self) -> Said | None:
+        return None if self.memory is None else self.memory.of(self.folder)
+
+    @cached_property
     def about(self) -> dict[str, Any]:
-        return self._read("config.json")
+        return self._read("config.json") if self._known is None else self._known.about
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -105,7 +118,8 @@ class Record:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Its final metrics, by the names of today."""
-        found = {name: number(value) for name, value in self.result.get("metrics", {}).items()}
+        held = self.result.get("metrics", {}) if self._known is None else self._known.metrics
+        found = {name: number(value) for name, value in held.items()}
         return by_todays_names(self.experiment, self.config, found)
 
     @property
@@ -123,7 +137,7 @@ class Record:
 
     @property
     def seconds(self) -> float | None:
-        seconds = self.result.get("seconds")
+        seconds = self.result.get("seconds") if self._known is None else self._known.seconds
         return None if seconds is None else float(seconds)
 
     @cached_property
@@ -144,10 +158,14 @@ class Record:
 
     @cached_property
     def status(self) -> Status:
+        if self._known is not None:
+            return "done"
         finished = (self.folder / "result.json").exists()
         if not finished and not (self.folder / "config.json").exists():
             return "planned"
         if finished and not self.damage:
+            if self.memory is not None:
+                self.memory.learn(self.folder, Said(self.about, self.result["metrics"], self.seconds))
             return "done"
         if alive(self.folder):
             return "running"
@@ -165,14 +183,11 @@ class Record:
         if self.status == "failed":
             said = self.error.get("message")
             return said or f"error.json is damaged ({self._damaged.get('error.json', 'it says nothing')})"
-        return {
-            "done": "",
-            "pruned": str(held(self.folder / PRUNED).get("why", "a search gave it up")),
-            "running": "it is running now",
-            "unfinished": "it was interrupted; run the sweep again to resume it",
-            "damaged": f"{self.damage}; what made it does it again",
-            "planned": "it has not begun",
-        }[self.status]
+        if self.status == "pruned":
+            return str(held(self.folder / PRUNED).get("why", "a search gave it up"))
+        if self.status == "damaged":
+            return f"{self.damage}; what made it does it again"
+        return _WHY[self.status]
 
     def ledger(self) -> list[Line]:
         """All measurements so far, in the order they were made."""
@@ -188,6 +203,8 @@ class Sweep:
     seeds: list[int]
     records: list[Record]
     suite: str = ""
+    memory: Memory | None = None
+    """Where its records look; `Memory.save` keeps what they have read."""
 
 
 def number(value: object) -> float:
@@ -210,8 +227,8 @@ def alive(folder: Path) -> bool:
     return False
 
 
-def read_sweep(out: Path, name: str) -> Sweep:
-    """The sweep called ``name`` in ``out``.
+def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
+    """The sweep called ``name`` in ``out``; ``memory``: one of ``out`` that was made already.
 
     Raises:
         UserError: there is no such sweep.
@@ -226,12 +243,12 @@ def read_sweep(out: Path, name: str) -> Sweep:
     strange = [planned["trial"] for planned in plan["trials"] if not is_name(planned["trial"])]
     if strange:
         raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
+    memory, folder = memory or Memory(out), trials_dir(out)
     records = [
-        Record(out / "trials" / planned["trial"], options=by_flag(planned.get("options", {})))
-        for planned in plan["trials"]
+        Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in plan["trials"]
     ]
     axes = {spell(axis): values for axis, values in plan.get("axes", {}).items()}
-    return Sweep(name, axes, plan.get("seeds", []), records, suite=plan.get("suite", ""))
+    return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory)
 
 
 def sweep_names(out: Path) -> list[str]:
