@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from engram.benchmarks.driving.launch.contract import Ended, Resources
+from engram.benchmarks.driving.launch.process import command, defaults, last_words
 from engram.benchmarks.records.layout import LOG
 from engram.benchmarks.worker.stopping import DRIVEN
-
-_TAIL = 4096  # bytes of a log that hold its last line
 
 
 class LocalLauncher:
@@ -38,7 +36,7 @@ class LocalLauncher:
         with _log(folder) as log:
             self._logged[folder] = os.fstat(log.fileno()).st_size
             self._running[folder] = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engram.benchmarks", "exec", str(folder)],
+                command(folder),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -71,30 +69,12 @@ class LocalLauncher:
         pass
 
     def _environment(self, slot: int, resources: Resources) -> Mapping[str, str]:
-        env = dict(os.environ)
-        env[DRIVEN] = "1"
         cores = resources.cores or max(1, available_cores() // self.workers)
-        env.setdefault("OMP_NUM_THREADS", str(cores))
-        env.setdefault("PYTHONHASHSEED", "0")
-        # glibc hands every large tensor's pages back and faults them in again: a fifth of a training step's time
-        env.setdefault("MALLOC_MMAP_MAX_", "0")
-        env.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
+        env = {**defaults(cores), **os.environ, DRIVEN: "1"}
         gpus = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         if len(gpus) > 1:
             env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         return env
-
-
-def last_words(folder: Path, begun: int = 0) -> str:
-    """The last line that was written to a trial's log since it had ``begun`` bytes; "" where there is none."""
-    path = folder / LOG
-    try:
-        with path.open("rb") as log:
-            log.seek(max(begun, path.stat().st_size - _TAIL))
-            lines = log.read(_TAIL).decode(errors="replace").split("\n")
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _log(folder: Path) -> BinaryIO:
