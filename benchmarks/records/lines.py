@@ -10,14 +10,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from engram.benchmarks.records.stored import decoded, read_bytes
+from engram.benchmarks.records.inside import open_inside
+from engram.benchmarks.records.stored import decoded
 
 LEDGER = "metrics.jsonl"
 _MARK = b', "crc": "'
+_TAIL = 2**16  # bytes, of many lines
 _PLAIN = {"t", "step", "name", "value"}
 
 
@@ -57,41 +60,111 @@ def parse_lines(raw: bytes) -> Iterator[Line]:
 
 def read_ledger(path: Path) -> Reading:
     """All whole lines of a ledger, in the order in which they were written; a torn last line is left out."""
+    lines: list[Line] = []
+    lost = None
     try:
-        *texts, _ = read_bytes(path).split(b"\n")
+        for place, line, gap in _walked(path):
+            lost = place if gap and lost is None else lost
+            if line is not None:
+                lines.append(line)
     except FileNotFoundError:
         return Reading([], 0, "")
     except OSError as error:
         return Reading([], 0, str(error.strerror))
-    lines: list[Line] = []
-    lost: list[int] = []  # their places, or those of the lines behind them
+    return Reading(lines, len(lines), "") if lost is None else Reading(lines, lost, _lost_at(lost))
+
+
+def lost_in(path: Path) -> str:
+    """What a ledger has lost, as `Reading` says it, without holding its lines."""
+    try:
+        return next((_lost_at(place) for place, _, gap in _walked(path) if gap), "")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return str(error.strerror)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a ledger spans: its first and last line, the highest step, and the names of its metrics."""
+
+    first: Line
+    last: Line
+    step: int
+    names: frozenset[str]
+
+
+def extent_of(path: Path) -> Extent | None:
+    """The extent of a ledger, whose lines are not held; None where it has none."""
+    first, last, step, names = None, None, 0, set[str]()
+    try:
+        for _, line, _ in _walked(path):
+            if line is not None:
+                first, last, step = first or line, line, max(step, line.step)
+                names.add(line.name)
+    except OSError:
+        return None
+    return None if first is None or last is None else Extent(first, last, step, frozenset(names))
+
+
+def first_line(path: Path) -> Line | None:
+    """The first whole line of a ledger, without reading on."""
+    try:
+        return next((line for _, line, _ in _walked(path) if line is not None), None)
+    except OSError:
+        return None
+
+
+def last_line(path: Path) -> Line | None:
+    """The last whole line of a ledger that is not damaged, from its end alone."""
+    try:
+        with open_inside(path.parent, path.name) as file:
+            file.seek(max(0, file.seek(0, SEEK_END) - _TAIL))
+            *texts, _ = file.read().split(b"\n")
+    except OSError:
+        return None
+    return next(parse_lines(b"\n".join(reversed(texts))), None)
+
+
+def _walked(path: Path) -> Iterator[tuple[int, Line | None, bool]]:
+    """(place, line or None where it is damaged, whether it or one right before it is lost) of each whole line.
+
+    Raises:
+        OSError: there is no such file, or none that may be read.
+    """
     last, sealed = -1, False
-    for place, text in enumerate(texts):
-        try:
-            line, number = _decoded(text)
-        except ValueError:
-            lost.append(place)
-            continue
-        if number is None and not sealed:
-            number = last + 1
-        elif number is None or number <= last:  # what stands behind numbered lines is numbered, and in their order
-            lost.append(place)
-            continue
-        else:
-            sealed = True
-        if number > last + 1:
-            lost.append(place)
-        last = number
-        lines.append(line)
-    if not lost:
-        return Reading(lines, len(lines), "")
-    return Reading(lines, lost[0], f"line {lost[0] + 1} is not the one that was written")
+    with open_inside(path.parent, path.name) as file:
+        for place, text in enumerate(file):
+            if not text.endswith(b"\n"):
+                return
+            try:
+                line, number = _decoded(text[:-1])
+            except ValueError:
+                yield place, None, True
+                continue
+            if number is None and not sealed:
+                number = last + 1
+            elif number is None or number <= last:  # what stands behind numbered lines is numbered, and in their order
+                yield place, None, True
+                continue
+            else:
+                sealed = True
+            yield place, line, number > last + 1
+            last = number
+
+
+def _lost_at(place: int) -> str:
+    return f"line {place + 1} is not the one that was written"
 
 
 def digest(path: Path) -> str:
     """The sha256 of a ledger; "" where there is none."""
     try:
-        return sha256(read_bytes(path)).hexdigest()
+        with open_inside(path.parent, path.name) as file:
+            found = sha256()
+            while part := file.read(2**20):
+                found.update(part)
+            return found.hexdigest()
     except OSError:
         return ""
 

@@ -15,7 +15,7 @@ from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
-from engram.benchmarks.records.lines import LEDGER, Line, digest, read_ledger
+from engram.benchmarks.records.lines import LEDGER, Line, digest, lost_in, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names, is_whole
 from engram.benchmarks.records.memory import Memory, Said
 from engram.benchmarks.records.stored import Damaged, held, read_json
@@ -154,7 +154,7 @@ class Record:
         path, wanted = self.folder / LEDGER, self.result.get("ledger", "")
         if self.result and wanted in ("", digest(path)):
             return ""
-        return read_ledger(path).lost or ("its end is missing" if wanted else "")
+        return lost_in(path) or ("its end is missing" if wanted else "")
 
     @cached_property
     def status(self) -> Status:

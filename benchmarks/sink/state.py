@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,7 @@ class Memory:
         write_json(self.path, {**held(self.path), self.address: asdict(mark)})
 
 
+@lru_cache(4096)
 def metric_key(name: str) -> str:
     """``name`` as MLflow accepts it. Mended names end in a hash, so that two names never become one.
 
@@ -134,7 +136,7 @@ def tail_digest(folder: Path, offset: int) -> str:
     return hashlib.sha256(tail).hexdigest()[:16]
 
 
-def pending(folder: Path, offset: int) -> Iterator[tuple[list[Line], int]]:
+def pending(folder: Path, offset: int, most: int = BATCH) -> Iterator[tuple[list[Line], int]]:
     """Batches of the measurements after byte ``offset``, each with the offset behind it; a torn last line waits."""
     try:
         ledger = open_inside(folder, "metrics.jsonl")
@@ -142,7 +144,7 @@ def pending(folder: Path, offset: int) -> Iterator[tuple[list[Line], int]]:
         return
     with ledger:
         ledger.seek(offset)
-        while raw := [line for line in islice(ledger, BATCH) if line.endswith(b"\n")]:
+        while raw := [line for line in islice(ledger, most) if line.endswith(b"\n")]:
             offset += sum(map(len, raw))
             yield list(parse_lines(b"".join(raw))), offset
 

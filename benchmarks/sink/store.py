@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from engram.backbone.contract import Scalar
 from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.layout import sweep_dir
-from engram.benchmarks.records.lines import Line
+from engram.benchmarks.records.lines import LEDGER, Line, extent_of, first_line, last_line
 from engram.benchmarks.records.trials import Record, Sweep
 from engram.benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
 from engram.benchmarks.sink.params import clean, params_of, within
 from engram.benchmarks.sink.read import runs_where
+from engram.benchmarks.sink.rows import ROWS, Rows
 from engram.benchmarks.sink.state import (
     ASIDE_TAG,
     BATCH,
@@ -55,6 +56,7 @@ class Teller:
     def __init__(self, client: MlflowClient, experiment: str, out: Path) -> None:
         self.client = client
         self.experiment = experiment
+        self.rows = Rows.of(client)
         self.home = sha256(f"{socket.gethostname()}:{out}".encode()).hexdigest()[:16]
         self.out = out
 
@@ -70,15 +72,15 @@ class Teller:
             mark.told, mark.aside = state, ""  # its owner deleted it on purpose
             memory.save(mark)
             return
-        known: set[tuple[str, int]] = set()
-        if found or rewound(record.folder, mark):
+        again = found or rewound(record.folder, mark)
+        if again:
             mark.offset = 0
-            known = self._known(run)
+        known = self._known(run) if again and self.rows is None else set[tuple[str, int]]()
         mark.run = run.info.run_id
         self._adopt(run, record, sweep, parent)
         mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
-        for lines, offset in pending(record.folder, mark.offset):
-            self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known])
+        for lines, offset in pending(record.folder, mark.offset, BATCH if self.rows is None else ROWS):
+            self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known], once=again)
             mark.offset, mark.tail = offset, tail_digest(record.folder, offset)
             memory.save(mark)
         if state != mark.told:
@@ -115,8 +117,8 @@ class Teller:
         return self._create(record, this), False
 
     def _create(self, record: Record, this: str) -> Run:
-        ledger = record.ledger()
-        start = ledger[0].t if ledger else int((record.folder / "config.json").stat().st_mtime * 1000)
+        ledger = first_line(record.folder / LEDGER)
+        start = ledger.t if ledger else int((record.folder / "config.json").stat().st_mtime * 1000)
         tags = {"engram.trial": record.trial, "engram.execution": this, **tags_of(record)}
         return self.client.create_run(self.experiment, start_time=start, run_name=run_name(record), tags=tags)
 
@@ -133,13 +135,16 @@ class Teller:
         history = self.client.get_metric_history
         return {(key, point.step) for key in run.data.metrics for point in history(run.info.run_id, key)}
 
-    def _log(self, run: str, lines: list[Line]) -> None:
+    def _log(self, run: str, lines: list[Line], *, once: bool = False) -> None:
+        """Add measurements to a run; ``once`` where it may have them at another time (of a server's is known which)."""
         from mlflow.entities import Metric
 
         for line in lines:
             if not (0 <= line.t < _TOO_LARGE and -_TOO_LARGE <= line.step < _TOO_LARGE):
                 got = f"step {line.step} at {line.t} of {line.name}"
                 raise refuse("a step in metrics.jsonl", "a number of at most 64 bits", got, "Count otherwise there.")
+        if self.rows is not None and (not lines or self.rows.log(run, lines, once=once)):
+            return
         metrics = [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines]
         for part in in_requests(metrics, BATCH):
             self.client.log_batch(run, part)
@@ -177,11 +182,11 @@ class Teller:
         if status == "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
             return
-        ledger = record.ledger()
-        end = ledger[-1].t if ledger else int(newest(record.folder) * 1000)
+        ledger = extent_of(record.folder / LEDGER)
+        end = ledger.last.t if ledger else int(newest(record.folder) * 1000)
         if status == "FINISHED":
-            told, history = self.client.get_run(run_id).data.metrics, {line.name for line in ledger}
-            step = max((line.step for line in ledger), default=0)
+            told, history = self.client.get_run(run_id).data.metrics, ledger.names if ledger else frozenset[str]()
+            step = ledger.step if ledger else 0
             final = [Line(end, step, final_key(name, history), value) for name, value in record.metrics.items()]
             self._log(run_id, [line for line in final if metric_key(line.name) not in told])
             for place, text in drawn(record).items():
@@ -235,14 +240,14 @@ class Teller:
             "engram.home": self.home,
             "mlflow.note.content": clean(sweep.suite)[:_TAG_SIZE],
         }
-        starts = [ledger[0].t for record in sweep.records if (ledger := record.ledger())]
+        starts = [line.t for record in sweep.records if (line := first_line(record.folder / LEDGER))]
         start = min(starts) if starts else int((sweep_dir(self.out, sweep.name) / "plan.json").stat().st_mtime * 1000)
         return self.client.create_run(
             self.experiment, start_time=start, run_name=sweep.name, tags={**tags, **_source_tags()}
         )
 
     def _tell_table(self, parent: Run, sweep: Sweep, values: Mapping[str, float]) -> None:
-        ends = [ledger[-1].t for record in sweep.records if (ledger := record.ledger())]
+        ends = [line.t for record in sweep.records if (line := last_line(record.folder / LEDGER))]
         end = max(ends) if ends else parent.info.start_time
         self._log(parent.info.run_id, [Line(end, 0, name, value) for name, value in values.items()])
         failed = any(record.status == "failed" for record in sweep.records)
@@ -318,7 +323,7 @@ def membership(sweep: str) -> str:
     return f"engram.in.{metric_key(sweep)}"
 
 
-def final_key(name: str, history: set[str]) -> str:
+def final_key(name: str, history: Set[str]) -> str:
     """A final number goes by its own name, unless the ledger has a curve of that name: then below ``final/``."""
     return f"final/{name}" if name in history else name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from engram.benchmarks.records.lines import Extent, extent_of, first_line, last_line, lost_in, read_ledger
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.ledger import Ledger
 
@@ -35,3 +36,20 @@ def test_a_pair_is_written_once(tmp_path):
         ledger.log(1, {"loss": 0.7, "other": 1})
     assert [(line["name"], line["value"]) for line in lines(tmp_path)] == [("loss", 0.5), ("other", 1.0)]
     assert all(isinstance(line["t"], int) and line["t"] > 1e12 for line in lines(tmp_path))
+
+
+def test_its_ends_and_extent_are_those_of_its_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert (extent_of(path), first_line(path), last_line(path), lost_in(path)) == (None, None, None, "")
+    with Ledger(path) as ledger:
+        for step in (7, 3, 2000):
+            ledger.log(step, {"loss": step / 3, "x" * 5000: 1.0})
+    whole = path.read_bytes()
+    for cut in (len(whole), len(whole) - 1, whole.index(b"\n") + 1):
+        path.write_bytes(whole[:cut])
+        lines = Record(tmp_path).ledger()
+        found = Extent(lines[0], lines[-1], max(line.step for line in lines), frozenset(line.name for line in lines))
+        assert extent_of(path) == found
+        assert (first_line(path), last_line(path)) == (lines[0], lines[-1])
+    path.write_bytes(whole.replace(b'"step": 3', b'"step": 4'))
+    assert lost_in(path) == read_ledger(path).lost == "line 3 is not the one that was written"
