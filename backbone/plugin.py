@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Ability, Entry, Plugin, Target
+from engram.backbone.contract import Ability, Asks, Entry, Plugin, Target
 
 _TORCHVISION = "engram.backbone.data.torchvision_sets"
+_KNOWN = "engram.backbone.data.known"
 _CHECKING = "engram.backbone.data.checking"
 _MADE_OF = "engram.backbone.data.made_of"
 _CONV = "engram.backbone.nets.options:ConvOptions"
@@ -77,7 +78,7 @@ PLUGIN = Plugin(
         ),
     },
     heads={
-        "linear": Entry(target="engram.backbone.nets.heads:linear", summary="One linear layer"),
+        "linear": Entry(target="engram.backbone.nets.heads:linear", layer=True, summary="One linear layer"),
         "logistic": Entry(
             target="engram.backbone.nets.heads:Logistic",
             summary="One linear layer with a logit less than classes: of two classes a single one",
@@ -93,45 +94,54 @@ PLUGIN = Plugin(
     objectives={
         "cross-entropy": Entry(
             target="engram.backbone.objectives.cross_entropy:cross_entropy",
+            asks=Asks(by_rows=True),
             summary="Cross-entropy with the labels, smoothed by --label-smoothing",
         ),
         "present": Entry(
             target="engram.backbone.objectives.present:present",
+            asks=Asks(columns=("present",), by_rows=True),
             summary="Binary cross-entropy of every output with the column present: which classes are in the image",
         ),
     },
     datasets={
         "digits": Entry(
-            target="engram.backbone.data.digits:open_digits", summary="1,797 digits of 8x8, always there (scikit-learn)"
+            target="engram.backbone.data.digits:open_digits",
+            known=f"{_KNOWN}:pictures_alone",
+            summary="1,797 digits of 8x8, always there (scikit-learn)",
         ),
         "mnist": Entry(
             target=f"{_TORCHVISION}:open_mnist",
             check=f"{_CHECKING}:check_mnist",
             files=f"{_MADE_OF}:mnist_files",
+            known=f"{_KNOWN}:pictures_alone",
             summary="70,000 digits of 28x28",
         ),
         "fashion-mnist": Entry(
             target=f"{_TORCHVISION}:open_fashion_mnist",
             check=f"{_CHECKING}:check_fashion_mnist",
             files=f"{_MADE_OF}:fashion_mnist_files",
+            known=f"{_KNOWN}:pictures_alone",
             summary="70,000 garments of 28x28",
         ),
         "kmnist": Entry(
             target=f"{_TORCHVISION}:open_kmnist",
             check=f"{_CHECKING}:check_kmnist",
             files=f"{_MADE_OF}:kmnist_files",
+            known=f"{_KNOWN}:pictures_alone",
             summary="70,000 kuzushiji of 28x28",
         ),
         "cifar10": Entry(
             target=f"{_TORCHVISION}:open_cifar10",
             check=f"{_CHECKING}:check_cifar10",
             files=f"{_MADE_OF}:cifar10_files",
+            known=f"{_KNOWN}:pictures_alone",
             summary="60,000 colour pictures of 32x32, 10 classes",
         ),
         "cifar100": Entry(
             target=f"{_TORCHVISION}:open_cifar100",
             check=f"{_CHECKING}:check_cifar100",
             files=f"{_MADE_OF}:cifar100_files",
+            known=f"{_KNOWN}:pictures_alone",
             summary="60,000 colour pictures of 32x32, 100 classes",
         ),
         "omniglot": Entry(
@@ -153,6 +163,7 @@ PLUGIN = Plugin(
             check=f"{_CHECKING}:check_parquet",
             files=f"{_MADE_OF}:parquet_files",
             takes_path=True,
+            known=f"{_KNOWN}:known_parquet",
             summary="Image table as the Hugging Face hub stores it: parquet:PATH",
         ),
         "folder": Entry(
@@ -161,11 +172,13 @@ PLUGIN = Plugin(
             check=f"{_CHECKING}:check_folder",
             files=f"{_MADE_OF}:folder_files",
             takes_path=True,
+            known=f"{_KNOWN}:known_folder",
             summary="One folder of pictures per class: folder:PATH",
         ),
         "moving-shapes": Entry(
             target="engram.backbone.data.moving_shapes:open_moving_shapes",
             options=f"{_EVENTS}:MovingShapesOptions",
+            known=f"{_KNOWN}:pictures_alone",
             summary="Events of shapes made here; six classes that only the order of frames tells apart",
         ),
         "saccades": Entry(
@@ -174,6 +187,7 @@ PLUGIN = Plugin(
             files=f"{_MADE_OF}:saccades_files",
             options=f"{_EVENTS}:SaccadesOptions",
             takes_path=True,
+            known=f"{_KNOWN}:known_saccades",
             summary="Any set of stills before a simulated event camera: saccades:mnist",
         ),
         "corrupted": Entry(
@@ -183,6 +197,7 @@ PLUGIN = Plugin(
             options="engram.backbone.data.corruptions.options:CorruptedOptions",
             takes_path=True,
             wraps=True,
+            known=f"{_KNOWN}:known_corrupted",
             summary="Any set of stills with noise, blur, occlusion and more, as CIFAR-10-C has them: corrupted:cifar10",
         ),
         "digit-clutter": Entry(
@@ -191,6 +206,7 @@ PLUGIN = Plugin(
             files=f"{_MADE_OF}:digit_clutter_files",
             options=f"{_OPTIONS}:DigitClutterOptions",
             takes_path=True,
+            known=f"{_KNOWN}:known_digit_clutter",
             summary="Digits that occlude one another or lie under fragments, after Spoerer 2017: digit-clutter:mnist",
         ),
         "events": Entry(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.backbone.brought import find, is_code
-from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, Plugin, Target
+from engram.backbone.contract import KINDS, Command, DataFiles, Entry, Kind, KnownData, Plugin, Target
 from engram.backbone.errors import UserError, must, nearest
 from engram.backbone.given_files import NETWORKS, is_known
 
@@ -234,6 +234,11 @@ class Registry:
         path = dataset.partition(":")[2] or None
         return resolve(entry.check)(path, chosen, root=root, download=download, training=training)
 
+    def lacks(self, experiment: str) -> list[str]:
+        """What an experiment needs beside its options and data, and is not there; without torch."""
+        where = self.entry("experiments", experiment).check
+        return [] if where is None else resolve(where)()
+
     def files(self, dataset: str, *, root: Path) -> DataFiles | None:
         """The files that a dataset is made of; None where its name says all that there is to know.
 
@@ -242,6 +247,17 @@ class Registry:
         """
         where = self.entry("datasets", dataset).files
         return None if where is None else resolve(where)(dataset.partition(":")[2] or None, root=root)
+
+    def known(self, dataset: str, options: Mapping[str, Any], *, root: Path) -> KnownData | None:
+        """What is known of a dataset before it is read; None where nothing is.
+
+        Raises:
+            UserError: its files are not there, an option is wrong, or no dataset has that name.
+        """
+        where, cls = self.entry("datasets", dataset).known, self.options("datasets", dataset)
+        if where is None:
+            return None
+        return resolve(where)(dataset.partition(":")[2] or None, None if cls is None else cls(**options), root=root)
 
     def commands(self) -> Mapping[str, Command]:
         return {name: command for plugin in self.plugins.values() for name, command in plugin.commands.items()}

@@ -32,6 +32,7 @@ PLUGIN = Plugin(
             target="engram.causal.explaining.experiment:Explain",
             options="engram.causal.explaining.configs:ExplainConfig",
             summary="Ask which pixels, features and concepts a network answers by, and how far that can be trusted",
+            check="engram.causal.explaining.configs:check_captum",
             distributions=("captum",),
         ),
         "causal.shift": SHIFT,

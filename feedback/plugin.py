@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Entry, Plugin
+from engram.backbone.contract import Ability, Asks, Entry, Plugin
 from engram.feedback.targets import TARGETS
 
 
-def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions") -> Entry:
+def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions", offers: tuple[Ability, ...] = ()) -> Entry:
     return Entry(
         target=f"engram.feedback.adapters.{name}:{name}",
         options=f"engram.feedback.options:{options}",
         summary=summary,
         needs=("Staged",),
-        offers=("StageSteps", "Prepared", "Calibrated", "Delayed"),
+        offers=("StageSteps", "Prepared", "Calibrated", "Delayed", *offers),
     )
 
 
@@ -64,7 +64,10 @@ PLUGIN = Plugin(
         "feedback.gated": _adapter("gated", "Later stages are a gain on earlier ones, Konkle and Alvarez 2023"),
         "feedback.additive": _adapter("additive", "Later stages are added to earlier ones"),
         "feedback.predictive": _adapter(
-            "predictive", "Every stage predicts the one before, Choksi et al. 2021", options="PredictiveOptions"
+            "predictive",
+            "Every stage predicts the one before, Choksi et al. 2021",
+            options="PredictiveOptions",
+            offers=("Predicting",),
         ),
         "feedback.equilibrium": _adapter(
             "equilibrium", "Feedback until nothing changes any more, Bai et al. 2019", options="EquilibriumOptions"
@@ -84,6 +87,7 @@ PLUGIN = Plugin(
     objectives={
         "feedback.reconstruction": Entry(
             target="engram.feedback.reconstruction:reconstruction",
+            asks=Asks(wants=("predictions",)),
             summary="How wrong a network's predictions of its stages are; nothing but them is trained",
         ),
     },

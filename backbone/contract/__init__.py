@@ -3,6 +3,7 @@
 Nothing here imports torch, so that help, listing, planning and validation stay instant. The names are public.
 """
 
+from engram.backbone.contract.asking import MADE_BY, AskingOptions, Asks
 from engram.backbone.contract.commands import Check, Command, Finished, Flags, Invocation, Places
 from engram.backbone.contract.heads import (
     AdaptingHead,
@@ -67,7 +68,7 @@ from engram.backbone.contract.options import (
     SplitName,
 )
 from engram.backbone.contract.outputs import Halves, Outputs, Wanted
-from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, Plugin
+from engram.backbone.contract.plugins import KINDS, DataFiles, Entry, Kind, KnownData, Plugin
 from engram.backbone.contract.results import (
     FIGURES,
     AnyFigure,
@@ -102,6 +103,7 @@ __all__ = [
     "EXPERIMENT",
     "FIGURES",
     "KINDS",
+    "MADE_BY",
     "NOTHING",
     "PLAIN_UNITS",
     "UNIT_BOUNDS",
@@ -109,6 +111,8 @@ __all__ = [
     "AdaptingHead",
     "AnyFigure",
     "AnyLayout",
+    "AskingOptions",
+    "Asks",
     "Backbone",
     "Bars",
     "Batch",
@@ -146,6 +150,7 @@ __all__ = [
     "Invocation",
     "Judged",
     "Kind",
+    "KnownData",
     "Learned",
     "Learner",
     "Metric",

@@ -57,8 +57,9 @@ class Batch:
 class Objective(Protocol):
     """What training minimises. Subclass it: what is not overridden is as it says here.
 
-    Made before the first step as ``NAME(options, setting)`` (`ObjectiveSetting`); ``--objective`` names it. Label
-    smoothing, masks of heads, the loss of every step and distillation are put around it
+    Made before the first step as ``NAME(options, setting)`` (`ObjectiveSetting`); ``--objective`` names it. Its entry
+    says in ``asks`` (`Asks`) what follows for the trial, so that one which cannot be is refused when it is planned.
+    Label smoothing, masks of heads, the loss of every step and distillation are put around it
     (`engram.backbone.objectives`).
     """
 
@@ -148,7 +149,7 @@ class ObjectiveSetting:
     several refuses it otherwise."""
     reference: Classifier | None = None
     """The first network that it begins from, in evaluation mode on the device; given where its entry asks for one
-    (`Entry.reference`)."""
+    (`Asks.reference`)."""
 
 
 class Sampler(Protocol):

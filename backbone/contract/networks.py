@@ -334,8 +334,19 @@ class Composed(Protocol):
         ...
 
 
-Ability = Literal["Traceable", "Staged", "StageSteps", "Prepared", "Calibrated", "Delayed", "Spiking"]
-"""The name of a protocol that an adapter can need of a network."""
+Ability = Literal[
+    "Traceable",
+    "Staged",
+    "StageSteps",
+    "Prepared",
+    "Calibrated",
+    "Delayed",
+    "Spiking",
+    "Predicting",
+    "Counterfactual",
+    "Complementary",
+]
+"""The name of a protocol that an adapter or an objective can need of a network."""
 ABILITIES: Mapping[Ability, type] = {
     "Traceable": Traceable,
     "Staged": Staged,
@@ -344,4 +355,7 @@ ABILITIES: Mapping[Ability, type] = {
     "Calibrated": Calibrated,
     "Delayed": Delayed,
     "Spiking": Spiking,
+    "Predicting": Predicting,
+    "Counterfactual": Counterfactual,
+    "Complementary": Complementary,
 }

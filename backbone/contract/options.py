@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
-from engram.backbone.contract.plugins import Kind
+from engram.backbone.contract.plugins import Kind, KnownData
 from engram.backbone.contract.values import Seed
 
 Direction = Literal["max", "min"]
@@ -34,12 +34,15 @@ class Registered:
     """Marks a field that holds a registered name (for datasets: ``NAME`` or ``NAME:PATH``).
 
     ``training`` is False for a data set that no classifier is trained on: its training part need not hold every class,
-    and its parts may have classes of their own. ``support`` is True for a head that classifies by a support set.
+    and its parts may have classes of their own. ``support`` is True for a head that classifies by a support set,
+    ``compared`` for one that may adjust for a column (`Entry.given`) and be trained by another objective all the same,
+    because the experiment says how far its answers are from what they should be.
     """
 
     kind: Kind
     training: bool = True
     support: bool = False
+    compared: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,15 @@ class ExperimentConfig:
 
     def problems(self) -> list[str]:
         """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>"."""
+        return []
+
+    def data_problems(self, known: KnownData) -> list[str]:
+        """Errors that data show before they are read, as `problems` has them.
+
+        Args:
+            known: of the set that the option of a dataset names, or where it is left out the trial that this one is
+                made from. Where nothing is known of it, this is not asked.
+        """
         return []
 
     def requires(self) -> Mapping[str, Requirement]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engram.backbone.contract.asking import Asks
 from engram.backbone.contract.commands import Command
 from engram.backbone.contract.networks import Ability
 from engram.backbone.contract.strategies import Traits
@@ -22,14 +23,19 @@ class Entry:
 
     ``target`` and ``options`` are ``"module:object"``; the options module must not import torch. For an experiment
     ``options`` names its `ExperimentConfig`; for a backbone, adapter, head, strategy or dataset a frozen dataclass of
-    its own options (None: it has none). A strategy says in ``traits`` what it does and needs.
+    its own options (None: it has none). A strategy says in ``traits`` what it does and needs. An experiment's ``check``
+    names a ``check() -> list[str]`` that imports no torch: what is to be installed for it and is not, said before any
+    trial starts.
 
     A dataset that takes a path (``folder:PATH``) sets ``takes_path``; ``check`` names a
     ``check(path, options, *, root, download, training) -> list[str]`` that imports no torch and looks for problems of
     its files before any trial starts: all of them, and much faster than a trial would find one. ``files`` names a
     ``files(path, *, root) -> DataFiles | None`` that imports no torch: their bytes are part of the identity of every
     trial on the set. None, as without it: the name says all (it is made here, or whoever reads it knows its checksum).
-    It raises UserError where they are not there.
+    It raises UserError where they are not there. ``known`` names a ``known(path, options, *, root) -> KnownData |
+    None`` that imports no torch: what can be said of the set without reading a picture, by which a trial that needs
+    something else is refused when it is planned. None, as without it: nothing can. It raises UserError as ``files``
+    does.
 
     A dataset whose path is the name of another one (``corrupted:folder:PATH``) may set ``wraps``: the options of that
     one are then offered beside its own, in one dataclass that is a subclass of both, and its version is part of the
@@ -54,8 +60,12 @@ class Entry:
     the other queries ``transductive``. Experiments with episodes take those with ``support`` alone, all others those
     that are ``fixed`` and ``trainable``.
 
-    An objective that begins from what a first network answers says ``reference``: an experiment that trains plans that
-    network's training, unless it is given a trained one, and hands it over (`ObjectiveSetting.reference`).
+    Of heads, one that is a `torch.nn.Linear` says ``layer``, one that is `Conceptual` says ``conceptual``, and one that
+    is `Conditional` names in ``given`` the column of the data whose values its likelihoods are given. Such a head
+    adjusts for the column where an objective trains it by these likelihoods, and is refused beside others, which make
+    its answers P(y | x), as any classifier's are.
+
+    An objective says in ``asks`` what it needs of data, network, head and experiment.
 
     ``version`` is raised when the same options make something that computes another thing: saved networks keep the one
     they were made with, and are not made with another; it is part of the identity of every trial that uses the thing,
@@ -78,11 +88,15 @@ class Entry:
     trainable: bool = True
     support: bool = False
     transductive: bool = False
-    reference: bool = False
+    layer: bool = False
+    conceptual: bool = False
+    given: str = ""
+    asks: Asks = field(default_factory=Asks)
     takes_path: bool = False
     wraps: bool = False
     check: str | None = None
     files: str | None = None
+    known: str | None = None
     content: str | None = None
     traits: Traits = field(default_factory=Traits)
     distributions: tuple[str, ...] = ()
@@ -100,6 +114,22 @@ class DataFiles:
     name: str
     where: str
     files: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownData:
+    """What is known of a data set before it is read.
+
+    Attributes:
+        columns: by name, all columns that its training part may have, but ``original_index``. Of one that holds names
+            or whole numbers the different values, as text, in ascending order; None where they are not known.
+        others: the values that its other parts have, all together, of columns of which they are known.
+        validation: whether it has a validation part of its own.
+    """
+
+    columns: Mapping[str, tuple[str, ...] | None]
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    validation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from engram.backbone.contract import (
     Flag,
     Input,
     Inputs,
+    KnownData,
     Metric,
     OptionsOf,
     Registered,
@@ -25,8 +26,8 @@ from engram.backbone.contract import (
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.network_configs import NetworkConfig, other_network
 from engram.backbone.experiments.recipes import recipe
+from engram.backbone.objectives.asking import around, asked, beginning, of_data
 from engram.backbone.objectives.options import ObjectiveOptions
-from engram.backbone.registry import Registry
 from engram.backbone.training.options import MOVING, TrainingOptions
 
 
@@ -87,6 +88,8 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
 
     version: ClassVar[int] = 2
     metrics: ClassVar[tuple[Metric, ...]] = TRAIN_METRICS
+    trains_first: ClassVar[bool] = True
+    """Whether a network is trained first where an objective begins from one."""
 
     train_share: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of the images left to train on that is used, of every class alike. Test and validation images stay the
@@ -156,7 +159,7 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         if self.teacher is None and given:
             got = getattr(self, given[0])
             found.append(f"--{given[0]} must be left out without a teacher; got {got}. Add --teacher.")
-        return found + self._reference_problems()
+        return [*found, *self._reference_problems(), *self._objective_problems()]
 
     def _reference_problems(self) -> list[str]:
         if self.begins_from_reference:
@@ -168,10 +171,33 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         rule = f"left out beside the objective {self.objective}, which begins from no other network"
         return [str(must(f"--{name.replace('_', '-')}", rule, getattr(self, name), "Leave it out.")) for name in asked]
 
+    def _objective_problems(self) -> list[str]:
+        """What the objective asks for and is not to be had here, whatever the data are."""
+        asks, found = asked(self.objective, self.objective_options)
+        given = [flag for flag, value in (("--tet", self.tet), ("--discount", self.discount)) if value is not None]
+        others = [*given, *(["--teacher"] if self.teacher is not None else [])]
+        problems = around(self.objective, asks, others)
+        if not self.trains_first and self.reference is None:
+            problems += beginning(self.objective, asks)
+        if given and asks.wants:
+            got, remedy = f"{self.objective}, which wants {' and '.join(asks.wants)}", f"Leave out {given[0]}."
+            problems.append(must(f"the objective beside {given[0]}", "one that looks at logits alone", got, remedy))
+        if self.discount not in (None, 1.0) and not asks.by_rows and not asks.by_itself:
+            got, remedy = f"{self.objective}, which is none", "Use --tet 0: all steps alike."
+            problems.append(must("the objective beside --discount", "a mean of losses of rows", got, remedy))
+        if self.teacher is not None and "predictions" in asks.wants:
+            got, remedy = f"{self.objective}, which wants predictions", "Leave out --teacher."
+            problems.append(must("the objective beside --teacher", "one that looks at logits", got, remedy))
+        return [*found, *map(str, problems)]
+
+    def data_problems(self, known: KnownData) -> list[str]:
+        asks, _ = asked(self.objective, self.objective_options)
+        return list(map(str, of_data(self.objective, asks, known, self.validation)))
+
     @property
     def begins_from_reference(self) -> bool:
         """Whether the objective begins from what a first network answers."""
-        return Registry.discover().entry("objectives", self.objective).reference
+        return asked(self.objective, self.objective_options)[0].reference
 
     def requires(self) -> Mapping[str, Requirement]:
         if self.reference is not None or not self.begins_from_reference:

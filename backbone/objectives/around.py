@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from engram.backbone.contract import Objective, Row, Training
-from engram.backbone.errors import must
 from engram.backbone.nets.classifier import Classifier
 
 
@@ -16,16 +15,10 @@ class Around(Objective):
     """An objective that asks another one; what a subclass does not override is the other's.
 
     Args:
-        inner: the other one.
-
-    Raises:
-        UserError: it stands by itself.
+        inner: the other one, which does not stand by itself.
     """
 
     def __init__(self, inner: Objective) -> None:
-        if inner.by_itself:
-            rule = "one that others can be put around, as --tet, --discount, --teacher and streams do"
-            raise must("--objective", rule, type(inner).__name__.lower(), "Use cross-entropy, or do without these.")
         self.inner = inner
         self.columns, self.wants = inner.columns, inner.wants
         self.recordable, self.by_rows = inner.recordable, inner.by_rows

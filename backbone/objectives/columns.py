@@ -8,20 +8,18 @@ from torch import Tensor
 
 from engram.backbone.data.columns import Column, numbered
 from engram.backbone.data.sets import Split
-from engram.backbone.errors import must
+from engram.backbone.errors import UserError
+from engram.backbone.objectives.asking import lacking
 
 
 def columns_of(data: Split, names: Collection[str], device: str) -> dict[str, Tensor]:
     """The columns of these names, ``[N, ...]`` each; names and whole numbers become groups, numbered from 0.
 
     Raises:
-        UserError: the data lack one.
+        UserError: the data lack some, one line for each.
     """
-    for name in names:
-        if name not in data.columns:
-            known = ", ".join(data.columns) or "none"
-            remedy = "Choose another objective, or data with that column."
-            raise must("--dataset", f"one with a column {name!r}", f"columns: {known}", remedy)
+    if problems := lacking(names, data.columns):
+        raise UserError("\n".join(map(str, problems)))
     return {name: _numbers(data.columns[name]).to(device) for name in names}
 
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs
-from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, autocast
 from engram.backbone.nets.classifier import Classifier, Normalise
 from engram.backbone.nets.layout import arranged
@@ -20,16 +19,13 @@ class Distillation(Around):
         (1 - w) loss + w tau^2 KL(softmax(z_teacher / tau) || softmax(z / tau))
 
     Args:
-        labels: the objective of the labels.
+        labels: the objective of the labels, which looks at logits.
         teacher: a trained classifier; it is put in evaluation mode and never changes.
         outputs: [classes] int64, the teacher's output for each class of the student.
         normalise: how the student's images are normalised; the teacher sees the same pictures its own way.
         weight: w in [0, 1].
         temperature: tau > 0.
         machine: where the student computes.
-
-    Raises:
-        UserError: ``labels`` is asked without logits.
 
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2.
     """
@@ -44,9 +40,6 @@ class Distillation(Around):
         temperature: float,
         machine: Machine,
     ) -> None:
-        if lacking := [each for each in ("images", "predictions") if each in labels.wants]:
-            got = f"one that wants {' and '.join(lacking)}"
-            raise must("the objective beside --teacher", "one that looks at logits", got, "Leave out --teacher.")
         super().__init__(labels)
         self.machine, self.by_rows = machine, False
         ratio = normalise.std / teacher.normalise.std

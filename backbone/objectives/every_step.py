@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from engram.backbone.contract import Batch, Objective, Outputs
-from engram.backbone.errors import must
 from engram.backbone.objectives.around import Around
 
 TARGET = 1.0
@@ -28,21 +27,11 @@ class EveryStep(Around):
         share: lambda in [0, 1).
         discount: gamma in (0, 1]; below 1 ``each`` has to tell the loss of every row.
 
-    Raises:
-        UserError: ``each`` looks at more than logits, or does not tell the losses that are to be weighed.
-
     Source: Deng et al. 2022 (arXiv 2202.11946), section 4.3, with phi = `TARGET`; discounted over steps as in Zamir et
     al. 2017 (arXiv 1612.09508), but from the last step back.
     """
 
     def __init__(self, each: Objective, share: float = 0.0, discount: float = 1.0) -> None:
-        if each.wants:
-            got = f"one that wants {' and '.join(each.wants)}"
-            rule, remedy = "one that looks at logits alone", "Leave out --tet and --discount."
-            raise must("the objective of every step", rule, got, remedy)
-        if discount < 1 and not each.by_rows:
-            got = f"{type(each).__name__}, which does not tell the loss of every row"
-            raise must("the objective of --discount", "a mean of losses of rows", got, "Use --tet 0: all steps alike.")
         super().__init__(each)
         self.share, self.discount = share, discount
         self.wants, self.recordable = ("steps",), False

@@ -21,7 +21,8 @@ class Option:
 
     ``key`` is its key in config.json (the field's name, or what `Flag` says), ``name`` what it is called everywhere
     else, and ``type`` its annotation without None and without ``words``: what may stand in its place, such as "auto"
-    for a number. The options of a named thing are called by the thing. ``support`` is that of `Registered`.
+    for a number. The options of a named thing are called by the thing. ``support`` and ``compared`` are those of
+    `Registered`.
     """
 
     field: str
@@ -33,6 +34,7 @@ class Option:
     options_of: str | None = None
     words: tuple[str, ...] = ()
     support: bool = False
+    compared: bool = False
 
     @cached_property
     def name(self) -> str:
@@ -164,6 +166,7 @@ def _option(field: Any, hint: Any) -> Option:
         options_of,
         words,
         registered is not None and registered.support,
+        registered is not None and registered.compared,
     )
 
 

@@ -13,9 +13,10 @@ from torch import nn
 from engram.backbone.contract import KINDS, Entry, Kind, Named
 from engram.backbone.data.load import open_source
 from engram.backbone.nets.making import LINEAR, adapt, build_head
+from engram.backbone.objectives.asking import asked
 from engram.backbone.registry import Registry
 from engram.backbone.testing import crossing, datasets, entries, experiments, heads, networks, objectives
-from engram.backbone.testing.case import Case, Refusal
+from engram.backbone.testing.case import Case, Refusal, require
 from engram.backbone.testing.samples import NETWORKS, THIN, Things
 from engram.backbone.testing.workshop import Workshop
 
@@ -178,7 +179,8 @@ class _Maker:
         for name, _ in self.mine("datasets"):
             own = shop.options.get(name, {})
             reading = partial(open_source, name, own, root=shop.folder, download=False)
-            yield self.case("data set", [name], partial(datasets.check_dataset, reading))
+            known = partial(shop.registry.known, name, own, root=shop.folder)
+            yield self.case("data set", [name], partial(datasets.check_dataset, reading, known))
 
     def _in_pairs(self) -> Iterator[Case]:
         """Adapters, heads and objectives two at a time, each pair on both networks; two adapters in either order."""
@@ -268,7 +270,7 @@ def _adapted(adapter: Named, net: nn.Module) -> nn.Module:
 
 
 def _check_objective(shop: Workshop, name: str) -> None:
-    data = shop.loaded(name)
-    objectives.check_objective(
-        partial(crossing.made, shop, shop.named("objectives", name)), data.train, len(data.classes)
-    )
+    data, chosen = shop.loaded(name), shop.named("objectives", name)
+    asks, problems = asked(name, chosen.options)
+    require(not problems, "an objective has nothing against its options")
+    objectives.check_objective(partial(crossing.made, shop, chosen), asks, data.train, len(data.classes))

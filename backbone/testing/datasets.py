@@ -7,13 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from engram.backbone.contract import KnownData
+from engram.backbone.data.columns import INDEX, numbered
 from engram.backbone.data.sets import Source, Split
 from engram.backbone.testing.case import require
 
 
-def check_dataset(open_source: Callable[[], Source]) -> None:
-    """All of it; ``open_source`` reads the set once more every time."""
+def check_dataset(open_source: Callable[[], Source], known: Callable[[], KnownData | None] = lambda: None) -> None:
+    """All of it; ``open_source`` reads the set once more every time, ``known`` is what is known before that."""
     source = open_source()
+    if (told := known()) is not None:
+        is_what_is_known(source, told)
     require(next(iter(source.parts), None) == "train", "the first part of a source is train")
     require(len(set(source.classes)) == len(source.classes) > 1, "the classes are two or more different names")
     require(len(source.fingerprint) == 64, "the fingerprint is a sha256, in hex")
@@ -24,6 +28,23 @@ def check_dataset(open_source: Callable[[], Source]) -> None:
     require(len(shapes) == 1, f"all parts have images of one shape; got {shapes}")
     if source.keys is not None:
         require(len(source.keys) == sum(map(len, source.parts.values())), "keys are one for each image of all parts")
+
+
+def is_what_is_known(source: Source, known: KnownData) -> None:
+    """What is known of a set before it is read is so."""
+    columns = {name: each for name, each in source.train.columns.items() if name != INDEX}
+    unsaid = set(columns) - set(known.columns)
+    require(not unsaid, f"what is known names all columns; {', '.join(sorted(unsaid))} it does not")
+    require(known.validation == ("validation" in source.parts), "what is known says whether there is a validation part")
+    for name, values in known.columns.items():
+        if values is not None:
+            found = numbered(columns[name])[1]
+            require(values == found, f"the values of {name} are {', '.join(found)}; {', '.join(values)} were known")
+    for name, values in known.others.items():
+        parts = [numbered(part.columns[name])[1] for part in source.parts.values() if part is not source.train]
+        require(
+            {*values} == {each for part in parts for each in part}, f"the values of {name} in other parts are known"
+        )
 
 
 def _check_part(part: Split, classes: int) -> None:

@@ -53,7 +53,7 @@ def check_light(plugin: Plugin) -> None:
 
 def check_entry(entry: Entry) -> None:
     """It leads somewhere, and says what it is."""
-    for where in (entry.target, entry.check, entry.files):
+    for where in (entry.target, entry.check, entry.files, entry.known):
         require(where is None or callable(resolve(where)), f"{where} must be something that can be called")
     require(entry.summary, "an entry has a summary")
     require(entry.options is None or is_dataclass(resolve(entry.options)), "options are a dataclass")

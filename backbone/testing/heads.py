@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from engram.backbone.contract import Centred, Entry, Head, SupportHead
+from engram.backbone.contract import Centred, Conceptual, Conditional, Entry, Head, SupportHead
 from engram.backbone.nets.heads import linear_form
 from engram.backbone.testing.case import require
 from engram.backbone.testing.networks import same_tensors
@@ -37,6 +37,10 @@ def _gives_logits(head: nn.Module, entry: Entry) -> None:
     logits.square().sum().backward()
     require(any(each.grad is not None and each.grad.any() for each in head.parameters()), "gradients reach weights")
     _says_its_linear_form(head, features, entry)
+    require(isinstance(head, nn.Linear) == entry.layer, "layer=True is said of a torch.nn.Linear, and of nothing else")
+    require(isinstance(head, Conceptual) == entry.conceptual, "conceptual=True is said of what is Conceptual alone")
+    given = head.column if isinstance(head, Conditional) else ""
+    require(given == entry.given, f"given is the column of what is Conditional; it is {given!r}, not {entry.given!r}")
 
 
 def _is_saved(head: nn.Module, make: Callable[[int, int], nn.Module]) -> None:

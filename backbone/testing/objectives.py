@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import Batch, Halves, Objective, ObjectiveSetting, Outputs
+from engram.backbone.contract import Asks, Batch, Halves, Objective, ObjectiveSetting, Outputs
 from engram.backbone.data.columns import CONCEPTS
 from engram.backbone.data.sets import Split
 from engram.backbone.nets.classifier import Classifier
@@ -20,8 +20,8 @@ from engram.backbone.testing.samples import NETWORKS, seeded
 ROWS, WIDTH, STEPS, VALUES, ENVIRONMENTS = 8, 6, 3, 10, 2
 
 
-def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, classes: int) -> None:
-    """All of it, on the first images of some data, which have the columns that it needs."""
+def check_objective(make: Callable[[ObjectiveSetting], Objective], asks: Asks, data: Split, classes: int) -> None:
+    """All of it, on the first images of some data, which have the columns that it needs; ``asks`` is what it says."""
     setting = ObjectiveSetting(
         data=data,
         outputs=classes,
@@ -31,6 +31,7 @@ def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, 
         reference=first_network(data.in_shape, classes),
     )
     objective = make(setting)
+    says_what_it_asks(asks, objective)
     columns = columns_of(data, objective.columns, "cpu")
     if objective.by_itself:
         return  # it is tried in trainings
@@ -49,6 +50,15 @@ def check_objective(make: Callable[[ObjectiveSetting], Objective], data: Split, 
     if objective.by_rows:
         _gives_rows(objective, batch, classes)
     _resumes(objective, make(setting), batch, classes)
+
+
+def says_what_it_asks(asks: Asks, objective: Objective) -> None:
+    """What its entry says is what it is."""
+    for name in ("wants", "by_rows", "by_itself"):
+        said, found = getattr(asks, name), getattr(objective, name)
+        require(said == found, f"asks says what it is: {name} is {found}, and said to be {said}")
+    unsaid = set(objective.columns) - set(asks.columns)
+    require(not unsaid, f"asks names the columns that it needs; {', '.join(sorted(unsaid))} it does not")
 
 
 def first_network(in_shape: tuple[int, int, int], classes: int) -> Classifier:

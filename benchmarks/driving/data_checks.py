@@ -1,4 +1,4 @@
-"""Looks at the data of a plan before its first trial starts."""
+"""Looks at the data of a plan, and what its experiments lack, before its first trial starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from engram.benchmarks.records.trials import Record
 
 
 def check_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> None:
-    """Look at every data set of the trials that are not done, each once.
+    """Look at every data set of the trials that are not done, each once, and ask their experiments
+    what they lack.
 
     Raises:
         UserError: all that is wrong with any of them, one line for each problem.
@@ -26,6 +27,8 @@ def check_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> 
     todo = [trial for trial in trials if Record(trial.folder).status != "done"]
     wanted = {json.dumps(each, sort_keys=True): each for trial in todo for each in datasets_of(trial, registry)}
     problems: list[str] = []
+    for experiment in dict.fromkeys(trial.experiment for trial in todo):
+        problems += registry.lacks(experiment)
     for name, options, training in wanted.values():
         problems += registry.problems(name, options, root=how.data_root, download=how.download, training=training)
     if problems:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import ExperimentConfig, Requirement
+from engram.backbone.contract import ExperimentConfig, Inputs, Requirement
 from engram.backbone.errors import UserError, must
 from engram.backbone.options.inherited import inherited, made_from
 from engram.backbone.options.schema import Option, owners, schema
@@ -143,7 +143,8 @@ class Planner:
         given |= {option.field: origins[role].id for option, role in made_from(cls) if role in origins}
         known = {role: self._values(cls, origin) for role, origin in origins.items()}
         config = without_defaults(self.registry, cls.resolve(given, known))
-        if problems := [*config.problems(), *unmet(self.registry, config)]:
+        problems = [*config.problems(), *unmet(self.registry, config, known), *self._of_data(cls, config, known)]
+        if problems:
             raise UserError("\n".join(problems))
         return self._plan(experiment, config, origins, given)
 
@@ -199,6 +200,16 @@ class Planner:
         trial.check()
         self.trials[identity] = trial
         return trial
+
+    def _of_data(self, cls: type, config: ExperimentConfig, inputs: Inputs) -> list[str]:
+        """What the data show that a trial is to work with, as far as anything is known of them."""
+        for of_it, option in owners(cls).items():
+            if option.kind == "datasets":
+                held = vars(config) if getattr(config, option.field) is not None else inputs.get("trained", {})
+                name, given = held.get(option.field), held.get(of_it, {})
+                known = self.sets.known(name, given) if isinstance(name, str) else None
+                return [] if known is None else config.data_problems(known)
+        return []
 
     def _required(self, requirement: Requirement) -> Trial:
         """Plan what another trial requires, after what it is made from itself."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.contract import DataFiles
+from engram.backbone.contract import DataFiles, KnownData
 from engram.backbone.errors import MissingData, UserError, must
 from engram.backbone.registry import Registry
 from engram.benchmarks.records.contents import Contents, still_holds
@@ -32,6 +32,7 @@ class DataSets:
     contents: Contents = field(default_factory=Contents)
     fetch: bool = False
     _found: dict[str, DataSet | None] = field(default_factory=dict)
+    _known: dict[str, KnownData | None] = field(default_factory=dict)
 
     def find(self, name: str, options: Mapping[str, Any]) -> DataSet | None:
         """A data set by the name an option gives it; None where the name says all. ``options`` are for fetching it."""
@@ -49,6 +50,16 @@ class DataSets:
             return None if files is None else DataSet(files.name, files.where, self.contents.of(files.files))
         except UserError:  # whoever reads it says what is wrong
             return DataSet(name, name, None)
+
+    def known(self, name: str, options: Mapping[str, Any]) -> KnownData | None:
+        """What is known of a data set before it is read, looked up once; None where nothing is."""
+        key = f"{name} {sorted(options.items())!r}"
+        if key not in self._known:
+            try:
+                self._known[key] = self.registry.known(name, options, root=self.root)
+            except UserError:  # whoever checks the data says what is wrong
+                self._known[key] = None
+        return self._known[key]
 
     def _files(self, name: str, options: Mapping[str, Any]) -> DataFiles | None:
         try:

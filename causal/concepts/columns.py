@@ -12,6 +12,7 @@ from engram.backbone.data.columns import CONCEPTS, Column
 from engram.backbone.data.sets import Data, Split
 from engram.backbone.data.views import seen
 from engram.backbone.errors import must
+from engram.causal.concepts.configs import unknown_column
 
 _WORDS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 
@@ -35,8 +36,7 @@ def with_concepts(data: Data, names: Sequence[str]) -> Data:
 def _truth(split: Split, name: str) -> Tensor:
     """[N] bool of one column."""
     if name not in split.columns:
-        known = ", ".join(split.columns) or "none"
-        raise must("--concepts", "columns of the data", f"{name!r}; columns: {known}", "Ask for it: --dataset.columns.")
+        raise unknown_column(name, split.columns)
     column: Column = split.columns[name]
     words = column if isinstance(column, tuple) else tuple(str(value) for value in column.tolist())
     if other := sorted({word for word in words if word not in _WORDS}):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
-from engram.backbone.contract import NOTHING, Inputs, Metric, Registered
-from engram.backbone.errors import must
+from engram.backbone.contract import NOTHING, Inputs, KnownData, Metric, Registered
+from engram.backbone.data.known import CONCEPTS
+from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig
+from engram.backbone.objectives.asking import lacking
 
 HEAD = "causal.concept-bottleneck"
 
@@ -72,6 +74,13 @@ class ConceptsConfig(TrainConfig):
             values["head"] = HEAD
         return super().resolve(values, inputs)
 
+    def data_problems(self, known: KnownData) -> list[str]:
+        named = self.named
+        rest = replace(known, columns={**known.columns, **({CONCEPTS: None} if named else {})})
+        asked = [] if self.objective == type(self).objective else [CONCEPTS]  # which asks for it itself
+        found = [*super().data_problems(rest), *map(str, lacking(asked, rest.columns))]
+        return [*found, *(str(unknown_column(name, known.columns)) for name in named if name not in known.columns)]
+
     def problems(self) -> list[str]:
         found = super().problems()
         if self.concepts is not None and not self.named:
@@ -80,3 +89,9 @@ class ConceptsConfig(TrainConfig):
         if len(set(self.named)) < len(self.named):
             found.append(str(must("--concepts", "named once each", self.concepts, "Leave out the others.")))
         return found
+
+
+def unknown_column(name: str, columns: Collection[str]) -> UserError:
+    """The error for a name in --concepts that is no column of the data."""
+    known = ", ".join(columns) or "none"
+    return must("--concepts", "columns of the data", f"{name!r}; columns: {known}", "Ask for it: --dataset.columns.")

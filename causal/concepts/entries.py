@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engram.backbone.contract import Entry
+from engram.backbone.contract import Asks, Entry
 
 _OPTIONS = "engram.causal.concepts.options"
 
@@ -18,6 +18,7 @@ HEADS = {
         target="engram.causal.concepts.head:concept_bottleneck",
         options=f"{_OPTIONS}:BottleneckOptions",
         linear=False,
+        conceptual=True,
         summary="Features, concepts, classes, Koh et al. 2020",
     ),
 }
@@ -25,6 +26,7 @@ OBJECTIVES = {
     "concepts": Entry(
         target="engram.causal.objectives.concepts:concepts",
         options=f"{_OPTIONS}:ConceptsOptions",
+        asks=Asks(columns=("concepts",), wants=("concepts",), by_rows=True),
         summary="Concepts and classes: jointly, in sequence, or each by itself, Koh et al. 2020",
     ),
 }
@@ -32,6 +34,7 @@ DATASETS = {
     "concept-shapes": Entry(
         target="engram.causal.concepts.shapes:open_concept_shapes",
         options=f"{_OPTIONS}:ConceptShapesOptions",
+        known=f"{_OPTIONS}:known_concept_shapes",
         summary="Shapes made here whose looks are six concepts, of which four make the class",
     ),
 }

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
+
+from engram.backbone.contract import KnownData
+from engram.backbone.data.known import CONCEPTS
 
 Given = Literal["probabilities", "logits"]
 Mode = Literal["joint", "sequential", "independent"]
@@ -47,3 +51,8 @@ class ConceptShapesOptions:
     """Images to train on; a quarter as many are there to test on."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Seed of the images, apart from the trial's."""
+
+
+def known_concept_shapes(path: str | None, options: ConceptShapesOptions | None, *, root: Path) -> KnownData:
+    """What is known of ``concept-shapes`` before it is drawn."""
+    return KnownData(columns={CONCEPTS: None})

@@ -22,7 +22,7 @@ from engram.backbone.errors import must
 from engram.backbone.registry import Registry
 from engram.backbone.seeding import derive
 from engram.causal.data.options import BiasedOptions
-from engram.causal.data.painting import KEY, LOSSY, PATCH, SHORTCUTS, Painter, grey, palette
+from engram.causal.data.painting import KEY, LOSSY, Painter, grey, palette
 
 ALIGNED = {"colour": 0.99, "double-colour": 1.0, "texture": 1.0, "patch": 0.99, "background": 0.995}
 """Share of the training images whose shortcut is that of their class, where nothing else is asked for."""
@@ -93,12 +93,6 @@ class _Bias:
     table: Tensor
     painter: Painter
 
-    @property
-    def shortcuts(self) -> tuple[str, ...]:
-        """The columns of the shortcuts."""
-        found = SHORTCUTS[self.options.bias]
-        return (*found, PATCH) if self.options.watermark and PATCH not in found else found
-
     def share(self, part: str) -> float:
         """Of the images of a part, those whose shortcut is that of their class; below 0: none has one."""
         if part == "train" or (part == "validation" and not self.options.unbiased_validation):
@@ -110,14 +104,14 @@ class _Bias:
         """A part with its shortcuts."""
         o, count = self.options, len(self.classes)
         draws = Draws.of(derive(o.bias_seed, f"biased/{part}"), places_of(split))
-        chance = draws.uniform(3 + 2 * len(self.shortcuts))
+        chance = draws.uniform(3 + 2 * len(self.options.shortcuts))
         true = self.table[split.labels]
         noisy = part == "train" or (part == "validation" and not o.unbiased_validation)
         wrong = (chance[:, 0] < o.label_noise) & noisy
         labels = torch.where(wrong, another(true, chance[:, 1], count), true)
         found = {
             name: shortcut(true, self.share(part), chance[:, 3 + 2 * k : 5 + 2 * k], count)
-            for k, name in enumerate(self.shortcuts)
+            for k, name in enumerate(self.options.shortcuts)
         }
         known: dict[str, Column] = {
             **found,

@@ -37,6 +37,7 @@ from engram.backbone.data.sets import MemorySplit, Source, Split
 from engram.backbone.data.subgroups import subgroups
 from engram.backbone.seeding import derive
 from engram.causal.data.checking import require_protocol
+from engram.causal.data.known import DOMAINBED, IRM_TEST, IRM_TRAIN
 from engram.causal.data.options import ColouredOptions
 
 CLASSES = ("5 to 9", "0 to 4")
@@ -46,10 +47,6 @@ LABEL_NOISE = 0.25
 """Share of the images whose label is the other one."""
 COLOUR, DIGIT = "colour", "digit"
 """Columns: the name of an image's colour, and which digit it shows."""
-IRM_TRAIN = {"e=0.2": 0.2, "e=0.1": 0.1}
-IRM_TEST = {"e=0.9": 0.9}
-DOMAINBED = {"+90%": 0.1, "+80%": 0.2, "-90%": 0.9}
-"""Environments by name: the share of the images whose colour is not the label's."""
 _SMALL = 16  # pictures so small keep all their pixels
 _NUMERATOR, _DENOMINATOR = 5, 6  # of MNIST's training images the first 50,000
 

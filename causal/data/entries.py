@@ -5,6 +5,7 @@ from __future__ import annotations
 from engram.backbone.contract import Entry
 
 _CHECKING = "engram.causal.data.checking"
+_KNOWN = "engram.causal.data.known"
 _OPTIONS = "engram.causal.data.options"
 
 DATASETS = {
@@ -14,6 +15,7 @@ DATASETS = {
         files=f"{_CHECKING}:coloured_mnist_files",
         options=f"{_OPTIONS}:ColouredOptions",
         takes_path=True,
+        known=f"{_KNOWN}:known_coloured",
         summary="Digits whose colour misleads: coloured-mnist:irm (2019), coloured-mnist:domainbed (2021)",
     ),
     "coloured-digits": Entry(
@@ -21,6 +23,7 @@ DATASETS = {
         check=f"{_CHECKING}:check_coloured_digits",
         options=f"{_OPTIONS}:ColouredOptions",
         takes_path=True,
+        known=f"{_KNOWN}:known_coloured",
         summary="The same of 1,797 digits of 8x8 that are always there: coloured-digits:irm, coloured-digits:domainbed",
     ),
     "biased": Entry(
@@ -30,6 +33,7 @@ DATASETS = {
         options=f"{_OPTIONS}:BiasedOptions",
         takes_path=True,
         wraps=True,
+        known=f"{_KNOWN}:known_biased",
         summary="Any set of stills with a shortcut to the class in training, a colour, texture or patch: biased:mnist",
     ),
     "backgrounds": Entry(
@@ -39,11 +43,13 @@ DATASETS = {
         options=f"{_OPTIONS}:BackgroundsOptions",
         takes_path=True,
         wraps=True,
+        known=f"{_KNOWN}:known_backgrounds",
         summary="Test images before other images' backgrounds, to measure the BG-gap: backgrounds:biased:mnist",
     ),
     "shapes-scm": Entry(
         target="engram.causal.scm.source:open_shapes_scm",
         options="engram.causal.scm.options:ShapesScmOptions",
+        known="engram.causal.scm.options:known_shapes_scm",
         summary="Shapes whose causes are known: every P(y | do(x)) is exact; graphs back-door and front-door",
     ),
 }

@@ -17,6 +17,15 @@ Difficulty = Literal[
     "variance-medium",
     "variance-high",
 ]
+SHORTCUTS = {
+    "colour": ("colour",),
+    "double-colour": ("foreground_colour", "background_colour"),
+    "texture": ("foreground_texture", "background_texture"),
+    "patch": ("patch",),
+    "background": ("background",),
+}
+"""The columns of each kind of bias: of which class an image's colour is, and so on; -1: it has none."""
+PATCH = "patch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,12 @@ class BiasedOptions:
     classes, as SpuCoMNIST has it."""
     bias_seed: Seed = 0
     """Seed of what is drawn by lot, apart from the trial's."""
+
+    @property
+    def shortcuts(self) -> tuple[str, ...]:
+        """The columns of the shortcuts."""
+        found = SHORTCUTS[self.bias]
+        return (*found, PATCH) if self.watermark and PATCH not in found else found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,20 +12,11 @@ from engram.backbone.data.columns import FOREGROUND, Columns
 from engram.backbone.data.corruptions.draws import Draws
 from engram.backbone.data.corruptions.levels import rounded
 from engram.backbone.data.corruptions.noise import normal_quantiles
-from engram.causal.data.options import BiasedOptions, Difficulty
+from engram.causal.data.options import PATCH, SHORTCUTS, BiasedOptions, Difficulty
 from engram.causal.data.textures import textures
 
 KEY, LOSSY = "key", "lossy"
 """Known of every image: the key of its draws, [N] int64, and whether its object lacks pixels, [N] bool."""
-SHORTCUTS = {
-    "colour": ("colour",),
-    "double-colour": ("foreground_colour", "background_colour"),
-    "texture": ("foreground_texture", "background_texture"),
-    "patch": ("patch",),
-    "background": ("background",),
-}
-"""The columns of each kind of bias: of which class an image's colour is, and so on; -1: it has none."""
-PATCH = "patch"
 _DEVIATIONS = (0.05, 0.02, 0.01, 0.005, 0.002)
 _LOST = 0.6  # of the pixels of an object under feature noise; SpuCoMNIST: P(N(0, 1) <= 0.25) = 0.599
 _WHITE = 255

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engram.backbone.errors import UserError
 from engram.causal.explaining.asking import Asked
 from engram.causal.explaining.configs import ExplainConfig, Method
 
@@ -25,17 +24,10 @@ Attribution = Callable[[Tensor, Tensor], Tensor]
 
 
 def captum_part(module: str, name: str) -> Any:
-    """Something of captum.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Something of captum, which is looked for before a trial starts."""
     from importlib import import_module
 
-    try:
-        return getattr(import_module(f"captum.{module}"), name)
-    except ImportError:
-        raise UserError("causal.explain must have captum; got none. pip install 'engram[explain]'") from None
+    return getattr(import_module(f"captum.{module}"), name)
 
 
 def attribution(asked: Asked, config: ExplainConfig, method: Method) -> Attribution:

@@ -14,6 +14,7 @@ from engram.backbone.data.columns import CONCEPTS, Column, numbered
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.seeding import generator
+from engram.causal.explaining.configs import unknown_concept
 
 EXAMPLES = 50
 """Images of a concept, and of every set that it is told from, at most."""
@@ -52,8 +53,7 @@ class Examples:
             UserError: there is no such column, or too few images show a concept.
         """
         if column not in split.columns:
-            known = ", ".join(split.columns) or "none"
-            raise must("--concept", f"a column of the data ({known})", column, "Name one of these, or leave it out.")
+            raise unknown_concept(column, split.columns)
         shown = _shown(split.columns[column])
         rare = [name for name, places in shown.items() if len(places) < LEAST]
         if rare or not shown:

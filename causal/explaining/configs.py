@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, get_args
 
 from annotated_types import Ge
 
-from engram.backbone.contract import ExperimentConfig, Flag, Input, Metric, OptionsOf, Registered, Scalar
-from engram.backbone.errors import must
+from engram.backbone.contract import ExperimentConfig, Flag, Input, KnownData, Metric, OptionsOf, Registered, Scalar
+from engram.backbone.errors import UserError, must
 
 Method = Literal["integrated-gradients", "grad-cam", "occlusion"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -79,6 +80,11 @@ class ExplainConfig(ExperimentConfig):
     runs: Annotated[int, Ge(3)] = 10
     """Sets of images, drawn by lot, that each concept is told from."""
 
+    def data_problems(self, known: KnownData) -> list[str]:
+        if self.concept is None or self.concept in known.columns:
+            return []
+        return [str(unknown_concept(self.concept, known.columns))]
+
     def problems(self) -> list[str]:
         found = []
         if self.from_trial is None:
@@ -87,3 +93,16 @@ class ExplainConfig(ExperimentConfig):
             got = ", ".join(self.methods) or "none"
             found.append(must("--methods", "at least one, each named once", got, "Leave it out for all."))
         return list(map(str, found))
+
+
+def unknown_concept(name: str, columns: Collection[str]) -> UserError:
+    """The error for a --concept that is no column of the data."""
+    known = ", ".join(columns) or "none"
+    return must("--concept", f"a column of the data ({known})", name, "Name one of these, or leave it out.")
+
+
+def check_captum() -> list[str]:
+    """Whether captum is there, which explains (`engram.backbone.contract.Entry`)."""
+    if find_spec("captum") is not None:
+        return []
+    return ["causal.explain must have captum; got none. pip install 'engram[explain]'"]

@@ -22,7 +22,7 @@ from engram.backbone.saved.model import load_model
 from engram.backbone.seeding import generator
 from engram.causal.explaining import trusting
 from engram.causal.explaining.asking import Asked
-from engram.causal.explaining.attributions import attribution, captum_part, completeness, stage_gradients
+from engram.causal.explaining.attributions import attribution, completeness, stage_gradients
 from engram.causal.explaining.concepts import Examples
 from engram.causal.explaining.configs import RANDOM, ExplainConfig, Method
 from engram.causal.explaining.explained import LOTS, OTHERS, Explained
@@ -57,7 +57,6 @@ class Explain:
 
     def start(self) -> ExplainState:
         c, s = self.config, self.services
-        captum_part("metrics", "infidelity")  # said before any work
         model, made = load_model(s.inputs["trained"] / "model")
         data, outputs = self._data(made)
         if data.frames is not None:

@@ -10,11 +10,13 @@ HEADS = {
         options="engram.causal.heads.options:BackdoorOptions",
         summary="Answers averaged over a confounder, by the back-door adjustment",
         linear=False,
+        given="context",
     ),
     "causal.frontdoor": Entry(
         target="engram.causal.heads.frontdoor:Frontdoor",
         options="engram.causal.heads.options:FrontdoorOptions",
         summary="Answers of what an image leads to, averaged over others, by the front-door adjustment",
         linear=False,
+        given="mediator",
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from engram.backbone.data.views import seen
 from engram.backbone.errors import must
 from engram.backbone.objectives.around import Around
 from engram.backbone.objectives.columns import columns_of
-from engram.causal.objectives.environment_options import GroupDROOptions, IRMOptions
+from engram.causal.objectives.environment_options import GroupDROOptions
 from engram.causal.objectives.groupdro import GroupDRO
 from engram.causal.objectives.irm import IRM
 from engram.causal.objectives.reference import answers_of
@@ -41,14 +41,13 @@ class EIIL(Around):
         fails: [N] bool, the environment of every training image.
 
     Raises:
-        UserError: there is no reference, or its answers tell no two environments apart.
+        UserError: the answers of the reference tell no two environments apart.
 
     Source: Creager, Jacobsen and Zemel 2021 (arXiv 2010.07249), section 3.
     """
 
     def __init__(self, options: EIILOptions, setting: ObjectiveSetting) -> None:
-        _check(options)
-        logits, labels = answers_of(setting, "eiil"), setting.data.labels.to(setting.device)
+        logits, labels = answers_of(setting), setting.data.labels.to(setting.device)
         self.fails = least_invariant(logits, labels).cpu()
         self.right = (logits.argmax(1) == labels).cpu()
         if self.fails.all() or not self.fails.any():
@@ -89,19 +88,6 @@ class _On:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._training, name)
-
-
-def _check(options: EIILOptions) -> None:
-    """Refuse options of what does not follow.
-
-    Raises:
-        UserError: one is not its default.
-    """
-    of_irm = [each.name for each in fields(IRMOptions)]
-    for name in of_irm if options.then == "groupdro" else ["rate"]:
-        if (value := getattr(options, name)) != getattr(EIILOptions, name):
-            rule = f"left out beside --objective.then {options.then}, which has no such option"
-            raise must(f"--objective.{name}", rule, value, "Drop one of the two.")
 
 
 def least_invariant(logits: Tensor, labels: Tensor) -> Tensor:

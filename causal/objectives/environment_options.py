@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
+
+from engram.backbone.contract import AskingOptions, Asks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,14 @@ class MatchingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReweightOptions:
+class ReweightOptions(AskingOptions):
     """Groups that count alike."""
 
     column: str = "group"
     """The column of the data whose values are the groups."""
+
+    def asks(self, declared: Asks) -> Asks:
+        return replace(declared, columns=(self.column,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,5 +65,5 @@ class JTT(Objective):
 
 def jtt(options: JTTOptions, setting: ObjectiveSetting) -> JTT:
     """The objective, of the errors that a reference network makes on the training images as they are."""
-    wrong = answers_of(setting, "jtt").argmax(1) != setting.data.labels.to(setting.device)
+    wrong = answers_of(setting).argmax(1) != setting.data.labels.to(setting.device)
     return JTT(wrong, options.upweight, setting.label_smoothing)

@@ -18,6 +18,7 @@ from engram.backbone.data.splits import stratified
 from engram.backbone.errors import must
 from engram.backbone.measures.features import features_of
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.objectives.asking import without_validation
 from engram.backbone.objectives.columns import columns_of
 from engram.causal.objectives.reference import reference_of
 
@@ -95,16 +96,15 @@ class LastLayer(Objective):
         rows: a row for each head that was tried.
 
     Raises:
-        UserError: there are no validation images or no reference.
+        UserError: there are no validation images.
     """
 
     by_itself = True
 
     def __init__(self, setting: ObjectiveSetting, name: str) -> None:
-        self.name, self.reference = name, reference_of(setting, name)
+        self.name, self.reference = name, reference_of(setting)
         if setting.validation is None:
-            rule = f"above 0 for {name}, which looks at images that its network was not trained on"
-            raise must("--validation", rule, "no validation images", "Hold some out: --validation 0.2")
+            raise without_validation(name)
         self.outputs, self.validation = setting.outputs, setting.validation
         self.rows: list[Row] = []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from engram.backbone.contract import AskingOptions, Asks
+from engram.backbone.errors import must
 from engram.causal.objectives.environment_options import IRMOptions
 
 
@@ -29,13 +31,22 @@ class LfFOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EIILOptions(IRMOptions):
+class EIILOptions(AskingOptions, IRMOptions):
     """Options of ``eiil``: what follows once environments are found; those of ``irm`` besides."""
 
     then: Literal["irm", "groupdro"] = "irm"
     """The objective that environments are found for."""
     rate: Annotated[float, Gt(0)] = 0.01
     """Of groupdro: how fast weights of groups move."""
+
+    def problems(self) -> list[str]:
+        others = [each.name for each in fields(IRMOptions)] if self.then == "groupdro" else ["rate"]
+        rule = f"left out beside --objective.then {self.then}, which has no such option"
+        return [
+            str(must(f"--objective.{name}", rule, getattr(self, name), "Drop one of the two."))
+            for name in others
+            if getattr(self, name) != getattr(type(self), name)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,7 @@ class DFROptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AFROptions:
+class AFROptions(AskingOptions):
     """Options of ``afr``. Where both are given no groups are needed, and no images are kept back for a choice."""
 
     gamma: Annotated[float, Ge(0)] | None = None
@@ -59,3 +70,6 @@ class AFROptions:
     by which the worst group of images that are kept back is best."""
     l2: Annotated[float, Gt(0)] | None = None
     """Weight of the squared distance of the last layer from the reference's. None: as for gamma."""
+
+    def asks(self, declared: Asks) -> Asks:
+        return declared if self.gamma is None or self.l2 is None else replace(declared, columns=())

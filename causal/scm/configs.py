@@ -61,6 +61,9 @@ class ScmConfig(TrainConfig):
     """Options of the dataset; its graph is by default that of the estimator."""
     backbone: Annotated[str, Registered("backbones")] = "vgg-tiny"
     """The network: see ``engram list backbones``. Beside --from that of the trial."""
+    head: Annotated[str | None, Registered("heads", compared=True)] = None
+    """What makes logits of features: see ``engram list heads``. By default that of the estimator, or beside --from that
+    of the trial; another one than that starts afresh."""
     estimator: Estimator | None = None
     """Head and objective in one word. plain: a linear head. exact, nwgm: causal.backdoor in that mode, trained on the
     context. attention: causal.backdoor in that mode, trained by cross-entropy, as published. averaged: the exact mode,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
+
+from engram.backbone.contract import KnownData
+from engram.backbone.data.known import ENVIRONMENT, FOREGROUND, GROUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +31,10 @@ class ShapesScmOptions:
     """Height and width in pixels."""
     seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """Which pictures are drawn."""
+
+
+def known_shapes_scm(path: str | None, options: ShapesScmOptions | None, *, root: Path) -> KnownData:
+    """What is known of ``shapes-scm`` before it is drawn."""
+    graph = (options or ShapesScmOptions()).graph
+    told = ("context", ENVIRONMENT, GROUP) if graph == "backdoor" else ("mediator",)
+    return KnownData(columns=dict.fromkeys(("shape", "background", FOREGROUND, *told)))

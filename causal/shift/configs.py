@@ -8,9 +8,11 @@ from typing import Annotated, Any, ClassVar, Self
 
 from annotated_types import Ge, Lt
 
-from engram.backbone.contract import NOTHING, Inputs, Metric, Registered, Requirement
+from engram.backbone.contract import NOTHING, Inputs, KnownData, Metric, Registered, Requirement
+from engram.backbone.data.known import ENVIRONMENT, GROUP
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.configs import TRAIN_METRICS, TrainConfig, accuracy
+from engram.causal.shift.known import held_out_problems, left_out_problems, without_column
 from engram.causal.shift.policies import POLICIES, Scored, Selection
 from engram.causal.shift.search import drawn
 
@@ -135,6 +137,19 @@ class ShiftConfig(TrainConfig):
             rule = "left out beside --train-steps"
             found.append(must("--reference-epochs", rule, self.reference_epochs, "Use --epochs."))
         return [*super().problems(), *map(str, found)]
+
+    def data_problems(self, known: KnownData) -> list[str]:
+        columns, found = known.columns, super().data_problems(known)
+        if ENVIRONMENT not in columns and (self.held_out or GROUP not in columns):
+            return [*found, str(without_column(columns, bool(self.held_out)))]
+        trained = columns.get(ENVIRONMENT)
+        if trained is None:
+            return found
+        everywhere = tuple(dict.fromkeys((*trained, *known.others.get(ENVIRONMENT, ()))))
+        problems = held_out_problems(self.held_out, trained, everywhere)
+        if not problems:
+            problems = left_out_problems(self.leave_out, tuple(each for each in trained if each not in self.held_out))
+        return [*found, *map(str, problems)]
 
     def requires(self) -> Mapping[str, Requirement]:
         """The first network that the objective begins from, and those that leave an environment out.

@@ -14,7 +14,8 @@ from engram.backbone.data.columns import ENVIRONMENT, GROUP, numbered
 from engram.backbone.data.load import Data, normalisation
 from engram.backbone.data.sets import Split
 from engram.backbone.data.splits import stratified
-from engram.backbone.errors import must, nearest
+from engram.backbone.errors import UserError, must
+from engram.causal.shift.known import held_out_problems, without_column
 
 VIEW = "causal.shift"
 _ORACLE = 2**31 + 3
@@ -93,10 +94,7 @@ def require_columns(data: Data) -> None:
         UserError: there are neither.
     """
     if GROUP not in data.test.columns and ENVIRONMENT not in data.train.columns:
-        known = ", ".join(data.train.columns) or "none"
-        rule = f"one with a column {ENVIRONMENT!r} or {GROUP!r}"
-        remedy = "Say what they are with --dataset.environment or --dataset.group, or take coloured-mnist:irm."
-        raise must("--dataset", rule, f"columns: {known}", remedy)
+        raise without_column(data.train.columns, held_out=False)
 
 
 def _without(data: Data, held_out: tuple[str, ...]) -> tuple[Data, Split | None]:
@@ -105,17 +103,10 @@ def _without(data: Data, held_out: tuple[str, ...]) -> tuple[Data, Split | None]
     held = {name: part for name, part in parts.items() if part is not None}
     for part in held.values():
         if ENVIRONMENT not in part.columns:
-            known = ", ".join(part.columns) or "none"
-            remedy = "Say what they are with --dataset.environment, or leave --held-out out."
-            raise must("--dataset beside --held-out", f"one with a column {ENVIRONMENT!r}", f"columns: {known}", remedy)
+            raise without_column(part.columns, held_out=True)
     known = tuple(dict.fromkeys(name for part in held.values() for name in environments(part)))
-    for name in held_out:
-        if name not in known:
-            rule, step = f"environments of {data.name} ({', '.join(known)})", nearest(name, known)
-            raise must("--held-out", rule, name, step)
-    if not set(environments(data.train)) - set(held_out):
-        got = f"{', '.join(held_out)} of {', '.join(known)}"
-        raise must("--held-out", "some of the environments, so that one is left to train on", got, "Name fewer.")
+    if problems := held_out_problems(held_out, environments(data.train), known):
+        raise UserError("\n".join(map(str, problems)))
     outside = {name: _members(part, held_out) for name, part in held.items()}
     train = data.train.select((~outside["train"]).nonzero().squeeze(1))
     if lacking := set(range(len(data.classes))) - set(train.labels.unique().tolist()):

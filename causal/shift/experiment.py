@@ -15,7 +15,6 @@ from engram.backbone.contract import Result, Row, Sampler, Services
 from engram.backbone.data.columns import ENVIRONMENT, GROUP
 from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
-from engram.backbone.errors import must
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import Train, TrainState
 from engram.backbone.nets.classifier import Classifier
@@ -30,6 +29,7 @@ from engram.causal.shift.environments import (
     environments,
     require_columns,
 )
+from engram.causal.shift.known import left_out_problems
 from engram.causal.shift.policies import ORACLE, SCORE, TEST, chosen, left_out, of_environment, table
 from engram.causal.shift.report import moments, tested
 from engram.causal.shift.stretches import Stretches
@@ -105,12 +105,8 @@ class Shift(Train):
         roles = self.config.left_out_roles
         if not roles:
             return None
-        known = ", ".join(trained) or "none"
-        if strange := sorted(set(roles.values()) - set(trained)):
-            raise must("--leave-out", f"environments that are trained on ({known})", ", ".join(strange), "Correct it.")
-        if lacking := sorted(set(trained) - set(roles.values())):
-            got = f"{', '.join(roles.values())}, without {', '.join(lacking)}"
-            raise must("--leave-out", f"all environments that are trained on ({known})", got, "Name these, too.")
+        if problems := left_out_problems([*roles.values()], trained):
+            raise problems[0]
         return left_out({name: _evaluations(self.services.inputs[role]) for role, name in roles.items()})
 
     def validate(self, state: TrainState) -> dict[str, float]:

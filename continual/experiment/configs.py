@@ -12,6 +12,7 @@ from engram.backbone.contract import (
     NOTHING,
     Direction,
     Inputs,
+    KnownData,
     Metric,
     OptionsOf,
     Registered,
@@ -21,6 +22,7 @@ from engram.backbone.contract import (
 )
 from engram.backbone.errors import must
 from engram.backbone.experiments.network_configs import NetworkConfig
+from engram.backbone.objectives.asking import around, asked, beginning, lacking
 from engram.backbone.objectives.options import ObjectiveOptions
 from engram.backbone.options.named import options_within, short
 from engram.backbone.training.options import MOVING, TrainingOptions
@@ -158,12 +160,29 @@ class StreamConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         return traits(strategy, self.options_of(strategy))
 
     def problems(self) -> list[str]:
-        found = [*self._sizes(), *self._heads(), *self._answers()]
+        found = [*self._sizes(), *self._heads(), *self._answers(), *self._objective()]
         if not self.strategies:
             found.append("--strategies must be at least one; got none. Use finetune to do nothing against forgetting.")
         for name in self.strategies:
             found += [*self._alone(name), *problems(name, self.options_of(name)), *self._values(name)]
         return [*found, *self._combinations(), *self._buffers(), *self._averages()]
+
+    def _objective(self) -> list[str]:
+        """What the objective asks for and a stream does not have, which has all of its network choose among classes."""
+        name = self.objective
+        asks, found = asked(name, self.objective_options)
+        problems = [*beginning(name, asks), *around(name, asks, ("streams",))]
+        if "predictions" in asks.wants:
+            rule = "one that looks at logits, which tell classes apart"
+            problems.append(must("--objective", rule, name, "Use cross-entropy."))
+        if asks.columns and (replaying := self._named("replays")):
+            rule = f"one that needs no column of the data beside {replaying[0]}, which replays images and labels"
+            problems.append(must("--objective", rule, name, "Use cross-entropy, or no replay."))
+        return [*found, *map(str, problems)]
+
+    def data_problems(self, known: KnownData) -> list[str]:
+        asks, _ = asked(self.objective, self.objective_options)
+        return list(map(str, lacking(asks.columns, known.columns)))
 
     def _named(self, trait: str) -> list[str]:
         """What the strategies with a trait are called in messages."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from engram.backbone.contract import Objective, ObjectiveSetting, Setting, Strategy
 from engram.backbone.data.sets import Split
-from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, Precision, wait
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.objectives.making import objective_of
@@ -29,7 +28,7 @@ from engram.continual.experiment.stream import Part, Stream
 from engram.continual.experiment.testing import Scores, test
 from engram.continual.prototypes import Prototypes
 from engram.continual.replay.buffers import quota
-from engram.continual.traits import in_turn, said
+from engram.continual.traits import in_turn
 
 NAN = math.nan
 
@@ -133,15 +132,7 @@ class Learning:
         setting = ObjectiveSetting(
             data=train, outputs=outputs, label_smoothing=self.config.label_smoothing, device=self.machine.device
         )
-        found = objective_of(self.config, setting)
-        if "predictions" in found.wants:
-            rule = "one that looks at logits, which tell classes apart"
-            raise must("--objective", rule, self.config.objective, "Use cross-entropy.")
-        replaying = [name for name in self.config.strategies if self.config.traits(name).replays]
-        if found.columns and replaying:
-            rule = f"one that needs no column of the data beside {said(replaying[0])}, which replays images and labels"
-            raise must("--objective", rule, self.config.objective, "Use cross-entropy, or no replay.")
-        return found
+        return objective_of(self.config, setting)
 
     def begin(self, state: StreamState) -> None:
         """Everything as it is before the first step; the untrained network is tested."""

@@ -92,6 +92,8 @@ class IncrementalConfig(SessionOptions, TrainConfig):
         Metric(name="train_seconds", unit="s", direction="min", timed=True, optional=True),
     )
 
+    trains_first: ClassVar[bool] = False
+
     classifier: Annotated[str, Registered("heads", support=True)] = "fewshot.prototype"
     """What answers: a head that is fitted to the features of labelled images. --head is what the network is trained
     with in the base session."""

@@ -15,7 +15,6 @@ from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.needs import need
 from engram.backbone.nets.plain import copied
 from engram.backbone.objectives.cross_entropy import CrossEntropy
-from engram.backbone.objectives.distillation import Distillation
 from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.objectives.present import Present, present
 from engram.backbone.seeding import generator
@@ -80,22 +79,6 @@ def test_a_discounted_loss_weighs_steps_from_the_last_one_back(share):
     torch.testing.assert_close(
         nearly_one, EveryStep(CrossEntropy(), share)(Outputs(logits[-1], logits), batch(labels), 0)
     )
-
-
-def test_steps_are_discounted_only_where_rows_have_losses_of_their_own():
-    class Worst(CrossEntropy):
-        by_rows = False
-
-    with pytest.raises(UserError, match="the objective of --discount must be a mean of losses of rows; got Worst"):
-        EveryStep(Worst(), 0.0, 0.5)
-
-
-def test_every_step_needs_an_objective_of_logits():
-    class Features(CrossEntropy):
-        wants = ("features",)
-
-    with pytest.raises(UserError, match="one that looks at logits alone; got one that wants features"):
-        EveryStep(Features(), 0.0)
 
 
 def test_an_objective_sees_what_it_wants_of_the_network(trainer):
@@ -230,11 +213,6 @@ def test_what_an_objective_does_not_train_stays_as_it_is(plain_options):
 def test_a_network_that_predicts_nothing_is_refused_before_any_work(trainer):
     with pytest.raises(UserError, match="a network for this test must be Predicting"):
         trainer(objective=Reconstructing())
-
-
-def test_a_teacher_needs_logits():
-    with pytest.raises(UserError, match="beside --teacher must be one that looks at logits; got one that wants predic"):
-        Distillation(Reconstructing(), None, torch.arange(3), None, 0.5, 2.0, Machine("cpu"))
 
 
 def several(classes, labels=None):

@@ -305,11 +305,3 @@ def test_reweighted_groups_count_alike():
     each = [F.cross_entropy(logits[groups == group], labels[groups == group]) for group in range(3)]
     torch.testing.assert_close(ours(Outputs(logits), rows, 0), torch.stack(each).mean())
     torch.testing.assert_close(rows.losses.mean(), torch.stack(each).mean())
-
-
-def test_discounted_steps_need_losses_of_rows():
-    assert EveryStep(Reweight(ReweightOptions(), setting()), discount=0.5).by_rows
-    with pytest.raises(UserError, match="the objective of --discount must be a mean of losses of rows; got IRM"):
-        EveryStep(irm(), discount=0.5)
-    with pytest.raises(UserError, match="one that looks at logits alone; got one that wants features"):
-        EveryStep(CORAL(MatchingOptions(), setting()))

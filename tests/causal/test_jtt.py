@@ -66,5 +66,3 @@ def test_errors_are_those_of_the_reference():
     assert [(row["answer"], row["images"]) for row in made.tables()["reference"]] == [("wrong", 1), ("right", 3)]
     with pytest.raises(UserError, match=r"the reference network of jtt must be right on some .* got 0 of 3 wrong"):
         jtt(JTTOptions(), replace(setting, data=data.select(torch.tensor([0, 2, 3]))))
-    with pytest.raises(UserError, match="--objective must be one that begins from no other network"):
-        jtt(JTTOptions(), replace(setting, reference=None))

@@ -20,7 +20,6 @@ from engram.backbone.measures.features import features_of
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.making import build
 from engram.backbone.objectives.columns import columns_of
-from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.seeding import derive
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
@@ -193,8 +192,6 @@ def test_what_a_last_layer_cannot_be_fitted_with_is_named(kind, options):
     whole = setting()
     with pytest.raises(UserError, match=r"--validation must be above 0 for .fr"):
         kind(options, replace(whole, validation=None))
-    with pytest.raises(UserError, match="--objective must be one that begins from no other network"):
-        kind(options, replace(whole, reference=None))
     one = MemorySplit(whole.validation.images, whole.validation.labels, {"group": ("all",) * len(whole.validation)})
     with pytest.raises(UserError, match=r"the column 'group' for .fr must be of at least two groups; got one"):
         fitted(kind, options, replace(whole, validation=one))
@@ -204,11 +201,6 @@ def test_what_a_last_layer_cannot_be_fitted_with_is_named(kind, options):
     if kind is DFR:
         with pytest.raises(UserError, match="must be of all 2 classes for dfr; got of 1"):
             fitted(kind, options, replace(whole, validation=few))
-
-
-def test_nothing_can_be_put_around_a_fit(dfr):
-    with pytest.raises(UserError, match="--objective must be one that others can be put around, as --tet"):
-        EveryStep(dfr[1].objective)
 
 
 class FedBack(torch.nn.Module):

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 
 from engram.backbone.contract import ObjectiveSetting
 from engram.backbone.data.sets import MemorySplit
-from engram.backbone.errors import UserError
 from engram.backbone.hardware import Machine
 from engram.backbone.nets.making import build
-from engram.backbone.objectives.every_step import EveryStep
 from engram.backbone.training.loop import Trainer
 from engram.backbone.training.optim import relative_rate
 from engram.backbone.training.options import TrainingOptions
@@ -104,8 +102,3 @@ def test_it_goes_on_to_the_last_bit():
     for ours, theirs in ((whole.model, second.model), (whole.objective.biased, second.objective.biased)):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
     assert not torch.equal(whole.model.head.weight, whole.objective.biased.head.weight)
-
-
-def test_nothing_can_be_put_around_it():
-    with pytest.raises(UserError, match="--objective must be one that others can be put around"):
-        EveryStep(made().objective)

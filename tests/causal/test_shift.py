@@ -75,7 +75,7 @@ def test_without_environments_held_out_the_test_images_stay():
 @pytest.mark.parametrize(
     ("held_out", "said"),
     [
-        (("east",), r"--held-out must be environments of made \(north, south, west\); got east\."),
+        (("east",), r"--held-out must be environments of the data \(north, south, west\); got east\."),
         (PLACES, "so that one is left to train on; got north, south, west of north, south, west"),
     ],
 )

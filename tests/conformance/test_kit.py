@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engram.backbone.contract import KINDS, Entry, Objective
+from engram.backbone.contract import KINDS, Asks, Entry, Objective
 from engram.backbone.data.sets import MemorySplit, Source
 from engram.backbone.testing import Refusal, cases, datasets, heads, networks, objectives
 from engram.backbone.testing.samples import NETWORKS
@@ -304,7 +304,7 @@ def test_what_breaks_a_contract_fails():
     images = torch.zeros(8, 1, 2, 2, dtype=torch.uint8)
     data = MemorySplit(images, torch.arange(8) % 2)
     with pytest.raises(AssertionError, match="with the state of another one it goes on"):
-        objectives.check_objective(lambda setting: Counting(), data, 2)
+        objectives.check_objective(lambda setting: Counting(), Asks(), data, 2)
     with pytest.raises(AssertionError, match="original_index"):
         datasets.check_dataset(lambda: Source({"train": data}, ("a", "b"), "0" * 64))
 

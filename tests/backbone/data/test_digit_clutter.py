@@ -13,6 +13,7 @@ from engram.backbone.data.load import load, open_source
 from engram.backbone.data.lots import below, between, lots
 from engram.backbone.data.options import DigitClutterOptions
 from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
 from engram.backbone.testing import datasets
 
 NOWHERE = Path("/nonexistent")
@@ -174,7 +175,9 @@ def test_digits_are_of_all_classes_and_in_all_places(pictures):
 
 @pytest.mark.parametrize("kind", ["clutter", "debris"])
 def test_it_keeps_to_what_data_sets_are(kind):
-    datasets.check_dataset(lambda: opened(kind=kind))
+    known = Registry.discover().known("digit-clutter:digits", {**SMALL, "kind": kind}, root=NOWHERE)
+    datasets.check_dataset(lambda: opened(kind=kind), lambda: known)
+    assert known is not None
     data = load("digit-clutter:digits", {**SMALL, "kind": kind}, root=NOWHERE)
     assert (len(data.train), len(data.validation), len(data.test)) == (40, 8, 12)
     assert len(load("digit-clutter:digits", SMALL, root=NOWHERE, validation=0).train) == 40

@@ -7,6 +7,7 @@ import torch
 
 from engram.backbone.data.load import load, open_source
 from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
 from engram.backbone.testing import datasets
 from engram.causal.data.backgrounds import without_object
 
@@ -80,7 +81,9 @@ def test_only_the_foreground(plain):
 
 
 def test_in_whatever_batch_and_order():
-    datasets.check_dataset(lambda: opened(backgrounds="random"))
+    known = Registry.discover().known("backgrounds:biased:digits", BIASED, root=NOWHERE)
+    datasets.check_dataset(lambda: opened(backgrounds="random"), lambda: known)
+    assert known is not None
     data = load("backgrounds:biased:digits", {**BIASED, "backgrounds": "random"}, root=NOWHERE)
     assert len(data.validation) and data.test.columns["foreground"].shape == (len(data.test), 8, 8)
 

@@ -16,8 +16,8 @@ from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.backbone.testing import datasets
 from engram.causal.data import biased as module
-from engram.causal.data.options import BiasedOptions
-from engram.causal.data.painting import SHORTCUTS, palette
+from engram.causal.data.options import SHORTCUTS, BiasedOptions
+from engram.causal.data.painting import palette
 
 NOWHERE = Path("/nonexistent")
 KINDS = [*SHORTCUTS]
@@ -99,7 +99,9 @@ def test_an_image_is_a_function_of_its_place_and_nothing_else(kind):
     assert torch.equal(images_of(fresh.select(torch.tensor([4, 1])).and_also(fresh)), whole[rows[[4, 1, *range(50)]]])
     other = opened(bias=kind, aligned=0.7, bias_seed=1)
     assert other.train.columns["group"] != source.train.columns["group"]
-    datasets.check_dataset(lambda: opened(bias=kind))
+    known = Registry.discover().known("biased:digits", {"bias": kind}, root=NOWHERE)
+    datasets.check_dataset(lambda: opened(bias=kind), lambda: known)
+    assert known is not None
 
 
 def test_streamed_pictures_with_the_columns_of_their_own_set(folder, monkeypatch):

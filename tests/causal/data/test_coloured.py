@@ -96,7 +96,9 @@ def test_the_same_bytes_on_every_machine():
 
 @pytest.mark.parametrize("protocol", ["irm", "domainbed"])
 def test_it_keeps_to_what_data_sets_are(protocol):
-    datasets.check_dataset(lambda: opened(protocol))
+    known = Registry.discover().known(f"coloured-digits:{protocol}", {}, root=NOWHERE)
+    datasets.check_dataset(lambda: opened(protocol), lambda: known)
+    assert known is not None
     data = load(f"coloured-digits:{protocol}", {}, root=NOWHERE, validation=0.2)
     assert data.in_shape == (2, 8, 8) and data.classes == ("5 to 9", "0 to 4")
 

@@ -3,7 +3,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from engram.backbone.contract import StrategyOptions, Traits
+from engram.backbone.contract import AskingOptions, Asks, StrategyOptions, Traits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,11 @@ class FirstOptions(StrategyOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorstOptions:
+class WorstOptions(AskingOptions):
     rate: Annotated[float, Gt(0)] = 1.0
     """Of the weights of groups."""
     column: str = "group"
     """Whose values are the groups."""
+
+    def asks(self, declared: Asks) -> Asks:
+        return replace(declared, columns=(self.column,))

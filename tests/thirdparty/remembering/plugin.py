@@ -1,4 +1,4 @@
-from engram.backbone.contract import Entry, Plugin, Traits
+from engram.backbone.contract import Asks, Entry, Plugin, Traits
 
 PLUGIN = Plugin(
     name="remembering",
@@ -14,6 +14,7 @@ PLUGIN = Plugin(
         "remembering.worst": Entry(
             target="remembering.objective:Worst",
             options="remembering.options:WorstOptions",
+            asks=Asks(columns=("group",)),
             summary="The loss of the groups that are worst",
         ),
     },

@@ -1,4 +1,4 @@
-from engram.backbone.contract import Command, Entry, Plugin
+from engram.backbone.contract import Asks, Command, Entry, Plugin
 
 PLUGIN = Plugin(
     name="toy",
@@ -23,7 +23,10 @@ PLUGIN = Plugin(
     },
     objectives={
         "toy.groups": Entry(
-            target="toy.groups:Groups", options="toy.options:GroupsOptions", summary="Groups, by how bad they were"
+            target="toy.groups:Groups",
+            options="toy.options:GroupsOptions",
+            asks=Asks(columns=("group",)),
+            summary="Groups, by how bad they were",
         )
     },
     datasets={
