@@ -26,6 +26,7 @@ from engram.benchmarks.records.contents import MEMORY, Contents
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.layout import lock, prepare, sweep_dir
 from engram.benchmarks.records.meaning import declared
+from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.saying import say
@@ -228,9 +229,9 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags
     """Print the table of a sweep, or its JSON object."""
     report_troubles(outcome, flags)
     why = {failure.trial: failure for failure in outcome.failures}
-    rows = []
+    rows, memory = [], memory_of(out)
     for cell in plan["trials"]:
-        record = Record(out / "trials" / cell["trial"])
+        record = Record(out / "trials" / cell["trial"], memory=memory)
         failure = why.get(cell["trial"])
         status = "skipped" if cell["trial"] in outcome.skipped else (failure.kind if failure else record.status)
         rows.append((cell, record, status))

@@ -13,7 +13,7 @@ from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.meaning import subject
-from engram.benchmarks.records.memory import Memory
+from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.pace import Progress, sweep_left
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
@@ -23,7 +23,7 @@ from engram.benchmarks.saying import say
 def show(given: Given[Showing]) -> int:
     """Print one row per sweep and one per trial."""
     out = given.flags.out
-    memory = Memory(out)
+    memory = memory_of(out)
     records = {trial: Record(out / "trials" / trial, memory=memory) for trial in trial_names(out)}
     sweeps, left = [], {}
     for name in sweep_names(out):

@@ -14,6 +14,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.trials import Record
 
 
@@ -24,7 +25,7 @@ def check_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> 
     Raises:
         UserError: all that is wrong with any of them, one line for each problem.
     """
-    todo = [trial for trial in trials if Record(trial.folder).status != "done"]
+    todo = [trial for trial in trials if Record(trial.folder, memory=memory_of(how.out)).status != "done"]
     wanted = {json.dumps(each, sort_keys=True): each for trial in todo for each in datasets_of(trial, registry)}
     problems: list[str] = []
     for experiment in dict.fromkeys(trial.experiment for trial in todo):

@@ -16,6 +16,7 @@ from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
 from engram.benchmarks.driving.view import ProgressView
 from engram.benchmarks.driving.writing import write_config, write_trial
 from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.pace import Pace, Progress, kind
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import PRUNED, Record
@@ -50,7 +51,8 @@ class Drive:
     ) -> None:
         self.proposer, self.launcher, self.view, self.outcome = proposer, launcher, view, outcome
         self.setting, self.known = setting, known
-        self.queue, self.pace = Queue(), Pace()
+        self.queue, self.pace, self.memory = Queue(), Pace(), memory_of(setting.out)
+        self.took: list[tuple[Trial, float]] = []  # of trials done before, until somebody asks for the pace
         self.running: dict[Path, Running] = {}
         self.attempts: dict[str, int] = {}
         self.resting: list[tuple[float, Trial]] = []  # to be started again, and when
@@ -69,6 +71,7 @@ class Drive:
                 self._look()
             self.view.draw()
             time.sleep(POLL_SECONDS)
+        self.memory.save()
 
     def _more(self) -> bool:
         return bool(len(self.queue) or self.resting or not self.proposer.exhausted)
@@ -107,20 +110,21 @@ class Drive:
 
     def _accept(self, trial: Trial) -> None:
         """Take a proposed trial: one that is done is told of, one that can never start is failed."""
-        self.view.knows(trial, self.proposer.axes, self.proposer.total)
         self.known(trial.id)
-        record = Record(trial.folder)
-        if damage := record.damage:
+        record = Record(trial.folder, memory=self.memory)
+        if record.status != "done" and (damage := record.damage):
             self.view.line(f"engram: trial {trial.id}: {damage}")
             write_config(trial)  # what it says is known: the trial may be done all the same
             record = Record(trial.folder)
         if record.status == "done":
             self.outcome.skipped.append(trial.id)
             if record.seconds is not None:
-                self.pace.add(kind_of(trial), record.seconds)
+                self.took.append((trial, record.seconds))
             self.view.skipped()
             self._over(trial, record, done=True)
-        elif lost := self.queue.add(trial):
+            return
+        self.view.knows(trial, self.proposer.axes, self.proposer.total)
+        if lost := self.queue.add(trial):
             self._drop(trial, lost)
 
     def _start(self, trial: Trial) -> None:
@@ -133,6 +137,9 @@ class Drive:
     def _look(self) -> None:
         """Show how far every trial is and how long is left of all, and give up what has no hope."""
         now, running = time.monotonic(), []
+        while self.running and self.took:
+            trial, seconds = self.took.pop()
+            self.pace.add(kind_of(trial), seconds)
         for folder, held in self.running.items():
             said = Progress.read(folder)
             self.view.progress(held.trial, said)

@@ -27,6 +27,7 @@ from engram.benchmarks.planning.config import (
 from engram.benchmarks.records.contents import finished, still_holds
 from engram.benchmarks.records.identity import DataSet, DataSets
 from engram.benchmarks.records.layout import trials_dir
+from engram.benchmarks.records.memory import Memory, memory_of
 from engram.benchmarks.records.trials import Record, find_trial
 from engram.benchmarks.saying import say
 
@@ -66,7 +67,7 @@ class Trial:
             "contents": dict(self.contents),
         }
 
-    def check(self) -> None:
+    def check(self, memory: Memory | None = None) -> None:
         """Refuse to mix results: a folder that exists must hold the same resolved configuration.
 
         Raises:
@@ -74,7 +75,9 @@ class Trial:
         """
         if not os.path.lexists(f"{self.folder}/config.json"):
             return
-        record = Record(self.folder)
+        record = Record(self.folder, memory=memory)
+        if record.about.get("config") == self.config:
+            return
         before, places = record.config, {*record.data, *self.data}
         for key, value in by_flag(self.config).items():
             old = before.get(key, value)
@@ -126,8 +129,11 @@ class Planner:
     _origins: dict[str, Origin] = field(default_factory=dict)
     _inherited: dict[tuple[type, str], dict[str, Any]] = field(default_factory=dict)
     _folder: Path = field(init=False)
+    memory: Memory = field(init=False)
+    """What is known of finished trials in ``out``."""
 
     def __post_init__(self) -> None:
+        self.memory = memory_of(self.out)
         self._folder = trials_dir(self.out)
 
     def add(self, experiment: str, given: Mapping[str, Any]) -> Trial:
@@ -197,7 +203,7 @@ class Planner:
             data=data,
             contents=contents,
         )
-        trial.check()
+        trial.check(self.memory)
         self.trials[identity] = trial
         return trial
 

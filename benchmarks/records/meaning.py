@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -93,6 +93,12 @@ def today(experiment: str, options: Mapping[str, Scalar], name: str) -> str:
         return name
     plain = {field.name: field.default for field in fields(cls)}
     return cls.renamed[name].format_map({key: options.get(spell(key), value) for key, value in plain.items()})
+
+
+def has_older_names(experiment: str, metrics: Iterable[str]) -> bool:
+    """Whether any of them is a name of former days."""
+    renamed = options_of(experiment).renamed
+    return any(name in renamed for name in metrics)
 
 
 def by_todays_names(experiment: str, options: Mapping[str, Scalar], metrics: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ class Said:
 
 
 class Memory:
-    """Of the trials below one ``out``; read when it is first asked."""
+    """Of the trials below one ``out``; read when it is first asked. `memory_of` makes it.
+
+    It may live as long as its process: each answer looks at the files.
+    """
 
     def __init__(self, out: Path) -> None:
         self._place = f"{sha256(os.fsencode(out.resolve())).hexdigest()[:32]}.json"
@@ -67,15 +71,25 @@ class Memory:
         """Keep what was learned; of two processes that do so at once one may be forgotten, which costs time alone."""
         if len(self._fresh) < _WORTH:
             return
+        self._held, self._fresh = {**(self._held or {}), **self._fresh}, {}
         folder = kept_in(_KIND)
         if folder is None:
             return
-        text = json.dumps({**(self._held or {}), **self._fresh}).encode()
+        text = json.dumps(self._held).encode()
         with contextlib.suppress(OSError):
             write_atomically(folder / self._place, sha256(text).hexdigest().encode() + b"\n" + text)
             for old in sorted(folder.iterdir(), key=lambda path: -path.stat().st_mtime)[_MOST_FILES:]:
                 old.unlink(missing_ok=True)
-        self._fresh = {}
+
+
+def memory_of(out: Path) -> Memory:
+    """The one memory of this process for the trials below ``out``."""
+    return _memory_of(out.resolve())
+
+
+@cache
+def _memory_of(out: Path) -> Memory:
+    return Memory(out)
 
 
 def _read(path: Path) -> dict[str, Any]:

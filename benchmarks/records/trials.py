@@ -16,8 +16,8 @@ from engram.backbone.options.spelling import by_flag, flat, spell
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, lost_in, read_ledger
-from engram.benchmarks.records.meaning import by_todays_names, is_whole
-from engram.benchmarks.records.memory import Memory, Said
+from engram.benchmarks.records.meaning import by_todays_names, has_older_names, is_whole
+from engram.benchmarks.records.memory import Memory, Said, memory_of
 from engram.benchmarks.records.stored import Damaged, held, read_json
 
 Status = Literal["done", "failed", "pruned", "running", "unfinished", "damaged", "planned"]
@@ -120,7 +120,9 @@ class Record:
         """Its final metrics, by the names of today."""
         held = self.result.get("metrics", {}) if self._known is None else self._known.metrics
         found = {name: number(value) for name, value in held.items()}
-        return by_todays_names(self.experiment, self.config, found)
+        return (
+            by_todays_names(self.experiment, self.config, found) if has_older_names(self.experiment, found) else found
+        )
 
     @property
     def finished(self) -> Finished | None:
@@ -243,7 +245,7 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
     strange = [planned["trial"] for planned in plan["trials"] if not is_name(planned["trial"])]
     if strange:
         raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
-    memory, folder = memory or Memory(out), trials_dir(out)
+    memory, folder = memory or memory_of(out), trials_dir(out)
     records = [
         Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in plan["trials"]
     ]
