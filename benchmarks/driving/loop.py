@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram.backbone.options.spelling import by_flag
 from engram.benchmarks.driving.endings import failure
 from engram.benchmarks.driving.launch.contract import Ended, Launcher
+from engram.benchmarks.driving.outlook import Outlook
 from engram.benchmarks.driving.proposing.contract import Proposer
 from engram.benchmarks.driving.queue import Queue
 from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
@@ -17,13 +17,15 @@ from engram.benchmarks.driving.view import ProgressView
 from engram.benchmarks.driving.writing import write_config, write_trial
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.memory import memory_of
-from engram.benchmarks.records.pace import Pace, Progress, kind
+from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import PRUNED, Record
 from engram.benchmarks.worker.stopping import STOPPED
 
 POLL_SECONDS = 0.05
-LOOK_SECONDS = 0.5  # between two looks at what trials have written
+LOOK_SECONDS = 0.5  # between two looks at what trials have written, at least
+LEISURE = 9.0  # times what a look takes passes between two of them: thousands of trials take seconds to look at
+FEW = 100  # trials that are looked at whenever one of them ends
 BACKOFF_SECONDS = 2.0  # before the second start of a trial whose process was lost; twice as long each time
 LONGEST_BACKOFF_SECONDS = 300.0
 
@@ -51,24 +53,24 @@ class Drive:
     ) -> None:
         self.proposer, self.launcher, self.view, self.outcome = proposer, launcher, view, outcome
         self.setting, self.known = setting, known
-        self.queue, self.pace, self.memory = Queue(), Pace(), memory_of(setting.out)
-        self.took: list[tuple[Trial, float]] = []  # of trials done before, until somebody asks for the pace
+        self.queue, self.outlook, self.memory = Queue(), Outlook(), memory_of(setting.out)
         self.running: dict[Path, Running] = {}
         self.attempts: dict[str, int] = {}
         self.resting: list[tuple[float, Trial]] = []  # to be started again, and when
         self.stopping = self.forced = False
 
     def run(self) -> None:
-        looked = 0.0
+        look = 0.0
         while self.running or (self.outcome.signal is None and self._more()):
             self._obey()
             if not self.stopping:
                 self._fill()
             for folder, ended in self.launcher.finished().items():
                 self._ended(self.running.pop(folder), ended)
-            if time.monotonic() - looked > LOOK_SECONDS:
-                looked = time.monotonic()
+            if time.monotonic() >= look:
+                begun = time.monotonic()
                 self._look()
+                look = time.monotonic() + max(LOOK_SECONDS, LEISURE * (time.monotonic() - begun))
             self.view.draw()
             time.sleep(POLL_SECONDS)
         self.memory.save()
@@ -118,18 +120,19 @@ class Drive:
             record = Record(trial.folder)
         if record.status == "done":
             self.outcome.skipped.append(trial.id)
-            if record.seconds is not None:
-                self.took.append((trial, record.seconds))
+            self.outlook.done_before(trial, record.seconds)
             self.view.skipped()
             self._over(trial, record, done=True)
             return
         self.view.knows(trial, self.proposer.axes, self.proposer.total)
+        self.outlook.waits(trial)
         if lost := self.queue.add(trial):
             self._drop(trial, lost)
 
     def _start(self, trial: Trial) -> None:
         write_trial(trial, self.setting)
         self.attempts[trial.id] = self.attempts.get(trial.id, 0) + 1
+        self.outlook.waits_no_more(trial)
         self.running[trial.folder] = Running(trial, time.monotonic())
         self.view.started(trial)
         self.launcher.start(trial.folder, self.setting.resources)
@@ -137,27 +140,24 @@ class Drive:
     def _look(self) -> None:
         """Show how far every trial is and how long is left of all, and give up what has no hope."""
         now, running = time.monotonic(), []
-        while self.running and self.took:
-            trial, seconds = self.took.pop()
-            self.pace.add(kind_of(trial), seconds)
         for folder, held in self.running.items():
             said = Progress.read(folder)
             self.view.progress(held.trial, said)
-            running.append((kind_of(held.trial), now - held.begun, said.left() if said else None))
+            running.append((held.trial, now - held.begun, said.left() if said else None))
             if self.stopping or held.given_up:
                 continue
             held.given_up = self.proposer.look(held.trial, Record(folder))
             if held.given_up:
                 self.launcher.stop(frozenset((folder,)))
-        waiting = map(kind_of, self.queue.waiting())
-        known = self.proposer.exhausted or self.proposer.total is not None
-        self.view.left = self.pace.left(waiting, running, self.launcher.workers) if known else None
+        if self.proposer.exhausted:  # else nobody knows what is to come
+            self.view.left = self.outlook.left(running, self.launcher.workers)
 
     def _ended(self, held: Running, ended: Ended) -> None:
         trial, record = held.trial, Record(held.trial.folder)
         if record.status == "done":
-            self.pace.add(kind_of(trial), time.monotonic() - held.begun)
-            self._look()
+            self.outlook.took(trial, time.monotonic() - held.begun)
+            if len(self.running) < FEW:
+                self._look()
             self.view.ended(trial, "done")
             self._over(trial, record, done=True)
         elif held.given_up and ended.code in (STOPPED, 0):
@@ -175,6 +175,7 @@ class Drive:
         if why.kind in ("killed", "lost") and not self.stopping and attempts <= self.setting.retries:
             pause = min(BACKOFF_SECONDS * 2 ** (attempts - 1), LONGEST_BACKOFF_SECONDS)
             self.resting.append((time.monotonic() + pause, trial))
+            self.outlook.waits(trial)
             self.view.again(trial, f"{why.kind}; attempt {attempts + 1} of {self.setting.retries + 1} in {pause:g} s")
             return
         self.view.ended(trial, why.kind if why.kind in ("killed", "lost", "busy") else "failed")
@@ -189,11 +190,7 @@ class Drive:
     def _drop(self, trial: Trial, need: str) -> None:
         """Fail a trial that needs one which has no result."""
         self.view.dropped()
+        self.outlook.waits_no_more(trial)
         why = "was given up" if need in self.outcome.pruned else "failed"
         self.outcome.failures.append(Failure(trial.id, "needs", f"it needs trial {need}, which {why}"))
         self.proposer.tell(trial, Record(trial.folder))
-
-
-def kind_of(trial: Trial) -> tuple[str, str]:
-    """What trials that differ in nothing but the seed have in common."""
-    return kind(trial.experiment, by_flag(trial.config))

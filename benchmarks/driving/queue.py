@@ -66,10 +66,5 @@ class Queue:
         """How many may start."""
         return len(self._ready)
 
-    def waiting(self) -> list[Trial]:
-        """All that have not started."""
-        blocked = {trial.id: trial for held in self._wait_for.values() for trial in held if trial.id in self._lacks}
-        return [*self._ready, *blocked.values()]
-
     def __len__(self) -> int:
         return len(self._ready) + len(self._lacks)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from engram.benchmarks.records.stored import held, write_json
@@ -61,37 +62,41 @@ class Progress:
 
 def kind(experiment: str, config: Mapping[str, Any]) -> tuple[str, str]:
     """What trials that differ in nothing but the seed have in common."""
-    return experiment, json.dumps({**config, "seed": None}, sort_keys=True, default=str)
+    return sys.intern(experiment), sys.intern(json.dumps({**config, "seed": None}, sort_keys=True, default=str))
 
 
 @dataclass
 class Pace:
-    """Expects a trial to take what others of its kind took, or else others of its experiment."""
+    """Expects a trial to take what others of its kind took, or else others of its experiment.
 
-    took: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    ``took``: by kind, and by experiment alone, how many trials and their seconds in all.
+    """
+
+    took: dict[tuple[str, str] | str, tuple[int, float]] = field(default_factory=dict)
 
     def add(self, of: tuple[str, str], seconds: float) -> None:
-        self.took.setdefault(of, []).append(seconds)
+        for key in (of, of[0]):
+            count, total = self.took.get(key, (0, 0.0))
+            self.took[key] = count + 1, total + seconds
 
     def expected(self, of: tuple[str, str]) -> float | None:
-        alike = [seconds for known, held in self.took.items() if known[0] == of[0] for seconds in held]
-        held = self.took.get(of) or alike
-        return fmean(held) if held else None
+        count, total = self.took.get(of) or self.took.get(of[0]) or (0, 0.0)
+        return total / count if count else None
 
     def left(
         self,
-        waiting: Iterable[tuple[str, str]],
+        waiting: Mapping[tuple[str, str], int],
         running: Iterable[tuple[tuple[str, str], float, float | None]],
         workers: int,
     ) -> float | None:
         """Seconds until the last trial is over; None when too little is known.
 
         Args:
-            waiting: the kinds of the trials that have not begun.
+            waiting: how many trials of each kind have not begun.
             running: kind, seconds so far, and seconds left where the trial's progress says so.
             workers: trials at once.
         """
-        seen = Pace({of: list(held) for of, held in self.took.items()})
+        seen = Pace(dict(self.took))
         for of, so_far, left in (running := list(running)):
             if left is not None:
                 seen.add(of, so_far + left)
@@ -101,18 +106,19 @@ class Pace:
             if left is None and expected is None:
                 return None
             remaining.append(max(0.0, (expected or 0.0) - so_far) if left is None else left)
-        others = [seen.expected(of) for of in waiting]
-        known = [each for each in others if each is not None]
+        others = [(count, seen.expected(of)) for of, count in waiting.items()]
+        known = [(count, each) for count, each in others if each is not None]
         if len(known) < len(others) or not (remaining or known):
             return None
-        return max([(sum(remaining) + sum(known)) / max(workers, 1), *remaining, *known])
+        work = sum(remaining) + sum(count * each for count, each in known)
+        return max([work / max(workers, 1), *remaining, *(each for _, each in known)])
 
 
 def sweep_left(records: Iterable[Record], now: float | None = None) -> float | None:
     """Seconds until a sweep is over, from its trials' folders, those they need included; None when nothing runs."""
     now = time.time() if now is None else now
     everything = {each.folder: each for record in records for each in (*record.inputs, record)}.values()
-    pace, waiting, running = Pace(), [], []
+    pace, waiting, running = Pace(), Counter[tuple[str, str]](), []
     for record in everything:
         of = kind(record.experiment, record.config)
         said = Progress.read(record.folder) if record.status == "running" else None
@@ -121,5 +127,5 @@ def sweep_left(records: Iterable[Record], now: float | None = None) -> float | N
         elif record.status == "running":
             running.append((of, now - said.begun if said else 0.0, said.left(now) if said else None))
         elif record.status in ("planned", "unfinished", "damaged"):
-            waiting.append(of)
+            waiting[of] += 1
     return pace.left(waiting, running, len(running)) if running else None

@@ -170,7 +170,7 @@ def test_a_queue_knows_who_waits_for_whom(tmp_path):
     assert first.id == "x"
     for name, needs in (("a", ()), ("b", ("a",)), ("c", ("a", "b"))):
         queue.add(trial(tmp_path, name, *needs))
-    assert (len(queue), queue.ready, [each.id for each in queue.waiting()]) == (3, 1, ["a", "b", "c"])
+    assert (len(queue), queue.ready) == (3, 1)
     assert [(each.id, need) for each, need in queue.over("b", done=False)] == [("c", "b")]
     assert queue.add(trial(tmp_path, "d", "b")) == "b"
     assert (len(queue), queue.ready) == (2, 1)

@@ -163,17 +163,19 @@ def test_the_pace_of_a_trial_is_its_own():
 def test_what_is_left_of_a_plan():
     a, b, c = (kind("x", {"n": n, "seed": 0}) for n in "abc")
     assert kind("x", {"n": "a", "seed": 5}) == a
-    assert Pace().left([a, b], [], 2) is None  # nothing is known
-    assert Pace().left([a], [(b, 5.0, None)], 1) is None
+    assert Pace().left({a: 1, b: 1}, [], 2) is None  # nothing is known
+    assert Pace().left({a: 1}, [(b, 5.0, None)], 1) is None
     # the pace of a running trial is that of those that wait: 40 s each
-    assert Pace().left([a, a], [(a, 10.0, 30.0)], 1) == 30.0 + 2 * 40.0
-    pace = Pace({a: [10.0, 14.0], b: [100.0]})
+    assert Pace().left({a: 2}, [(a, 10.0, 30.0)], 1) == 30.0 + 2 * 40.0
+    pace = Pace()
+    for of, seconds in ((a, 10.0), (a, 14.0), (b, 100.0)):
+        pace.add(of, seconds)
     assert pace.expected(a) == 12.0
     assert pace.expected(c) == pytest.approx((10 + 14 + 100) / 3)
-    assert pace.left([a, a, a, a], [], 2) == 24.0
-    assert pace.left([a, b], [], 2) == 100.0  # no shorter than its longest trial
-    assert pace.left([], [(a, 4.0, None), (a, 20.0, None)], 2) == 8.0
-    assert pace.left([], [], 2) is None
+    assert pace.left({a: 4}, [], 2) == 24.0
+    assert pace.left({a: 1, b: 1}, [], 2) == 100.0  # no shorter than its longest trial
+    assert pace.left({}, [(a, 4.0, None), (a, 20.0, None)], 2) == 8.0
+    assert pace.left({}, [], 2) is None
 
 
 def test_what_is_left_of_a_sweep_by_its_folders(folders):
