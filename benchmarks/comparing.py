@@ -1,40 +1,33 @@
-"""A sweep's trials, read from their folders or from a tracking store, and compared."""
+"""Trials, read from their folders or from a tracking store, and compared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from engram.benchmarks.compare.comparison import ALL, Comparison, Wanted, compare_outcomes
 from engram.benchmarks.compare.gate import parse
-from engram.benchmarks.compare.groups import Comparison, compare_outcomes
-from engram.benchmarks.records.outcomes import from_folders
+from engram.benchmarks.compare.gathering import gather, merged
 
 
-def compare(
-    out: Path,
-    sweep: str,
-    by: str | None = None,
-    metric: str | None = None,
-    fail_if: str | None = None,
-    tracking_uri: str | None = None,
-) -> Comparison:
-    """Compare the groups of a sweep.
+def compare(out: Path, *names: str, wanted: Wanted = ALL, tracking_uri: str | None = None) -> Comparison:
+    """Compare the groups of some trials.
 
     Args:
-        out: The output folder that holds the sweep; not read when ``tracking_uri`` is given.
-        sweep: Its name.
-        by: The option, or several with commas, whose values make the groups; by default what the sweep varies.
-        metric: What to compare; by default the experiment's primary metric.
-        fail_if: A gate, see `engram.benchmarks.compare.gate`.
-        tracking_uri: Read the trials from this MLflow store, where those of many machines may be.
+        out: The output folder that holds them; not read when ``tracking_uri`` is given.
+        names: Sweeps, by name or folder, and finished trials, by id or folder.
+        wanted: How: by which options, on which metric, over which tasks, with which gate.
+        tracking_uri: Read the sweeps from this MLflow store, where those of many machines may be.
 
     Raises:
-        UserError: unknown sweep, option, metric or group; a gate that cannot be read; a store that cannot be reached.
+        UserError: unknown sweep, trial, option, metric or group; a gate or baseline that cannot be read; a store that
+            cannot be reached.
     """
-    condition = None if fail_if is None else parse(fail_if)
+    if wanted.fail_if is not None:
+        parse(wanted.fail_if)  # before anything is read
     if tracking_uri is None:
-        outcomes = from_folders(out, sweep)
+        outcomes = gather(out, names)
     else:
         from engram.benchmarks.sink import read_store
 
-        outcomes = read_store(tracking_uri, sweep)
-    return compare_outcomes(outcomes, by, metric, condition)
+        outcomes = merged([read_store(tracking_uri, name) for name in names])
+    return compare_outcomes(outcomes, wanted)

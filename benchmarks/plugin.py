@@ -37,7 +37,7 @@ PLUGIN = Plugin(
             handler=f"{_COMMANDS}.status:show",
         ),
         "compare": Command(
-            words="SWEEP",
+            words="SWEEP|TRIAL...",
             summary="Means, intervals and paired differences",
             flags=f"{_FLAGS}:Comparing",
             handler=f"{_COMMANDS}.results:compare",

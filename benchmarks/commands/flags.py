@@ -10,6 +10,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from engram.backbone.contract import Flags
+from engram.backbone.errors import must
+
+WRITTEN = (".csv", ".json", ".md", ".tex", ".xml")
+"""What ``--to`` can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +97,31 @@ class Reproducing(Quick):
 @dataclass(frozen=True, kw_only=True)
 class Comparing(Tracked):
     by: str | None = None
-    """Compare the values of this option; by default every axis of the sweep."""
+    """Compare the values of this option, or of several with commas; by default every axis of the sweep."""
     metric: str | None = None
     """By default the experiment's primary metric."""
+    only: tuple[str, ...] = ()
+    """Only trials with these values of options: backbone=mlp,lenet5 epochs=8."""
+    tasks: str | None = None
+    """The option whose values are tasks, such as dataset: ranks over them, and how probable it is to be better."""
     fail_if: str | None = None
-    """Exit with 3 when this holds, such as "test/accuracy < 0.9"."""
+    """Exit with 3 when this holds: "test/accuracy < 0.9", "drop test/accuracy of mlp > 0.01", "worse test/accuracy"."""
+    baseline: Path | None = None
+    """What drop, rise and worse compare with: a file that --to FILE.json wrote."""
+    to: Path | None = None
+    """Write it into this file as well: .csv, .json, .md, .tex or .xml (JUnit)."""
     json: bool = False
     """Print one JSON object."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.to is not None and self.to.suffix not in WRITTEN:
+            got, remedy = self.to, "Give it such a name."
+            found.append(str(must("--to", f"a file that ends in {', '.join(WRITTEN)}", got, remedy)))
+        if self.to is not None and self.to.suffix == ".xml" and self.fail_if is None:
+            remedy = 'Give one: --fail-if "test/accuracy < 0.9"'
+            found.append(str(must("--to FILE.xml", "given with a gate, which is what it holds", "none", remedy)))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,17 @@
-"""Groups the trials of a sweep, and says what their differences are worth."""
+"""Groups of trials, and what their differences are worth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from engram.backbone.contract import PLAIN_UNITS, Bounds, Direction, Metric, Scalar
-from engram.backbone.errors import must, nearest
+from engram.backbone.contract import Bounds, Direction, Scalar
 from engram.backbone.measures.intervals import UNBOUNDED, Interval, interval
-from engram.benchmarks.compare.gate import Condition, GateResult
 from engram.benchmarks.compare.stats import Paired, holm, paired, verdict
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import bounds_of, declared
-from engram.benchmarks.records.outcomes import (
-    Outcome,
-    Outcomes,
-    choose_axes,
-    choose_metric,
-    one_for_each_seed,
-)
+from engram.benchmarks.records.outcomes import Outcome, Outcomes
 
 MOST_GROUPS = 64
 """Of which every pair is tested: all pairs of a thousand groups are half a million tests."""
@@ -56,101 +47,6 @@ class Pair:
     paired: Paired
     p: float | None
     verdict: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A sweep's groups, best first, and the differences between them."""
-
-    sweep: str
-    experiment: str
-    metric: str
-    meaning: Metric | None
-    """What the experiment says of the metric; None where it says nothing of it, or is not installed here."""
-    by: tuple[str, ...]
-    groups: list[Group]
-    pairs: list[Pair]
-    absent: list[Outcome]
-    """Trials without a score: failed, interrupted, running or not begun."""
-    gate: GateResult | None = None
-
-    @property
-    def baseline(self) -> str | None:
-        """The best group, which the others are compared with."""
-        return self.groups[0].label if self.groups else None
-
-    @property
-    def direction(self) -> Direction:
-        """Which end of the metric comes first: the better one, the highest where nobody says what is better."""
-        return "max" if self.meaning is None else self.meaning.direction
-
-    @property
-    def oracle(self) -> bool:
-        """Whether a best group is picked by looking at test data."""
-        return len(self.groups) > 1 and self.meaning is not None and self.meaning.split in ("test", "all")
-
-    @property
-    def label(self) -> str:
-        """The metric on an axis, with its unit where that is not plain."""
-        unit = "" if self.meaning is None or self.meaning.unit in PLAIN_UNITS else f" ({self.meaning.unit})"
-        return f"{self.metric}{unit}"
-
-    @property
-    def order(self) -> str:
-        """How the groups are ordered, in words."""
-        if self.meaning is None:
-            return "highest first; what is better is not declared"
-        better = "higher is better" if self.direction == "max" else "lower is better"
-        return f"{better}; oracle selection" if self.oracle else better
-
-    @property
-    def title(self) -> str:
-        return f"{self.sweep}: {self.metric} ({self.order})"
-
-    @property
-    def exit_code(self) -> int:
-        return 3 if self.gate is not None and self.gate.tripped else 0
-
-    def against_best(self) -> list[Pair]:
-        """Every other group minus the best one, in the order of the table."""
-        mine = {pair.group: pair for pair in self.pairs if pair.against == self.baseline}
-        return [mine[group.label] for group in self.groups[1:]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite is None."""
-        return {
-            "experiment": self.experiment,
-            "sweep": self.sweep,
-            "metric": self.metric,
-            "direction": self.direction,
-            "by": list(self.by),
-            "oracle_selection": self.oracle,
-            "baseline": self.baseline,
-            "metrics": {f"{group.label}/{self.metric}": finite(group.interval.mean) for group in self.groups},
-            "tables": {
-                "groups": [group_row(group) for group in self.groups],
-                "pairs": [pair_row(pair) for pair in self.pairs],
-                "absent": [{"trial": one.trial, "status": one.status, "why": one.why} for one in self.absent],
-            },
-            "gate": None if self.gate is None else {**asdict(self.gate), "tripped": self.gate.tripped},
-            "artifacts": {},
-        }
-
-
-def compare_outcomes(
-    outcomes: Outcomes, by: str | None = None, metric: str | None = None, condition: Condition | None = None
-) -> Comparison:
-    """Compare the groups of trials that are read already (`engram.benchmarks.comparing.compare`)."""
-    one_for_each_seed(outcomes)
-    name, promised = choose_metric(outcomes, metric), declared(outcomes.experiment)
-    meaning = promised.get(name)
-    axes = choose_axes(outcomes, by)
-    groups = make_groups(outcomes, axes, name)
-    ranked = sorted(groups, key=lambda group: rank(group, "max" if meaning is None else meaning.direction))
-    gate = None if condition is None else judge(condition, outcomes, axes)
-    absent = [trial for trial in outcomes.trials if trial.status != "done" or name not in trial.metrics]
-    pairs = make_pairs(ranked, bounds_of(promised, name))
-    return Comparison(outcomes.sweep, outcomes.experiment, name, meaning, axes, ranked, pairs, absent, gate)
 
 
 def make_groups(outcomes: Outcomes, axes: tuple[str, ...], metric: str) -> list[Group]:
@@ -223,59 +119,3 @@ def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
         p = adjusted.get(index)
         pairs.append(Pair(worse.label, better.label, test, p, verdict(len(test.seeds), p, count)))
     return pairs
-
-
-def judge(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...]) -> GateResult:
-    """Try a gate on every group it speaks of.
-
-    Raises:
-        UserError: its metric or group does not exist.
-    """
-    metric = choose_metric(outcomes, condition.metric)
-    groups = {group.label: group for group in make_groups(outcomes, axes, metric)}
-    labels = list(dict.fromkeys(label(axes, trial.options) for trial in outcomes.trials))
-    if condition.group is not None:
-        if condition.group not in labels:
-            raise must("--fail-if's group", "one of the table", repr(condition.group), nearest(condition.group, labels))
-        labels = [condition.group]
-    reasons = []
-    for name in labels:
-        value = groups[name].statistic(condition.statistic) if name in groups else None
-        if condition.trips(value):
-            shown = "unknown" if value is None else f"{value:.6g}"
-            reasons.append(f"{condition.statistic} {metric} of {name} is {shown}")
-    return GateResult(condition.text, tuple(reasons))
-
-
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def group_row(group: Group) -> dict[str, Scalar]:
-    """One line of the table as plain values."""
-    return {
-        "group": group.label,
-        **group.options,
-        "mean": finite(group.interval.mean),
-        "low": finite(group.interval.low),
-        "high": finite(group.interval.high),
-        "n": group.interval.n,
-        "min": finite(group.statistic("min")),
-        "max": finite(group.statistic("max")),
-        "seconds": finite(group.seconds),
-    }
-
-
-def pair_row(pair: Pair) -> dict[str, Scalar]:
-    found = pair.paired.difference
-    return {
-        "group": pair.group,
-        "against": pair.against,
-        "difference": finite(found.mean),
-        "low": finite(found.low),
-        "high": finite(found.high),
-        "n": found.n,
-        "p": finite(pair.paired.p),
-        "p_holm": finite(pair.p),
-        "verdict": pair.verdict,
-    }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import spell
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import declared, today
-from engram.benchmarks.records.trials import Record, Status, Sweep, read_sweep
+from engram.benchmarks.records.trials import Record, Status, Sweep
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All trials of one sweep. ``axes`` are the options it varies, in the order of the suite."""
+    """All trials of one sweep, or of several. ``axes`` are the options it varies, in the order of the suite."""
 
     sweep: str
     axes: tuple[str, ...]
     trials: list[Outcome] = field(default_factory=list)
+    alone: bool = False
+    """Whether it is one trial that was asked for by itself; ``axes`` are then the options that make it what it is."""
 
     @property
     def experiment(self) -> str:
@@ -56,16 +57,8 @@ class Outcomes:
         return sorted({name for trial in self.trials for name in trial.options})
 
 
-def from_folders(out: Path, sweep: str) -> Outcomes:
-    """Read a sweep's trials below ``out``.
-
-    Raises:
-        UserError: there is no such sweep.
-    """
-    return from_sweep(read_sweep(out, sweep))
-
-
 def from_sweep(sweep: Sweep) -> Outcomes:
+    """What became of the trials of a sweep that was read."""
     found = Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records])
     if sweep.memory is not None:
         sweep.memory.save()
@@ -134,9 +127,16 @@ def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:
     """
     if by is None:
         return outcomes.axes
+    return tuple(option_of(outcomes, name, "--by") for name in by.split(","))
+
+
+def option_of(outcomes: Outcomes, name: str, flag: str) -> str:
+    """An option by any of its spellings.
+
+    Raises:
+        UserError: no trial has it.
+    """
     known = outcomes.option_names()
-    names = tuple(spell(name.strip()) for name in by.split(","))
-    for name in names:
-        if name not in known:
-            raise must("--by", "an option of the trials", repr(name), nearest(name, known))
-    return names
+    if (spelled := spell(name.strip())) not in known:
+        raise must(flag, "an option of the trials", repr(spelled), nearest(spelled, known))
+    return spelled

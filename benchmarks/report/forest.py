@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from engram.benchmarks.compare.groups import Comparison
+from engram.benchmarks.compare.comparison import Comparison
 from engram.benchmarks.drawing.numbers import number, span
 from engram.benchmarks.drawing.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
 

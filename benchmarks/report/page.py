@@ -8,7 +8,7 @@ from html import escape
 
 from engram.backbone.contract import Scalar
 from engram.backbone.measures.intervals import interval
-from engram.benchmarks.compare.groups import Comparison
+from engram.benchmarks.compare.comparison import Comparison
 from engram.benchmarks.drawing.figures import Drawable, draw, key
 from engram.benchmarks.drawing.numbers import p_value, seconds, span
 from engram.benchmarks.drawing.svg import Chart, legend

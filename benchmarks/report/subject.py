@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from engram.backbone.errors import UserError, must, nearest
-from engram.benchmarks.compare.groups import Comparison, compare_outcomes, label
+from engram.benchmarks.compare.comparison import Comparison, compare_outcomes
+from engram.benchmarks.compare.groups import label
 from engram.benchmarks.records.outcomes import from_sweep
 from engram.benchmarks.records.trials import Record, Sweep, read_sweep, sweep_names, trial_names
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from engram.backbone.contract import Kind
 from engram.backbone.measures.intervals import Interval
-from engram.benchmarks.compare.groups import Comparison, Group, Pair
+from engram.benchmarks.compare.comparison import Comparison
+from engram.benchmarks.compare.groups import Group, Pair
 from engram.benchmarks.compare.stats import seeds_needed
 from engram.benchmarks.drawing.numbers import number, p_value, signed
 from engram.benchmarks.records.meaning import declared

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import tempfile
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from engram.backbone.tables import as_csv
 from engram.benchmarks.records.inside import inside, open_inside
 from engram.benchmarks.records.layout import sweep_dir
 from engram.benchmarks.records.trials import Record, Sweep
@@ -104,20 +103,6 @@ def drawn(record: Record) -> dict[str, str]:
     for name, rows in (result.get("tables") or {}).items():
         texts[place_of(f"tables/{name}.csv")] = as_csv(rows)
     return {place: clean(text) for place, text in texts.items()}
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    r"""Rows with their names in the first line.
-
-    >>> as_csv([{"steps": 1, "accuracy": 0.5}, {"steps": 2, "loss": None}])
-    'steps,accuracy,loss\n1,0.5,\n2,,\n'
-    """
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:

@@ -7,8 +7,6 @@ choice as well.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +15,7 @@ from typing import Any, get_args
 
 from engram.backbone.contract import UNIT_BOUNDS, Finished, Invocation, Row
 from engram.backbone.errors import must, nearest
+from engram.backbone.tables import as_csv, as_markdown
 from engram.causal.shift.policies import POLICIES, Selection
 from engram.causal.shift.selecting_flags import SelectFlags
 
@@ -190,16 +189,13 @@ def markdown(found: Sequence[Chosen], metric: str) -> str:
     """The policies side by side, as a Markdown table with aligned columns; what it shows stands above it."""
     rows = long(found)
     several = len(POLICIES)
-    table = [[*found[0].kind, *POLICIES.values(), "seeds", "trainings a seed"]]
+    table = list[list[str]]()
     for each, start in zip(found, range(0, len(rows), several), strict=True):
         cells = [_cell(row) for row in rows[start : start + several]]
         seeds = max(row["seeds"] for row in rows[start : start + several])
         table.append([*each.kind.values(), *cells, str(seeds), str(each.trainings)])
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = [f"| {' | '.join(text.ljust(size) for text, size in zip(row, widths, strict=True))} |" for row in table]
-    rule = f"|{'|'.join('-' * (size + 2) for size in widths)}|"
     title = f"{metric} of what each policy chooses in every seed: mean over seeds, and 95 % interval"
-    return "\n".join([title, "", lines[0], rule, *lines[1:]]) + "\n"
+    return f"{title}\n\n{as_markdown([*found[0].kind, *POLICIES.values(), 'seeds', 'trainings a seed'], table)}\n"
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -207,12 +203,3 @@ def _cell(row: Mapping[str, Any]) -> str:
         return "-"
     ends = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
     return f"{row['mean']:.3f}{ends}"
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same columns as comma-separated values."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

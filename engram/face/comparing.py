@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.benchmarks.compare.groups import Comparison, group_row, pair_row
+from engram.benchmarks.compare.comparison import Comparison, Wanted, group_row, pair_row, task_rows
 from engram.benchmarks.comparing import compare as work_out
 from engram.face.views import Table
 
@@ -21,10 +21,13 @@ class Compared:
     Attributes:
         groups: a row for each, best first: mean, 95 % interval over seeds, n.
         differences: a row for each pair: the worse minus the better, paired by seed, exact p, after Holm.
+        tasks: a row for each group over all tasks: interquartile mean, mean rank, how probable it is that the best is
+            better; empty without ``tasks``.
     """
 
     groups: Table
     differences: Table
+    tasks: Table
     _made: Comparison = field(repr=False)
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -32,26 +35,30 @@ class Compared:
         return self.groups.to_dataframe()
 
     def __str__(self) -> str:
-        return f"{self.groups}\n{self.differences}" if len(self.differences) else str(self.groups)
+        return "\n".join(map(str, self._shown()))
 
     def _repr_html_(self) -> str:
-        return self.groups._repr_html_() + (self.differences._repr_html_() if len(self.differences) else "")
+        return "".join(table._repr_html_() for table in self._shown())
+
+    def _shown(self) -> list[Table]:
+        return [self.groups, *(table for table in (self.tasks, self.differences) if len(table))]
 
 
 def compare(
-    sweep: str,
-    *,
+    *names: str,
     by: str | None = None,
     metric: str | None = None,
+    tasks: str | None = None,
     out: str | Path = "runs",
     tracking_uri: str | None = None,
 ) -> Compared:
-    """Compare the groups of a sweep as ``engram compare`` does.
+    """Compare the groups of sweeps and trials as ``engram compare`` does.
 
     Args:
-        sweep: its name.
+        names: sweeps, by name or folder, and finished trials, by id or folder.
         by: the option, or several with commas, whose values make the groups; by default what the sweep varies.
         metric: what to compare; by default the experiment's primary metric.
+        tasks: the option whose values are tasks: groups are ranked over them.
         out: the output folder; not read with ``tracking_uri``.
         tracking_uri: read the trials from this MLflow store.
 
@@ -63,7 +70,8 @@ def compare(
     Traceback (most recent call last):
     engram.backbone.errors.UserError: sweep must be one that was run here; got 'widths'. ...
     """
-    made = work_out(Path(out), sweep, by, metric, None, tracking_uri)
+    made = work_out(Path(out), *names, wanted=Wanted(by, metric, tasks=tasks), tracking_uri=tracking_uri)
     groups = Table(made.title, tuple(map(group_row, made.groups)))
     pairs = Table("differences, paired by seed", tuple(map(pair_row, made.pairs)))
-    return Compared(groups, pairs, made)
+    over = Table("over tasks", () if made.tasks is None else tuple(task_rows(made.tasks)))
+    return Compared(groups, pairs, over, made)

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
+from engram.benchmarks.compare.comparison import Wanted, compare_outcomes
 from engram.benchmarks.compare.gate import parse
-from engram.benchmarks.compare.groups import compare_outcomes
 from engram.benchmarks.compare.terminal import render as print_comparison
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.records.outcomes import Outcome, Outcomes
@@ -48,9 +48,9 @@ def test_groups_best_first_with_mean_interval_and_pairs(folders):
 
 def test_lower_is_better_where_the_experiment_says_so(folders):
     folders.sweep()
-    found = compare(folders.out, "nets", metric="test/loss")
+    found = compare(folders.out, "nets", wanted=Wanted(metric="test/loss"))
     assert found.direction == "min"
-    assert not compare(folders.out, "nets", metric="parameters").oracle
+    assert not compare(folders.out, "nets", wanted=Wanted(metric="parameters")).oracle
 
 
 def test_no_interval_leaves_what_is_possible():
@@ -64,14 +64,14 @@ def test_no_interval_leaves_what_is_possible():
     ]
     sweep = Outcomes("s", ("strategies",), trials)
     for metric, low, high in (("average_accuracy", 0, 1), ("forgetting", -1, 1)):
-        found = compare_outcomes(sweep, metric=metric)
+        found = compare_outcomes(sweep, Wanted(metric=metric))
         assert all(low <= group.interval.low < group.interval.high <= high for group in found.groups)
         (pair,) = found.pairs
         assert low - high <= pair.paired.difference.low < pair.paired.difference.high <= high - low
-    other = compare_outcomes(sweep, metric="other")  # nobody has said what it is
+    other = compare_outcomes(sweep, Wanted(metric="other"))  # nobody has said what it is
     assert other.groups[0].interval.high > 1 and "what is better is not declared" in other.title and not other.oracle
-    assert compare_outcomes(sweep, metric="forgetting").oracle  # an older name of a score on test images
-    assert compare_outcomes(sweep, condition=parse("high average_accuracy > 1")).exit_code == 0
+    assert compare_outcomes(sweep, Wanted(metric="forgetting")).oracle  # an older name of a score on test images
+    assert compare_outcomes(sweep, Wanted(fail_if="high average_accuracy > 1")).exit_code == 0
 
 
 def test_a_clear_difference_with_enough_seeds():
@@ -119,7 +119,7 @@ def test_other_options_are_averaged_within_a_seed():
         ("b", 1, 1): 0.9,
         ("b", 2, 1): None,  # the seed is incomplete: the mean of the rest would be of something else
     }
-    found = compare_outcomes(outcomes(scores, axes=("net", "width")), by="net")
+    found = compare_outcomes(outcomes(scores, axes=("net", "width")), Wanted(by="net"))
     assert {group.label: dict(group.scores) for group in found.groups} == {
         "a": {0: pytest.approx(0.2), 1: pytest.approx(0.6)},
         "b": {0: pytest.approx(0.2)},
@@ -144,7 +144,7 @@ def test_a_metric_that_is_not_a_number_comes_last():
 
 def test_json_is_plain(folders):
     folders.sweep()
-    found = compare(folders.out, "nets", fail_if="test/accuracy < 0.5").to_json()
+    found = compare(folders.out, "nets", wanted=Wanted(fail_if="test/accuracy < 0.5")).to_json()
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["tables"]["groups"][0]["backbone"] == "lenet5"
     assert set(found["metrics"]) == {"lenet5/test/accuracy", "mlp/test/accuracy"}
@@ -168,7 +168,7 @@ def test_json_is_plain(folders):
 )
 def test_gates(folders, condition, tripped):
     folders.sweep()
-    found = compare(folders.out, "nets", fail_if=condition)
+    found = compare(folders.out, "nets", wanted=Wanted(fail_if=condition))
     assert found.gate is not None
     assert found.gate.tripped is tripped
     assert found.exit_code == (3 if tripped else 0)
@@ -177,10 +177,10 @@ def test_gates(folders, condition, tripped):
 
 def test_a_gate_on_what_nobody_measured_trips(folders):
     folders.sweep(states={("mlp", seed): "failed" for seed in range(3)})
-    assert compare(folders.out, "nets", fail_if="test/accuracy of mlp < 0.1").exit_code == 3
-    assert compare(folders.out, "nets", fail_if="test/accuracy of lenet5 < 0.1").exit_code == 0
+    assert compare(folders.out, "nets", wanted=Wanted(fail_if="test/accuracy of mlp < 0.1")).exit_code == 3
+    assert compare(folders.out, "nets", wanted=Wanted(fail_if="test/accuracy of lenet5 < 0.1")).exit_code == 0
     alone = Outcomes("s", (), [Outcome("t", "x", {"seed": 0}, {"score": 0.5}, "done")])
-    assert compare_outcomes(alone, condition=parse("low score < 0")).exit_code == 3
+    assert compare_outcomes(alone, Wanted(fail_if="low score < 0")).exit_code == 3
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_is_no_gate_is_refused(text):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"sweep": "netz"}, "sweep must be one that was run here; got 'netz'. Did you mean nets"),
+        ({"name": "netz"}, "sweep must be one that was run here; got 'netz'. Did you mean nets"),
         ({"metric": "test/acuracy"}, "got 'test/acuracy'. Did you mean test/accuracy"),
         ({"by": "backbon"}, "--by must be an option of the trials; got 'backbon'. Did you mean backbone"),
         ({"fail_if": "test/acc < 1"}, "got 'test/acc'. Did you mean test/accuracy"),
@@ -204,8 +204,10 @@ def test_what_is_no_gate_is_refused(text):
 )
 def test_mistakes_are_told_with_the_nearest_name(folders, options, said):
     folders.sweep()
+    options = dict(options)
     with pytest.raises(UserError) as caught:
-        compare(folders.out, **{"sweep": "nets", **options})
+        name, uri = options.pop("name", "nets"), options.pop("tracking_uri", None)
+        compare(folders.out, name, wanted=Wanted(**options), tracking_uri=uri)
     assert said in str(caught.value)
 
 
@@ -217,8 +219,8 @@ def test_a_sweep_without_results_says_so(folders):
 
 def test_by_takes_the_flags_spelling(folders):
     folders.sweep()
-    assert compare(folders.out, "nets", by="--backbone").by == ("backbone",)
-    assert [group.label for group in compare(folders.out, "nets", by="dataset").groups] == ["digits"]
+    assert compare(folders.out, "nets", wanted=Wanted(by="--backbone")).by == ("backbone",)
+    assert [group.label for group in compare(folders.out, "nets", wanted=Wanted(by="dataset")).groups] == ["digits"]
 
 
 def test_markup_in_names_is_shown_as_it_is():

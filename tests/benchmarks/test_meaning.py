@@ -9,8 +9,7 @@ import pytest
 
 from engram.backbone.contract import Metric
 from engram.backbone.registry import Registry
-from engram.benchmarks.compare.gate import parse
-from engram.benchmarks.compare.groups import compare_outcomes
+from engram.benchmarks.compare.comparison import Wanted, compare_outcomes
 from engram.benchmarks.records.meaning import options_of
 from engram.benchmarks.records.outcomes import Outcomes, outcome
 from engram.benchmarks.records.trials import Record
@@ -59,9 +58,9 @@ def test_old_trials_and_new_ones_stand_in_one_comparison(folders):
     assert held.metrics == {"validation/accuracy": 0.9, "validation/loss": 1.0}
     both = Outcomes("s", (), [outcome(old), outcome(new)])
     for name in (None, "accuracy", "test/accuracy"):
-        found = compare_outcomes(both, metric=name)
+        found = compare_outcomes(both, Wanted(metric=name))
         assert (found.metric, dict(found.groups[0].scores)) == ("test/accuracy", {0: 0.5, 1: 0.7})
-    gate = compare_outcomes(both, condition=parse("accuracy < 0.65")).gate
+    gate = compare_outcomes(both, Wanted(fail_if="accuracy < 0.65")).gate
     assert gate is not None and gate.reasons == ("mean test/accuracy of all is 0.6",)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engram.benchmarks.compare.groups import MOST_GROUPS, compare_outcomes
+from engram.benchmarks.compare.comparison import compare_outcomes
+from engram.benchmarks.compare.groups import MOST_GROUPS
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.records import memory, trials
 from engram.benchmarks.records.lines import digest

@@ -15,6 +15,7 @@ from engram.backbone.errors import UserError
 from engram.backbone.measures.scoring import score
 from engram.backbone.registry import Registry
 from engram.backbone.saved.model import load_model
+from engram.backbone.tables import as_csv
 from engram.backbone.testing.workshop import Workshop
 from engram.backbone.training.samplers import Balanced, Uniform
 from engram.causal.shift.answered import Answered, adjusted, mean_of, worst
@@ -22,7 +23,7 @@ from engram.causal.shift.configs import ShiftConfig
 from engram.causal.shift.environments import Division, divide, view
 from engram.causal.shift.policies import chosen, left_out, table
 from engram.causal.shift.search import drawn
-from engram.causal.shift.selecting import AVERAGE, as_csv, choose, long, markdown
+from engram.causal.shift.selecting import AVERAGE, choose, long, markdown
 from engram.causal.shift.stretches import Stretches
 
 PLACES = ("north", "south", "west")

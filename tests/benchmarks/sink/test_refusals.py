@@ -12,6 +12,7 @@ import pytest
 from engram.backbone.contract import Places
 from engram.benchmarks.cli import main
 from engram.benchmarks.commands import doctor
+from engram.benchmarks.compare.comparison import Wanted
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.sink import Sink
@@ -140,8 +141,8 @@ def test_what_is_long_is_shortened(told, store, folders):
     assert sink.sync(trials, "nets").ok and sink.refused == {}
     assert told.rows(store, "select max(length(name)) from datasets") == [(500,)]
     ours, theirs = (
-        compare(folders.out, "nets", by="backbone"),
-        compare(Path("none"), "nets", by="backbone", tracking_uri=uri_of(store)),
+        compare(folders.out, "nets", wanted=Wanted(by="backbone")),
+        compare(Path("none"), "nets", wanted=Wanted(by="backbone"), tracking_uri=uri_of(store)),
     )
     assert (theirs.groups, theirs.pairs) == (ours.groups, ours.pairs)
 
