@@ -21,7 +21,7 @@ KINDS = ("worker", "driver", "both")
 
 
 @pytest.fixture
-def sweep(engram, wait_for, workers_in, kill_hard, put_store):
+def sweep(engram, here, wait_for, workers_in, kill_hard, put_store):
     """Start the sweep and kill what ``kind`` says after ``delay`` seconds with workers; or run it to its end."""
     (engram.cwd / "small.toml").write_text(SUITE)
     words = ("sweep", "small.toml", "--workers", "2", "--json", "--out", "runs")
@@ -30,7 +30,7 @@ def sweep(engram, wait_for, workers_in, kill_hard, put_store):
 
     def run(kind: str | None = None, delay: float = 0.0):
         if kind is None:
-            return engram(*words, ENGRAM_CHECKPOINT_SECONDS="0.3")
+            return here(*words, ENGRAM_CHECKPOINT_SECONDS="0.3")
         driver = engram.start(*words, ENGRAM_CHECKPOINT_SECONDS="0.3")
         wait_for(lambda: workers_in(out) or driver.poll() is not None)
         time.sleep(delay)

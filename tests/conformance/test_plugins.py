@@ -19,7 +19,8 @@ from engram.causal.explaining.configs import METHODS
 
 REGISTRY = Registry.discover()
 EXPERIMENTS = REGISTRY.names("experiments")
-# Options under which an experiment reports everything it may; one that is not named here does so at its own.
+# Options under which an experiment reports everything it may, and is quick; one that is not named here does so at its
+# own.
 FULL = {
     "causal.explain": {"images": 4, "points": 4},
     "causal.scm": {"dataset": "shapes-scm", "dataset_options": {"images": 120, "size": 12}},
@@ -30,6 +31,14 @@ FULL = {
     "continual.stream": {"validation": 0.1, "connectivity": 3, "strategies": ("continual.si",)},
     "feedback.robustness": {"adapter": ("feedback.gated",), "kinds": ("jpeg",), "severities": (3,)},
     "feedback.control": {"adapter": ("feedback.gated",)},
+    "feedback.mixing": {"levels": (0.0, 0.8), "updates": 4, "images": 64},
+    "feedback.analyse": {"images": 64, "training_images": 64},
+    "fewshot.episodes": {
+        "dataset_options": {"classes": 30, "held_out": 6, "drawings": 8},
+        "queries": 3,
+        "episodes": 50,
+        "train_episodes": 20,
+    },
     "fewshot.one-shot-runs": {
         "dataset": "glyphs",
         "dataset_options": {"classes": 2, "held_out": 25, "drawings": 3, "size": 16},

@@ -1,5 +1,7 @@
 """Trials from Python and from the command line are the same ones."""
 
+import os
+
 import pytest
 import torch
 
@@ -77,6 +79,8 @@ def test_errors_are_those_of_the_command_line(trial, out):
             call()
 
 
-def test_a_trial_that_fails_raises(out):
+@pytest.mark.usefixtures("with_plugins")
+def test_a_trial_that_fails_raises(out, site, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(site), os.environ.get("PYTHONPATH", ""))))  # of its worker
     with pytest.raises(face.TrialError, match="loss must be finite"):
-        face.train("mlp", "digits", epochs=1, lr=1e30, schedule="constant", out=out, device="cpu")
+        face.run("counting.count", fail="trial", out=out)
