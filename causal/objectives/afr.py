@@ -44,6 +44,7 @@ class AFR(LastLayer):
             known = self.known(training, self.validation, grouped=False)
             return nearest_layer(known, weights_of(start, known, gamma), l2, start)
         fitting, choosing = self.known(training, self.validation).halves()
+        self.note_groups(fitting, choosing)
         self.row({"gamma": None, "l2": None}, start, choosing)
         tried: list[tuple[tuple[float, float], Layer]] = []
         for each in product(GAMMAS if gamma is None else (gamma,), DISTANCES if l2 is None else (l2,)):

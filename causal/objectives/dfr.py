@@ -24,7 +24,8 @@ class DFR(LastLayer):
     Features are standardised by mean and deviation of the training images. Each fit is on all images of the smallest
     group and as many of every other, class by class, drawn anew; the layer has the mean of their coefficients. C is
     that of `STRENGTHS` by which the worst group of images kept back is best, after one fit each; where several are, the
-    one with the better mean over groups, then the largest.
+    one with the better mean over groups, then the largest. A single image of a group in a class is fitted on, and the
+    choice does not see it (`LastLayer.of_groups`).
 
     Source: Kirichenko, Izmailov and Wilson 2023 (arXiv 2204.02937), section 5 and appendix B.
     """
@@ -38,10 +39,11 @@ class DFR(LastLayer):
         if self.options.on == "validation":
             whole, (fitting, choosing) = held, held.halves()
         else:
-            whole = fitting = Known(train.features, train.labels, self.groups(training.data))
+            whole = fitting = Known(train.features, train.labels, *self.groups(training.data))
             choosing = held
         for known in (whole, fitting):
             self._require_classes(known)
+        self.note_groups(whole, choosing)
         scale = Scale.of(train.features)
         seed = training.options.seed
         self.row({"C": None}, start, choosing)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engram.backbone.contract import Batch, Introduced, Objective, ObjectiveSetting, Outputs, Row, Training
-from engram.backbone.data.columns import GROUP
+from engram.backbone.data.columns import GROUP, numbered
 from engram.backbone.data.sets import Split
 from engram.backbone.data.splits import stratified
 from engram.backbone.errors import must
@@ -33,16 +33,24 @@ class Known:
         features: [N, F] float64, on the CPU.
         labels: [N] int64.
         groups: [N] int64 from 0; None where they are not needed.
+        names: of the groups.
     """
 
     features: Tensor
     labels: Tensor
     groups: Tensor | None
+    names: tuple[str, ...] = ()
 
     def at(self, rows: Tensor) -> Known:
         """The images at some positions."""
         groups = None if self.groups is None else self.groups[rows]
-        return Known(self.features[rows], self.labels[rows], groups)
+        return Known(self.features[rows], self.labels[rows], groups, self.names)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each group has, by its name."""
+        assert self.groups is not None
+        return dict(zip(self.names, self.groups.bincount(minlength=len(self.names)).tolist(), strict=True))
 
     @property
     def cells(self) -> Tensor:
@@ -94,6 +102,8 @@ class LastLayer(Objective):
 
     Attributes:
         rows: a row for each head that was tried.
+        of_groups: a row for each group: how many images the head is fitted on, and how many it was chosen by. A group
+            of a single image in a class has none to be chosen by: both at once it cannot be.
 
     Raises:
         UserError: there are no validation images.
@@ -107,6 +117,7 @@ class LastLayer(Objective):
             raise without_validation(name)
         self.outputs, self.validation = setting.outputs, setting.validation
         self.rows: list[Row] = []
+        self.of_groups: list[Row] = []
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int) -> Tensor:
         raise AssertionError(f"{self.name} learns by itself")
@@ -149,10 +160,10 @@ class LastLayer(Objective):
             UserError: there is no group column, or one group.
         """
         features = features_of(training.model, split, training.device).double().cpu()
-        return Known(features, split.labels, self.groups(split) if grouped else None)
+        return Known(features, split.labels, *(self.groups(split) if grouped else (None, ())))
 
-    def groups(self, split: Split) -> Tensor:
-        """The group of every image.
+    def groups(self, split: Split) -> tuple[Tensor, tuple[str, ...]]:
+        """The group of every image, and the names of all.
 
         Raises:
             UserError: there is no such column, or one group.
@@ -162,7 +173,22 @@ class LastLayer(Objective):
             got = "one" if found.ndim == 1 and not found.is_floating_point() else "no groups"
             remedy = "Name them with --dataset.group, or use cross-entropy."
             raise must(f"the column {GROUP!r} for {self.name}", "of at least two groups", got, remedy)
-        return found
+        return found, numbered(split.columns[GROUP])[1]
+
+    def note_groups(self, fitting: Known, choosing: Known) -> None:
+        """Note which groups a head is fitted on and chosen by.
+
+        Raises:
+            UserError: it would be chosen by no more than one.
+        """
+        fitted, kept = fitting.sizes, choosing.sizes
+        names = dict.fromkeys((*fitted, *kept))
+        self.of_groups = [
+            {"group": name, "fitted on": fitted.get(name, 0), "chosen by": kept.get(name, 0)} for name in names
+        ]
+        if sum(count > 0 for count in kept.values()) < 2:
+            rule, got = f"such that {self.name} can keep images of two groups back, to choose by", "images of fewer"
+            raise must("--validation", rule, got, "Hold out more.")
 
     def row(self, said: Mapping[str, Any], layer: Layer, known: Known) -> tuple[float, float]:
         """Note how a head does on images to choose on; the accuracy of the worst group, and the mean of all."""
@@ -172,13 +198,13 @@ class LastLayer(Objective):
         return worst, mean
 
     def tables(self) -> Mapping[str, Sequence[Row]]:
-        return {"last_layer": self.rows}
+        return {"last_layer": self.rows, **({"last_layer_groups": self.of_groups} if self.of_groups else {})}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": [dict(row) for row in self.rows]}
+        return {"rows": [dict(row) for row in self.rows], "of_groups": [dict(row) for row in self.of_groups]}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.rows = list(saved["rows"])
+        self.rows, self.of_groups = list(saved["rows"]), list(saved["of_groups"])
 
     def _require_features(self, training: Training, head: nn.Linear) -> None:
         """Refuse features that depend on the head behind them, as where logits are fed back."""

@@ -236,3 +236,26 @@ def test_features_may_not_depend_on_the_head_behind_them():
         else:
             trainer.advance()
             assert trainer.done
+
+
+@pytest.mark.parametrize(("kind", "options"), [(DFR, DFROptions(refits=2)), (AFR, AFROptions(gamma=4.0))])
+def test_a_group_of_one_image_is_said_to_have_no_say_in_the_choice(kind, options):
+    held = grouped(160, 1)
+    lone = (*held.columns["group"][:-1], "1 in fog")
+    trainer = fitted(kind, options, setting(validation=MemorySplit(held.images, held.labels, {"group": lone})))
+    rows = {
+        row["group"]: (row["fitted on"], row["chosen by"]) for row in trainer.objective.tables()["last_layer_groups"]
+    }
+    assert rows.pop("1 in fog") == (1, 0)
+    assert all(by > 0 for _, by in rows.values()) and sum(by for _, by in rows.values()) in (79, 80)
+    assert sum(on for on, _ in rows.values()) + 1 == (160 if kind is DFR else 160 - sum(by for _, by in rows.values()))
+    again = kind(options, setting())
+    again.load_state_dict(trainer.objective.state_dict())
+    assert again.tables() == trainer.objective.tables()
+
+
+def test_a_choice_by_fewer_than_two_groups_is_refused():
+    held = grouped(160, 1)
+    lone = ("all",) * 159 + ("fog",)
+    with pytest.raises(UserError, match="--validation must be such that afr can keep images of two groups back"):
+        fitted(AFR, AFROptions(), setting(validation=MemorySplit(held.images, held.labels, {"group": lone})))
