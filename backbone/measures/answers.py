@@ -14,9 +14,8 @@ from engram.backbone.measures import anytime, early_exit
 from engram.backbone.measures.anytime import StepScores, logits_at
 from engram.backbone.measures.early_exit import ExitScores
 from engram.backbone.measures.points import curve_steps, exit_steps
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
 
 
 class Answers:
@@ -118,8 +117,7 @@ def answers(model: Classifier, split: Split, device: str, targets: Tensor | None
         targets: [K] int64, the model's class for each of the split's K classes; None when they are the same.
     """
     found = Answers(model, steps_taken(model, split))
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels, _ in split.batches(torch.arange(len(split)), size, device):
-        x = model.normalise(images if split.frames else arranged(images, model.backbone))
+    for images, labels, _ in shown(model, split, device):
+        x = model.normalise(images)
         found.add(model.backbone.forward_steps(x), labels if targets is None else targets.to(labels.device)[labels])  # type: ignore[operator]
     return found

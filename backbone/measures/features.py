@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from engram.backbone.data.sets import Split
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
 
 
 @torch.no_grad()
@@ -20,10 +19,8 @@ def in_batches(model: Classifier, split: Split, device: str, first: int = 0) -> 
     In evaluation mode, in which the model has to be, BatchNorm uses what it learned in training, so that no image's
     features depend on another's.
     """
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, _, _ in split.batches(torch.arange(first, len(split)), size, device):
-        x = images if split.frames is not None else arranged(images, model.backbone)
-        yield model.backbone(model.normalise(x)).float()
+    for images, _, _ in shown(model, split, device, first):
+        yield model.backbone(model.normalise(images)).float()
 
 
 def features_of(model: Classifier, split: Split, device: str) -> Tensor:

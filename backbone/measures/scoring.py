@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     from engram.backbone.nets.classifier import Classifier
 
 SCORING_BATCH = 512  # images, or frames of them
+
+
+def shown(model: Classifier, split: Split, device: str, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The images of a split from ``first`` on in its own order, as many at a time as scoring takes.
+
+    Yields images [b, C, H, W] uint8 (of recordings [b, T, C, H, W]) in the memory layout of the network, labels [b] and
+    positions [b]. The mode of the network and gradients are for whoever asks.
+    """
+    size = max(SCORING_BATCH // (split.frames or 1), 1)
+    for images, labels, places in split.batches(torch.arange(first, len(split)), size, device):
+        yield arranged(images, model.backbone), labels, places
 
 
 @torch.inference_mode()
@@ -41,10 +53,7 @@ def score(
     training = model.training
     model.eval()
     right, loss = 0, 0.0
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels, _ in split.batches(torch.arange(len(split)), size, device):
-        if split.frames is None:
-            images = arranged(images, model.backbone)
+    for images, labels, _ in shown(model, split, device):
         with autocast(device, precision):
             logits = model(images).float()
         labels = labels if targets is None else targets.to(labels.device)[labels]

@@ -15,7 +15,7 @@ from engram.backbone.data.trained import cautions, load_to_look_at
 from engram.backbone.errors import must
 from engram.backbone.measures.bootstrap import paired_bootstrap
 from engram.backbone.measures.confusions import as_picture
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged
 from engram.backbone.saved.model import load_model
@@ -95,9 +95,8 @@ def answers(model: Classifier, split: Split, kind: Kind, device: str) -> tuple[T
     """Logits of all images of a split, and those with other maps, in fp32: [N, K] each, on the CPU."""
     net: Any = model.backbone
     found = list[tuple[Tensor, Tensor]]()
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, _, _ in split.batches(torch.arange(len(split)), size, device):
-        features, other = net.counterfactual(model.normalise(arranged(images, net)), kind)
+    for images, _, _ in shown(model, split, device):
+        features, other = net.counterfactual(model.normalise(images), kind)
         found.append((model.head(features).float().cpu(), model.head(other).float().cpu()))
     logits, others = (torch.cat(each) for each in zip(*found, strict=True))
     return logits, others

@@ -13,10 +13,9 @@ from engram.backbone.data.load import Data
 from engram.backbone.data.sets import Split
 from engram.backbone.experiments.beginning import Beginning
 from engram.backbone.experiments.train import Train
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.heads import conceptual
-from engram.backbone.nets.layout import arranged
 from engram.backbone.objectives.columns import columns_of
 from engram.causal.concepts import leakage
 from engram.causal.concepts.columns import with_concepts
@@ -108,9 +107,8 @@ class ConceptTraining(Train):
 def told(model: Classifier, split: Split, device: str) -> Told:
     """The concepts of all images of a split, in fp32; the network is in evaluation mode."""
     head, found = conceptual(model.head), list[Tensor]()
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, _, _ in split.batches(torch.arange(len(split)), size, device):
-        features = model.backbone(model.normalise(arranged(images, model.backbone)))
+    for images, _, _ in shown(model, split, device):
+        features = model.backbone(model.normalise(images))
         found.append(head.concepts(features).float().cpu())
     return Told(torch.cat(found), columns_of(split, (CONCEPTS,), "cpu")[CONCEPTS].bool(), split.labels)
 

@@ -18,8 +18,7 @@ from engram.backbone.contract import (
     Wanted,
 )
 from engram.backbone.errors import must
-from engram.backbone.measures.scoring import SCORING_BATCH
-from engram.backbone.nets.layout import arranged
+from engram.backbone.measures.scoring import shown
 from engram.backbone.objectives.cross_entropy import cross_entropies
 from engram.backbone.seeding import generator
 from engram.causal.attention.complementary import ComplementaryAttention
@@ -120,9 +119,8 @@ def _rest(training: Training, net: ComplementaryAttention) -> Tensor:
     model, data, found = training.model, training.data, list[Tensor]()
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    size = max(SCORING_BATCH // (data.frames or 1), 1)
-    for images, _, _ in data.batches(torch.arange(len(data)), size, training.device):
-        found.append(net.split(model.normalise(arranged(images, net)))[1].float().cpu())
+    for images, _, _ in shown(model, data, training.device):
+        found.append(net.split(model.normalise(images))[1].float().cpu())
     for module, mode in modes:
         module.training = mode
     return torch.cat(found)

@@ -11,9 +11,8 @@ from torch import Tensor
 from engram.backbone.contract import Bars, Figure, Row
 from engram.backbone.data.columns import numbered
 from engram.backbone.data.sets import Split
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
 from engram.causal.heads.backdoor import Backdoor
 from engram.causal.heads.gap import nwgm_gap
 from engram.causal.scm.graphs import LABEL, SHAPE, SHAPES
@@ -36,8 +35,8 @@ def answers(model: Classifier, split: Split, device: str) -> Answers:
     """Show a network every picture of a split, in fp32 and in evaluation mode."""
     model.eval()
     found, gaps = list[Tensor](), list[Tensor]()
-    for images, *_ in split.batches(torch.arange(len(split)), SCORING_BATCH, device):
-        features = model.backbone(model.normalise(arranged(images, model.backbone)))
+    for images, *_ in shown(model, split, device):
+        features = model.backbone(model.normalise(images))
         found.append(model.head(features).float().softmax(-1).double().cpu())
         if isinstance(head := model.head, Backdoor):
             logits = head.given_value(features)

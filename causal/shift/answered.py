@@ -14,9 +14,8 @@ from engram.backbone.data.columns import Column, numbered
 from engram.backbone.data.sets import Split
 from engram.backbone.hardware import autocast
 from engram.backbone.measures.confusions import wilson
-from engram.backbone.measures.scoring import SCORING_BATCH
+from engram.backbone.measures.scoring import shown
 from engram.backbone.nets.classifier import Classifier
-from engram.backbone.nets.layout import arranged
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,7 @@ def answered(model: Classifier, split: Split, device: str, precision: str = "fp3
     training = model.training
     model.eval()
     right, loss = torch.zeros(len(split), dtype=torch.bool), 0.0
-    size = max(SCORING_BATCH // (split.frames or 1), 1)
-    for images, labels, places in split.batches(torch.arange(len(split)), size, device):
-        if split.frames is None:
-            images = arranged(images, model.backbone)
+    for images, labels, places in shown(model, split, device):
         with autocast(device, precision):  # type: ignore[arg-type]
             logits = model(images).float()
         right[places] = (logits.argmax(1) == labels).cpu()
