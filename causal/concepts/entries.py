@@ -24,7 +24,7 @@ HEADS = {
 }
 OBJECTIVES = {
     "concepts": Entry(
-        target="engram.causal.objectives.concepts:concepts",
+        target="engram.causal.objectives.bottleneck:concepts",
         options=f"{_OPTIONS}:ConceptsOptions",
         asks=Asks(columns=("concepts",), wants=("concepts",), by_rows=True),
         summary="Concepts and classes: jointly, in sequence, or each by itself, Koh et al. 2020",

@@ -23,11 +23,11 @@ from engram.backbone.seeding import generator
 from engram.causal.explaining import trusting
 from engram.causal.explaining.asking import Asked
 from engram.causal.explaining.attributions import attribution, completeness, stage_gradients
-from engram.causal.explaining.concepts import Examples
 from engram.causal.explaining.configs import RANDOM, ExplainConfig, Method
 from engram.causal.explaining.explained import LOTS, OTHERS, Explained
 from engram.causal.explaining.features import excitement
 from engram.causal.explaining.report import report
+from engram.causal.explaining.tcav import Examples
 
 TOGETHER = 16
 """Pictures explained at a time."""

@@ -11,7 +11,7 @@ from engram.backbone.contract import AnyFigure, Bars, Figure, Pictures, Result, 
 from engram.backbone.data.columns import FOREGROUND
 from engram.backbone.data.sets import Split
 from engram.backbone.measures import tiles
-from engram.causal.explaining import concepts
+from engram.causal.explaining import tcav
 from engram.causal.explaining.asking import Asked
 from engram.causal.explaining.configs import RANDOM, ExplainConfig
 from engram.causal.explaining.explained import LOTS, OTHERS, Explained
@@ -141,7 +141,7 @@ def _concepts(found: Explained, config: ExplainConfig, classes: Sequence[str]) -
     shown = {name: each for name, each in found.values.items() if name not in (OTHERS, LOTS)}
     others, lots = found.values[OTHERS], found.values[LOTS]
     where = {"runs": config.runs, "seed": config.seed}
-    return concepts.rows(shown, others, lots, found.gradients, found.answers, classes, **where)
+    return tcav.rows(shown, others, lots, found.gradients, found.answers, classes, **where)
 
 
 def _bars(rows: Sequence[Row]) -> Bars:

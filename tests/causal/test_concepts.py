@@ -34,7 +34,7 @@ from engram.causal.concepts.leakage import (
 from engram.causal.concepts.options import BottleneckOptions, ConceptShapesOptions, ConceptsOptions
 from engram.causal.concepts.shapes import CLASSES, open_concept_shapes
 from engram.causal.logistic import regression
-from engram.causal.objectives.concepts import concepts
+from engram.causal.objectives.bottleneck import concepts
 
 SHAPE, K, C = (1, 8, 8), 4, 3
 

@@ -13,7 +13,7 @@ from engram.backbone.nets.making import build
 from engram.backbone.nets.tapped import tapped_steps
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
-from engram.causal.explaining import concepts, trusting
+from engram.causal.explaining import tcav, trusting
 from engram.causal.explaining.asking import Asked, blurred
 from engram.causal.explaining.attributions import attribution, completeness, grad_cam, stage_gradients
 from engram.causal.explaining.configs import ExplainConfig
@@ -170,9 +170,9 @@ def test_a_direction_is_the_normal_of_what_separates():
     generator = torch.Generator().manual_seed(0)
     wanted = torch.nn.functional.normalize(torch.randn(30, generator=generator).double(), dim=0)
     noise = torch.randn(400, 30, generator=generator).double()
-    found = concepts.direction(noise[:200] + 3 * wanted, noise[200:])
+    found = tcav.direction(noise[:200] + 3 * wanted, noise[200:])
     assert (found @ wanted) > 0.95
-    assert torch.equal(concepts.direction(noise[:3] * 0, noise[:3] * 0), torch.zeros(30).double())
+    assert torch.equal(tcav.direction(noise[:3] * 0, noise[:3] * 0), torch.zeros(30).double())
 
 
 def test_concepts_that_answers_follow_and_those_by_lot():
@@ -183,7 +183,7 @@ def test_concepts_that_answers_follow_and_those_by_lot():
     values = {"used": noise(40) + 3 * along, **{f"lot {k}": noise(40) for k in range(120)}}
     gradients = noise(400)
     gradients[:, 0] += 1
-    found = concepts.rows(values, noise(300), noise(300), gradients, torch.zeros(400).long(), ["a"], runs=3, seed=0)
+    found = tcav.rows(values, noise(300), noise(300), gradients, torch.zeros(400).long(), ["a"], runs=3, seed=0)
     used, *lots = found
     assert used["score"] > 0.7 and used["p"] <= 0.03
     assert 0.005 < sum(row["p"] <= 0.05 for row in lots) / len(lots) < 0.13
@@ -197,9 +197,9 @@ def test_no_concept_can_be_told():
         torch.zeros(20, 1, 2, 2, dtype=torch.uint8), torch.arange(20) % 2, {"group": ("a",) * 16 + ("b",) * 4}
     )
     with pytest.raises(UserError, match="a column of the data \\(group\\); got colour"):
-        concepts.Examples.of(split, "colour", 0)
+        tcav.Examples.of(split, "colour", 0)
     with pytest.raises(UserError, match="each of whose values 5 training images have; got group = b with 4"):
-        concepts.Examples.of(split, "group", 0)
+        tcav.Examples.of(split, "group", 0)
 
 
 def test_features_and_what_excites_them(x):
