@@ -42,6 +42,11 @@ THEIRS = (
 """Warnings that mlflow, SQLAlchemy and alembic raise there."""
 
 
+# pytest-xdist runs a process per core; more threads than cores only get in each other's way. Not in a fixture: modules
+# of perf/ note the number when they are imported, and set it again.
+torch.set_num_threads(1)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     if any(folder in item.path.parents for folder in WITH_MLFLOW):
         for kind in THEIRS:
@@ -141,12 +146,6 @@ def install(site: Path, package: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[engram.plugins]\n{name} = {name}.plugin:PLUGIN\n")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """pytest-xdist runs a process per core; more threads than cores only get in each other's way."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
