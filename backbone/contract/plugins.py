@@ -124,12 +124,10 @@ class KnownData:
         columns: by name, all columns that its training part may have, but ``original_index``. Of one that holds names
             or whole numbers the different values, as text, in ascending order; None where they are not known.
         others: the values that its other parts have, all together, of columns of which they are known.
-        validation: whether it has a validation part of its own.
     """
 
     columns: Mapping[str, tuple[str, ...] | None]
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    validation: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def known_folder(path: str | None, options: FolderOptions | None, *, root: Path)
         others.pop(GROUP, None)
     if o.environment is not None:
         columns[ENVIRONMENT], others[ENVIRONMENT] = columns[o.environment], others[o.environment]
-    return KnownData(columns=columns, others=others, validation=o.parts != "usual")
+    return KnownData(columns=columns, others=others)
 
 
 def _values(texts: Iterable[str]) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def known_parquet(path: str | None, options: PartOptions | None, *, root: Path) 
     """Of ``parquet:PATH``, the columns that are asked for."""
     o = options or PartOptions()
     made = {name for name, held in ((GROUP, o.group), (ENVIRONMENT, o.environment)) if held is not None}
-    return KnownData(columns=dict.fromkeys([*o.asked, *made]), validation=o.parts != "usual")
+    return KnownData(columns=dict.fromkeys([*o.asked, *made]))
 
 
 def of_another(name: str | None, options: Mapping[str, object], *, root: Path) -> KnownData | None:
@@ -83,7 +83,7 @@ def known_corrupted(path: str | None, options: CorruptedOptions | None, *, root:
 
 def known_digit_clutter(path: str | None, options: object, *, root: Path) -> KnownData:
     """Of ``digit-clutter:NAME``."""
-    return KnownData(columns={PRESENT: None}, validation=True)
+    return KnownData(columns={PRESENT: None})
 
 
 def _without(known: KnownData, name: str) -> KnownData:

@@ -26,7 +26,7 @@ from engram.backbone.contract import (
 from engram.backbone.errors import UserError, must
 from engram.backbone.experiments.network_configs import NetworkConfig, other_network
 from engram.backbone.experiments.recipes import recipe
-from engram.backbone.objectives.asking import around, asked, beginning, of_data
+from engram.backbone.objectives.asking import around, asked, beginning, lacking, without_validation
 from engram.backbone.objectives.options import ObjectiveOptions
 from engram.backbone.training.options import MOVING, TrainingOptions
 
@@ -179,6 +179,8 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         problems = around(self.objective, asks, others)
         if not self.trains_first and self.reference is None:
             problems += beginning(self.objective, asks)
+        if asks.validation and not self.validation:
+            problems.append(without_validation(self.objective))
         if given and asks.wants:
             got, remedy = f"{self.objective}, which wants {' and '.join(asks.wants)}", f"Leave out {given[0]}."
             problems.append(must(f"the objective beside {given[0]}", "one that looks at logits alone", got, remedy))
@@ -192,7 +194,7 @@ class TrainConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
 
     def data_problems(self, known: KnownData) -> list[str]:
         asks, _ = asked(self.objective, self.objective_options)
-        return list(map(str, of_data(self.objective, asks, known, self.validation)))
+        return list(map(str, lacking(asks.columns, known.columns)))
 
     @property
     def begins_from_reference(self) -> bool:

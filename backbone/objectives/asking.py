@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from engram.backbone.contract import AskingOptions, Asks, KnownData, Scalar
+from engram.backbone.contract import AskingOptions, Asks, Scalar
 from engram.backbone.errors import UserError, must
 from engram.backbone.options import options_of
 from engram.backbone.registry import Registry
@@ -38,14 +38,6 @@ def beginning(objective: str, asks: Asks) -> list[UserError]:
         return []
     rule = "one that begins from no other network, in an experiment that trains none"
     return [must("--objective", rule, objective, "Use backbone.train, or another objective.")]
-
-
-def of_data(objective: str, asks: Asks, known: KnownData, validation: float) -> list[UserError]:
-    """What data lack that an objective asks for; ``validation`` is the share that is held out of them."""
-    found = lacking(asks.columns, known.columns)
-    if asks.validation and not validation and not known.validation:
-        found.append(without_validation(objective))
-    return found
 
 
 def lacking(names: Iterable[str], columns: Collection[str]) -> list[UserError]:

@@ -35,7 +35,6 @@ def is_what_is_known(source: Source, known: KnownData) -> None:
     columns = {name: each for name, each in source.train.columns.items() if name != INDEX}
     unsaid = set(columns) - set(known.columns)
     require(not unsaid, f"what is known names all columns; {', '.join(sorted(unsaid))} it does not")
-    require(known.validation == ("validation" in source.parts), "what is known says whether there is a validation part")
     for name, values in known.columns.items():
         if values is not None:
             found = numbered(columns[name])[1]

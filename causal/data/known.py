@@ -41,7 +41,7 @@ def known_biased(path: str | None, options: BiasedOptions | None, *, root: Path)
     told = {name: values for name, values in base.columns.items() if name != PRESENT}
     found = {**told, **dict.fromkeys((*o.shortcuts, GROUP, FOREGROUND))}
     others = {name: values for name, values in base.others.items() if found.get(name) is not None}
-    return KnownData(columns=found, others=others, validation=base.validation or o.unbiased_validation > 0)
+    return KnownData(columns=found, others=others)
 
 
 def known_backgrounds(path: str | None, options: BackgroundsOptions | None, *, root: Path) -> KnownData | None:
@@ -55,4 +55,4 @@ def known_backgrounds(path: str | None, options: BackgroundsOptions | None, *, r
         return None
     found = {**base.columns, **dict.fromkeys(("background", GROUP))}
     others = {name: values for name, values in base.others.items() if found.get(name) is not None}
-    return KnownData(columns=found, others=others, validation=base.validation)
+    return KnownData(columns=found, others=others)

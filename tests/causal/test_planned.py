@@ -49,9 +49,9 @@ def named(name, pictures=6):
             {"objective": "dfr", "validation": 0.0, "head": "cosine", "tet": 0.1, "dataset": "digits"},
             [
                 "--objective must be one that others can be put around, as it is with --tet; got dfr.",
+                "--validation must be above 0 for dfr, which looks at images that its network was not trained on",
                 "the head for the objective dfr must be a linear layer; got cosine. Use --head linear.",
                 "--dataset must be one with a column 'group'; got columns: none.",
-                "--validation must be above 0 for dfr, which looks at images that its network was not trained on",
             ],
         ),
         ({"objective": "afr", "objective_options": {"gamma": 4.0, "l2": 0.1}}, []),
@@ -122,12 +122,12 @@ def test_an_objective_without_what_it_asks_for_is_refused_with_all_of_that(plann
     assert not planner.trials
 
 
-def test_validation_images_of_the_data_themselves_will_do(planner):
-    own = {"dataset": "biased:digits", "dataset_options": {"unbiased_validation": 0.2}, "validation": 0.0}
-    assert planner.add("backbone.train", {"objective": "dfr", **own})
-    own["dataset_options"] = {}
-    (line,) = refused(planner, "backbone.train", objective="dfr", **own)
+def test_validation_images_of_the_data_themselves_are_not_looked_at_without_a_share(planner):
+    """0 trains on all of them, or leaves the data's own aside."""
+    own = {"dataset": "biased:digits", "dataset_options": {"unbiased_validation": 0.2}, "objective": "dfr"}
+    (line,) = refused(planner, "backbone.train", **own, validation=0.0)
     assert line.startswith("--validation must be above 0 for dfr")
+    assert planner.add("backbone.train", own)
 
 
 def test_streams_and_experiments_without_a_first_network_refuse_what_begins_from_one(planner):
