@@ -18,7 +18,7 @@ test: .venv/.all
 	$(MAKE) --no-print-directory --jobs=2 lint pytest
 
 pytest: .venv/.all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
+	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
 
 test-slow: .venv/.all
 	$(BIN)/python -m pytest -m slow
