@@ -45,7 +45,7 @@ PLUGIN = Plugin(
         "report": Command(
             words="SWEEP|TRIAL",
             summary="Write one self-contained HTML file",
-            flags=f"{_FLAGS}:Where",
+            flags=f"{_FLAGS}:Reporting",
             handler=f"{_COMMANDS}.results:report",
         ),
         "sync": Command(

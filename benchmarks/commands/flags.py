@@ -125,6 +125,14 @@ class Comparing(Tracked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reporting(Where):
+    objectives: tuple[str, ...] = ()
+    """Metrics to hold against each other, whose Pareto front is drawn; by default those of a search with several."""
+    tasks: str | None = None
+    """The option whose values are tasks; by default the data set, where the sweep varies it and something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interface(Where):
     port: Annotated[int, Ge(1), Le(65535)] = 5000
     """Port on the loopback address."""

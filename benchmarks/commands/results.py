@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from engram.backbone.errors import must
-from engram.benchmarks.commands.flags import Comparing, Interface, Tracked, Where
+from engram.benchmarks.commands.flags import Comparing, Interface, Reporting, Tracked
 from engram.benchmarks.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
@@ -39,13 +39,13 @@ def compare(given: Given[Comparing]) -> int:
     return comparison.exit_code
 
 
-def report(given: Given[Where]) -> int:
+def report(given: Given[Reporting]) -> int:
     """``engram report SWEEP|TRIAL``: print the path of the file."""
     (what,), flags = given.words, given.flags
     from engram.benchmarks.report import write_report
 
     try:
-        print(write_report(flags.out, what))
+        print(write_report(flags.out, what, flags.objectives, flags.tasks))
     except OSError as error:
         got = f"{flags.out} ({error.strerror}: {error.filename})"
         raise must("--out", "a folder that can be written", got, "Copy it to where you may write.") from None

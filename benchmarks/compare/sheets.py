@@ -72,7 +72,7 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.oracle:
         found.append("The best row was chosen by its test score (oracle selection): its score is optimistic.")
     if comparison.tasks is not None:
-        found += _of_tasks(comparison.tasks)
+        found += of_tasks(comparison.tasks)
     if comparison.pairs:
         found.append(f"p: exact sign flips, two-sided; {correction(comparison)}.")
     return found + [f"not counted: {trial.trial} ({trial.status}) {trial.why}" for trial in comparison.absent]
@@ -86,7 +86,8 @@ def correction(comparison: Comparison) -> str:
     return f"{method} over {pairs} pair{'s' if pairs > 1 else ''}"
 
 
-def _of_tasks(tasks: Tasks) -> list[str]:
+def of_tasks(tasks: Tasks) -> list[str]:
+    """What the tests of ranks say, and who was left out, a line each."""
     found = [f"{tasks.verdict}."]
     found += [f"no difference of ranks shown: {', '.join(names)}" for names in tasks.alike()]
     if tasks.left_out:

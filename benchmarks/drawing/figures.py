@@ -6,10 +6,11 @@ from engram.backbone.contract import Bars, Confusion, Grid, Pictures, Raster, Sc
 from engram.benchmarks.drawing import bars, scatter
 from engram.benchmarks.drawing.heatmap import confusion_matrix, heat_map
 from engram.benchmarks.drawing.pictures import picture_sheet
+from engram.benchmarks.drawing.ranks import RankLine, rank_line
 from engram.benchmarks.drawing.raster import raster_plot
 from engram.benchmarks.drawing.svg import Chart, keys, line_chart
 
-Drawable = Chart | Grid | Scatter | Bars | Confusion | Raster | Pictures
+Drawable = Chart | Grid | Scatter | Bars | Confusion | Raster | Pictures | RankLine
 """What is drawn: for lines a `Chart`, which has bands, else the figure itself; pictures as the bytes of PNG files."""
 
 
@@ -30,6 +31,8 @@ def draw(figure: Drawable, name: str) -> str:
             return raster_plot(figure, name)
         case Pictures():
             return picture_sheet(figure, name)
+        case RankLine():
+            return rank_line(figure, name)
 
 
 def key(figure: Drawable) -> list[tuple[str, str]]:

@@ -204,11 +204,18 @@ class CellShape:
 
 
 @dataclass
+class SearchShape:
+    method: str
+    objectives: list[str]
+
+
+@dataclass
 class PlanFile:
     trials: list[CellShape]
     axes: dict[str, list[Tree]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=list)
     suite: str = ""
+    search: SearchShape | None = None
 
 
 _FILES: Mapping[str, Any] = {

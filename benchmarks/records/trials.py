@@ -207,6 +207,8 @@ class Sweep:
     suite: str = ""
     memory: Memory | None = None
     """Where its records look; `Memory.save` keeps what they have read."""
+    objectives: tuple[str, ...] = ()
+    """The metrics that a search goes by; none of a grid."""
 
 
 def number(value: object) -> float:
@@ -250,7 +252,8 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
         Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in plan["trials"]
     ]
     axes = {spell(axis): values for axis, values in plan.get("axes", {}).items()}
-    return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory)
+    objectives = tuple((plan.get("search") or {}).get("objectives", ()))
+    return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory, objectives)
 
 
 def sweep_names(out: Path) -> list[str]:

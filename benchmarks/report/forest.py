@@ -8,13 +8,14 @@ from html import escape
 from engram.benchmarks.compare.comparison import Comparison
 from engram.benchmarks.drawing.numbers import number, span
 from engram.benchmarks.drawing.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
+from engram.benchmarks.report.subject import MOST_DRAWN
 
 _LEFT, _RIGHT, _ROW, _FOOT = 14, 22, 40, 44
 
 
 def forest(comparison: Comparison, name: str) -> str:
     """One row per group on a shared axis, best first; groups keep the colours they have in the curves."""
-    groups = comparison.groups
+    groups = comparison.groups[:MOST_DRAWN]
     values = [score for group in groups for score in group.scores.values()]
     values += [end for group in groups for end in (group.interval.low, group.interval.high) if end is not None]
     axis = linear_axis(values)

@@ -9,35 +9,50 @@ from html import escape
 from engram.backbone.contract import Scalar
 from engram.backbone.measures.intervals import interval
 from engram.benchmarks.compare.comparison import Comparison
+from engram.benchmarks.compare.sheets import of_tasks
 from engram.benchmarks.drawing.figures import Drawable, draw, key
 from engram.benchmarks.drawing.numbers import p_value, seconds, span
 from engram.benchmarks.drawing.svg import Chart, legend
 from engram.benchmarks.drawing.tables import typed
-from engram.benchmarks.planning.naming import off_default, record_words
+from engram.benchmarks.planning.naming import off_default
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.report.across import figures as task_figures
 from engram.benchmarks.report.curves import learning_curves
 from engram.benchmarks.report.figures import figures
 from engram.benchmarks.report.forest import forest
-from engram.benchmarks.report.html import Number, cell_text, code, details, facts, paragraph, section, table
+from engram.benchmarks.report.html import (
+    MOST_ROWS,
+    Number,
+    cell_text,
+    code,
+    details,
+    duration,
+    more,
+    paragraph,
+    section,
+    table,
+)
+from engram.benchmarks.report.listing import absent, tables, trials
+from engram.benchmarks.report.script import POLICY, SCRIPT
 from engram.benchmarks.report.style import STYLE
-from engram.benchmarks.report.subject import Subject
-from engram.benchmarks.report.words import amount, headline, pair_words, unit_of, what
-
-_MOST_ROWS = 200
+from engram.benchmarks.report.subject import MOST_DRAWN, Subject
+from engram.benchmarks.report.words import headline, pair_words, unit_of, what
 
 
 def page(subject: Subject) -> str:
     """The whole file."""
     title = escape(f"{subject.name} \N{MIDDLE DOT} engram")
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     body = [
         '<header><p class="brand">engram report</p>',
         f"<h1>{escape(subject.name)}</h1>{paragraph(what(subject), 'what')}",
         f"{paragraph(headline(subject), 'headline')}{tiles(subject)}</header>",
         leaderboard(subject),
-        charts("Figures", "figures", figures(subject.groups)),
-        charts("Learning curves", "curves", learning_curves(subject.groups)),
+        over_tasks(subject),
+        objectives(subject),
+        undrawn(subject),
+        charts("Figures", "figures", figures(subject.drawn)),
+        charts("Learning curves", "curves", learning_curves(subject.drawn)),
         tables(subject),
         absent(subject),
         trials(subject),
@@ -47,9 +62,10 @@ def page(subject: Subject) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head>\n'
         f"<body><main>{chr(10).join(part for part in body if part)}"
-        "<footer>Made by engram from the trials' own files. This page needs no network.</footer></main></body></html>\n"
+        "<footer>Made by engram from the trials' own files. This page needs no network.</footer></main>"
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
@@ -96,14 +112,20 @@ def leaderboard(subject: Subject) -> str:
             group.interval.n,
             group.statistic("min"),
             group.statistic("max"),
-            seconds(group.seconds),
+            duration(group.seconds),
         ]
-        for group in found.groups
+        for group in found.groups[:MOST_ROWS]
     ]
     oracle = "The first row was chosen by its test score (oracle selection), so that score is optimistic."
     seen = f"<figcaption>{escape(found.metric)}: every seed, mean and 95 % interval</figcaption>"
     drawn = f"<figure>{seen}{forest(found, 'forest')}</figure>"
-    parts = [table(caption, head, rows), paragraph(oracle, "note") if found.oracle else "", drawn, differences(found)]
+    parts = [
+        table(caption, head, rows),
+        more(found.groups, "groups"),
+        paragraph(oracle, "note") if found.oracle else "",
+        drawn,
+        differences(found),
+    ]
     return section("Leaderboard", "leaderboard", *parts, other_metrics(subject, found))
 
 
@@ -113,7 +135,7 @@ def differences(found: Comparison) -> str:
     head = ("group", "difference", "95 % interval", "seeds", "p", "p, Holm", "verdict")
     rows = [
         [name, difference, between, n, _p(p), _p(adjusted), said]
-        for name, difference, between, n, p, adjusted, said in pair_words(found)
+        for name, difference, between, n, p, adjusted, said in pair_words(found)[:MOST_ROWS]
     ]
     return table(f"Difference to {found.baseline}, paired by seed", head, rows)
 
@@ -124,81 +146,68 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
     names = [name for name in declared(found.experiment) if name in known]  # in the order of their declaration
     names += sorted(known.difference(names))
     rows = []
-    for label, records in subject.groups.items():
+    for label, records in list(subject.groups.items())[:MOST_ROWS]:
         values = [[record.metrics[name] for record in records if name in record.metrics] for name in names]
         if any(values):
             rows.append([label, *(interval(scores).mean if scores else None for scores in values)])
     return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
 
 
+def over_tasks(subject: Subject) -> str:
+    """Groups over tasks: the table, and figures of ranks and profiles."""
+    found = subject.over_tasks
+    if found is None or found.tasks is None or not found.tasks.standings:
+        return ""
+    head = ("group", "interquartile mean", "95 % interval", "mean rank", "P(best is better)", "its 95 % interval")
+    rows = []
+    for each in found.tasks.standings:
+        behind = each.behind
+        better = [None, ""] if behind is None else [behind.mean, span(behind.low, behind.high, behind.n)]
+        ends = span(each.typical.low, each.typical.high, each.typical.n)
+        rows.append([each.group, each.typical.mean, ends, each.rank, *better])
+    names = ", ".join(found.tasks.names)
+    caption = f"{found.metric} over {len(found.tasks.names)} tasks ({found.tasks.option}: {names})"
+    notes = "".join(paragraph(note, "note") for note in of_tasks(found.tasks))
+    drawn = pictures("task", task_figures(found, found.tasks))
+    return section("Over tasks", "tasks", table(caption, head, rows), notes, drawn)
+
+
+def objectives(subject: Subject) -> str:
+    """Groups by several objectives, and the Pareto front."""
+    found = subject.front
+    if found is None:
+        return ""
+    head = ("group", *found.objectives, "on the front")
+    rows = [[name, *(group.interval.mean for group in held), on] for name, held, on in found.groups]
+    count = sum(on for *_, on in found.groups)
+    caption = f"Means over seeds; {count} of {len(rows)} groups are on the Pareto front: none beats them in everything"
+    parts = [table(caption, head, rows[:MOST_ROWS]), more(rows, "groups")]
+    return section("Objectives", "objectives", *parts, pictures("front", found.figures()))
+
+
+def undrawn(subject: Subject) -> str:
+    """Says that groups are left out of figures, where they are."""
+    left = len(subject.groups) - MOST_DRAWN
+    said = f"Only the best {MOST_DRAWN} of {len(subject.groups):,} groups are drawn."
+    return paragraph(said, "note") if left > 0 else ""
+
+
 def charts(title: str, anchor: str, drawn: Sequence[Drawable]) -> str:
     if not drawn:
         return ""
+    said = "Lines are means over seeds, bands reach from the lowest to the highest seed."
+    banded = any(series.low for chart in drawn if isinstance(chart, Chart) for series in chart.series)
+    note = paragraph(said, "note") if banded else ""
+    return section(title, anchor, note, pictures(anchor, drawn))
+
+
+def pictures(anchor: str, drawn: Sequence[Drawable]) -> str:
+    """Drawings beside each other, each with its title and its key."""
     shown = []
     for index, chart in enumerate(drawn):
         picture = draw(chart, f"{anchor}-{index}") + legend(key(chart))
         shown.append(f"<figure><figcaption>{escape(chart.title)}</figcaption>{picture}</figure>")
-    said = "Lines are means over seeds, bands reach from the lowest to the highest seed."
-    banded = any(series.low for chart in drawn if isinstance(chart, Chart) for series in chart.series)
-    note = paragraph(said, "note") if banded else ""
-    return section(title, anchor, note, f'<div class="charts">{"".join(shown)}</div>')
-
-
-def tables(subject: Subject) -> str:
-    """The trials' own tables, folded away: one entry per name, with the table of every trial."""
-    held: dict[str, list[str]] = {}
-    for label, records in subject.groups.items():
-        for record in records:
-            for name, rows in (record.result.get("tables") or {}).items():
-                where = name if subject.single else f"{label}, seed {record.seed}"
-                held.setdefault(name, []).append(one_table(where, rows))
-    parts = [details(name, *drawn) for name, drawn in held.items()]
-    return section("Tables", "tables", *parts) if parts else ""
-
-
-def one_table(caption: str, rows: Sequence[dict[str, object]]) -> str:
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[row.get(key) for key in head] for row in rows[:_MOST_ROWS]]
-    more = len(rows) - len(cells)
-    note = paragraph(f"{more} more rows are in result.json.", "note") if more > 0 else ""
-    return table(caption, head, cells) + note
-
-
-def absent(subject: Subject) -> str:
-    """Trials that are not counted: never dropped silently."""
-    rows = [
-        [record.trial, " ".join(record_words(record)), record.status, record.why]
-        for record in subject.records
-        if record.status != "done"
-    ]
-    if not rows:
-        return ""
-    head = ("trial", "what", "state", "why")
-    return section("Not counted", "absent", table("Trials without a result", head, [[*map(str, row)] for row in rows]))
-
-
-def trials(subject: Subject) -> str:
-    """Configuration and provenance of every trial."""
-    parts = []
-    for label, records in subject.groups.items():
-        for record in records:
-            said = [record.trial[:12], *([] if subject.single else [label]), f"seed {record.seed}", record.status]
-            if subject.comparison is not None and subject.comparison.metric in record.metrics:
-                metric = subject.comparison.metric
-                said.append(f"{metric} {amount(record.metrics[metric], unit_of(record.experiment, metric))}")
-            parts.append(details(" \N{MIDDLE DOT} ".join(said), trial_facts(record)))
-    return section("Trials", "trials", *parts)
-
-
-def trial_facts(record: Record) -> str:
-    inputs = {f"input: {role}": trial for role, trial in record.about.get("inputs", {}).items()}
-    artifacts = {f"artifact: {name}": path for name, path in (record.result.get("artifacts") or {}).items()}
-    about = {"trial": record.trial, "experiment": record.experiment, "version": record.about.get("version"), **inputs}
-    times = {"time": seconds(record.seconds), **artifacts}
-    return (
-        f"<h3>Configuration</h3>{facts({**about, **times, **record.config})}"
-        f"<h3>Provenance</h3>{facts({key.removeprefix('facts.'): value for key, value in record.provenance.items()})}"
-    )
+    return f'<div class="charts">{"".join(shown)}</div>'
 
 
 def reading(subject: Subject) -> str:

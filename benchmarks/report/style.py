@@ -49,6 +49,15 @@ svg text{fill:var(--ink);font-family:inherit}.tick{font-size:12px;fill:var(--sof
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}
 .c6{--c:var(--c6)}.c7{--c:var(--c7)}
 .line,.reference,.ring,.whisker{stroke:var(--c)}.dot,.band{fill:var(--c)}
+thead button{padding:0;border:0;background:none;color:inherit;font:inherit;text-align:inherit;cursor:pointer}
+thead button::after{content:"\\2195";margin-left:.35em;opacity:.45}
+[aria-sort=ascending] button::after{content:"\\2191";opacity:1}
+[aria-sort=descending] button::after{content:"\\2193";opacity:1}
+thead button:focus-visible,.tools input:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
+.tools{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.9rem 0 -.3rem;color:var(--soft);font-size:.9rem}
+.tools input{max-width:100%;padding:.25rem .5rem;background:var(--panel);color:var(--ink);border:1px solid var(--line);
+border-radius:4px;font:inherit}
+.alike{stroke:var(--ink)}
 details{margin:.5rem 0;background:var(--panel);border:1px solid var(--line);border-radius:6px}
 details>*:not(summary){margin-left:1rem;margin-right:1rem}
 summary{padding:.6rem .9rem;cursor:pointer;font-weight:600;overflow-wrap:anywhere}
@@ -65,5 +74,9 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 main{padding-top:1.3rem}
 svg .tick{font-size:14.5px}svg .label,svg .name{font-size:15.5px}
 figure{padding:.6rem .4rem .5rem}figcaption{padding:0 .4rem}.legend{padding:0 .4rem}}
-@media print{body{background:#fff}details{break-inside:avoid}}
+@media print{:root{color-scheme:light;--bg:#fff;--panel:#fff;--ink:#000;--soft:#444;--line:#ccc;--accent:#0b5d8f;
+--c0:#0072b2;--c1:#c8501a;--c2:#00805c;--c3:#9a6fb0;--c4:#8a6d00;--c5:#1b8fc4;--c6:#b0306a;--c7:#555}
+main{max-width:none;padding:0}.tools,thead button::after{display:none}
+.scroll,.legend.long,pre{overflow:visible;max-height:none}
+pre{white-space:pre-wrap}figure,tr,.tiles div{break-inside:avoid}h2,h3{break-after:avoid}}
 """

@@ -86,7 +86,10 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path):
         (["list", "networks"], "KIND must be one of"),
         (["status", "stray"], "got stray as well"),
         (["compare", "none"], "sweep must be one that was run here"),
-        (["compare", "none", "--fail-if", "accuracy is bad"], "--fail-if must be [mean|min|max|low|high|n|drop|rise] METRIC"),
+        (
+            ["compare", "none", "--fail-if", "accuracy is bad"],
+            "--fail-if must be [mean|min|max|low|high|n|drop|rise] METRIC",
+        ),
         (["report", "none"], "report must be about one sweep or one trial"),
         (["run", "backbone.train", "--out", "bad.toml/below"], "--out must be a folder that can be written"),
         (["run", "backbone.train", "--backbone", "lenet", "--backbone.width", "2"], "Did you mean lenet5?"),
