@@ -97,8 +97,9 @@ def test_calibration_raises_accuracy_and_brings_rates_nearer_to_activations(resi
     calibrated = [judged(residual, steps, calibration=method) for steps in (2, 4)]
     assert sum(found[0] for found in calibrated) >= sum(found[0] for found in plain)
     for (_, loss, error), (_, loss_before, error_before) in zip(calibrated, plain, strict=True):
-        assert loss < 0.97 * loss_before
+        assert loss < loss_before
         assert error < share * error_before
+    assert calibrated[0][1] < 0.9 * plain[0][1]  # at four steps there is little left to win
 
 
 def test_pre_simulation_takes_spikes_away_that_should_not_be(quantised, judged):
