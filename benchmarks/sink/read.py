@@ -22,42 +22,40 @@ _STATUS: dict[str, Status] = {"FINISHED": "done", "FAILED": "failed", "RUNNING":
 
 
 def stored_sweep(
-    client: MlflowClient, experiment: str | None, sweep: str
+    client: MlflowClient, experiments: Sequence[str], sweep: str
 ) -> tuple[tuple[str, ...], list[Outcome], list[str]]:
     """(axes, trials, names of all sweeps) of the store; a trial that several machines ran counts once."""
-    if experiment is None:
-        return (), [], []
-    parents = list(runs_where(client, experiment, "tags.`engram.home` != ''"))
+    parents = list(runs_where(client, experiments, "tags.`engram.home` != ''"))
     known = sorted({run.data.tags["engram.sweep"] for run in parents if "engram.sweep" in run.data.tags})
     axes: dict[str, Any] = {}
     for run in parents:
         if run.data.tags.get("engram.sweep") == sweep:
             axes.update(_json(run.data.tags.get("engram.axes", "")))
     best: dict[str, Run] = {}
-    for run in runs_where(client, experiment, f"tags.`engram.in.{metric_key(sweep)}` = 'yes'"):
+    for run in runs_where(client, experiments, f"tags.`engram.in.{metric_key(sweep)}` = 'yes'"):
         trial = run.data.tags.get("engram.trial", run.info.run_id)
         if trial not in best or (run.info.status == "FINISHED" != best[trial].info.status):
             best[trial] = run
     return tuple(map(spell, axes)), [_outcome(trial, run) for trial, run in sorted(best.items())], known
 
 
-def runs_where(client: MlflowClient, experiment: str, text: str) -> Iterator[Run]:
-    """All runs that a filter finds, newest first, page by page."""
+def runs_where(client: MlflowClient, experiments: Sequence[str], text: str) -> Iterator[Run]:
+    """All runs of some experiments that a filter finds, newest first, page by page."""
     token = None
-    while True:
-        page = client.search_runs([experiment], text, page_token=token, order_by=["attributes.start_time DESC"])
+    while experiments:
+        page = client.search_runs(list(experiments), text, page_token=token, order_by=["attributes.start_time DESC"])
         yield from page
         token = page.token
         if not token:
             return
 
 
-def active_runs(client: MlflowClient, experiment: str, runs: Sequence[str]) -> set[str]:
-    """Those of ``runs`` that the experiment still holds."""
+def active_runs(client: MlflowClient, experiments: Sequence[str], runs: Sequence[str]) -> set[str]:
+    """Those of ``runs`` that the experiments still hold."""
     found: set[str] = set()
     for first in range(0, len(runs), _ASKED):
         named = ", ".join(f"'{run}'" for run in runs[first : first + _ASKED])
-        found |= {run.info.run_id for run in runs_where(client, experiment, f"attributes.run_id IN ({named})")}
+        found |= {run.info.run_id for run in runs_where(client, experiments, f"attributes.run_id IN ({named})")}
     return found
 
 

@@ -25,6 +25,7 @@ from engram.benchmarks.records.trials import Record, Sweep
 BATCH = 1000  # metrics a request may carry
 TELLING = 2  # raised when what stands in stores has to be told anew
 CONFIG_TAG = "engram.config"  # a trial's options as JSON; what one tag does not hold goes on in .1 and further
+ELSEWHERE_TAG = "engram.elsewhere"  # which experiments hold trials of a sweep that another one told first
 ASIDE_TAG = "engram.aside"  # why a run is not complete and will not be
 _TAIL = 256  # bytes before the offset that show whether the ledger is still the one that was read
 _REFUSED = re.compile(r"[^/\w.\- ]")

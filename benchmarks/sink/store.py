@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from engram.backbone.contract import Scalar
-from engram.benchmarks.planning.naming import record_words
 from engram.benchmarks.records.layout import sweep_dir
 from engram.benchmarks.records.lines import LEDGER, Line, extent_of, first_line, last_line
 from engram.benchmarks.records.trials import Record, Sweep
-from engram.benchmarks.sink.files import NAMES, drawn, files_of, send, sweep_texts
+from engram.benchmarks.sink.files import drawn, files_of, send, sweep_texts
 from engram.benchmarks.sink.params import clean, params_of, within
 from engram.benchmarks.sink.read import runs_where
 from engram.benchmarks.sink.rows import ROWS, Rows
+from engram.benchmarks.sink.said import TAG_SIZE, final_key, membership, newest, run_name, source_tags, tags_of
 from engram.benchmarks.sink.state import (
     ASIDE_TAG,
     BATCH,
-    CONFIG_TAG,
+    ELSEWHERE_TAG,
     Mark,
     Memory,
     adoption,
@@ -43,19 +42,21 @@ if TYPE_CHECKING:
 Entity = TypeVar("Entity", "Metric", "Param", "RunTag")
 
 _ENTITIES = 100  # params or tags a request may carry
-_TAG_SIZE = 8000
-_NAME_SIZE = 250
 _DATASET_SIZE = 500
 _TOO_LARGE = 2**63  # for a step
 _REQUEST_SIZE, _AROUND = 900_000, 150  # bytes of a request, and what it has around an entity's name and value
 
 
 class Teller:
-    """Tells one store, one experiment of it, about trials and sweeps of the output folder ``out``."""
+    """Tells one store about trials and sweeps of the output folder ``out``.
 
-    def __init__(self, client: MlflowClient, experiment: str, out: Path) -> None:
+    New runs are made in ``experiment``; others are looked for in all of ``experiments`` (id -> name).
+    """
+
+    def __init__(self, client: MlflowClient, experiment: str, experiments: Mapping[str, str], out: Path) -> None:
         self.client = client
         self.experiment = experiment
+        self.experiments = {experiment: "", **experiments}
         self.rows = Rows.of(client)
         self.home = sha256(f"{socket.gethostname()}:{out}".encode()).hexdigest()[:16]
         self.out = out
@@ -98,7 +99,7 @@ class Teller:
         mark.aside = why
         memory.save(mark)
         if mark.run:
-            self.client.set_tag(mark.run, ASIDE_TAG, clean(why)[:_TAG_SIZE])
+            self.client.set_tag(mark.run, ASIDE_TAG, clean(why)[:TAG_SIZE])
             self.client.set_terminated(mark.run, "KILLED")
 
     def _run_of(self, record: Record, mark: Mark) -> tuple[Run, bool]:
@@ -209,21 +210,26 @@ class Teller:
 
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
-    def tell_sweep(self, sweep: Sweep, known: str, digest: str) -> str:
-        """The id of the sweep's run, with the table of its groups once every trial is over.
+    def runs_of(self, sweep: Sweep, known: str) -> list[Run]:
+        """The runs that the sweep has; ``known`` is the id of one."""
+        mine = self._search({"engram.sweep": sweep.name, "engram.home": self.home})
+        return mine + [
+            run for run in self._runs_by_id(known) if run.info.run_id not in {one.info.run_id for one in mine}
+        ]
+
+    def tell_sweep(self, sweep: Sweep, mine: Sequence[Run], digest: str) -> str:
+        """The id of the sweep's run, one of ``mine``, with the table of its groups once every trial is over.
 
         MLflow cannot take a number back. When the table changes (another seed was added), a new run replaces the old
         one, so that every key has one value.
         """
         values = aggregates(sweep)
-        mine = self._search({"engram.sweep": sweep.name, "engram.home": self.home})
-        mine += [run for run in self._runs_by_id(known) if run.info.run_id not in {other.info.run_id for other in mine}]
         stamp = digest if values is not None else ""
         keep = next((run for run in mine if run.data.tags.get("engram.table", "") in (stamp, "")), None)
         if keep is None:
             keep = self._create_parent(sweep)
         axes = json.dumps(dict(sweep.axes))
-        if len(axes) > _TAG_SIZE:  # compare reads it back, the names alone
+        if len(axes) > TAG_SIZE:  # compare reads it back, the names alone
             axes = json.dumps({axis: [] for axis in sweep.axes})
         self._tag(keep, {"engram.axes": axes})
         if values is not None:
@@ -238,12 +244,12 @@ class Teller:
         tags = {
             "engram.sweep": sweep.name,
             "engram.home": self.home,
-            "mlflow.note.content": clean(sweep.suite)[:_TAG_SIZE],
+            "mlflow.note.content": clean(sweep.suite)[:TAG_SIZE],
         }
         starts = [line.t for record in sweep.records if (line := first_line(record.folder / LEDGER))]
         start = min(starts) if starts else int((sweep_dir(self.out, sweep.name) / "plan.json").stat().st_mtime * 1000)
         return self.client.create_run(
-            self.experiment, start_time=start, run_name=sweep.name, tags={**tags, **_source_tags()}
+            self.experiment, start_time=start, run_name=sweep.name, tags={**tags, **source_tags()}
         )
 
     def _tell_table(self, parent: Run, sweep: Sweep, values: Mapping[str, float]) -> None:
@@ -254,6 +260,19 @@ class Teller:
         for place, text in sweep_texts(sweep, self.out).items():
             self.client.log_text(parent.info.run_id, text, place)
         self.client.set_terminated(parent.info.run_id, "FAILED" if failed else "FINISHED", end_time=end)
+
+    def say_elsewhere(self, sweep: Sweep, parent: str) -> None:
+        """Let the sweep's run say how many of its trials live in other experiments, which told them first."""
+        found = Counter(
+            self.experiments[run.info.experiment_id] for run in self._search({membership(sweep.name): "yes"})
+        )
+        found.pop(self.experiments[self.experiment], None)
+        run = self.client.get_run(parent)
+        if found:
+            said = ", ".join(f"{name} ({count})" for name, count in sorted(found.items()))
+            self._tag(run, {ELSEWHERE_TAG: said[:TAG_SIZE]})
+        elif ELSEWHERE_TAG in run.data.tags:
+            self.client.delete_tag(parent, ELSEWHERE_TAG)
 
     def left(self, sweep: Sweep, here: set[str]) -> list[Run]:
         """Our runs that the store counts to a sweep whose plan names them no more: those an edited suite left behind.
@@ -297,7 +316,7 @@ class Teller:
 
     def _search(self, tags: Mapping[str, str]) -> list[Run]:
         text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        return list(runs_where(self.client, self.experiment, text))
+        return list(runs_where(self.client, list(self.experiments), text))
 
 
 def in_requests(entities: Sequence[Entity], most: int) -> Iterator[list[Entity]]:
@@ -313,71 +332,3 @@ def in_requests(entities: Sequence[Entity], most: int) -> Iterator[list[Entity]]
         size += needed
     if part:
         yield part
-
-
-# --- what is said about a trial ---------------------------------------------------------------------------------------
-
-
-def membership(sweep: str) -> str:
-    """The tag of a trial's run that belongs to a sweep."""
-    return f"engram.in.{metric_key(sweep)}"
-
-
-def final_key(name: str, history: Set[str]) -> str:
-    """A final number goes by its own name, unless the ledger has a curve of that name: then below ``final/``."""
-    return f"final/{name}" if name in history else name
-
-
-def run_name(record: Record) -> str:
-    """A name for people: what tells the trial from others, and the beginning of its id.
-
-    >>> run_name(Record(Path("trials/0123456789abcdef")))
-    '? 01234567'
-    """
-    text = clean(" ".join(record_words(record)))
-    return f"{text if len(text) < _NAME_SIZE - 10 else text[: _NAME_SIZE - 13] + '...'} {record.trial[:8]}"
-
-
-def tags_of(record: Record) -> dict[str, str]:
-    """Where the trial came from; whatever its provenance knows goes by the names a reader looks for."""
-    facts = record.provenance
-    tags = {
-        "engram.experiment": record.experiment,
-        "engram.version": str(record.about.get("version", "")),
-        "git.commit": facts.get("git.commit"),
-        "git.dirty": facts.get("git.dirty"),
-        "mlflow.source.git.commit": facts.get("git.commit"),
-        "data.sha256": facts.get("facts.data_sha256"),
-        "env.sha256": environment_digest(facts),
-        "engram.error": record.error.get("message") if record.status == "failed" else None,
-        "engram.seconds": record.seconds,
-        "engram.left_out": ", ".join(f"{name} ({why})" for name, why in files_of(record)[1].items()),
-    }
-    tags |= config_tags(record.config)
-    return _source_tags() | {
-        key: clean(str(value))[:_TAG_SIZE] for key, value in tags.items() if value not in (None, "")
-    }
-
-
-def config_tags(config: Mapping[str, Scalar]) -> dict[str, str]:
-    """The options in full, in as many tags as they need: compare reads them back."""
-    text = json.dumps(config)
-    parts = [text[first : first + _TAG_SIZE] for first in range(0, len(text), _TAG_SIZE)]
-    return {f"{CONFIG_TAG}.{number}" if number else CONFIG_TAG: part for number, part in enumerate(parts)}
-
-
-def environment_digest(facts: Mapping[str, Scalar]) -> str | None:
-    """One word for packages, Python and machine: equal for runs that were made under the same ones."""
-    alone = ("python", "platform", "processor")
-    kept = sorted((name, str(value)) for name, value in facts.items() if name in alone or name.startswith("packages."))
-    return sha256(json.dumps(kept).encode()).hexdigest() if kept else None
-
-
-def _source_tags() -> dict[str, str]:
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or ""
-    return {"mlflow.source.name": "engram", "mlflow.source.type": "LOCAL"} | ({"mlflow.user": user} if user else {})
-
-
-def newest(folder: Path) -> float:
-    """When the trial was last heard of, unix seconds."""
-    return max(path.stat().st_mtime for name in NAMES if (path := folder / name).exists())

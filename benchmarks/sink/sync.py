@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from engram.benchmarks.records.layout import lock
 from engram.benchmarks.records.outcomes import Outcomes
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep, read_sweep, trial_names
-from engram.benchmarks.sink.address import address_of, without_secrets
+from engram.benchmarks.sink.address import address_of
 from engram.benchmarks.sink.database import (
     artifacts_of,
     database_of,
@@ -33,16 +32,15 @@ from engram.benchmarks.sink.database import (
     uri_of,
     use_wal,
 )
+from engram.benchmarks.sink.experiments import EXPERIMENT, all_of, experiment_of, found_or_made, see_active
 from engram.benchmarks.sink.read import active_runs, stored_sweep
 from engram.benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
 from engram.benchmarks.sink.store import Teller
-from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refuse
+from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
-EXPERIMENT = "engram"
 LOCK_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0
 
@@ -120,10 +118,11 @@ class Sink:
         try:
             with lock(self.out / ".sink.lock", patience=LOCK_SECONDS, what="the tracking store"):
                 client = connect(self.uri)
-                experiment, store = self._experiment(client)
+                _, store = self._experiment(client)
+                experiments = list(all_of(client))
             marks = [Memory(self.out / "trials" / trial / "sink.json", self.address).load(store) for trial in trials]
             told = [mark.run for mark in marks if mark.run and not mark.aside]
-            held = len(active_runs(client, experiment, told))
+            held = len(active_runs(client, experiments, told))
         except Exception as error:
             return SyncReport(False, str(error) if isinstance(error, Refused) else one_line(error), 0, lasting(error))
         gone = len(told) - held
@@ -132,7 +131,7 @@ class Sink:
     def _sync(self, trials: list[str], sweep: str | None) -> int:
         client = connect(self.uri)
         experiment, store = self._experiment(client)
-        teller = Teller(client, experiment, self.out)
+        teller = Teller(client, experiment, all_of(client), self.out)
         records = {trial: Record(self.out / "trials" / trial) for trial in trials}
         parent, digest, plan = "", "", None
         if sweep is not None:
@@ -158,6 +157,7 @@ class Sink:
             parent_memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
             if parent_memory.load(store).told != digest:
                 self._release(teller, plan, store, parent)
+                teller.say_elsewhere(plan, parent)
             parent_memory.save(Mark(store=store, run=parent, told=digest))
         return sum(
             bool(told_state(record)) and f"trial {record.trial}" not in self.refused for record in records.values()
@@ -167,9 +167,16 @@ class Sink:
         """The id of the sweep's run; it counts as told only when its trials are."""
         memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
         mark = memory.load(store)
+        mine = teller.runs_of(plan, mark.run)
+        if mine:
+            teller.experiment = mine[0].info.experiment_id
+        else:
+            name, place = experiment_of(plan.name), artifacts_of(self.database) if self.database else None
+            teller.experiment = found_or_made(teller.client, name, place, self.uri).experiment_id
+            teller.experiments[teller.experiment] = name
         if mark.told == digest and mark.run:
             return mark.run
-        parent = teller.tell_sweep(plan, mark.run, digest)
+        parent = teller.tell_sweep(plan, mine, digest)
         memory.save(Mark(store=store, run=parent))
         return parent
 
@@ -199,8 +206,8 @@ class Sink:
 
     def _experiment(self, client: MlflowClient) -> tuple[str, str]:
         """The experiment's id, and a name for this incarnation of the store: a deleted one comes back with another."""
-        found = client.get_experiment_by_name(EXPERIMENT) or self._make_experiment(client)
-        see_active(found, self.uri)
+        place = artifacts_of(self.database) if self.database else None
+        found = found_or_made(client, EXPERIMENT, place, self.uri)
         if self.database:
             use_wal(self.database)
             old, new = found.artifact_location, artifacts_of(self.database)
@@ -212,16 +219,6 @@ class Sink:
             write_json(path, {**held(path), self.address: store})
         return found.experiment_id, store
 
-    def _make_experiment(self, client: MlflowClient) -> Experiment:
-        place = artifacts_of(self.database) if self.database else None
-        try:
-            return client.get_experiment(client.create_experiment(EXPERIMENT, artifact_location=place))
-        except Exception:
-            found = client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                raise
-            return found  # another machine made it in between
-
     def _known_store(self) -> str:
         if self.database and not self.database.exists():
             return ""
@@ -229,18 +226,6 @@ class Sink:
 
     def _sweep_folder(self, sweep: str) -> Path:
         return self.out / "sweeps" / sweep
-
-
-def see_active(experiment: Experiment, uri: str) -> None:
-    """See that the experiment was not deleted, which MLflow keeps and takes nothing for.
-
-    Raises:
-        Refused: it was.
-    """
-    if experiment.lifecycle_stage != "active":
-        command = f"MLFLOW_TRACKING_URI={shlex.quote(without_secrets(uri))} mlflow experiments restore"
-        remedy = f"Restore it ({command} --experiment-id {experiment.experiment_id}), or tell another --tracking-uri."
-        raise refuse(f"the experiment {EXPERIMENT}", "in the store", "one that was deleted in MLflow", remedy)
 
 
 def read_store(tracking_uri: str, sweep: str) -> Outcomes:
@@ -257,7 +242,7 @@ def read_store(tracking_uri: str, sweep: str) -> Outcomes:
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             see_active(found, tracking_uri)
-        axes, outcomes, known = stored_sweep(client, found.experiment_id if found else None, sweep)
+        axes, outcomes, known = stored_sweep(client, list(all_of(client)), sweep)
     except Refused as error:
         raise UserError(str(error)) from None
     except Exception as error:  # whatever ails a store that somebody named

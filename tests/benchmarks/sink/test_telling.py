@@ -299,3 +299,61 @@ def test_the_marks_are_lost_and_found_by_tag(told, store, folders):
     assert Sink(folders.out, None).sync(trials, "nets").ok
     assert (told.rows(store, "select count(*) from runs"), told.rows(store, "select count(*) from metrics")) == before
     told.assert_once(store)
+
+
+def experiments(told, store):
+    """The experiment of each run, by the trial or the sweep that it is of."""
+    query = """select t.value, e.name from runs r join experiments e on e.experiment_id = r.experiment_id
+               join tags t on t.run_uuid = r.run_uuid where t.key in ('engram.trial', 'engram.sweep')
+               and r.lifecycle_stage = 'active'"""
+    return dict(told.rows(store, query))
+
+
+def test_each_sweep_has_an_experiment_and_shared_trials_live_in_the_first(told, store, folders):
+    uri = f"sqlite:///{store}"
+    alone = folders.trial("mlp", 0)
+    assert Sink(folders.out, None).sync([alone], None).ok
+    first, second = folders.sweep("first", seeds=2), folders.sweep("second", ("mlp", "vgg-tiny"), seeds=2)
+    assert Sink(folders.out, None).sync(first, "first").ok and Sink(folders.out, None).sync(second, "second").ok
+    shared = {*first, alone}
+    expected = {trial: "engram/first" for trial in first} | {trial: "engram/second" for trial in {*second} - shared}
+    expected |= {"first": "engram/first", "second": "engram/second", alone: "engram"}
+    assert experiments(told, store) == expected
+    query = """select e.name, t.value from tags t join runs r on r.run_uuid = t.run_uuid
+               join experiments e on e.experiment_id = r.experiment_id where t.key = 'engram.elsewhere' order by 1"""
+    assert told.rows(store, query) == [("engram/first", "engram (1)"), ("engram/second", "engram (1), engram/first (1)")]
+    for sweep in ("first", "second"):
+        assert shown(compare(folders.out, sweep)) == shown(compare(folders.out, sweep, tracking_uri=uri))
+    assert Sink(folders.out, None).count([*first, *second]).trials == 6
+    for path in folders.out.rglob("sink.json"):
+        path.unlink()
+    assert Sink(folders.out, None).sync(first, "second").ok  # marks lost: found in whichever experiment they are
+    assert experiments(told, store) == expected
+    told.assert_once(store)
+
+
+def test_a_sweep_that_was_told_before_there_were_experiments_stays(told, store, folders, monkeypatch):
+    uri = f"sqlite:///{store}"
+    with monkeypatch.context() as before:
+        before.setattr("engram.benchmarks.sink.sync.experiment_of", lambda sweep: "engram")
+        assert Sink(folders.out, None).sync(folders.sweep(seeds=2), "nets").ok
+    trials = folders.sweep(seeds=3)
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    assert set(experiments(told, store).values()) == {"engram"}
+    assert shown(compare(folders.out, "nets")) == shown(compare(folders.out, "nets", tracking_uri=uri))
+
+
+def test_a_sweep_whose_experiment_was_deleted_is_left_so_until_there_is_news(told, store, folders):
+    from mlflow import MlflowClient
+
+    trials, client = folders.sweep(seeds=1), MlflowClient(tracking_uri=f"sqlite:///{store}")
+    other = folders.trial("vgg-tiny")
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    client.delete_experiment(client.get_experiment_by_name("engram/nets").experiment_id)
+    sink = Sink(folders.out, None)
+    assert not sink.needs_sync(trials, "nets")
+    assert sink.sync([other], None).ok
+    more = folders.sweep(seeds=2)
+    assert sink.sync(more, "nets").ok
+    assert "mlflow experiments restore --experiment-id" in sink.refused["sweep nets"]
+    assert experiments(told, store)[other] == "engram"
