@@ -30,7 +30,7 @@ from engram.backbone.saved.made import Made
 
 HERE = Path(__file__).parent
 THIRD_PARTY = HERE / "thirdparty"
-WITH_MLFLOW = (HERE / "face", HERE / "benchmarks" / "sink")
+WITH_MLFLOW = (HERE / "face", HERE / "benchmarks" / "sink", HERE / "services")
 """Where tests have the tracking store in their own process."""
 THEIRS = (
     "DeprecationWarning",

@@ -316,12 +316,13 @@ def test_each_sweep_has_an_experiment_and_shared_trials_live_in_the_first(told, 
     first, second = folders.sweep("first", seeds=2), folders.sweep("second", ("mlp", "vgg-tiny"), seeds=2)
     assert Sink(folders.out, None).sync(first, "first").ok and Sink(folders.out, None).sync(second, "second").ok
     shared = {*first, alone}
-    expected = {trial: "engram/first" for trial in first} | {trial: "engram/second" for trial in {*second} - shared}
+    expected = dict.fromkeys(first, "engram/first") | dict.fromkeys({*second} - shared, "engram/second")
     expected |= {"first": "engram/first", "second": "engram/second", alone: "engram"}
     assert experiments(told, store) == expected
     query = """select e.name, t.value from tags t join runs r on r.run_uuid = t.run_uuid
                join experiments e on e.experiment_id = r.experiment_id where t.key = 'engram.elsewhere' order by 1"""
-    assert told.rows(store, query) == [("engram/first", "engram (1)"), ("engram/second", "engram (1), engram/first (1)")]
+    said = [("engram/first", "engram (1)"), ("engram/second", "engram (1), engram/first (1)")]
+    assert told.rows(store, query) == said
     for sweep in ("first", "second"):
         assert shown(compare(folders.out, sweep)) == shown(compare(folders.out, sweep, tracking_uri=uri))
     assert Sink(folders.out, None).count([*first, *second]).trials == 6

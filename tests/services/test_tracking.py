@@ -1,0 +1,196 @@
+"""The sink against MLflow's server on PostgreSQL, with both killed in the middle of what they do."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import threading
+import time
+
+import pytest
+
+from engram.benchmarks.records.lines import Line, encoded
+from engram.benchmarks.records.trials import Record, trial_names
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+SUITE = """
+experiment = "counting.count"
+seeds = 3
+[options]
+pause = 0.1
+steps = {steps}
+"""
+
+
+def sweep_in(folder, name, steps):
+    (folder / f"{name}.toml").write_text(SUITE.format(steps=steps))
+
+
+def records(out):
+    return [Record(out / "trials" / trial) for trial in trial_names(out)]
+
+
+def written(out, trials, rows, base=0):
+    """Trials that were broken off after so many measurements."""
+    for number in range(base, base + trials):
+        folder = out / "trials" / f"{number:016x}"
+        folder.mkdir(parents=True)
+        about = {"experiment": "counting.count", "version": 1, "config": {"seed": number}, "inputs": {}}
+        (folder / "config.json").write_text(json.dumps(about))
+        (folder / "provenance.json").write_text("{}")
+        lines = (Line(1_700_000_000_000 + n, n // 5, f"m{n % 5}", n / 7) for n in range(rows))
+        (folder / "metrics.jsonl").write_bytes(b"".join(encoded(line, n) for n, line in enumerate(lines)))
+    return records(out)
+
+
+def test_a_sweep_with_its_files_over_http_is_told_once(engram, here, database, tracking, told, tmp_path):
+    sweep_in(tmp_path, "whole", 5)
+    done = engram("sweep", "whole.toml", "--workers", "2", "--json", "--tracking-uri", tracking.uri)
+    assert done.code == 0, done.err
+    out = tmp_path / "runs"
+    told.assert_complete(records(out))
+    told.assert_nothing_runs()
+    tables = ("metrics", "runs", "tags", "params", "latest_metrics", "experiments", "inputs")
+
+    def counts():
+        return {table: told.rows(f"select count(*) from {table}") for table in tables}
+
+    before = counts()
+    assert here("sync", "--tracking-uri", tracking.uri).out == "3 trials are in MLflow\n"
+    for path in out.rglob("sink.json"):
+        path.unlink()
+    assert here("sync", "--tracking-uri", tracking.uri).code == 0  # all marks lost: found again, nothing doubled
+    assert counts() == before
+    from mlflow import MlflowClient
+
+    client, runs = MlflowClient(tracking_uri=tracking.uri), told.runs(trial_names(out))
+    for trial, (run, _) in runs.items():
+        assert client.get_run(run).info.artifact_uri.startswith("mlflow-artifacts:/")
+        for name in ("note.txt", "result.json"):
+            there = client.download_artifacts(run, name, str(tmp_path))
+            assert open(there, "rb").read() == (out / "trials" / trial / name).read_bytes()
+    theirs = here("compare", "whole", "--json", "--out", "nowhere", "--tracking-uri", tracking.uri)
+    assert theirs.code == 0 and theirs.json == here("compare", "whole", "--json").json
+    query = "select name from experiments where name like 'engram/%%'"
+    assert ("engram/whole",) in told.rows(query)
+
+
+def killed_while(servers, process, told, trials, rng):
+    """Kill each of ``servers`` once while a sync goes on, as soon as it has told something more."""
+    for server in servers:
+        had = told.count(trials)
+        deadline = time.monotonic() + 120
+        while told.count(trials) <= had and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(rng.uniform(0, 0.2))
+        server.kill()
+        yield server
+
+
+@pytest.mark.parametrize("which", ["server", "database"])
+def test_killed_in_the_middle_of_a_sync(engram, database, tracking, told, tmp_path, which):
+    server = {"server": tracking, "database": database}[which]
+    found = written(tmp_path / "runs", 2, 12_000, base={"server": 0, "database": 100}[which])
+    trials, rng = [record.trial for record in found], random.Random(which)
+    process = engram.start("sync", "--tracking-uri", tracking.uri)
+    for each in killed_while([server], process, told, trials, rng):
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 1, err
+        assert err.count("\n") == 1 and "MLflow is not complete" in err
+        each.start()
+    assert 0 < told.count(trials) < 24_000
+    done = engram("sync", "--tracking-uri", tracking.uri)
+    assert (done.code, done.out) == (0, "2 trials are in MLflow\n"), done.err
+    assert told.count(trials) == 24_000
+    told.assert_complete(found)
+
+
+def test_both_killed_during_a_sweep(engram, database, tracking, told, tmp_path):
+    sweep_in(tmp_path, "killed", 90)
+    driver = engram.start("sweep", "killed.toml", "--workers", "3", "--json", "--tracking-uri", tracking.uri)
+    out = tmp_path / "runs"
+    for server in (database, tracking):
+        while driver.poll() is None and not (out.exists() and told.count(trial_names(out)) > 0):
+            time.sleep(0.1)
+        server.restart()
+    _, err = driver.communicate(timeout=300)
+    assert driver.returncode == 0, err
+    found = records(out)
+    assert [record.status for record in found] == ["done"] * 3
+    if "not all trials are in MLflow yet" in err:  # the servers were down for longer than the driver waits
+        assert engram("sync", "--tracking-uri", tracking.uri).code == 0
+    told.assert_complete(found)
+    told.assert_nothing_runs()
+
+
+def test_tables_locked_by_another(here, database, tracking, told, tmp_path, monkeypatch):
+    """The server carries out what it was asked for after the client gave up: nothing is doubled by that."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    found = written(tmp_path / "runs", 2, 50, base=200)
+    holder = database.connect()
+    holder.cursor().execute("lock table runs, metrics in access exclusive mode")
+    try:
+        failed = here("sync", "--tracking-uri", tracking.uri, MLFLOW_HTTP_REQUEST_TIMEOUT="3")
+    finally:
+        holder.rollback()
+        holder.close()
+    assert failed.code == 1 and len(failed.complaints) == 1
+    assert here("sync", "--tracking-uri", tracking.uri).code == 0
+    told.assert_complete(found)
+
+
+def test_straight_into_postgresql(here, database, tracking, told, tmp_path):
+    """Without a server between: the rows are those that log_batch leaves, table by table."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    from engram.benchmarks.sink.rows import Rows
+
+    rng = random.Random(0)
+    values = [0.0, 1.5, -2.0, float("inf"), float("-inf"), float("nan")]
+    lines = [Line(rng.randrange(4), rng.randrange(6), f"m{rng.randrange(3)}", rng.choice(values)) for _ in range(900)]
+    client = MlflowClient(tracking_uri=database.uri)
+    ours, theirs = (client.create_run("0").info.run_id for _ in range(2))
+    for part in (lines[:500], lines[300:]):
+        assert Rows.of(client).log(ours, part)
+        client.log_batch(theirs, [Metric(line.name, line.value, line.t, line.step) for line in part])
+    for table in ("metrics", "latest_metrics"):
+        query = f"select key, value, timestamp, step, is_nan from {table} where run_uuid = %s order by 1, 4, 3, 2, 5"
+        assert told.rows(query, ours) == told.rows(query, theirs)
+    for run in (ours, theirs):
+        client.set_terminated(run)
+    found = written(tmp_path / "runs", 1, 3000, base=300)
+    assert here("sync", "--tracking-uri", database.uri).code == 0
+    told.assert_complete(found)
+
+
+def test_a_copied_folder_tells_the_same_runs(engram, here, tracking, told, tmp_path):
+    """Copied before or after it was told, to another place: neither a trial nor a sweep has a second run."""
+    sweep_in(tmp_path, "copied", 3)
+    assert engram("sweep", "copied.toml", "--workers", "2", "--json").code == 0  # into its own mlflow.db
+    shutil.copytree(tmp_path / "runs", tmp_path / "copy")
+    for out in ("runs", "copy", "runs"):
+        assert here("sync", "--out", out, "--tracking-uri", tracking.uri).code == 0
+    shutil.copytree(tmp_path / "runs", tmp_path / "again")
+    shutil.rmtree(tmp_path / "runs")
+    assert here("sync", "--out", "again", "--tracking-uri", tracking.uri).code == 0
+    told.assert_complete(records(tmp_path / "again"))
+    query = """select count(*) from tags t join runs r on r.run_uuid = t.run_uuid
+               where t.key = 'engram.sweep' and t.value = 'copied' and r.lifecycle_stage = 'active'"""
+    assert told.rows(query) == [(1,)]
+
+
+def test_two_that_tell_at_once(engram, tracking, told, tmp_path):
+    """Two machines with trials of their own, and both with copies of some."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    found = written(first, 2, 2000, base=400)
+    written(second, 2, 2000, base=402)
+    processes = [engram.start("sync", "--out", out, "--tracking-uri", tracking.uri) for out in (first, second)]
+    waiting = [threading.Thread(target=process.communicate) for process in processes]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join(300)
+    assert [process.returncode for process in processes] == [0, 0]
+    told.assert_complete([*found, *records(second)])
