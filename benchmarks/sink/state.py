@@ -197,6 +197,19 @@ def aggregates(sweep: Sweep) -> dict[str, float] | None:
     return values
 
 
+def sweep_state(sweep: Sweep, *, over: bool) -> str:
+    """The state that a sweep's run should show, "" where the trials say it; ``over``: nobody is about to go on."""
+    states = {record.status for record in sweep.records}
+    if states <= {"done", "failed"}:
+        return ""
+    return "KILLED" if over and "running" not in states else "RUNNING"
+
+
+def told_sweep(sweep: Sweep, state: str) -> str:
+    """What a sweep's mark says when the store knows of its trials, and of the state of `sweep_state`."""
+    return f"{sweep_digest(sweep)}:{state}".removesuffix(":")
+
+
 def sweep_digest(sweep: Sweep) -> str:
     """Changes when the sweep's trials or their results do."""
     said: Sequence[object] = [

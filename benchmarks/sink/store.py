@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,12 +51,14 @@ class Teller:
     New runs are made in ``experiment``; others are looked for in all of ``experiments`` (id -> name).
     """
 
-    def __init__(self, client: MlflowClient, experiment: str, experiments: Mapping[str, str], out: Path) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment: str, experiments: Mapping[str, str], out: Path, home: str
+    ) -> None:
         self.client = client
         self.experiment = experiment
         self.experiments = {experiment: "", **experiments}
         self.rows = Rows.of(client)
-        self.home = sha256(f"{socket.gethostname()}:{out}".encode()).hexdigest()[:16]
+        self.home = home
         self.out = out
 
     # --- trials -------------------------------------------------------------------------------------------------------
@@ -73,17 +73,12 @@ class Teller:
             mark.told, mark.aside = state, ""  # its owner deleted it on purpose
             memory.save(mark)
             return
-        again = found or rewound(record.folder, mark)
-        if again:
+        if found:
             mark.offset = 0
-        known = self._known(run) if again and self.rows is None else set[tuple[str, int]]()
         mark.run = run.info.run_id
         self._adopt(run, record, sweep, parent)
         mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
-        for lines, offset in pending(record.folder, mark.offset, BATCH if self.rows is None else ROWS):
-            self._log(mark.run, [line for line in lines if (metric_key(line.name), line.step) not in known], once=again)
-            mark.offset, mark.tail = offset, tail_digest(record.folder, offset)
-            memory.save(mark)
+        self._replay(record.folder, run, memory, mark, again=found)
         if state != mark.told:
             self._end(record, run, state)
             for _ in send(self.client, run, files_of(record)[0], mark.files):
@@ -93,6 +88,17 @@ class Teller:
             self.client.delete_tag(mark.run, ASIDE_TAG)
         mark.aside = ""
         memory.save(mark)
+
+    def _replay(self, folder: Path, run: Run, memory: Memory, mark: Mark, *, again: bool = False) -> None:
+        """Tell what the ledger in ``folder`` says behind the mark; ``again``: nothing is known of what was told."""
+        if rewound(folder, mark):
+            mark.offset, again = 0, True
+        known = self._known(run) if again and self.rows is None else set[tuple[str, int]]()
+        for lines, offset in pending(folder, mark.offset, BATCH if self.rows is None else ROWS):
+            fresh = [line for line in lines if (metric_key(line.name), line.step) not in known]
+            self._log(run.info.run_id, fresh, once=again)
+            mark.offset, mark.tail = offset, tail_digest(folder, offset)
+            memory.save(mark)
 
     def put_aside(self, memory: Memory, mark: Mark, why: str) -> None:
         """Say of a trial that the store does not take, on what there is of its run, that this is all and why."""
@@ -217,8 +223,9 @@ class Teller:
             run for run in self._runs_by_id(known) if run.info.run_id not in {one.info.run_id for one in mine}
         ]
 
-    def tell_sweep(self, sweep: Sweep, mine: Sequence[Run], digest: str) -> str:
-        """The id of the sweep's run, one of ``mine``, with the table of its groups once every trial is over.
+    def tell_sweep(self, sweep: Sweep, mine: Sequence[Run], digest: str, state: str) -> str:
+        """The id of the sweep's run, one of ``mine``, with the table of its groups once every trial is over, else in
+        the state that is given.
 
         MLflow cannot take a number back. When the table changes (another seed was added), a new run replaces the old
         one, so that every key has one value.
@@ -235,6 +242,8 @@ class Teller:
         if values is not None:
             self._tag(keep, {"engram.table": digest})  # first: a half-told table must not be taken for another one's
             self._tell_table(keep, sweep, values)
+        elif keep.info.status != state:
+            self.client.update_run(keep.info.run_id, status=state)
         for run in mine:
             if run.info.run_id != keep.info.run_id:
                 self.client.delete_run(run.info.run_id)
@@ -273,6 +282,12 @@ class Teller:
             self._tag(run, {ELSEWHERE_TAG: said[:TAG_SIZE]})
         elif ELSEWHERE_TAG in run.data.tags:
             self.client.delete_tag(parent, ELSEWHERE_TAG)
+
+    def tell_machine(self, sweep: Sweep, memory: Memory, mark: Mark) -> None:
+        """Tell the sweep's run how busy the machine of its driver was."""
+        folder = sweep_dir(self.out, sweep.name)
+        if rewound(folder, mark) or next(pending(folder, mark.offset), None) is not None:
+            self._replay(folder, self.client.get_run(mark.run), memory, mark, again=mark.offset == 0)
 
     def left(self, sweep: Sweep, here: set[str]) -> list[Run]:
         """Our runs that the store counts to a sweep whose plan names them no more: those an edited suite left behind.

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +37,18 @@ from engram.benchmarks.sink.database import (
 )
 from engram.benchmarks.sink.experiments import EXPERIMENT, all_of, experiment_of, found_or_made, see_active
 from engram.benchmarks.sink.read import active_runs, stored_sweep
-from engram.benchmarks.sink.state import Mark, Memory, adoption, behind, sweep_digest, told_state
+from engram.benchmarks.sink.state import (
+    Mark,
+    Memory,
+    adoption,
+    behind,
+    pending,
+    rewound,
+    sweep_digest,
+    sweep_state,
+    told_state,
+    told_sweep,
+)
 from engram.benchmarks.sink.store import Teller
 from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line
 
@@ -84,21 +98,25 @@ class Sink:
             return True
         if sweep is None or f"sweep {sweep}" in self.refused:
             return False
-        mark = Memory(self._sweep_folder(sweep) / "sink.json", self.address).load(store)
-        return mark.told != sweep_digest(read_sweep(self.out, sweep))
+        folder, plan = self._sweep_folder(sweep), read_sweep(self.out, sweep)
+        mark = Memory(folder / "sink.json", self.address).load(store)
+        if mark.told != told_sweep(plan, sweep_state(plan, over=True)) or rewound(folder, mark):
+            return True
+        return next(pending(folder, mark.offset), None) is not None
 
     def sync(self, trials: list[str], sweep: str | None, *, now: bool = False) -> SyncReport:
         """Tell the store all it lacks about these trials and their sweep.
 
         Never raises for trouble with the store: the report says what was wrong, nothing is lost, and further calls
-        return at once until a pause that grows with every failure is over (``now`` tries at once).
+        return at once until a pause that grows with every failure is over. ``now`` tries at once, and takes a sweep of
+        which nothing runs for one that was broken off.
         """
         if not now and time.monotonic() < self._not_before:
             return SyncReport(False, "the tracking store failed a moment ago; waiting before the next try", 0)
         with self._one_at_a_time:
             try:
                 with lock(self.out / ".sink.lock", patience=LOCK_SECONDS, what="the tracking store"):
-                    told = self._sync(trials, sweep)
+                    told = self._sync(trials, sweep, over=now)
             except UserError:
                 raise
             except Exception as error:  # whatever ails the store, the sweep goes on and the ledgers keep everything
@@ -128,18 +146,18 @@ class Sink:
         gone = len(told) - held
         return SyncReport(True, f"deleted in MLflow, and left so: {gone}" if gone else "", held)
 
-    def _sync(self, trials: list[str], sweep: str | None) -> int:
+    def _sync(self, trials: list[str], sweep: str | None, *, over: bool) -> int:
         client = connect(self.uri)
         experiment, store = self._experiment(client)
-        teller = Teller(client, experiment, all_of(client), self.out)
+        teller = Teller(client, experiment, all_of(client), self.out, self._home())
         records = {trial: Record(self.out / "trials" / trial) for trial in trials}
-        parent, digest, plan = "", "", None
+        parent, state, plan = "", "", None
         if sweep is not None:
             plan = read_sweep(self.out, sweep)
-            digest = sweep_digest(plan)
+            state = sweep_state(plan, over=over)
             if f"sweep {sweep}" not in self.refused:
                 with self._setting_aside(f"sweep {sweep}", teller):
-                    parent = self._tell_sweep(teller, plan, digest, store)
+                    parent = self._tell_sweep(teller, plan, state, store)
             records |= {record.trial: record for record in plan.records if record.trial in records}
         for record in records.values():
             if f"trial {record.trial}" in self.refused:
@@ -154,16 +172,19 @@ class Sink:
                     with contextlib.suppress(Exception):  # what ails the trial may ail this too
                         teller.put_aside(memory, mark, self.refused[name])
         if plan is not None and parent:
-            parent_memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
-            if parent_memory.load(store).told != digest:
+            memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
+            mark, told = memory.load(store), told_sweep(plan, state)
+            if mark.told != told:
                 self._release(teller, plan, store, parent)
                 teller.say_elsewhere(plan, parent)
-            parent_memory.save(Mark(store=store, run=parent, told=digest))
+                mark.told = told
+            teller.tell_machine(plan, memory, mark)
+            memory.save(mark)
         return sum(
             bool(told_state(record)) and f"trial {record.trial}" not in self.refused for record in records.values()
         )
 
-    def _tell_sweep(self, teller: Teller, plan: Sweep, digest: str, store: str) -> str:
+    def _tell_sweep(self, teller: Teller, plan: Sweep, state: str, store: str) -> str:
         """The id of the sweep's run; it counts as told only when its trials are."""
         memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
         mark = memory.load(store)
@@ -174,10 +195,12 @@ class Sink:
             name, place = experiment_of(plan.name), artifacts_of(self.database) if self.database else None
             teller.experiment = found_or_made(teller.client, name, place, self.uri).experiment_id
             teller.experiments[teller.experiment] = name
-        if mark.told == digest and mark.run:
+        if mark.told == told_sweep(plan, state) and mark.run:
             return mark.run
-        parent = teller.tell_sweep(plan, mine, digest)
-        memory.save(Mark(store=store, run=parent))
+        parent = teller.tell_sweep(plan, mine, sweep_digest(plan), state)
+        kept = mark if mark.run == parent else Mark(store=store, run=parent)
+        kept.told = ""
+        memory.save(kept)
         return parent
 
     @contextlib.contextmanager
@@ -216,8 +239,14 @@ class Sink:
         store = f"{found.experiment_id}@{found.creation_time}"
         if self._known_store() != store:
             path = self.out / "sink.json"
-            write_json(path, {**held(path), self.address: store})
+            write_json(path, {**held(path), "home": self._home(), self.address: store})
         return found.experiment_id, store
+
+    def _home(self) -> str:
+        """Names the output folder, wherever it is copied to once a store knows of it."""
+        kept = held(self.out / "sink.json").get("home", "")
+        fresh = sha256(f"{socket.gethostname()}:{self.out}".encode()).hexdigest()[:16]
+        return kept if isinstance(kept, str) and re.fullmatch("[0-9a-f]{16}", kept) else fresh
 
     def _known_store(self) -> str:
         if self.database and not self.database.exists():

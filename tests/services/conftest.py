@@ -1,4 +1,4 @@
-"""MLflow's server on PostgreSQL, started once for all tests here; each test has a clean slate of its own by its names."""
+"""MLflow's server on PostgreSQL, started once for all tests; what each tells has names of its own."""
 
 from __future__ import annotations
 

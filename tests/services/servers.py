@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -126,22 +127,23 @@ class Postgres(Server):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.password = secrets.token_hex(8)
-        if os.geteuid() == 0:
-            shutil.chown(folder, _user())
-            for above in folder.parents:  # those of pytest are for their owner alone
-                if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
-                    above.chmod(above.stat().st_mode | 0o011)
-        secret = folder / "password"
+        # not below `folder`, which may be for its owner alone, who PostgreSQL must not be
+        self.place = Path(tempfile.mkdtemp(prefix="engram-postgres-"))
+        secret = self.place / "password"
         secret.write_text(self.password)
-        secret.chmod(0o644)
-        initdb = [_program("initdb"), "-D", str(self.data), "-U", "mlflow", "--pwfile", str(secret)]
+        if os.geteuid() == 0:
+            for path in (self.place, secret):
+                shutil.chown(path, _user())
+        initdb = [str(_program("initdb")), "-D", str(self.place / "data"), "-U", "mlflow", "--pwfile", str(secret)]
         more = ["-A", "scram-sha-256", "-E", "UTF8", "--no-sync", "--locale", "C"]
-        subprocess.run([*_as_user(), *initdb, *more], check=True, capture_output=True, cwd=folder)
-        secret.unlink()
+        done = subprocess.run([*_as_user(), *initdb, *more], capture_output=True, text=True, cwd=self.place)
+        if done.returncode:
+            shutil.rmtree(self.place)
+            raise RuntimeError(f"initdb failed:\n{done.stderr}")
 
-    @property
-    def data(self) -> Path:
-        return self.folder / "data"
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     @property
     def uri(self) -> str:
@@ -151,7 +153,7 @@ class Postgres(Server):
         # what a killed process wrote is in the system's memory: only a power cut would need fsync
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
         given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [*_as_user(), str(_program("postgres")), "-D", str(self.data), "-p", str(self.port), *given]
+        return [*_as_user(), str(_program("postgres")), "-D", str(self.place / "data"), "-p", str(self.port), *given]
 
     def answers(self) -> bool:
         import psycopg

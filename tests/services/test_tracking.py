@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,8 +70,8 @@ def test_a_sweep_with_its_files_over_http_is_told_once(engram, here, database, t
     for trial, (run, _) in runs.items():
         assert client.get_run(run).info.artifact_uri.startswith("mlflow-artifacts:/")
         for name in ("note.txt", "result.json"):
-            there = client.download_artifacts(run, name, str(tmp_path))
-            assert open(there, "rb").read() == (out / "trials" / trial / name).read_bytes()
+            there = Path(client.download_artifacts(run, name, str(tmp_path)))
+            assert there.read_bytes() == (out / "trials" / trial / name).read_bytes()
     theirs = here("compare", "whole", "--json", "--out", "nowhere", "--tracking-uri", tracking.uri)
     assert theirs.code == 0 and theirs.json == here("compare", "whole", "--json").json
     query = "select name from experiments where name like 'engram/%%'"
