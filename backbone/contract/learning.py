@@ -30,6 +30,8 @@ class Batch:
         indices: [B] int64 on the CPU, positions in the split.
         columns: [N, ...] each, what else is known of every row.
         by_rows: whether somebody asks for ``losses``.
+        whole: how many images the batch has in all, where several processes share it (``--devices``): ``raw`` and
+            ``images`` are those of this one, everything else is of all rows. None: it has no others.
         logits: [N, K] float32, once the forward pass is done.
         losses: [N] float32, the loss of every row, once the objective has been asked; only where ``by_rows`` is set.
     """
@@ -40,6 +42,7 @@ class Batch:
     indices: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
     by_rows: bool = False
+    whole: int | None = None
     logits: Tensor = field(init=False)
     losses: Tensor = field(init=False)
 
@@ -47,6 +50,11 @@ class Batch:
     def own(self) -> int:
         """How many rows come from the split."""
         return len(self.raw)
+
+    @property
+    def count(self) -> int:
+        """How many images it has, N."""
+        return len(self.images) if self.whole is None else self.whole
 
     def repeated(self, times: int) -> Batch:
         """Labels and columns of all rows, then all again, so many times; images stay as they are."""

@@ -11,6 +11,7 @@ from engram.backbone.hardware import Machine, autocast
 from engram.backbone.nets.classifier import Classifier, Normalise
 from engram.backbone.nets.layout import arranged
 from engram.backbone.objectives.around import Around
+from engram.backbone.ranks import current
 
 
 class Distillation(Around):
@@ -54,6 +55,8 @@ class Distillation(Around):
         loss = self.inner(outputs, batch, step)
         with autocast(self.machine.device, self.machine.precision):
             targets = self.targets(batch.images)
+        if batch.whole is not None and (ranks := current()) is not None:
+            targets = ranks.gathered(targets, batch.whole)
         return self.mix(loss, outputs.logits, targets)
 
     @torch.no_grad()

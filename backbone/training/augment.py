@@ -16,6 +16,11 @@ def flip(x: Tensor, which: Tensor) -> Tensor:
     return torch.where(which[:, None, None, None], x.flip(-1), x)
 
 
+def by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
+    """[count] bool, true for half of them."""
+    return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
+
+
 def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
     """Mirror half of the images in even epochs and the other half in odd ones.
 

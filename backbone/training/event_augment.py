@@ -8,7 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engram.backbone.errors import must
 from engram.backbone.training.options import TrainingOptions
+
+
+def check_kind(options: TrainingOptions, recordings: bool) -> None:
+    """Raises UserError where options of recordings are asked for and there are pictures, or the other way round."""
+    meant = ("noise",) if recordings else ("event_drop", "time_shift", "time_jitter")
+    rule = "0 for recordings, which are no pictures" if recordings else "0 for pictures, which have no events"
+    for name in meant:
+        if value := getattr(options, name):
+            raise must(f"--{name.replace('_', '-')}", rule, value, "Leave it out.")
 
 
 def augmented(counts: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:

@@ -3,12 +3,17 @@
 Everything random is a pure function of (seed, step): the order of an epoch, the augmentation of a batch, dropout. So
 the state to resume from is the weights, the optimizers' buffers and one counter, and a resumed run repeats the
 uninterrupted one bit for bit on a CPU.
+
+Where several processes work together (`engram.backbone.ranks`) each computes its rows of every batch, and the numbers
+are those of one up to the order of sums.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +32,10 @@ from engram.backbone.nets.classifier import Classifier
 from engram.backbone.nets.layout import arranged, layout
 from engram.backbone.objectives.columns import columns_of
 from engram.backbone.objectives.cross_entropy import CrossEntropy
+from engram.backbone.ranks import current
 from engram.backbone.seeding import derive, generator
 from engram.backbone.training import augment, event_augment
+from engram.backbone.training.divided import AsWhole, Divided
 from engram.backbone.training.optim import Optimizers, add_l2, lists, rate_at
 from engram.backbone.training.options import TrainingOptions
 from engram.backbone.training.recorded import Passes, can_record
@@ -100,7 +107,9 @@ class Trainer:
         if self.batch_size == 1 and normalised:
             remedy = "Raise it, or use --backbone.normalisation none."
             raise must("--batch-size", "at least 2 for a network with batch normalisation", 1, remedy)
-        _check_kind(options, data.frames is not None)
+        event_augment.check_kind(options, data.frames is not None)
+        ranks = current()
+        self.divided = None if ranks is None else Divided(ranks, machine.device, self.batch_size, options, hooks)
         self.steps_per_epoch = -(-self.rows // self.batch_size)
         if normalised and self.rows % self.batch_size == 1:
             self.steps_per_epoch -= 1
@@ -112,6 +121,8 @@ class Trainer:
             model.requires_grad_(False)
             self.part.requires_grad_(True)
         model = model.to(self.device, memory_format=layout(model.backbone))  # type: ignore[call-overload]
+        if self.divided is not None:
+            self.divided.take_over(model)
         if optimizers is None:
             optimizers = Optimizers(model, options.optimizer, options.lr, options.momentum, options.weight_decay)
         self.passes = self._passes(model, passes)
@@ -136,7 +147,7 @@ class Trainer:
 
     def _passes(self, model: Classifier, earlier: Passes | None) -> Passes | None:
         """Recorded passes, where network, objective and hooks leave a pass the same kernels every time."""
-        plain = self.objective.recordable and not self.objective.wants
+        plain = self.objective.recordable and not self.objective.wants and self.divided is None
         if not (plain and all(hook.recordable for hook in self.hooks) and can_record(model, self.device)):
             return None
         if earlier is None or earlier.model is not model or earlier.precision != self.precision:
@@ -181,17 +192,21 @@ class Trainer:
         model = self._in_training()
         epoch, first = divmod(p.step, self.steps_per_epoch)
         last = min(self.steps_per_epoch, first + self.total_steps - p.step)
+        if self.divided is not None:
+            last, seconds = min(last, first + self.divided.unit(seconds)), math.inf
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
         if first == 0:
             p.loss_sum.zero_()
-        for images, labels, chosen in in_pass(self.data, epoch).batches(indices, self.batch_size, self.device):
+        for images, labels, chosen in self._batches(epoch, indices):
             p.loss_sum.add_(self._step(model, images, labels, chosen, epoch), alpha=len(chosen))
             p.step += 1
             if time.perf_counter() - began > seconds:
                 break
         ended = p.step % self.steps_per_epoch == 0 or self.done
         mean_loss = p.loss_sum.item() / (self.shown(p.step) - self.shown(epoch * self.steps_per_epoch))  # waits
-        p.seconds += time.perf_counter() - began
+        p.seconds += (took := time.perf_counter() - began)
+        if self.divided is not None:
+            self.divided.step_seconds = took / (last - first)
         if not mean_loss < float("inf"):
             raise self._diverged()
         return {"train/loss": mean_loss, "lr": self._rate(p.step - 1) * self.options.lr} if ended else None
@@ -210,17 +225,23 @@ class Trainer:
         self._seed_layers(step)
         if self.passes is not None:
             self.passes.begin()
-        batch = Batch(raw, self._augment(model, raw, indices, epoch), labels, indices)
+        whole = None if self.divided is None else len(indices)
+        batch = Batch(raw, self._images(model, raw, indices, epoch), labels, indices, whole=whole)
         for name, column in self.columns.items():
             batch.columns[name] = column[indices.to(column.device, non_blocking=True)]
         for hook in self.hooks:
             hook.before_forward(self, batch)
-        outputs = self._outputs(model, batch.images)
-        batch.logits = outputs.logits
-        loss = self.objective(outputs, batch, step)
-        for hook in self.hooks:
-            loss = hook.loss(self, batch, loss)
-        loss.backward()
+        with nullcontext() if self.divided is None else AsWhole(self.divided, len(indices)) as together:
+            outputs = self._outputs(model, batch.images)
+            if together is not None:
+                outputs = together.outputs(outputs)
+            batch.logits = outputs.logits
+            loss = self.objective(outputs, batch, step)
+            for hook in self.hooks:
+                loss = hook.loss(self, batch, loss)
+            loss.backward() if together is None else together.backward(loss)
+        if self.divided is not None:
+            self.divided.add_gradients(model)
         for hook in self.hooks:
             hook.after_backward(self, batch)
         self._weigh(model, self.objective.divisor(step))
@@ -263,6 +284,18 @@ class Trainer:
         else:
             torch.default_generator.manual_seed(seed)
 
+    def _batches(self, epoch: int, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        data = in_pass(self.data, epoch)
+        if self.divided is None:
+            return data.batches(order, self.batch_size, self.device)
+        return self.divided.batches(data, order, self.batch_size)
+
+    def _images(self, model: Classifier, raw: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        def change(images: Tensor) -> Tensor:
+            return self._augment(model, images, indices, epoch)
+
+        return change(raw) if self.divided is None else self.divided.changed(raw, len(indices), change)
+
     def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
         options = self.options
@@ -278,7 +311,7 @@ class Trainer:
         """
         x, random = self._begin_augmentation(self.progress.model, raw, purpose)
         if self.options.flip == "alternate":
-            x = augment.flip(x, _by_chance(len(x), random, x.device))
+            x = augment.flip(x, augment.by_chance(len(x), random, x.device))
         return self._finish_augmentation(x, raw, random)
 
     def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
@@ -295,7 +328,7 @@ class Trainer:
     def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
         options = self.options
         if options.flip == "random":
-            x = augment.flip(x, _by_chance(len(x), random, x.device))
+            x = augment.flip(x, augment.by_chance(len(x), random, x.device))
         black = self._grey(images, 0) if options.border == "black" else None
         if options.affine or options.elastic:
             x = augment.warp(x, options.affine, options.elastic, random, black)
@@ -353,20 +386,6 @@ class Trainer:
         self.objective.load_state_dict(saved["objective"])
         for hook, state in zip(self.hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)
-
-
-def _by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
-    """[count] bool, true for half of them."""
-    return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
-
-
-def _check_kind(options: TrainingOptions, recordings: bool) -> None:
-    """Raises UserError where options of recordings are asked for and there are pictures, or the other way round."""
-    meant = ("noise",) if recordings else ("event_drop", "time_shift", "time_jitter")
-    rule = "0 for recordings, which are no pictures" if recordings else "0 for pictures, which have no events"
-    for name in meant:
-        if value := getattr(options, name):
-            raise must(f"--{name.replace('_', '-')}", rule, value, "Leave it out.")
 
 
 def _recompute(model: Classifier) -> None:

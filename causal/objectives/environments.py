@@ -62,7 +62,7 @@ class Groups:
 
 def by_image(values: Tensor, batch: Batch) -> Tensor:
     """The mean over the rows of an image: values [T N] of T steps, one after another, -> [N]."""
-    return values.unflatten(0, (-1, len(batch.images))).mean(0)
+    return values.unflatten(0, (-1, batch.count)).mean(0)
 
 
 class Comparing(Objective):
@@ -100,7 +100,7 @@ class Comparing(Objective):
 
     def groups(self, batch: Batch) -> Groups:
         """The images of a batch; rows of further steps are of the same ones."""
-        return Groups(batch.columns[self.column][: len(batch.images)], len(self.sizes))
+        return Groups(batch.columns[self.column][: batch.count], len(self.sizes))
 
     def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
         """The cross-entropy of every row."""

@@ -1,0 +1,158 @@
+"""Processes that train one network together, each with its share of the rows of every batch (data parallel).
+
+What only some rows go into is asked of all processes: outputs are gathered, gradients added up. Everything else all of
+them do alike, from the same seeds, so that their weights stay the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from engram.backbone.errors import must
+
+
+class Ranks:
+    """This process among those that work together. Every call is one of all of them, in the same order.
+
+    Args:
+        rank: the number of this one, from 0.
+        count: how many there are.
+    """
+
+    def __init__(self, rank: int, count: int) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that writes."""
+        return self.rank == 0
+
+    def share(self, rows: int) -> slice:
+        """Which of so many rows are this process's: runs of equal length, the first ones longer by one.
+
+        >>> [Ranks(rank, 3).share(8) for rank in range(3)]
+        [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
+        """
+        least, more = divmod(rows, self.count)
+        start = self.rank * least + min(self.rank, more)
+        return slice(start, start + least + (self.rank < more))
+
+    def any(self, asked: bool) -> bool:
+        """Whether any process was asked."""
+        told = torch.tensor(int(asked))
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return bool(told)
+
+    def agreed(self, value: int) -> int:
+        """The first process's value."""
+        told = torch.tensor(value)
+        dist.broadcast(told, 0)
+        return int(told)
+
+    def take_over(self, tensors: Sequence[Tensor]) -> None:
+        """Give tensors the values that the first process has, in place."""
+        for tensor in tensors:
+            dense = tensor.detach().contiguous()
+            dist.broadcast(dense, 0)
+            tensor.detach().copy_(dense)
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """The sums over processes of tensors of one type and device, in place."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def every(self, own: Tensor) -> Tensor:
+        """own: [...], of one shape everywhere -> [count, ...], by the numbers of the processes."""
+        found = own.new_empty(self.count * own.numel())
+        dist.all_gather_into_tensor(found, own.reshape(-1))
+        return found.view(self.count, *own.shape)
+
+    def in_turn(self, own: Sequence[Sequence[float]], count: int, width: int) -> list[list[float]]:
+        """What processes have found that take ``count`` things in turn, in the order of these.
+
+        own: ``width`` numbers for each thing that this one took.
+        """
+        held = torch.zeros(-(-count // self.count), width, dtype=torch.float64)
+        held[: len(own)] = torch.tensor(own, dtype=torch.float64).view(-1, width)
+        return self.every(held).transpose(0, 1).flatten(0, 1)[:count].tolist()
+
+    def gathered(self, own: Tensor, rows: int) -> Tensor:
+        """The rows of all processes. A gradient goes back to this one's.
+
+        Each is to go on from there as all others do: their gradients are sums over all rows already.
+
+        Args:
+            own: [b, ...], those of `share`; where that is empty any one row, which is dropped.
+            rows: how many there are in all, B.
+
+        Returns: [B, ...].
+        """
+        share = self.share(rows)
+        found = _Gathered.apply(own[: share.stop - share.start].float(), self, rows)
+        return found.to(own.dtype)  # type: ignore[no-any-return]
+
+
+class _Gathered(torch.autograd.Function):
+    """`Ranks.gathered`, of float32."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, ranks: Ranks, rows: int) -> Tensor:  # type: ignore[override]
+        ctx.share = ranks.share(rows)
+        most = -(-rows // ranks.count)
+        even = own.new_zeros(most, *own.shape[1:])
+        even[: len(own)] = own
+        every = ranks.every(even)
+        sizes = [share.stop - share.start for share in (Ranks(r, ranks.count).share(rows) for r in range(ranks.count))]
+        return torch.cat([part[:size] for part, size in zip(every, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return grad[ctx.share], None, None
+
+
+_here: list[Ranks] = []
+
+
+def current() -> Ranks | None:
+    """The processes that this one works with; None where it works alone."""
+    return _here[-1] if _here else None
+
+
+def join(device: str, store: str | None = None) -> Ranks:
+    """Work with the other processes that torchrun, or whoever sets what it sets, has started.
+
+    Args:
+        device: as `engram.backbone.contract.Services.device` says it; each process has a GPU of its own.
+        store: a file by which they find one another; None for the address that the environment says.
+
+    Raises:
+        UserError: there are fewer GPUs than processes on this machine.
+    """
+    gpus = device.startswith("cuda")
+    if gpus:
+        own, needed = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if (there := torch.cuda.device_count()) < needed:
+            raise must("--devices", f"at most {there}, the GPUs of this machine", needed, "Or use --device cpu.")
+        torch.cuda.set_device(own)
+    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    method = "env://" if store is None else f"file://{store}"
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", method, rank=ranks.rank, world_size=ranks.count)
+    _here.append(ranks)
+    return ranks
+
+
+def leave() -> None:
+    """Go on alone, once all are done with what they do together; no effect where this process is alone."""
+    if _here:
+        _here.clear()
+        dist.destroy_process_group()
