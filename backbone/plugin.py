@@ -49,6 +49,7 @@ PLUGIN = Plugin(
             target="engram.backbone.experiments.train:Train",
             options=f"{_CONFIGS}:TrainConfig",
             summary="Train a network",
+            data_parallel=True,
         ),
         "backbone.evaluate": Entry(
             target="engram.backbone.experiments.evaluate:Evaluate",
@@ -96,11 +97,13 @@ PLUGIN = Plugin(
             target="engram.backbone.objectives.cross_entropy:cross_entropy",
             asks=Asks(by_rows=True),
             summary="Cross-entropy with the labels, smoothed by --label-smoothing",
+            data_parallel=True,
         ),
         "present": Entry(
             target="engram.backbone.objectives.present:present",
             asks=Asks(columns=("present",), by_rows=True),
             summary="Binary cross-entropy of every output with the column present: which classes are in the image",
+            data_parallel=True,
         ),
     },
     datasets={

@@ -43,6 +43,11 @@ class Ranks:
         start = self.rank * least + min(self.rank, more)
         return slice(start, start + least + (self.rank < more))
 
+    def leave(self) -> None:
+        """Go on alone, once all are done with what they do together."""
+        _here.clear()
+        dist.destroy_process_group()
+
     def any(self, asked: bool) -> bool:
         """Whether any process was asked."""
         told = torch.tensor(int(asked))
@@ -149,10 +154,3 @@ def join(device: str, store: str | None = None) -> Ranks:
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", method, rank=ranks.rank, world_size=ranks.count)
     _here.append(ranks)
     return ranks
-
-
-def leave() -> None:
-    """Go on alone, once all are done with what they do together; no effect where this process is alone."""
-    if _here:
-        _here.clear()
-        dist.destroy_process_group()

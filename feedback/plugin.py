@@ -6,13 +6,21 @@ from engram.backbone.contract import Ability, Asks, Entry, Plugin
 from engram.feedback.targets import TARGETS
 
 
-def _adapter(name: str, summary: str, *, options: str = "FeedbackOptions", offers: tuple[Ability, ...] = ()) -> Entry:
+def _adapter(
+    name: str,
+    summary: str,
+    *,
+    options: str = "FeedbackOptions",
+    offers: tuple[Ability, ...] = (),
+    data_parallel: bool | None = None,
+) -> Entry:
     return Entry(
         target=f"engram.feedback.adapters.{name}:{name}",
         options=f"engram.feedback.options:{options}",
         summary=summary,
         needs=("Staged",),
         offers=("StageSteps", "Prepared", "Calibrated", "Delayed", *offers),
+        data_parallel=data_parallel,
     )
 
 
@@ -70,7 +78,10 @@ PLUGIN = Plugin(
             offers=("Predicting",),
         ),
         "feedback.equilibrium": _adapter(
-            "equilibrium", "Feedback until nothing changes any more, Bai et al. 2019", options="EquilibriumOptions"
+            "equilibrium",
+            "Feedback until nothing changes any more, Bai et al. 2019",
+            options="EquilibriumOptions",
+            data_parallel=False,  # all images are searched for until the last one has arrived
         ),
         "feedback.generative": _adapter(
             "generative", "Back down from logits with the same weights, Huang et al. 2020", options="GenerativeOptions"

@@ -95,6 +95,7 @@ PLUGIN = Plugin(
             target="engram.snn.training.experiment:SpikingTrain",
             options="engram.snn.training.configs:SpikingTrainConfig",
             summary="Train a spiking network with surrogate gradients",
+            data_parallel=True,
         ),
     },
     backbones={

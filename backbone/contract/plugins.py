@@ -72,6 +72,13 @@ class Entry:
     and of no other. ``distributions`` are those it works with beside its plugin's own, whose versions go into a trial's
     provenance.
 
+    ``data_parallel`` says whether ``--devices`` may divide the rows of every batch among processes, with the numbers of
+    one: of an experiment, that all its work but `finish` is that of one `Trainer` and of what every process can do
+    alike, without writing files; of an objective, that it is a function of outputs and columns of rows, and holds no
+    weights; of an adapter or a head, that an image's values are its own but for BatchNorm and dropout. None: as most of
+    the kind, which is no for experiments and objectives and yes for what networks are made of. What draws random
+    numbers in another way is refused in the first step.
+
     ``instead`` is there where no option can name the thing, because making it takes more than options (an adapter that
     needs data): what to do instead, as a sentence. It is part of saved networks alone, which hold what it needs.
     """
@@ -92,6 +99,7 @@ class Entry:
     conceptual: bool = False
     given: str = ""
     asks: Asks = field(default_factory=Asks)
+    data_parallel: bool | None = None
     takes_path: bool = False
     wraps: bool = False
     check: str | None = None

@@ -62,6 +62,9 @@ class Running(Tracked):
     """Fetch data sets that are not there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    devices: Annotated[int, Ge(1), Le(1024)] = 1
+    """Processes that share every batch of a trial, each on a GPU of its own, or on its part of the cores. The numbers
+    are those of one up to rounding, and so is the trial."""
     json: bool = False
     """Print one JSON object on standard output, everything else on standard error."""
 

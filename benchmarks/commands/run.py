@@ -15,6 +15,7 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
+from engram.benchmarks.driving.device_checks import check_devices
 from engram.benchmarks.driving.driver import drive
 from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
@@ -59,6 +60,7 @@ def carry_out(
     trial = planner.add(experiment, given)
     trials = list(planner.trials.values())
     planner.sets.contents.save()
+    check_devices(trials, registry, how)
     check_data(trials, registry, how)
     return trial, drive(trials, how, None, written(experiment_config(registry, experiment), given))
 
@@ -70,6 +72,7 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
         argv=argv,
         download=flags.download,
         device=flags.device,
+        devices=flags.devices,
         tracking_uri=flags.tracking_uri,
         workers=workers,
     )
@@ -166,6 +169,7 @@ def carry_out_suite(suite: Suite, registry: Registry, how: RunSetting) -> tuple[
     planner = planner_for(registry, how)
     trials, plan = plan_suite(suite, planner)
     planner.sets.contents.save()
+    check_devices(trials, registry, how)
     check_data(trials, registry, how)
     return plan, run_suite(suite, trials, plan, how)
 

@@ -20,6 +20,8 @@ class RunSetting:
     argv: Sequence[str]
     download: bool = False
     device: str = "auto"
+    devices: int = 1
+    """Processes that share the batches of a trial."""
     tracking_uri: str | None = None
     workers: int = 1
     """Trials at once."""

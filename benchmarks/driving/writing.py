@@ -15,6 +15,7 @@ def write_trial(trial: Trial, setting: RunSetting) -> None:
     write_config(trial)
     launch = {
         "device": setting.device,
+        "devices": setting.devices,
         "data_root": str(setting.data_root),
         "download": setting.download,
         "inputs": dict(trial.paths),

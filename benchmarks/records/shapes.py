@@ -41,6 +41,7 @@ class PrunedFile:
 @dataclass
 class LaunchFile:
     device: str = "auto"
+    devices: int = 1
     data_root: str = "data"
     download: bool = False
     inputs: dict[str, str] = field(default_factory=dict)

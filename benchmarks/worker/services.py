@@ -27,7 +27,8 @@ class TrialServices:
     download: bool
     wanted_device: str
     inputs: Mapping[str, Path]
-    ledger: Ledger
+    ledger: Ledger | None
+    """None in a process that writes nothing."""
     _shown: float = field(default=0.0, init=False)
     _said: Progress | None = field(default=None, init=False)
 
@@ -43,6 +44,7 @@ class TrialServices:
         return choose_device(self.wanted_device)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        assert self.ledger is not None
         self.ledger.log(step, metrics)
 
     def progress(self, done: float, total: float, text: str = "") -> None:
@@ -60,3 +62,19 @@ class TrialServices:
         print(render(title, rows), flush=True)
         with (self.trial_dir / "tables.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"title": title, "rows": [dict(row) for row in rows]}) + "\n")
+
+
+class SilentServices(TrialServices):
+    """Those of a process beside the one that writes."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        return
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        return
+
+    def provenance(self, **facts: Scalar) -> None:
+        return
+
+    def table(self, title: str, rows: Sequence[Row]) -> None:
+        return

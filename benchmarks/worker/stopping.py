@@ -22,6 +22,8 @@ class Stop:
     """``asked`` turns True when the worker should save a checkpoint and leave; asked twice, it leaves at once."""
 
     asked: bool = False
+    deserted: bool = False
+    """Whether it was asked by the death of the driver."""
 
     @classmethod
     def install(cls) -> Self:
@@ -41,7 +43,7 @@ class Stop:
     def _watch_driver(self) -> None:
         while os.read(0, 4096):
             pass
-        self.asked = True
+        self.deserted = self.asked = True
         # not by the clock alone: on a busy machine 15 seconds are not enough to work for one
         begun, worked = time.monotonic(), _worked()
         while _worked() - worked < GRACE_SECONDS and time.monotonic() - begun < LONGEST_SECONDS:

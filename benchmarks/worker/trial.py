@@ -16,9 +16,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engram.backbone.contract import ExperimentConfig, Flags, Result
 from engram.backbone.errors import MissingData, TrialError, UserError, must
@@ -26,21 +26,26 @@ from engram.backbone.options import Checker
 from engram.backbone.registry import Registry
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, without_defaults
+from engram.benchmarks.planning.devices import undividable, undivided
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
 from engram.benchmarks.records.layout import LOG, Busy, lock
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
-from engram.benchmarks.records.stored import misfit, read_json, write_json
+from engram.benchmarks.records.stored import held, misfit, read_json, write_json
 from engram.benchmarks.records.trials import PRUNED, Record
 from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
 from engram.benchmarks.worker.pictures import plain_figures
 from engram.benchmarks.worker.provenance import begin, distributions
-from engram.benchmarks.worker.services import TrialServices
+from engram.benchmarks.worker.ranks import Place, supervise
+from engram.benchmarks.worker.services import SilentServices, TrialServices
 from engram.benchmarks.worker.stopping import STOPPED, Stop
+
+if TYPE_CHECKING:
+    from engram.backbone.ranks import Ranks
 
 PATIENCE_SECONDS = 30.0  # how long a worker whose driver was killed may take to die
 
@@ -62,13 +67,19 @@ def main(folder: Path) -> int:
     except UserError as error:
         write_json(folder / "error.json", {"kind": "user", "message": str(error), "traceback": ""}, durable=True)
         return _say(said, str(error), 2)
+    place, devices = Place.here(), _devices(folder)
+    if devices > 1 and place is None:
+        code, line = supervise(folder, devices, stop)
+        return _say(said, line, code) if line else code
+    if devices > 1 and place is not None and place.rank:
+        return _follow(folder, stop, place)
     try:
         with (
             lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
             _logging_to(folder / LOG),
             reserve(folder),
         ):
-            return _guarded(folder, stop, said)
+            return _guarded(folder, stop, said, place if devices > 1 else None)
     except Busy as error:
         return _say(said, str(error), 4)
     except OSError as error:
@@ -77,7 +88,26 @@ def main(folder: Path) -> int:
         return _say(said, full(folder, lack), FULL)
 
 
-def _guarded(folder: Path, stop: Stop, said: int) -> int:
+def _devices(folder: Path) -> int:
+    """How many processes share the trial."""
+    devices = held(folder / "launch.json").get("devices", 1)
+    return devices if isinstance(devices, int) else 1
+
+
+def _follow(folder: Path, stop: Stop, place: Place) -> int:
+    """Work beside the first process of the trial; the exit code. Nothing but the log is written."""
+    with _logging_to(folder / LOG):
+        if Record(folder).status == "done":
+            return 0
+        try:
+            return work(folder, stop, place)
+        except BaseException as error:
+            told, code = _failure(error, folder)
+            place.fail(told)
+            return code
+
+
+def _guarded(folder: Path, stop: Stop, said: int, place: Place | None) -> int:
     """Run, and turn every way to fail into error.json, a line and an exit code."""
     record = Record(folder)
     if record.status == "done":
@@ -87,15 +117,25 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
     for before in ("error.json", PRUNED, PROGRESS):  # of an earlier attempt
         (folder / before).unlink(missing_ok=True)
     try:
-        return work(folder, stop)
-    except UserError as error:
-        kind = "data" if isinstance(error, MissingData) else "user"
-        message, code, trace = str(error), 2, ""
-    except TrialError as error:
-        kind, message, code, trace = "trial", str(error), 1, ""
+        return work(folder, stop, place)
     except BaseException as error:
+        told, code = _failure(error, folder)
+        if place is not None:
+            place.fail(told)
+    write_json(folder / "error.json", told, durable=True)
+    return _say(said, told["message"], code)
+
+
+def _failure(error: BaseException, folder: Path) -> tuple[dict[str, str], int]:
+    """What error.json says of what went wrong, and the exit code."""
+    trace = ""
+    if isinstance(error, UserError):
+        kind, message, code = "data" if isinstance(error, MissingData) else "user", str(error), 2
+    elif isinstance(error, TrialError):
+        kind, message, code = "trial", str(error), 1
+    else:
         release(folder)
-        trace = traceback.format_exc()
+        trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError):
             sys.stderr.write(trace)
         if lack := no_room(error):
@@ -103,25 +143,30 @@ def _guarded(folder: Path, stop: Stop, said: int) -> int:
         else:
             kind, code = "crash", 1
             message = f"{type(error).__name__}: {error}".splitlines()[0] + f" (see {folder / LOG})"
-    write_json(folder / "error.json", {"kind": kind, "message": message, "traceback": trace}, durable=True)
-    return _say(said, message, code)
+    return {"kind": kind, "message": message, "traceback": trace}, code
 
 
-def work(folder: Path, stop: Stop) -> int:
-    """Run one trial in this process; 0, or `STOPPED` when it was told to stop and can be resumed."""
+def work(folder: Path, stop: Stop, place: Place | None = None) -> int:
+    """Run one trial in this process; 0, or `STOPPED` when it was told to stop and can be resumed.
+
+    ``place`` is this process's among several that share the trial; None where it has none beside it.
+    """
+    leads = place is None or place.rank == 0
     about, launch = read_json(folder / "config.json"), read_json(folder / "launch.json")
     registry = Registry.discover()
     config = load_config(registry, about)
-    used = distributions(registry, str(about["experiment"]), config)
-    begin(folder / "provenance.json", launch.get("argv", sys.argv), used)
+    if leads:
+        used = distributions(registry, str(about["experiment"]), config)
+        begin(folder / "provenance.json", launch.get("argv", sys.argv), used)
     root = Path(launch.get("data_root", "data"))
     inputs = {role: _input(folder, role, trial, launch) for role, trial in about.get("inputs", {}).items()}
     sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
     origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
-    origins.require()
-    drop_states_ahead(folder)
-    with Ledger(folder / LEDGER) as ledger:
-        services = TrialServices(
+    if leads:
+        origins.require()
+        drop_states_ahead(folder)
+    with Ledger(folder / LEDGER) if leads else nullcontext() as ledger:
+        services = (TrialServices if leads else SilentServices)(
             trial_dir=folder,
             data_root=root,
             download=bool(launch.get("download", False)),
@@ -130,14 +175,30 @@ def work(folder: Path, stop: Stop) -> int:
             ledger=ledger,
         )
         kind = registry.load("experiments", about["experiment"])
+        ranks = None if place is None else _join(place, services, undivided(registry, about["experiment"], config))
         _seed(config.seed)
-        loop = Loop(kind(config, services), services, stop, origins)
+        loop = Loop(kind(config, services), services, stop, origins, ranks)
         result = loop.run()
     if result is None:
         return STOPPED
+    if not leads:
+        return 0
     check_metrics(config, result)
     publish(folder, about, result, loop.seconds)
     return 0
+
+
+def _join(place: Place, services: TrialServices, alone: list[str]) -> Ranks:
+    """Begin to work with the other processes.
+
+    Raises:
+        UserError: the trial has to be worked on by one alone, or there are too few GPUs.
+    """
+    from engram.backbone.ranks import join
+
+    for name in alone:
+        raise undividable(name, int(os.environ["WORLD_SIZE"]))
+    return join(services.device, place.store)
 
 
 def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfig:

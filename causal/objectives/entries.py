@@ -16,6 +16,7 @@ def _comparing(made: str, options: str, summary: str, asks: Asks) -> Entry:
         options=f"engram.causal.objectives.environment_options:{options}",
         summary=summary,
         asks=asks,
+        data_parallel=True,
     )
 
 
@@ -26,6 +27,7 @@ def _after(where: str, options: str, summary: str, asks: Asks) -> Entry:
         options=f"engram.causal.objectives.reference_options:{options}",
         summary=summary,
         asks=asks,
+        data_parallel=not asks.by_itself,
     )
 
 

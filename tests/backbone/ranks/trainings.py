@@ -128,6 +128,10 @@ class Noisy(nn.Module):
         return x + 0.01 * torch.randn_like(x) if self.training else x
 
 
+class Looking(Hook):
+    """Is called around every step."""
+
+
 class OfImages(Objective):
     wants = ("images",)
 
@@ -140,7 +144,7 @@ def noisy():
 
 def hooked():
     model = network(width=0.5)
-    return Trainer(model, blobs(), PLAIN, Machine("cpu", "fp32"), hooks=(Hook(),))
+    return Trainer(model, blobs(), PLAIN, Machine("cpu", "fp32"), hooks=(Looking(),))
 
 
 REFUSED = {
@@ -175,4 +179,4 @@ if __name__ == "__main__":
     results = {name: found(name) for name in names}
     if here.leads:
         Path(out).write_text(json.dumps(results))
-    ranks.leave()
+    here.leave()
