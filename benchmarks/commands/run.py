@@ -17,7 +17,8 @@ from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.device_checks import check_devices
 from engram.benchmarks.driving.driver import drive
-from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
+from engram.benchmarks.driving.launch.contract import Resources
+from engram.benchmarks.driving.setting import EACH_ITS_SHARE, PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
@@ -73,6 +74,7 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
         download=flags.download,
         device=flags.device,
         devices=flags.devices,
+        resources=Resources(gpus=flags.devices) if flags.devices > 1 and flags.device != "cpu" else EACH_ITS_SHARE,
         tracking_uri=flags.tracking_uri,
         workers=workers,
     )

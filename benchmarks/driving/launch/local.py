@@ -72,8 +72,9 @@ class LocalLauncher:
         cores = resources.cores or max(1, available_cores() // self.workers)
         env = {**defaults(cores), **os.environ, DRIVEN: "1"}
         gpus = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        if len(gpus) > 1:
-            env["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        wanted = resources.gpus or 1
+        if len(gpus) > wanted:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(slot * wanted + i) % len(gpus)] for i in range(wanted))
         return env
 
 
