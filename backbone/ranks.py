@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from engram.backbone.errors import must
 
+_PATIENCE = timedelta(seconds=60)
+
 
 class Ranks:
     """This process among those that work together. Every call is one of all of them, in the same order.
@@ -23,10 +27,11 @@ class Ranks:
     Args:
         rank: the number of this one, from 0.
         count: how many there are.
+        store: what they find one another by; None where nothing is exchanged.
     """
 
-    def __init__(self, rank: int, count: int) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int, count: int, store: Any = None) -> None:
+        self.rank, self.count, self.store = rank, count, store
 
     @property
     def leads(self) -> bool:
@@ -44,8 +49,15 @@ class Ranks:
         return slice(start, start + least + (self.rank < more))
 
     def leave(self) -> None:
-        """Go on alone, once all are done with what they do together."""
+        """Go on alone, once all are done with what they do together.
+
+        Who ends while another one is still to take up what both have exchanged takes it from it.
+        """
         _here.clear()
+        if self.store is not None:
+            self.store.set(f"done/{self.rank}", "")
+            with suppress(RuntimeError):  # one was killed, or is busy: nothing is lost but its part in this
+                self.store.wait([f"done/{rank}" for rank in range(self.count)], _PATIENCE)
         dist.destroy_process_group()
 
     def any(self, asked: bool) -> bool:
@@ -149,8 +161,10 @@ def join(device: str, store: str | None = None) -> Ranks:
         if (there := torch.cuda.device_count()) < needed:
             raise must("--devices", f"at most {there}, the GPUs of this machine", needed, "Or use --device cpu.")
         torch.cuda.set_device(own)
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    method = "env://" if store is None else f"file://{store}"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", method, rank=ranks.rank, world_size=ranks.count)
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    stores: Any = dist  # of which torch's stubs leave out those
+    place = next(iter(stores.rendezvous("env://", rank, count)))[0] if store is None else stores.FileStore(store, count)
+    ranks = Ranks(rank, count, place)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=place, rank=rank, world_size=count)
     _here.append(ranks)
     return ranks

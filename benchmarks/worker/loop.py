@@ -71,10 +71,10 @@ class Loop:
             if self.leads and (stopping or time.monotonic() - saved >= self.every):
                 self._save(state)
                 saved = time.monotonic()
-        if stopping:
-            return None
         if self.ranks is not None:
             self.ranks.leave()
+        if stopping:
+            return None
         if not self.leads:
             return Result(metrics={})
         result = self.experiment.finish(state)
