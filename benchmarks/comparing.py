@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engram.benchmarks.compare.comparison import ALL, Comparison, Wanted, compare_outcomes
+from engram.benchmarks.compare.comparison import Comparison, compare_outcomes
 from engram.benchmarks.compare.gate import parse
 from engram.benchmarks.compare.gathering import gather, merged
+from engram.benchmarks.compare.wanted import ALL, Wanted
 
 
 def compare(out: Path, *names: str, wanted: Wanted = ALL, tracking_uri: str | None = None) -> Comparison:

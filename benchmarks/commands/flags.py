@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 
 from engram.backbone.contract import Flags
 from engram.backbone.errors import must
+from engram.benchmarks.compare.wanted import Wanted
 
 WRITTEN = (".csv", ".json", ".md", ".tex", ".xml")
 """What ``--to`` can be."""
@@ -98,19 +99,7 @@ class Reproducing(Quick):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparing(Tracked):
-    by: str | None = None
-    """Compare the values of this option, or of several with commas; by default every axis of the sweep."""
-    metric: str | None = None
-    """By default the experiment's primary metric."""
-    only: tuple[str, ...] = ()
-    """Only trials with these values of options: backbone=mlp,lenet5 epochs=8."""
-    tasks: str | None = None
-    """The option whose values are tasks, such as dataset: ranks over them, and how probable it is to be better."""
-    fail_if: str | None = None
-    """Exit with 3 when this holds: "test/accuracy < 0.9", "drop test/accuracy of mlp > 0.01", "worse test/accuracy"."""
-    baseline: Path | None = None
-    """What drop, rise and worse compare with: a file that --to FILE.json wrote."""
+class Comparing(Wanted, Tracked):
     to: Path | None = None
     """Write it into this file as well: .csv, .json, .md, .tex or .xml (JUnit)."""
     json: bool = False

@@ -19,11 +19,9 @@ from engram.benchmarks.saying import say
 def compare(given: Given[Comparing]) -> int:
     """``engram compare SWEEP|TRIAL...``."""
     flags = given.flags
-    from engram.benchmarks.compare.comparison import Wanted
     from engram.benchmarks.comparing import compare as work_out
 
-    wanted = Wanted(flags.by, flags.metric, flags.only, flags.tasks, flags.fail_if, flags.baseline)
-    comparison = work_out(flags.out, *given.words, wanted=wanted, tracking_uri=flags.tracking_uri)
+    comparison = work_out(flags.out, *given.words, wanted=flags, tracking_uri=flags.tracking_uri)
     if flags.to is not None:
         from engram.benchmarks.compare.export import write
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from engram.backbone.contract import PLAIN_UNITS, Direction, Metric, Scalar
@@ -15,6 +14,7 @@ from engram.benchmarks.compare.gathering import narrowed
 from engram.benchmarks.compare.groups import Group, Pair, make_groups, make_pairs, rank
 from engram.benchmarks.compare.judging import judge
 from engram.benchmarks.compare.tasks import Tasks, over_tasks
+from engram.benchmarks.compare.wanted import ALL, Wanted
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import (
     Outcome,
@@ -24,21 +24,6 @@ from engram.benchmarks.records.outcomes import (
     one_for_each_seed,
     option_of,
 )
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How to compare: the flags of ``engram compare`` of these names."""
-
-    by: str | None = None
-    metric: str | None = None
-    only: tuple[str, ...] = ()
-    tasks: str | None = None
-    fail_if: str | None = None
-    baseline: Path | None = None
-
-
-ALL = Wanted()
 
 
 @dataclass(frozen=True)

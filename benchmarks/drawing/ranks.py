@@ -9,7 +9,7 @@ from engram.benchmarks.drawing.heatmap import short
 from engram.benchmarks.drawing.numbers import number
 from engram.benchmarks.drawing.svg import COLOURS, WIDTH, begin, marker, svg_text, tick_text
 
-_LEFT, _RIGHT, _TOP, _BAR, _ROW = 26, 26, 46, 11, 22
+_LEFT, _RIGHT, _TOP, _BAR, _ROW = 26, 26, 66, 11, 22
 _MOST_LETTERS = 46
 
 

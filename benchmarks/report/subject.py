@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from engram.backbone.errors import UserError, must, nearest
-from engram.benchmarks.compare.comparison import Comparison, Wanted, compare_outcomes
+from engram.benchmarks.compare.comparison import Comparison, compare_outcomes
 from engram.benchmarks.compare.groups import label
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import subject
 from engram.benchmarks.records.outcomes import from_sweep

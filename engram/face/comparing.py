@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engram.benchmarks.compare.comparison import Comparison, Wanted, group_row, pair_row, task_rows
+from engram.benchmarks.compare.comparison import Comparison, group_row, pair_row, task_rows
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.comparing import compare as work_out
 from engram.face.views import Table
 
@@ -70,7 +71,7 @@ def compare(
     Traceback (most recent call last):
     engram.backbone.errors.UserError: sweep must be one that was run here; got 'widths'. ...
     """
-    made = work_out(Path(out), *names, wanted=Wanted(by, metric, tasks=tasks), tracking_uri=tracking_uri)
+    made = work_out(Path(out), *names, wanted=Wanted(by=by, metric=metric, tasks=tasks), tracking_uri=tracking_uri)
     groups = Table(made.title, tuple(map(group_row, made.groups)))
     pairs = Table("differences, paired by seed", tuple(map(pair_row, made.pairs)))
     over = Table("over tasks", () if made.tasks is None else tuple(task_rows(made.tasks)))

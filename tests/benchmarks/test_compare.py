@@ -12,9 +12,10 @@ from rich.console import Console
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
-from engram.benchmarks.compare.comparison import Wanted, compare_outcomes
+from engram.benchmarks.compare.comparison import compare_outcomes
 from engram.benchmarks.compare.gate import parse
 from engram.benchmarks.compare.terminal import render as print_comparison
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.records.outcomes import Outcome, Outcomes
 

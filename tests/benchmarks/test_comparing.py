@@ -13,9 +13,10 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
-from engram.benchmarks.compare.comparison import Wanted, compare_outcomes
+from engram.benchmarks.compare.comparison import compare_outcomes
 from engram.benchmarks.compare.export import FORMS, tex
 from engram.benchmarks.compare.sheets import notes
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.records.outcomes import Outcome, Outcomes
 

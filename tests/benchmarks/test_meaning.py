@@ -9,7 +9,8 @@ import pytest
 
 from engram.backbone.contract import Metric
 from engram.backbone.registry import Registry
-from engram.benchmarks.compare.comparison import Wanted, compare_outcomes
+from engram.benchmarks.compare.comparison import compare_outcomes
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.records.meaning import options_of
 from engram.benchmarks.records.outcomes import Outcomes, outcome
 from engram.benchmarks.records.trials import Record

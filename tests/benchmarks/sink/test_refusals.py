@@ -12,7 +12,7 @@ import pytest
 from engram.backbone.contract import Places
 from engram.benchmarks.cli import main
 from engram.benchmarks.commands import doctor
-from engram.benchmarks.compare.comparison import Wanted
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.comparing import compare
 from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.sink import Sink
