@@ -122,12 +122,15 @@ def to_toml(values: Mapping[str, Any]) -> str:
     [backbone_options]
     width = 2.0
     """
-    lines = [f"{key} = {_literal(value)}" for key, value in values.items() if _is_leaf(value)]
+    return "\n".join(_toml_lines(values)) + "\n"
+
+
+def _toml_lines(values: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    yield from (f"{_key(key)} = {_literal(value)}" for key, value in values.items() if _is_leaf(value))
     for key, table in values.items():
         if isinstance(table, Mapping) and table:
-            leaves = (f"{_key(name)} = {_literal(item)}" for name, item in table.items() if _is_leaf(item))
-            lines += ["", f"[{key}]", *leaves]
-    return "\n".join(lines) + "\n"
+            yield from ("", f"[{where}{_key(key)}]")
+            yield from _toml_lines(table, f"{where}{_key(key)}.")
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A suite file: one experiment, fixed options, a grid and seeds.
+"""A suite file: one experiment, fixed options, seeds, and a grid or a search (`engram.benchmarks.planning.search`).
 
 experiment = "backbone.train"
 seeds = 3                       # or [0, 1, 2]
@@ -16,7 +16,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from engram.backbone.options import Checker
 from engram.backbone.options.spelling import by_flag, twice
 from engram.backbone.registry import Registry
 from engram.benchmarks.planning.config import experiment_config
+from engram.benchmarks.planning.search import Search, read_search, space_of
+from engram.benchmarks.planning.space import draw, probes
 
-KEYS = ("experiment", "name", "seeds", "options", "grid")
+KEYS = ("experiment", "name", "seeds", "options", "grid", "search")
 MOST_TRIALS = 10_000
 """Of one suite: planning them takes seconds, running them days."""
 LONGEST_NAME = 100
@@ -45,9 +47,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite: ``points`` in the order of the grid, seeds innermost.
+    """A checked suite: ``points`` in the order of the grid, seeds innermost; a ``search`` has none beforehand.
 
-    ``path`` is the file it was read from: what tells an edited suite from another one of the same name.
+    ``path`` is the file it was read from: what tells an edited suite from another one of the same name. ``options`` are
+    those that are fixed.
     """
 
     name: str
@@ -57,6 +60,21 @@ class Suite:
     axes: Mapping[str, Sequence[Any]]
     seeds: tuple[int, ...]
     points: tuple[Point, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None
+
+    def given(self, registry: Registry, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        """All values, checked, by field, of a trial with these options beside the fixed ones.
+
+        Raises:
+            UserError: they are none of the experiment's.
+        """
+        checker = Checker(registry, lambda name: name, f"See: engram run {self.experiment} --help")
+        found = checker.check(
+            experiment_config(registry, self.experiment), {**self.options, **options, "seed": seed}
+        )
+        checker.require()
+        return found
 
 
 def load_suite(path: Path, registry: Registry) -> Suite:
@@ -113,9 +131,13 @@ def check_suite(values: Mapping[str, Any], text: str, path: Path, registry: Regi
         problems.append(f"a suite must have at most {MOST_TRIALS} trials; got {count}. Split it into several.")
         raise UserError("\n".join(problems))
     checker = Checker(registry, lambda name: name, f"See: engram run {experiment} --help", problems)
-    points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
     place = path.resolve() if path.is_file() else path.absolute()  # a pipe has another name every time
-    return Suite(str(name), str(place), text, experiment, axes, seeds, points)
+    if "search" in values:
+        search = _search(values, cls, fixed, seeds or (0,), checker)
+        axes = {axis.name: () for axis in search.space}
+        return Suite(str(name), str(place), text, experiment, axes, seeds, (), fixed, search)
+    points = tuple(_points(cls, fixed, axes, seeds or (0,), checker))
+    return Suite(str(name), str(place), text, experiment, axes, seeds, points, fixed)
 
 
 def _read(path: Path) -> str:
@@ -171,6 +193,40 @@ def _points(
     checker.problems += _same(found)
     checker.require()
     return found
+
+
+def _search(
+    values: Mapping[str, Any],
+    cls: type[ExperimentConfig],
+    fixed: Mapping[str, Any],
+    seeds: tuple[int, ...],
+    checker: Checker,
+) -> Search:
+    """The checked search, with every value of its choices and the ends of its ranges; raises UserError as `_points`."""
+    problems = checker.problems
+    if "grid" in values:
+        problems.append("a suite must have a grid or a search; got both. Write what the grid holds as lists of values.")
+    table = values["search"]
+    if not isinstance(table, Mapping):
+        problems.append(f"search must be a table; got {table}. Write: [search]")
+        table = {}
+    space = space_of(table, problems)
+    search = read_search(table, space, cls, seeds, MOST_TRIALS, problems)
+    problems += [
+        f"{axis.name} must be given once; got options.{axis.name} and search.space.{axis.name}. Drop one of the two."
+        for axis in space
+        if axis.name in fixed
+    ]
+    if any(axis.name == "seed" for axis in space):
+        problems.append("search.space.seed must be left out; got a distribution. Write: seeds = [...] at the top.")
+    for options in (*probes(space), *(draw(space, 0, number) for number in range(1))):
+        common = checker.check(cls, {**fixed, **{name: each for name, each in options.items() if name != "seed"}})
+        if common.get("validation") == 0 and search and "validation" in {each.split for each in search.objectives}:
+            problems.append("validation must be more than 0 for a search, which chooses by it; got 0. Leave it out.")
+    checker.problems = list(dict.fromkeys(problems))
+    checker.require()
+    assert search is not None  # or there was a problem
+    return search
 
 
 def _same(points: Sequence[Point]) -> list[str]:

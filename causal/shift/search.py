@@ -8,9 +8,10 @@ Source: Gulrajani and Lopez-Paz 2021 (arXiv 2007.01434), appendix D, table 8, wi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from engram.backbone.shares import share
 
 Lot = Callable[[float], Any]
 """What a number in [0, 1) makes of a value."""
@@ -71,7 +72,7 @@ def drawn(objective: str, seed: int, number: int, steps: int | None = None) -> d
 
     def values(held: _Values) -> dict[str, Any]:
         return {
-            name: lot(_share(f"{seed}/search/{name}/{number}")) if number else usual
+            name: lot(share(f"{seed}/search/{name}/{number}")) if number else usual
             for name, (usual, lot) in held.items()
         }
 
@@ -79,8 +80,3 @@ def drawn(objective: str, seed: int, number: int, steps: int | None = None) -> d
     if steps is not None and options.get("anneal", 0) >= steps:
         options |= {"penalty": 1.0, "anneal": 0}
     return {**_FIXED, **values(_TRAINING), "objective_options": options}
-
-
-def _share(text: str) -> float:
-    """A number in [0, 1) for a text."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big") / 2**48
