@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.backbone.errors import must
 from engram.backbone.options.inherited import made_from
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Planning, Running, Sweeping
+from engram.benchmarks.commands.plans import check_name, planner_for
+from engram.benchmarks.commands.searching import carry_out_search, finish_search, first_proposals
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.device_checks import check_devices
@@ -24,8 +25,6 @@ from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.suite import Suite, load_suite
-from engram.benchmarks.records.contents import MEMORY, Contents
-from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.layout import lock, prepare, sweep_dir
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.memory import memory_of
@@ -78,12 +77,6 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
         tracking_uri=flags.tracking_uri,
         workers=workers,
     )
-
-
-def planner_for(registry: Registry, how: RunSetting, *, dry: bool = False) -> Planner:
-    """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none."""
-    contents = Contents(how.out / MEMORY)
-    return Planner(registry, how.out, DataSets(registry, how.data_root, contents, fetch=how.download and not dry))
 
 
 def _finish_run(trial: Trial, outcome: PlanOutcome, flags: Planning) -> int:
@@ -155,10 +148,14 @@ def sweep(given: Given[Sweeping]) -> int:
     out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
     how = setting(flags, out, given.argv, flags.workers)
     if flags.dry_run:
-        trials, _ = plan_suite(suite, planner_for(registry, how, dry=True))
+        planner = planner_for(registry, how, dry=True)
+        trials = plan_suite(suite, planner)[0] if suite.search is None else first_proposals(suite, registry, planner)
         return show_plan(trials, list(suite.axes), flags.json)
     plan, outcome = carry_out_suite(suite, registry, how)
-    return finish_sweep(out, plan, outcome, flags)
+    if suite.search is None:
+        return finish_sweep(out, plan, outcome, flags)
+    report_troubles(outcome, flags)
+    return finish_search(out, plan, outcome, flags)
 
 
 def carry_out_suite(suite: Suite, registry: Registry, how: RunSetting) -> tuple[Mapping[str, Any], PlanOutcome]:
@@ -168,6 +165,8 @@ def carry_out_suite(suite: Suite, registry: Registry, how: RunSetting) -> tuple[
         UserError: as `plan_suite` and `run_suite`, or its data are not what they must be.
         Busy: another driver holds the sweep.
     """
+    if suite.search is not None:
+        return carry_out_search(suite, registry, how)
     planner = planner_for(registry, how)
     trials, plan = plan_suite(suite, planner)
     planner.sets.contents.save()
@@ -200,20 +199,6 @@ def plan_suite(suite: Suite, planner: Planner) -> tuple[list[Trial], dict[str, A
         "trials": list(cells.values()),
     }
     return list(planner.trials.values()), plan
-
-
-def check_name(suite: Suite, folder: Path) -> None:
-    """Refuse to edit the plan of another suite: it is the same one when its file or its text is.
-
-    Raises:
-        UserError: the folder of the sweep is another suite's.
-    """
-    before = held(folder / "plan.json")
-    made_from = before.get("path", suite.path)  # plans of 0.2.0 and before do not say it
-    if made_from != suite.path and before.get("suite") != suite.text:
-        rule, got = f"that of one suite here, {made_from}", suite.path
-        remedy = f'Give this one another with name = "..." at its top; if it is that suite, moved, delete {folder}.'
-        raise must(f"the name {suite.name!r}", rule, got, remedy)
 
 
 def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], how: RunSetting) -> PlanOutcome:

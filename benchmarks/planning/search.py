@@ -74,7 +74,7 @@ def read_search(
     """
     before = len(problems)
     problems += [
-        f"search.{key} must be one of the keys offered; got {key}. {nearest(key, KEYS)} Options stand in [search.space]."
+        f"search.{key} must be a key of [search]; got {key}. {nearest(key, KEYS)} Options stand in [search.space]."
         for key in table
         if key not in KEYS
     ]
@@ -83,9 +83,8 @@ def read_search(
         problems.append(f'search.method must be one of {", ".join(METHODS)}; got {method}. Write: method = "random"')
     objectives = _objectives(table.get("objective"), cls, problems)
     if method == "halving" and len(objectives) > 1:
-        problems.append(
-            f"search.objective must be one for halving, which ranks by it; got {len(objectives)}. Choose one, or use tpe."
-        )
+        rule = "one for halving, which ranks by it"
+        problems.append(f"search.objective must be {rule}; got {len(objectives)}. Choose one, or use tpe.")
     budget = _budget(table, len(seeds), most, problems)
     more = _whole(table, ("seed", 0, 0), ("factor", 2, 3), ("rungs", 1, 2), problems=problems)
     problems += [
@@ -150,14 +149,14 @@ def _budget(table: Mapping[str, Any], seeds: int, most: int, problems: list[str]
     return found
 
 
-def _whole(
-    table: Mapping[str, Any], *keys: tuple[str, int, int], problems: list[str]
-) -> dict[str, int]:
+def _whole(table: Mapping[str, Any], *keys: tuple[str, int, int], problems: list[str]) -> dict[str, int]:
     """Whole numbers by key, each with its least value and its default."""
     found: dict[str, int] = {}
     for key, least, usual in keys:
         value = table.get(key, usual)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            problems.append(f"search.{key} must be a whole number of at least {least}; got {value}. Write: {key} = {usual}")
+            problems.append(
+                f"search.{key} must be a whole number of at least {least}; got {value}. Write: {key} = {usual}"
+            )
         found[key] = value
     return found

@@ -73,7 +73,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Axis:
-    """An option that a search draws; ``when`` (option -> value) are the draws of others that it is drawn with at all."""
+    """An option that a search draws; ``when`` (option -> value): only where these were drawn of others."""
 
     name: str
     values: Choice | Range
@@ -146,7 +146,9 @@ def _axis(name: str, value: Any, where: str, problems: list[str]) -> Axis | None
         return None
     when = table.get("when", {})
     if not isinstance(when, Mapping):
-        problems.append(f"{where}.when must be a table of options and values; got {when}. Write: when = {{ option = 1 }}")
+        problems.append(
+            f"{where}.when must be a table of options and values; got {when}. Write: when = {{ option = 1 }}"
+        )
         return None
     held = _choice(table, where, problems) if "values" in table else _range(table, where, problems)
     return None if held is None else Axis(name, held, {spell(key): each for key, each in when.items()})

@@ -70,9 +70,7 @@ class Suite:
             UserError: they are none of the experiment's.
         """
         checker = Checker(registry, lambda name: name, f"See: engram run {self.experiment} --help")
-        found = checker.check(
-            experiment_config(registry, self.experiment), {**self.options, **options, "seed": seed}
-        )
+        found = checker.check(experiment_config(registry, self.experiment), {**self.options, **options, "seed": seed})
         checker.require()
         return found
 

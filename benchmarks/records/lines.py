@@ -7,7 +7,7 @@ of what stands before it. Lines that engram 0.2.0 wrote have neither; they stand
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from os import SEEK_END
@@ -45,8 +45,26 @@ class Reading:
 
 def encoded(line: Line, number: int) -> bytes:
     """A line of the file, its end included."""
-    head = json.dumps({**vars(line), "n": number})[:-1].encode()
+    return sealed(vars(line), number)
+
+
+def sealed(values: Mapping[str, Any], number: int) -> bytes:
+    """A line of any file of numbered lines, its end included."""
+    head = json.dumps({**values, "n": number})[:-1].encode()
     return head + _MARK + f'{crc32(head):08x}"}}\n'.encode()
+
+
+def unsealed(text: bytes) -> tuple[dict[str, Any], int]:
+    """(what `sealed` was given, the number) of a line without its end.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    said = decoded(text)
+    head, mark, _ = text.rpartition(_MARK)
+    if not mark or said.pop("crc", None) != f"{crc32(head):08x}":
+        raise ValueError("another checksum")
+    return said, _typed(said.pop("n", None), int)
 
 
 def parse_lines(raw: bytes) -> Iterator[Line]:
@@ -175,13 +193,11 @@ def _decoded(text: bytes) -> tuple[Line, int | None]:
     Raises:
         ValueError: the text is damaged.
     """
-    said = decoded(text)
-    number = None
+    said, number = decoded(text), None
     if said.keys() != _PLAIN:
-        head, mark, _ = text.rpartition(_MARK)
-        if said.keys() != {*_PLAIN, "n", "crc"} or not mark or said["crc"] != f"{crc32(head):08x}":
-            raise ValueError("another checksum")
-        number = _typed(said["n"], int)
+        said, number = unsealed(text)
+    if said.keys() != _PLAIN:
+        raise ValueError("other entries")
     t, step, name = _typed(said["t"], int), _typed(said["step"], int), _typed(said["name"], str)
     return Line(t, step, name, float(_typed(said["value"], int, float))), number
 

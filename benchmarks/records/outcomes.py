@@ -41,6 +41,8 @@ class Outcomes:
     trials: list[Outcome] = field(default_factory=list)
     alone: bool = False
     """Whether it is one trial that was asked for by itself; ``axes`` are then the options that make it what it is."""
+    objectives: tuple[str, ...] = ()
+    """The metrics that a search goes by."""
 
     @property
     def experiment(self) -> str:
@@ -59,7 +61,7 @@ class Outcomes:
 
 def from_sweep(sweep: Sweep) -> Outcomes:
     """What became of the trials of a sweep that was read."""
-    found = Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records])
+    found = Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records], sweep.objectives)
     if sweep.memory is not None:
         sweep.memory.save()
     return found
@@ -72,7 +74,8 @@ def outcome(record: Record) -> Outcome:
 
 
 def choose_metric(outcomes: Outcomes, wanted: str | None) -> str:
-    """The metric to compare by: the experiment's primary one, or the one ``wanted``, by today's name or an older one.
+    """The metric to compare by: a search's first objective, the experiment's primary one, or the one ``wanted``, by
+    today's name or an older one.
 
     Raises:
         UserError: no finished trial has it.
@@ -80,7 +83,8 @@ def choose_metric(outcomes: Outcomes, wanted: str | None) -> str:
     found = outcomes.metric_names()
     if wanted is None:
         promised = declared(outcomes.experiment).values()
-        name = next((metric.name for metric in promised if metric.primary and metric.name in found), (found or [""])[0])
+        meant = [*outcomes.objectives, *(metric.name for metric in promised if metric.primary)]
+        name = next((name for name in meant if name in found), (found or [""])[0])
     else:
         names = {today(trial.experiment, trial.options, wanted) for trial in outcomes.done}
         name = names.pop() if wanted not in found and len(names) == 1 else wanted

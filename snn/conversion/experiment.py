@@ -156,12 +156,14 @@ class Convert:
         add(x, labels, self._coded(scoring, chunk, x))
         done, total = scoring.images + scoring.held.images, len(state.test) + len(state.validation or ())
         self.services.progress(done, total, f"simulating {scoring.simulated(scoring.steps)} steps")
+        if chunk.held:
+            self.services.log(done, {"snn/validation/accuracy": scoring.held_accuracy})
         return done < total
 
     def _chunks(self, state: ConvertState) -> Iterator[Chunk]:
-        """What is left of the test images, and then of the validation images."""
+        """What is left of the validation images, by which a search may give up, and then of the test images."""
         scoring = state.scoring
-        for held, split in ((False, state.test), (True, state.validation)):
+        for held, split in ((True, state.validation), (False, state.test)):
             if split is not None:
                 rest = torch.arange(scoring.held.images if held else scoring.images, len(split))
                 for images, labels, _ in split.batches(rest, scoring.chunk, self.services.device):

@@ -97,6 +97,11 @@ class Scoring:
             self.held_analog.add(self.analog.forward_normalised(x).unsqueeze(0), labels)
             self.held.add(self.running.simulate(x if frames is None else frames), labels)
 
+    @property
+    def held_accuracy(self) -> float:
+        """Of the spiking network after all steps, on the validation images so far; a fraction."""
+        return float(self.held.scores.rows()[-1]["accuracy"] or 0)
+
     def curve(self) -> list[Row]:
         """What stopping after each number of steps gives: accuracies as fractions, spikes and operations per image."""
         reference = _accuracy(self.analog_scores)

@@ -1,0 +1,136 @@
+"""TPE and successive halving against random search: how to make a network spiking, at an equal budget, five times.
+
+The suites are those of ``engram sweep``; every repetition has networks and draws of its own. Trials are forks of this
+process, one at a time, so that they do not pay for their imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engram.backbone.measures.intervals import interval
+from engram.backbone.registry import Registry
+from engram.benchmarks.commands.searching import carry_out_search
+from engram.benchmarks.compare.choosing import look_through
+from engram.benchmarks.compare.stats import paired
+from engram.benchmarks.drawing.tables import render
+from engram.benchmarks.driving import driver
+from engram.benchmarks.driving.launch.contract import Ended, Resources
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.planning.suite import check_suite
+from engram.benchmarks.records.layout import LOG, prepare
+from engram.benchmarks.records.trials import read_sweep
+
+SUITES = Path(__file__).parents[1] / "suites"
+METHODS = ("random", "tpe", "halving")
+REPETITIONS = 5
+
+
+class Forking:
+    """One trial at a time, as a fork of this process."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self._running: dict[Path, int] = {}
+
+    def free(self) -> int:
+        return self.workers - len(self._running)
+
+    def start(self, folder: Path, resources: Resources) -> None:
+        self._running[folder] = os.fork()
+        if self._running[folder] == 0:
+            log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            from engram.benchmarks.worker.trial import main
+
+            os._exit(main(folder))
+
+    def finished(self) -> Mapping[Path, Ended]:
+        ended: dict[Path, Ended] = {}
+        for folder, process in list(self._running.items()):
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                del self._running[folder]
+                ended[folder] = Ended(os.waitstatus_to_exitcode(status))
+        return ended
+
+    def stop(self, folders: frozenset[Path] | None = None) -> None:
+        self._signal(15, folders)
+
+    def kill(self, folders: frozenset[Path] | None = None) -> None:
+        self._signal(9, folders)
+
+    def _signal(self, number: int, folders: frozenset[Path] | None) -> None:
+        for folder, process in self._running.items():
+            if folders is None or folder in folders:
+                os.kill(process, number)
+
+    def close(self) -> None:
+        pass
+
+
+def search(method: str, repetition: int, out: Path, registry: Registry) -> dict[str, Any]:
+    """Run one search; the scores of what it chose."""
+    path = SUITES / f"convert-{method}.toml"
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    values |= {"name": f"{method}-{repetition}", "seeds": [2 * repetition, 2 * repetition + 1]}
+    values["search"]["seed"] = repetition
+    suite = replace(check_suite(values, json.dumps(values), path, registry), path=f"{path.name} {repetition}")
+    how = RunSetting(out=out, data_root=Path(os.environ.get("ENGRAM_DATA", "data")), argv=["searching"])
+    carry_out_search(suite, registry, how)
+    found = look_through(read_sweep(out, suite.name))
+    (best,) = found.chosen
+    score = [record.metrics["snn/test/accuracy"] for record in best.records]
+    tried = len({json.dumps(record.options, sort_keys=True) for record in read_sweep(out, suite.name).records})
+    chosen = {"validation": best.scores[found.objectives[0]], "test": sum(score) / len(score)}
+    return {"method": method, "repetition": repetition, "proposals": tried, **chosen, **best.options}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each method its mean over repetitions, and its difference to random search, paired by repetition."""
+    shown: list[dict[str, Any]] = []
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        line: dict[str, Any] = {"method": method, "n": len(mine), "proposals": sum(r["proposals"] for r in mine)}
+        for score in ("validation", "test"):
+            values = {row["repetition"]: row[score] for row in mine}
+            others = {row["repetition"]: row[score] for row in rows if row["method"] == "random"}
+            mean = interval(list(values.values()), bounds=(0.0, 1.0))
+            test = paired(values, others, (0.0, 1.0))
+            line |= {score: mean.mean, f"{score} low": mean.low, f"{score} high": mean.high}
+            if method != "random":
+                gap = test.difference
+                line |= {f"{score} gap": gap.mean, "gap low": gap.low, "gap high": gap.high, "p": test.p}
+        shown.append(line)
+    return shown
+
+
+def main() -> None:
+    """Run all searches below a folder (the first argument, or a temporary one), and print what they chose."""
+    import torch
+
+    import engram.snn.conversion.experiment  # noqa: F401 - what forks would import each
+
+    torch.set_num_threads(1)
+    driver.launcher_for = lambda setting, trials: Forking()
+    registry = Registry.discover()
+    with tempfile.TemporaryDirectory() as folder:
+        out = prepare(Path(sys.argv[1] if len(sys.argv) > 1 else folder))
+        rows = [search(each, number, out, registry) for number in range(REPETITIONS) for each in METHODS]
+    print(render("what each search chose", rows))
+    for row in table(rows):
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
