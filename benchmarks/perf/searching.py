@@ -7,12 +7,14 @@ process, one at a time, so that they do not pay for their imports.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -35,48 +37,49 @@ REPETITIONS = 5
 
 
 class Forking:
-    """One trial at a time, as a fork of this process."""
+    """One trial at a time, as a fork of a process that has imported all that it needs, and has no threads."""
 
     workers = 1
 
     def __init__(self) -> None:
-        self._running: dict[Path, int] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["engram.benchmarks.worker.trial", "engram.snn.conversion.experiment"])
+        self._running: dict[Path, ForkServerProcess] = {}
 
     def free(self) -> int:
         return self.workers - len(self._running)
 
     def start(self, folder: Path, resources: Resources) -> None:
-        self._running[folder] = os.fork()
-        if self._running[folder] == 0:
-            log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            from engram.benchmarks.worker.trial import main
-
-            os._exit(main(folder))
+        self._running[folder] = self._context.Process(target=_work, args=(folder,))
+        self._running[folder].start()
 
     def finished(self) -> Mapping[Path, Ended]:
-        ended: dict[Path, Ended] = {}
-        for folder, process in list(self._running.items()):
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done:
-                del self._running[folder]
-                ended[folder] = Ended(os.waitstatus_to_exitcode(status))
-        return ended
+        codes = {folder: code for folder, each in self._running.items() if (code := each.exitcode) is not None}
+        for folder in codes:
+            self._running.pop(folder).close()
+        return {folder: Ended(code) for folder, code in codes.items()}
 
     def stop(self, folders: frozenset[Path] | None = None) -> None:
-        self._signal(15, folders)
-
-    def kill(self, folders: frozenset[Path] | None = None) -> None:
-        self._signal(9, folders)
-
-    def _signal(self, number: int, folders: frozenset[Path] | None) -> None:
         for folder, process in self._running.items():
             if folders is None or folder in folders:
-                os.kill(process, number)
+                process.terminate()
+
+    def kill(self, folders: frozenset[Path] | None = None) -> None:
+        for folder, process in self._running.items():
+            if folders is None or folder in folders:
+                process.kill()
 
     def close(self) -> None:
         pass
+
+
+def _work(folder: Path) -> None:
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    from engram.benchmarks.worker.trial import main
+
+    os._exit(main(folder))
 
 
 def search(method: str, repetition: int, out: Path, registry: Registry) -> dict[str, Any]:
@@ -117,11 +120,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run all searches below a folder (the first argument, or a temporary one), and print what they chose."""
-    import torch
-
-    import engram.snn.conversion.experiment  # noqa: F401 - what forks would import each
-
-    torch.set_num_threads(1)
     driver.launcher_for = lambda setting, trials: Forking()
     registry = Registry.discover()
     with tempfile.TemporaryDirectory() as folder:

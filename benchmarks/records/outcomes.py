@@ -61,7 +61,7 @@ class Outcomes:
 
 def from_sweep(sweep: Sweep) -> Outcomes:
     """What became of the trials of a sweep that was read."""
-    found = Outcomes(sweep.name, tuple(sweep.axes), [outcome(record) for record in sweep.records], sweep.objectives)
+    found = Outcomes(sweep.name, tuple(sweep.axes), [*map(outcome, sweep.records)], objectives=sweep.objectives)
     if sweep.memory is not None:
         sweep.memory.save()
     return found
