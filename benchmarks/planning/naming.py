@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from engram.benchmarks.records.trials import Record
 
 if TYPE_CHECKING:
     from engram.benchmarks.planning.plan import Trial
+
+_TOLD: dict[str, list[str]] = {}
+"""Names that were looked up in this process."""
 
 
 def words(experiment: str, config: Mapping[str, Any], told: Iterable[str] = ()) -> list[str]:
@@ -62,7 +66,16 @@ def short_words(experiment: str, config: Mapping[str, Any], told: Iterable[str],
 
 def record_words(record: Record) -> list[str]:
     """As `words`, for a trial that was found: what its sweep varies, or else every option off its default."""
-    return words(record.experiment, record.config, record.options or off_default(record) or {})
+    return words(record.experiment, record.config, record.options or _told(record))
+
+
+def _told(record: Record) -> list[str]:
+    """The names of options off their defaults, found once for trials that differ in their seed alone."""
+    held = {**record.about, "config": {**record.about.get("config", {}), "seed": None}}
+    key = json.dumps([str(record.folder.parent), held], sort_keys=True)
+    if key not in _TOLD:
+        _TOLD[key] = list(off_default(record) or {})
+    return _TOLD[key]
 
 
 def off_default(record: Record) -> dict[str, Scalar] | None:

@@ -11,6 +11,7 @@ import pytest
 from engram.benchmarks.compare.comparison import compare_outcomes
 from engram.benchmarks.compare.groups import MOST_GROUPS
 from engram.benchmarks.comparing import compare
+from engram.benchmarks.planning import naming
 from engram.benchmarks.records import memory, trials
 from engram.benchmarks.records.lines import digest
 from engram.benchmarks.records.memory import Memory
@@ -144,3 +145,13 @@ def test_of_very_many_groups_those_with_the_best_are_tested_more_strictly():
     assert many.pairs[0].p == pytest.approx(min(1, MOST_GROUPS * (MOST_GROUPS + 1) // 2 * 2 / 2**14))
     assert many.pairs[0].verdict == "no difference shown" or many.pairs[0].verdict.startswith("too few seeds")
     assert len(many.against_best()) == MOST_GROUPS
+
+
+def test_trials_that_differ_in_their_seed_are_looked_up_once(folders, monkeypatch):
+    asked = []
+    original = naming.off_default
+    monkeypatch.setattr(naming, "off_default", lambda record: asked.append(record.trial) or original(record))
+    trials = [folders.trial("mlp", seed, options={"lr": lr}) for lr in (0.1, 0.2) for seed in range(3)]
+    said = [" ".join(naming.record_words(Record(folders.out / "trials" / trial))) for trial in trials]
+    assert len(asked) == 2 and ["lr=0.1" in each for each in said] == [True] * 3 + [False] * 3
+    assert [each.rpartition(" ")[2] for each in said] == ["0", "1", "2"] * 2
