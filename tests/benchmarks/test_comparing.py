@@ -351,3 +351,17 @@ def test_signs_of_strangers_do_no_harm_in_any_form(tmp_path):
     assert lines and all("\\|" in line for line in lines)
     assert tex("a_b%&#{}$") == r"a\_b\%\&\#\{\}\$"
     assert "\x01" not in FORMS[".xml"](found)
+
+
+def test_the_same_from_python(folders):
+    import engram
+
+    for net in ("mlp", "lenet5"):
+        for name in ("digits", "glyphs"):
+            for seed in range(2):
+                folders.trial(net, seed, options={"dataset": name})
+    trials = [folder.name for folder in (folders.out / "trials").iterdir()]
+    found = engram.compare(*trials, by="backbone", tasks="dataset", out=folders.out)
+    assert [row["group"] for row in found.tasks] == ["lenet5", "mlp"] and [row["rank"] for row in found.tasks] == [1, 2]
+    assert "over tasks" in str(found) and found._repr_html_().count("<table") == 3
+    assert len(engram.compare(*trials, out=folders.out).tasks) == 0
