@@ -9,7 +9,7 @@ SINCE ?= HEAD~1
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test pytest test-slow lint perf reproduce unchanged clean
+.PHONY: demo test pytest test-slow test-clusters lint perf reproduce unchanged clean
 
 demo: .venv/.core
 	$(BIN)/engram quickstart
@@ -21,7 +21,11 @@ pytest: .venv/.all
 	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
 
 test-slow: .venv/.all
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not cluster"
+
+# Slurm and Ray on this machine; the former from the system's packages: apt-get install slurm-wlm munge
+test-clusters: .venv/.all
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/.all
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from pathlib import Path
 from engram.backbone.errors import TrialError, UserError, nearest
 from engram.benchmarks.commands.command import invoke
 from engram.benchmarks.plugin import PLUGIN, discover
-from engram.benchmarks.records.layout import Busy
+from engram.benchmarks.records.layout import BUSY, Busy
 from engram.benchmarks.worker.disk import full, no_room
 
 _PLAIN = {
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to complain about
         return 128 + signal.SIGPIPE
     except Busy as error:
-        return _complain(error, 4)
+        return _complain(error, BUSY)
     except OSError as error:
         if (lack := no_room(error)) is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -10,9 +11,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -307,6 +309,31 @@ def workers_in() -> Callable[[Path], list[int]]:
         return found
 
     return find
+
+
+def _script(name: str) -> Any:
+    """A script of ``clusters/``, which is in no package."""
+    spec = importlib.util.spec_from_file_location(name, HERE / "clusters" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Any]:
+    """A Slurm cluster of two nodes on this machine (`clusters/slurm_nodes.py`)."""
+    kind = _script("slurm_nodes").SlurmCluster
+    if missing := kind.missing():
+        pytest.skip(f"{missing} is not installed: apt-get install slurm-wlm munge")
+    with tempfile.TemporaryDirectory(prefix="slurm-") as home:  # names of sockets are short
+        cluster = kind(Path(home) / "home")
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture(scope="session")

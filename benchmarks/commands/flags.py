@@ -66,8 +66,25 @@ class Running(Tracked):
     devices: Annotated[int, Ge(1), Le(1024)] = 1
     """Processes that share every batch of a trial, each on a GPU of its own, or on its part of the cores. The numbers
     are those of one up to rounding, and so is the trial."""
+    ray: str | None = None
+    """Run trials as tasks of the Ray cluster at this address, such as auto or HOST:6379."""
+    slurm: str | None = None
+    """Run trials as Slurm jobs in this partition; local is none, but processes here, to try it out."""
+    cores: Annotated[int, Ge(1)] | None = None
+    """Cores of each trial; by default its share of this machine's, on a cluster one."""
+    gpus: Annotated[int, Ge(0)] | None = None
+    """GPUs of each trial on a cluster; by default none."""
     json: bool = False
     """Print one JSON object on standard output, everything else on standard error."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.ray is not None and self.slurm is not None:
+            found.append(f"--slurm must be left out where --ray is given; got {self.slurm}. Choose one.")
+        if self.gpus is not None and self.ray is None and self.slurm is None:
+            remedy = "Here trials share the GPUs that CUDA_VISIBLE_DEVICES lists."
+            found.append(f"--gpus must be given with --ray or --slurm; got {self.gpus}. {remedy}")
+        return found
 
     @property
     def root(self) -> Path:
@@ -82,8 +99,8 @@ class Planning(Running):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweeping(Planning):
-    workers: Annotated[int, Ge(1)] = 1
-    """Trials at once."""
+    workers: Annotated[int, Ge(1)] | None = None
+    """Trials at once; by default one, with --ray as many as there is room for, with --slurm 100 jobs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def run(given: Given[Reproducing]) -> int:
     chosen = {key: target for key, target in targets.items() if not words or is_in(key, words[0])}
     if words and not chosen:
         raise UserError(f"TARGET must be a known one; got {words[0]}. {nearest(words[0], targets)}")
-    how = setting(flags, prepare(flags.out), given.argv, flags.workers or 1)
+    how = setting(flags, prepare(flags.out), given.argv, flags.workers)
     rows = judge(list(chosen.values()), registry, how, flags)
     if flags.json:
         print(json.dumps({"targets": rows}))

@@ -19,7 +19,7 @@ from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.device_checks import check_devices
 from engram.benchmarks.driving.driver import drive
 from engram.benchmarks.driving.launch.contract import Resources
-from engram.benchmarks.driving.setting import EACH_ITS_SHARE, PlanOutcome, RunSetting
+from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, written
 from engram.benchmarks.planning.naming import labels
@@ -65,7 +65,8 @@ def carry_out(
     return trial, drive(trials, how, None, written(experiment_config(registry, experiment), given))
 
 
-def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) -> RunSetting:
+def setting(flags: Running, out: Path, argv: Sequence[str], workers: int | None = None) -> RunSetting:
+    several = flags.gpus is None and flags.devices > 1 and flags.device != "cpu"
     return RunSetting(
         out=out,
         data_root=flags.root,
@@ -73,9 +74,11 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int = 1) ->
         download=flags.download,
         device=flags.device,
         devices=flags.devices,
-        resources=Resources(gpus=flags.devices) if flags.devices > 1 and flags.device != "cpu" else EACH_ITS_SHARE,
         tracking_uri=flags.tracking_uri,
         workers=workers,
+        ray=flags.ray,
+        slurm=flags.slurm,
+        resources=Resources(cores=flags.cores, gpus=flags.devices if several else flags.gpus),
     )
 
 

@@ -46,7 +46,16 @@ def propose(proposer: Proposer, setting: RunSetting, sweep: str | None) -> PlanO
 
 def launcher_for(setting: RunSetting, trials: int | None) -> Launcher:
     """What runs the trials of a plan, of which there are so many."""
-    return LocalLauncher(setting.workers if trials is None else max(1, min(setting.workers, trials)))
+    if setting.ray is not None:
+        from engram.benchmarks.driving.launch.ray import RayLauncher
+
+        return RayLauncher(setting.ray, setting.out, setting.workers, setting.resources)
+    if setting.slurm is not None:
+        from engram.benchmarks.driving.launch.slurm import SlurmLauncher
+
+        return SlurmLauncher(setting.out, setting.slurm, setting.workers, setting.resources)
+    workers = setting.workers or 1
+    return LocalLauncher(workers if trials is None else max(1, min(workers, trials)))
 
 
 @contextmanager

@@ -9,12 +9,10 @@ import signal
 from engram.benchmarks.driving.launch.contract import Ended
 from engram.benchmarks.driving.setting import Failure
 from engram.benchmarks.planning.plan import Trial
-from engram.benchmarks.records.layout import LOG
+from engram.benchmarks.records.layout import BUSY, LOG
 from engram.benchmarks.records.stored import held
 from engram.benchmarks.worker.disk import FULL, full
 from engram.benchmarks.worker.stopping import STOPPED
-
-BUSY = 4
 
 
 def failure(trial: Trial, ended: Ended, *, forced: bool = False) -> Failure:

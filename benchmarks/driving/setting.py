@@ -23,8 +23,12 @@ class RunSetting:
     devices: int = 1
     """Processes that share the batches of a trial."""
     tracking_uri: str | None = None
-    workers: int = 1
-    """Trials at once."""
+    workers: int | None = None
+    """Trials at once; None: one, and on a cluster as many as fit."""
+    ray: str | None = None
+    """The address of the Ray cluster that runs them."""
+    slurm: str | None = None
+    """The Slurm partition that runs them."""
     resources: Resources = EACH_ITS_SHARE
     """What each trial gets."""
     retries: int = 0

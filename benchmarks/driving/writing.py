@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.worker.provenance import redacted
@@ -22,6 +23,7 @@ def write_trial(trial: Trial, setting: RunSetting) -> None:
         "argv": redacted(list(setting.argv)),
         "memory": setting.resources.memory,
         "seconds": setting.resources.seconds,
+        "code": None if setting.ray is None and setting.slurm is None else fingerprint(),
     }
     write_json(trial.folder / "launch.json", launch)
 

@@ -15,8 +15,12 @@ LOG = "log.txt"
 """All that a trial's worker printed."""
 
 
+BUSY = 4
+"""The exit code of whoever finds something held that it needs."""
+
+
 class Busy(Exception):
-    """Another process holds what this one needs: exit code 4."""
+    """Another process holds what this one needs."""
 
 
 def trials_dir(out: Path) -> Path:

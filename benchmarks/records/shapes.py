@@ -48,6 +48,7 @@ class LaunchFile:
     argv: list[str] = field(default_factory=list)
     memory: int | None = None
     seconds: float | None = None
+    code: str | None = None
 
 
 @dataclass

@@ -27,10 +27,10 @@ class Stop:
 
     @classmethod
     def install(cls) -> Self:
-        """Listen for SIGTERM and SIGINT and, when launched by a driver, for its death."""
+        """Listen for signals (SIGUSR2 is Slurm's, before a job's time is over) and, under a driver, for its death."""
         stop = cls()
-        signal.signal(signal.SIGTERM, stop._on_signal)
-        signal.signal(signal.SIGINT, stop._on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number, stop._on_signal)
         if os.environ.get(DRIVEN):
             threading.Thread(target=stop._watch_driver, name="driver watch", daemon=True).start()
         return stop

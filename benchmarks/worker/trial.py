@@ -13,6 +13,7 @@ import math
 import os
 import random
 import shutil
+import socket
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -27,10 +28,11 @@ from engram.backbone.registry import Registry
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config, without_defaults
 from engram.benchmarks.planning.devices import undividable, undivided
+from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
-from engram.benchmarks.records.layout import LOG, Busy, lock
+from engram.benchmarks.records.layout import BUSY, LOG, Busy, lock
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import held, misfit, read_json, write_json
@@ -81,7 +83,7 @@ def main(folder: Path) -> int:
         ):
             return _guarded(folder, stop, said, place if devices > 1 else None)
     except Busy as error:
-        return _say(said, str(error), 4)
+        return _say(said, str(error), BUSY)
     except OSError as error:
         if (lack := no_room(error)) is None:
             raise
@@ -153,12 +155,13 @@ def work(folder: Path, stop: Stop, place: Place | None = None) -> int:
     """
     leads = place is None or place.rank == 0
     about, launch = read_json(folder / "config.json"), read_json(folder / "launch.json")
+    require_code(launch.get("code"))
     registry = Registry.discover()
     config = load_config(registry, about)
     if leads:
         used = distributions(registry, str(about["experiment"]), config)
         begin(folder / "provenance.json", launch.get("argv", sys.argv), used)
-    root = Path(launch.get("data_root", "data"))
+    root = data_root(launch)
     inputs = {role: _input(folder, role, trial, launch) for role, trial in about.get("inputs", {}).items()}
     sets = DataSets(registry, root, Contents(folder.parent.parent / MEMORY))
     origins = Origins(about.get("data", {}), about.get("contents", {}), inputs, sets)
@@ -199,6 +202,23 @@ def _join(place: Place, services: TrialServices, alone: list[str]) -> Ranks:
     for name in alone:
         raise undividable(name, int(os.environ["WORLD_SIZE"]))
     return join(services.device, place.store)
+
+
+def require_code(driver: str | None) -> None:
+    """Refuse to work with other code than whoever planned the trial on another machine.
+
+    Raises:
+        UserError: naming this machine and both.
+    """
+    if driver is not None and driver != (here := fingerprint()):
+        raise must(f"the code on {socket.gethostname()}", f"the driver's ({driver})", here, "Install the same there.")
+
+
+def data_root(launch: Mapping[str, Any]) -> Path:
+    """Where data are: where the driver has them, or where this machine does."""
+    root = Path(launch.get("data_root", "data"))
+    here = os.environ.get("ENGRAM_DATA")
+    return Path(here) if here and not root.is_dir() else root
 
 
 def load_config(registry: Registry, about: Mapping[str, Any]) -> ExperimentConfig:

@@ -42,13 +42,17 @@ def run(
     download: bool = False,
     device: str = "auto",
     tracking_uri: str | None = None,
+    ray: str | None = None,
+    slurm: str | None = None,
+    cores: int | None = None,
+    gpus: int | None = None,
     **options: Any,
 ) -> FinishedTrial:
     """Run an experiment as ``engram run`` does: what is done already is not done again, what was killed is resumed.
 
     Args:
         experiment: its name, see ``engram list experiments``.
-        out, data_root, download, device, tracking_uri: as the flags of these names.
+        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus: as the flags of these names.
         options: the experiment's, by the names in ``engram run EXPERIMENT --help`` with underscores; those of a thing
             as a dictionary: ``backbone_options={"width": 0.5}``. ``from_trial`` stands for ``--from``, and takes a
             trial as well.
@@ -65,7 +69,8 @@ def run(
     registry = Registry.discover()
     cls = experiment_config(registry, experiment)
     checker = Checker(registry, str, f"See: engram run {experiment} --help")
-    flags = _flags(checker, out, data_root, download, device, tracking_uri)
+    where = {"ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus}
+    flags = _flags(checker, out, data_root, download, device, tracking_uri, where)
     fields = {option.field: option.name for option in schema(cls) if option.options_of is None}
     given = {fields.get(name, name): _plain(value) for name, value in options.items()}
     checked = checker.check(cls, given)
@@ -79,19 +84,23 @@ def run(
 def sweep(
     suite: str | Path | Mapping[str, Any],
     *,
-    workers: int = 1,
+    workers: int | None = None,
     out: str | Path = "runs",
     data_root: str | Path | None = None,
     download: bool = False,
     device: str = "auto",
     tracking_uri: str | None = None,
+    ray: str | None = None,
+    slurm: str | None = None,
+    cores: int | None = None,
+    gpus: int | None = None,
 ) -> FinishedSweep:
     """Run a grid of options and seeds as ``engram sweep`` does.
 
     Args:
         suite: the path of a TOML file, or its content: ``name``, ``experiment``, ``seeds``, ``options``, ``grid``.
-        workers: trials at once.
-        out, data_root, download, device, tracking_uri: as the flags of these names.
+        workers: trials at once; by default one, on a cluster as many as fit.
+        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus: as the flags of these names.
 
     Raises:
         UserError: a line for everything that is wrong, before anything runs; or data that are not what they must be.
@@ -106,7 +115,8 @@ def sweep(
     """
     registry = Registry.discover()
     checker = Checker(registry, str, "See: help(engram.sweep)")
-    flags = _flags(checker, out, data_root, download, device, tracking_uri, workers)
+    where = {"workers": workers, "ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus}
+    flags = _flags(checker, out, data_root, download, device, tracking_uri, where)
     if isinstance(suite, Mapping):
         if not suite.get("name"):
             raise must("a suite", "given with a name", "none", 'Write {"name": "...", ...}.')
@@ -128,15 +138,15 @@ def _flags(
     download: bool,
     device: str,
     tracking_uri: str | None,
-    workers: int = 1,
+    where: Mapping[str, Any],
 ) -> Sweeping:
-    """The flags of a run, checked as those of the command line.
+    """The flags of a run, checked as those of the command line; ``where``: on what it runs.
 
     Raises:
         UserError: one line for each that cannot be.
     """
     given = {"out": str(out), "data-root": None if data_root is None else str(data_root), "download": download}
-    given |= {"device": device, "tracking-uri": tracking_uri, "workers": workers}
+    given |= {"device": device, "tracking-uri": tracking_uri, **where}
     flags = checker.build(Sweeping, given)
     checker.problems += flags.problems() if flags else []
     if flags is None or checker.problems:

@@ -1,0 +1,297 @@
+"""Trials as plain tasks of a Ray cluster that is there already, in place or as folders that are sent and come back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from engram.backbone.errors import UserError, must
+from engram.benchmarks.driving.launch import packing, ray_node
+from engram.benchmarks.driving.launch.contract import Ended, Resources
+from engram.benchmarks.driving.launch.process import defaults
+from engram.benchmarks.records.code import fingerprint
+from engram.benchmarks.records.layout import BUSY, Busy, lock
+from engram.benchmarks.records.stored import read_json, write_json
+from engram.benchmarks.saying import say
+from engram.benchmarks.worker.stopping import DRIVEN, STOPPED
+
+MEET_SECONDS = 120.0  # how long the nodes that are there may take to say what they are
+LOOK_SECONDS = 2.0  # between two looks at which nodes there are and what is free
+PRESSED = ((0.0, False), (1.0, False), (20.0, True))
+"""How a worker is killed: after so many seconds interrupted, interrupted again, and at last its task killed by Ray."""
+ASKING = "from engram.benchmarks.records.code import fingerprint; print(fingerprint())"
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+
+
+@dataclass
+class Task:
+    """A trial's task. ``held``: its lock here, where it runs in a copy; ``killed``: since when it is to die, and
+    ``pressed``, how often it was told.
+    """
+
+    ref: Any
+    held: ExitStack = field(default_factory=ExitStack)
+    pressed: int = 0
+    killed: float | None = None
+
+
+class RayLauncher:
+    """As many trials at once as the cluster has room for, ``workers`` at most. Raises `UserError` if there is none."""
+
+    def __init__(self, address: str, out: Path, workers: int | None, resources: Resources) -> None:
+        self._ray = _connect(address)
+        self._most, self._need = workers, _need(resources)
+        self._tasks: dict[Path, Task] = {}
+        self._ended: dict[Path, Ended] = {}
+        self._nodes: dict[str, bool] = {}  # known by their ids, and whether they may have trials
+        self._asked: dict[Any, tuple[str, str]] = {}  # what a node is asked -> its id and address
+        self._looked = self._started = 0.0
+        self.workers = 0
+        self._probe = out / f".node-{secrets.token_hex(8)}"
+        self._token = secrets.token_hex(16)
+        try:
+            self._probe.write_text(self._token)
+            self.in_place = self._meet_all()
+            self._count()
+        except BaseException:
+            self.close()
+            raise
+
+    def free(self) -> int:
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._ask_new()
+            self._hear(0.0)
+            self._count()
+        return self.workers - len(self._tasks)
+
+    def start(self, folder: Path, resources: Resources) -> None:
+        """Hand a trial's task to Ray, for the nodes that have the same code."""
+        held, packed = ExitStack(), None
+        if not self.in_place:
+            try:
+                held.enter_context(lock(folder / "lock", patience=0.0, what=f"trial {folder.name}"))
+                packed = _packed(folder)
+            except (Busy, OverflowError) as error:
+                held.close()
+                self._ended[folder] = Ended(BUSY if isinstance(error, Busy) else 1, str(error))
+                return
+        mine = ",".join(node for node, welcome in self._nodes.items() if welcome)
+        environment = {**defaults(resources.cores or 1), **_carried(), DRIVEN: "1"}
+        with _no_warnings():
+            task = self._ray.remote(max_retries=0, max_calls=1, **_options(self._need))(ray_node.run)
+            ref = task.options(name=folder.name, label_selector={"ray.io/node-id": f"in({mine})"}).remote(
+                str(folder), environment, packed
+            )
+        self._tasks[folder] = Task(ref, held)
+        self._started = time.monotonic()
+
+    def finished(self) -> Mapping[Path, Ended]:
+        ended, self._ended = self._ended, {}
+        for task in self._tasks.values():
+            self._press(task)
+        refs = {task.ref: folder for folder, task in self._tasks.items()}
+        ready = self._ray.wait(list(refs), num_returns=len(refs), timeout=0)[0] if refs else []
+        for ref in ready:
+            task = self._tasks.pop(refs[ref])
+            with task.held:
+                ended[refs[ref]] = self._outcome(refs[ref], task)
+        return ended
+
+    def stop(self, folders: frozenset[Path] | None = None) -> None:
+        for task in self._meant(folders):
+            if not task.pressed:
+                task.pressed = 1
+                self._ray.cancel(task.ref, force=False)
+
+    def kill(self, folders: frozenset[Path] | None = None) -> None:
+        for task in self._meant(folders):
+            task.killed = time.monotonic()
+            self._press(task)
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.held.close()
+        with contextlib.suppress(OSError):
+            self._probe.unlink()
+        self._ray.shutdown()
+
+    def _meant(self, folders: frozenset[Path] | None) -> list[Task]:
+        return [task for folder, task in self._tasks.items() if folders is None or folder in folders]
+
+    def _press(self, task: Task) -> None:
+        """Go on killing a task that is still there."""
+        while task.killed is not None and task.pressed < len(PRESSED):
+            after, force = PRESSED[task.pressed]
+            if time.monotonic() - task.killed < after:
+                return
+            task.pressed += 1
+            self._ray.cancel(task.ref, force=force)
+
+    def _outcome(self, folder: Path, task: Task) -> Ended:
+        try:
+            code, words, packed = self._ray.get(task.ref)
+            if packed is not None:
+                packing.put_back(packed, folder)
+        except self._ray.exceptions.TaskCancelledError:
+            return Ended(-signal.SIGKILL if task.killed else STOPPED)
+        except self._ray.exceptions.RayError as error:
+            return Ended(None, f"Ray lost it ({_first_line(error)})")
+        except ValueError as error:
+            return Ended(1, f"what came back from its node is no trial's folder: {error}")
+        return Ended(code, words)
+
+    def _meet_all(self) -> bool:
+        """Ask all nodes what they are; whether trials can be run where they lie.
+
+        Raises:
+            UserError: one of them has other code, or none has room for a trial.
+        """
+        self.in_place = True
+        self._ask_new()
+        told = self._hear(MEET_SECONDS)
+        problems = [_other_code(host, code) for host, _, code in told if code != fingerprint()]
+        for node, address in self._asked.values():
+            problems.append(f"the node at {address} ({node[:8]}) must answer; it did not in {MEET_SECONDS:g} s.")
+        if problems:
+            raise UserError("\n".join(dict.fromkeys(problems)))
+        return all(shared for _, shared, _ in told)
+
+    def _ask_new(self) -> None:
+        """Ask nodes that are not known yet; forget those that are gone."""
+        alive = {each["NodeID"]: each["NodeManagerAddress"] for each in self._ray.nodes() if each["Alive"]}
+        self._nodes = {node: welcome for node, welcome in self._nodes.items() if node in alive}
+        asked = {node for node, _ in self._asked.values()}
+        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        for node, address in alive.items():
+            if node in self._nodes or node in asked:
+                continue
+            with _no_warnings():
+                look = self._ray.remote(max_retries=0, max_calls=1, num_cpus=0)(ray_node.look)
+                ref = look.options(scheduling_strategy=pinned(node, soft=False)).remote(
+                    str(self._probe), self._token, ASKING
+                )
+            self._asked[ref] = node, address
+
+    def _hear(self, patience: float) -> list[tuple[str, bool, str]]:
+        """What nodes have answered within so many seconds; those with other code get no trials."""
+        refs = list(self._asked)
+        ready = self._ray.wait(refs, num_returns=len(refs), timeout=patience)[0] if refs else []
+        told = []
+        for ref in ready:
+            node, _ = self._asked.pop(ref)
+            try:
+                host, shared, code = self._ray.get(ref)
+            except self._ray.exceptions.RayError:
+                continue  # it is gone, or will be asked again
+            self._nodes[node] = code == fingerprint() and (shared or not self.in_place)
+            told.append((host, shared, code))
+            if patience == 0.0 and not self._nodes[node]:
+                say(f"engram: {_other_code(host, code) if code != fingerprint() else _apart(host)}")
+        return told
+
+    def _count(self) -> None:
+        """How many trials there is room for: on the nodes by what they have, and by what others leave free now."""
+        nodes = {each["NodeID"]: each["Resources"] for each in self._ray.nodes() if each["Alive"]}
+        most = sum(_fits(has, self._need) for node, has in nodes.items() if self._nodes.get(node))
+        if not most and not self._tasks and not self._looked:
+            has = ", ".join(f"{each.get('CPU', 0):g} cores, {each.get('GPU', 0):g} GPUs" for each in nodes.values())
+            raise must("a trial", "small enough for one node", f"nodes with {has}", "See: --cores, --gpus, --memory.")
+        if time.monotonic() - self._started > LOOK_SECONDS:  # what just began is not in these numbers yet
+            most = min(most, len(self._tasks) + _fits(self._ray.available_resources(), self._need))
+        self.workers = most if self._most is None else min(most, self._most)
+
+
+def _connect(address: str) -> Any:
+    """Ray, connected to the cluster at ``address``.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.exceptions
+        import ray.util.scheduling_strategies
+        from ray import cloudpickle
+    except ImportError:
+        raise UserError("--ray must have ray; got none. pip install 'engram[ray]'") from None
+    remedy = "Start one: ray start --head, and on the other machines: ray start --address HOST:6379"
+    host, colon, port = address.rpartition(":")
+    if address != "auto" and not (host and "/" not in host and port.isdigit()):
+        raise must("--ray", "auto or HOST:PORT of a running cluster", address, remedy)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        if colon:
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+        with _no_warnings():
+            ray.init(address=address, configure_logging=False, log_to_driver=False, include_dashboard=None)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise must("--ray", "the address of a running cluster", f"{address} ({_first_line(error)})", remedy) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for module in (ray_node, packing):
+        cloudpickle.register_pickle_by_value(module)
+    return ray
+
+
+def _need(resources: Resources) -> dict[str, float]:
+    """What a trial takes of a node, in Ray's words."""
+    need = {"CPU": resources.cores or 1, "GPU": resources.gpus or 0, "memory": resources.memory or 0}
+    return {name: float(amount) for name, amount in need.items() if amount}
+
+
+def _options(need: Mapping[str, float]) -> dict[str, float | None]:
+    return {"num_cpus": need["CPU"], "num_gpus": need.get("GPU", 0.0), "memory": need.get("memory")}
+
+
+def _fits(has: Mapping[str, float], need: Mapping[str, float]) -> int:
+    return min(int(has.get(name, 0.0) // amount) for name, amount in need.items())
+
+
+def _packed(folder: Path) -> bytes:
+    """A trial and those that it is made from, as one tar; they will lie beside each other."""
+    launch = read_json(folder / "launch.json")
+    inputs = {Path(path).name: Path(path) for path in launch.get("inputs", {}).values()}
+    with TemporaryDirectory() as aside:
+        write_json(Path(aside, "launch.json"), {**launch, "inputs": {}})
+        instead = {f"{folder.name}/launch.json": Path(aside, "launch.json").read_bytes()}
+    return packing.pack({**inputs, folder.name: folder}, instead)
+
+
+def _carried() -> dict[str, str]:
+    """What of this process's environment trials find in theirs."""
+    return {name: value for name, value in os.environ.items() if name == "ENGRAM_CHECKPOINT_SECONDS"}
+
+
+def _other_code(host: str, code: str) -> str:
+    return str(must(f"the code on {host}", f"the driver's ({fingerprint()})", code, "Install the same there."))
+
+
+def _apart(host: str) -> str:
+    return f"{host} gets no trials: unlike the nodes that were there first, it does not see this folder"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
