@@ -24,6 +24,9 @@ _PATIENCE = timedelta(seconds=60)
 class Ranks:
     """This process among those that work together. Every call is one of all of them, in the same order.
 
+    Attributes:
+        part: which part of the images that are computed at the moment are this process's; 1 where that is no batch.
+
     Args:
         rank: the number of this one, from 0.
         count: how many there are.
@@ -32,6 +35,7 @@ class Ranks:
 
     def __init__(self, rank: int, count: int, store: Any = None) -> None:
         self.rank, self.count, self.store = rank, count, store
+        self.part = 1.0
 
     @property
     def leads(self) -> bool:
@@ -143,6 +147,11 @@ _here: list[Ranks] = []
 def current() -> Ranks | None:
     """The processes that this one works with; None where it works alone."""
     return _here[-1] if _here else None
+
+
+def part() -> float:
+    """Which part of the images of a step are this process's: what a mean over its own is to count for."""
+    return _here[-1].part if _here else 1.0
 
 
 def join(device: str, store: str | None = None) -> Ranks:

@@ -62,8 +62,18 @@ class Divided:
         self.draws_by_content = any(getattr(options, name) for name in _BY_CONTENT)
         self.step_seconds = math.inf
 
-    def unit(self, seconds: float) -> int:
-        """How many steps take about so long, as many for all processes."""
+    def unit(self, seconds: float, model: nn.Module) -> int:
+        """How many steps take about so long, as many for all processes.
+
+        Raises:
+            UserError: the network is not the same in all of them any more: something in it keeps what it saw in one.
+        """
+        tensors = dict((*model.named_parameters(), *model.named_buffers()))
+        sums = torch.stack([each.detach().double().sum().nan_to_num() for each in tensors.values()])
+        every = self.ranks.every(sums)
+        if other := (every != every[0]).any(0).nonzero().flatten().tolist():
+            got = f"others in {list(tensors)[other[0]]}"
+            raise must("the values of a network", "the same in all processes of --devices", got, "Leave out --devices.")
         return self.ranks.agreed(max(1, int(min(seconds / self.step_seconds, _MOST_STEPS))))
 
     def take_over(self, model: nn.Module) -> None:
@@ -134,6 +144,14 @@ class AsWhole(TorchFunctionMode):
         if func in _FACTORS:
             return self._dropped(func, *args, **given)
         return func(*args, **given)
+
+    def __enter__(self) -> Any:
+        self.ranks.part = (self.share.stop - self.share.start) / self.rows
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self.ranks.part = 1.0
+        super().__exit__(*raised)
 
     def outputs(self, own: Outputs) -> Outputs:
         """The outputs for all rows of the batch, of which a gradient goes back to this process's.

@@ -193,7 +193,7 @@ class Trainer:
         epoch, first = divmod(p.step, self.steps_per_epoch)
         last = min(self.steps_per_epoch, first + self.total_steps - p.step)
         if self.divided is not None:
-            last, seconds = min(last, first + self.divided.unit(seconds)), math.inf
+            last, seconds = min(last, first + self.divided.unit(seconds, p.model)), math.inf
         indices = self._order(epoch)[first * self.batch_size : last * self.batch_size]
         if first == 0:
             p.loss_sum.zero_()

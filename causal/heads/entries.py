@@ -16,6 +16,7 @@ HEADS = {
         target="engram.causal.heads.frontdoor:Frontdoor",
         options="engram.causal.heads.options:FrontdoorOptions",
         summary="Answers of what an image leads to, averaged over others, by the front-door adjustment",
+        data_parallel=False,  # it keeps the images that were shown last
         linear=False,
         given="mediator",
     ),

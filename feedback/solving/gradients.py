@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from engram.backbone.errors import TrialError
+from engram.backbone.ranks import part
 from engram.feedback.solving.fixed_point import Search, search
 
 Injection = Callable[[Sequence[Tensor]], Tensor]
@@ -86,21 +87,23 @@ def squared_norm(z: Tensor, value: Tensor) -> Tensor:
 
 
 class _Added(torch.autograd.Function):
-    """A value as it is; on the way back a term of the loss is given the gradient 1."""
+    """A value as it is; on the way back a term of the loss is given the gradient 1, of processes that share a batch
+    each its part.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, term: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.term_like = term.detach()
+        ctx.term_like, ctx.part = term.detach(), part()
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return grad, torch.ones_like(ctx.term_like)
+        return grad, torch.full_like(ctx.term_like, ctx.part)
 
 
 def with_term(value: Tensor, term: Tensor) -> Tensor:
     """The value, behind which whatever loss is minimised has ``term`` added: in gradients, not in what it says it is.
 
-    value: [...]; term: [].
+    value: [...]; term: [], a mean over images.
     """
     return _Added.apply(value, term)

@@ -104,6 +104,7 @@ CASES = {
     "every-step": lambda: trainer(
         normed(adapter="snn.spiking", adapted={"steps": 3}), loss=lambda data: EveryStep(CrossEntropy(), 0.1, 0.8)
     ),
+    "generative": lambda: trainer(normed(adapter="feedback.generative"), epochs=1),
     "feedback": lambda: trainer(normed(adapter="feedback.gated", adapted={"steps": 3, "dropout": 0.2})),
     "taught": lambda: trainer(loss=taught),
     **{
@@ -128,6 +129,18 @@ class Noisy(nn.Module):
         return x + 0.01 * torch.randn_like(x) if self.training else x
 
 
+class Keeping(nn.Module):
+    """A layer that keeps what it saw, of the rows of one process."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.seen.copy_(x.detach().sum())
+        return x
+
+
 class Looking(Hook):
     """Is called around every step."""
 
@@ -136,9 +149,9 @@ class OfImages(Objective):
     wants = ("images",)
 
 
-def noisy():
+def with_layer(layer):
     model = network(width=0.5)
-    model.head = nn.Sequential(Noisy(), model.head)
+    model.head = nn.Sequential(layer, model.head)
     return trainer(model)
 
 
@@ -149,7 +162,8 @@ def hooked():
 
 REFUSED = {
     "many": lambda: trainer(batch_size=1),
-    "drawing": noisy,
+    "drawing": lambda: with_layer(Noisy()),
+    "keeping": lambda: with_layer(Keeping()),
     "folded": lambda: trainer(network("mlp", units=20, dropout=0.3), frames=4),
     "images": lambda: trainer(loss=lambda data: OfImages()),
     "hooked": hooked,
