@@ -104,8 +104,9 @@ class Searching:
         if state == "done":
             return
         if state == "pruned":
-            for trial in left:
-                self._settle(self.planner.out / "trials" / trial)
+            for index, trial in enumerate(proposal.trials):
+                if trial not in self.history.results and self._reached(proposal, index):
+                    self._settle(trial)
             return
         trials = self._plan(proposal.options)
         if tuple(trial.id for trial in trials) != proposal.trials:
@@ -117,16 +118,22 @@ class Searching:
         self._waiting += wanted[:1] if self.history.in_turn else wanted
         self._planned |= {trial.id: trial for trial in trials}
 
-    def _settle(self, folder: Path) -> None:
-        """Say in its folder that a trial was given up whose driver was killed before it could say so."""
+    def _settle(self, trial: str) -> None:
+        """Tell of a trial that was given up whose driver was killed before that was said."""
+        folder = self.planner.out / "trials" / trial
         if Record(folder).status == "unfinished":
             write_json(folder / PRUNED, {"why": "it was not among the best at a rung of its search"})
+        self._tell(trial, Record(folder))
+
+    def _reached(self, proposal: Proposal, index: int) -> bool:
+        """Whether a proposal was not given up before it came to that seed."""
+        return proposal.given_up is None or index < proposal.given_up * self._seeds - _CLOSE
 
     # what comes
 
     def ask(self, n: int) -> Sequence[Trial]:
         found: list[Trial] = []
-        while len(found) < n and (self._waiting or self._propose()):
+        while len(found) < n and not self.trouble and (self._waiting or self._propose()):
             if self._waiting:
                 found += self._with_needs(self._waiting.popleft())
         return found
@@ -158,8 +165,7 @@ class Searching:
         history, search = self.history, self.search
         self._clock()
         return not (
-            self.trouble
-            or history.fruitless >= FRUITLESS
+            history.fruitless >= FRUITLESS
             or (search.trials is not None and history.work(self._seeds) + self._seeds > search.trials + _CLOSE)
             or (search.hours is not None and history.seconds >= 3600 * search.hours)
             or (search.joules is not None and history.joules >= search.joules)
@@ -181,18 +187,21 @@ class Searching:
     # what came of it
 
     def tell(self, trial: Trial, record: Record) -> None:
-        place = self.history.places.get(trial.id)
+        self._tell(trial.id, record)
+
+    def _tell(self, trial: str, record: Record) -> None:
+        place = self.history.places.get(trial)
         if place is None:
             return  # others needed it
         proposal, index = place
         status = record.status if record.status in ("done", "pruned") else "failed"
         values: list[float | None] = []
         if status == "done":
-            self._rank_new(trial.id, record, proposal, index)
+            self._rank_new(trial, record, proposal, index)
             values = [plain(record.metrics.get(metric.name)) for metric in self.search.objectives]
             self._lacks(record)
-        self._tails.pop(trial.id, None)
-        self._write(Told(trial=trial.id, status=status, values=values))
+        self._tails.pop(trial, None)
+        self._write(Told(trial=trial, status=status, values=values))
         if status == "done" and self.history.in_turn:
             self._next_seed(proposal, index)
 
@@ -253,6 +262,8 @@ class Searching:
 
     @property
     def exhausted(self) -> bool:
+        if self.trouble:
+            return True
         if self._waiting or self._may_propose():
             return False
         return not self.history.in_turn or "open" not in map(self.history.state, self.history.proposals)
@@ -280,8 +291,8 @@ class Searching:
                 reached = index == 0 or self.history.done(proposal.trials[index - 1])
                 if self.history.in_turn and not reached:
                     break
-                if proposal.given_up is not None and index > proposal.given_up * self._seeds - _CLOSE:
-                    break  # it was given up before it came to that seed
+                if not self._reached(proposal, index):
+                    break
                 experiment = self.suite.experiment
                 cell = {"trial": trial, "experiment": experiment, "options": dict(proposal.options), "seed": seed}
                 found.append(cell)

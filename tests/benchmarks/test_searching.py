@@ -1,0 +1,381 @@
+"""Searches, with trials whose results are made up: what is asked, told, given up, and gone on with from the record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.backbone.errors import UserError
+from engram.backbone.registry import Registry
+from engram.benchmarks.driving.energy import Meter
+from engram.benchmarks.driving.proposing import search as searching
+from engram.benchmarks.driving.proposing import tpe
+from engram.benchmarks.driving.proposing.halving import goes_on
+from engram.benchmarks.driving.proposing.search import Searching
+from engram.benchmarks.planning.plan import Planner
+from engram.benchmarks.planning.search import Search
+from engram.benchmarks.planning.space import draw
+from engram.benchmarks.planning.suite import Suite, load_suite
+from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.lines import sealed
+from engram.benchmarks.records.pace import Progress
+from engram.benchmarks.records.search import Clocked, SearchRecord, read_events
+from engram.benchmarks.records.stored import write_json
+from engram.benchmarks.records.trials import PRUNED, Record
+from engram.benchmarks.worker.ledger import Ledger
+
+REGISTRY = Registry.discover()
+SUITE = """
+name = "s"
+experiment = "backbone.train"
+seeds = 2
+[options]
+dataset = "digits"
+backbone = "mlp"
+[search]
+method = "METHOD"
+objective = OBJECTIVE
+trials = 14
+[search.space]
+lr = { low = 0.001, high = 1.0, log = true }
+"backbone.width" = [0.5, 1.0, 2.0]
+momentum = { low = 0.0, high = 0.9, when = { "backbone.width" = 2.0 } }
+"""
+STEPS = 8
+
+
+class World:
+    """A folder of trials, and a search in it whose trials take no time."""
+
+    def __init__(self, tmp_path, method="random", objective='"validation/accuracy"', **more):
+        self.out, self.folder = tmp_path, tmp_path / "sweeps" / "s"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "s.toml"
+        path.write_text(SUITE.replace("METHOD", method).replace("OBJECTIVE", objective))
+        self.suite: Suite = load_suite(path, REGISTRY)
+        assert self.suite.search is not None
+        self.search: Search = replace(self.suite.search, **more)
+        self.suite = replace(self.suite, search=self.search)
+        self.time, self.ran, self.cells, self.fails = 0.0, [], [], set()
+
+    def begin(self) -> Searching:
+        planner = Planner(REGISTRY, self.out, DataSets(REGISTRY, self.out))
+        return Searching(self.suite, planner, REGISTRY, self.folder, self.publish, clock=lambda: self.time)
+
+    def publish(self, cells):
+        self.cells = list(cells)
+
+    def value(self, config, share=1.0):
+        """What a network with these options reaches after a share of its training."""
+        best = 1 / (1 + math.log10(config["lr"] / 0.03) ** 2) + config["backbone_options"]["width"] / 10
+        return best * (0.5 + 0.5 * share) - 0.01 * config["seed"] + 0.001 * config["momentum"]
+
+    def run(self, at: Searching, most=10_000):
+        """Drive it, one trial after the other, at most so many."""
+        for _ in range(most):
+            if at.exhausted:
+                break
+            for trial in at.ask(1):
+                at.tell(trial, self.work(at, trial))
+        return at
+
+    def work(self, at, trial) -> Record:
+        self.time += 1.0
+        if Record(trial.folder).status != "done":
+            self.ran.append(trial.id)
+            trial.folder.mkdir(parents=True, exist_ok=True)
+            write_json(trial.folder / "config.json", trial.stored())
+            (trial.folder / PRUNED).unlink(missing_ok=True)
+            if trial.id in self.fails:
+                write_json(trial.folder / "error.json", {"kind": "trial", "message": "no"})
+                return Record(trial.folder)
+            Progress(0, STEPS, "", 0.0, 0.0, 0.0).write(trial.folder)
+            with Ledger(trial.folder / "metrics.jsonl") as ledger:
+                for step in range(1, STEPS + 1):
+                    value = self.value(trial.config, step / STEPS)
+                    ledger.log(step, {"validation/accuracy": value, "train/loss": 1.0})
+                    if why := at.look(trial, Record(trial.folder)):
+                        write_json(trial.folder / PRUNED, {"why": why})
+                        return Record(trial.folder)
+            (trial.folder / "progress.json").unlink()
+            metrics = {"validation/accuracy": self.value(trial.config), "parameters": 1000 * trial.config["lr"]}
+            result = {"experiment": trial.experiment, "trial": trial.id, "config": trial.config, "metrics": metrics}
+            write_json(trial.folder / "result.json", {**result, "tables": {}, "artifacts": {}})
+        return Record(trial.folder)
+
+    def events(self):
+        """What the record says, time apart."""
+        found, _, lost = read_events(self.folder / "search.jsonl")
+        assert not lost
+        return [replace(event, seconds=0.0, joules=0.0) for event in found if not isinstance(event, Clocked)]
+
+
+def test_random_search_asks_for_its_draws_with_every_seed(tmp_path):
+    world = World(tmp_path)
+    at = world.run(world.begin())
+    wanted = [draw(world.search.space, 0, number) for number in range(7)]
+    assert [proposal.options for proposal in at.history.proposals] == wanted
+    assert [(cell["options"], cell["seed"]) for cell in world.cells] == [(each, s) for each in wanted for s in (0, 1)]
+    assert len(world.ran) == len(set(world.ran)) == 14 == at.total
+    assert at.ended == "its 14 trials are done"
+    configs = [Record(tmp_path / "trials" / each).about["config"] for each in at.history.proposals[0].trials]
+    assert at.history.scores(at.history.proposals[0]) == [pytest.approx(sum(map(world.value, configs)) / 2)]
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", "halving"])
+def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(tmp_path, method, monkeypatch):
+    monkeypatch.setattr(tpe, "STARTUP", 3)
+    world = World(tmp_path, method, trials=10)
+    world.run(world.begin()).close()
+    path = world.folder / "search.jsonl"
+    whole, events, ran = path.read_bytes(), world.events(), list(world.ran)
+    for end in _ends(whole):
+        path.write_bytes(whole[: min(len(whole), end + 7)])  # and some bytes of the next line
+        world.run(world.begin()).close()
+        assert world.events() == events
+        again = world.ran[len(ran) :]  # no trial is done twice; what was given up is gone on with
+        assert all(Record(tmp_path / "trials" / trial).status == "pruned" for trial in again)
+
+
+def test_a_record_cut_at_any_byte_has_the_lines_that_were_whole(tmp_path):
+    world = World(tmp_path, trials=4)
+    world.run(world.begin()).close()
+    path = world.folder / "search.jsonl"
+    whole = path.read_bytes()
+    ends = _ends(whole)
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        found, size, lost = read_events(path)
+        assert (size, lost) == (max(end for end in ends if end <= cut), "")
+        assert len(found) == ends.index(size)
+
+
+def _ends(whole: bytes) -> list[int]:
+    """Where lines end."""
+    return [0, *(place + 1 for place, byte in enumerate(whole) if byte == ord("\n"))]
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", "halving"])
+def test_a_driver_that_dies_between_any_two_trials(tmp_path, method, monkeypatch):
+    monkeypatch.setattr(tpe, "STARTUP", 3)
+    whole, parts = World(tmp_path / "whole", method, trials=12), World(tmp_path / "parts", method, trials=12)
+    whole.run(whole.begin())
+    for _ in range(40):
+        parts.run(parts.begin(), most=1)
+    assert parts.events() == whole.events()
+    assert parts.ran == whole.ran
+    assert parts.cells == whole.cells
+
+
+def test_tpe_looks_where_scores_are_good(tmp_path):
+    world = World(tmp_path, "tpe", trials=60)
+    at = world.run(world.begin())
+    assert at.history.proposals[9].options == draw(world.search.space, 0, 9)
+    known = [proposal.options for proposal in at.history.proposals[10:]]
+    assert known != [draw(world.search.space, 0, number) for number in range(10, 30)]
+    near = [abs(math.log10(options["lr"] / 0.03)) < 0.5 for options in known]
+    drawn = [abs(math.log10(draw(world.search.space, 0, n)["lr"] / 0.03)) < 0.5 for n in range(10, 200)]
+    assert sum(near) / len(near) > 1.5 * sum(drawn) / len(drawn)
+    assert all(("momentum" in options) == (options["backbone.width"] == 2.0) for options in known)
+
+
+def test_tpe_goes_by_several_objectives(tmp_path):
+    world = World(tmp_path, "tpe", '["validation/accuracy", "parameters"]', trials=26)
+    at = world.run(world.begin())
+    assert [len(at.history.scores(each) or ()) for each in at.history.proposals] == [2] * 13
+
+
+def test_halving_gives_up_what_is_not_among_the_best(tmp_path):
+    world = World(tmp_path, "halving", trials=20)
+    at = world.run(world.begin())
+    states = [at.history.state(proposal) for proposal in at.history.proposals]
+    assert {"done", "pruned"} == set(states)
+    assert len(states) > 10  # at the cost of ten
+    for proposal in at.history.proposals:
+        if proposal.given_up is not None:
+            assert proposal.rungs
+            first = Record(tmp_path / "trials" / proposal.trials[0])
+            told = at.history.results
+            assert first.status == "pruned" or proposal.trials[0] in told
+            assert proposal.trials[1] not in told or proposal.given_up > 0.5
+    shares = [1 / 9, 1 / 3]
+    for rung, share in enumerate(shares):  # the first value at or behind a rung, after the same work for all
+        config = [Record(tmp_path / "trials" / each.trials[0]).about["config"] for each in at.history.proposals]
+        reached = [
+            each for each, proposal in zip(config, at.history.proposals, strict=True) if len(proposal.rungs) > rung
+        ]
+        step = math.ceil(share * 2 * STEPS) / STEPS
+        assert at.history.at_rung(rung) == pytest.approx([world.value(each, step) for each in reached])
+    assert at.history.work(2) <= 20
+    why = Record(
+        tmp_path / "trials" / next(e for e in world.ran if Record(tmp_path / "trials" / e).status == "pruned")
+    ).why
+    assert "was not among the best of 3 at rung" in why
+
+
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), min_size=1, max_size=20), st.integers(2, 4), st.booleans())
+def test_rungs_are_those_of_optuna(values, factor, up):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+    study = optuna.create_study(direction="maximize" if up else "minimize", pruner=pruner)
+    for index, value in enumerate(values):
+        trial = study.ask()
+        trial.report(value, step=1)
+        assert goes_on(value, values[:index], factor, "max" if up else "min") == (not trial.should_prune())
+
+
+def test_a_failed_seed_is_tried_again_by_the_next_driver(tmp_path):
+    world = World(tmp_path)
+    at = world.begin()
+    (trial,) = at.ask(1)
+    world.fails.add(trial.id)
+    at.tell(trial, world.work(at, trial))
+    world.run(at)
+    assert [at.history.state(each) for each in at.history.proposals] == ["failed", *["done"] * 6]
+    world.fails.clear()
+    (trial.folder / "error.json").unlink()
+    at = world.run(world.begin())
+    assert world.ran[14:] == [trial.id]
+    assert [at.history.state(each) for each in at.history.proposals] == ["done"] * 7
+
+
+def test_proposals_that_cannot_be_cost_nothing(tmp_path, monkeypatch, capsys):
+    world = World(tmp_path)
+    at = world.begin()
+    plan = at._plan
+
+    def refuse(options):
+        if options["backbone.width"] == 0.5:
+            raise UserError("width must be wider; got 0.5. Widen it.")
+        return plan(options)
+
+    monkeypatch.setattr(at, "_plan", refuse)
+    world.run(at)
+    assert len(world.ran) == 14
+    assert "refused" in map(at.history.state, at.history.proposals)
+    assert "cannot be: width must be wider; got 0.5." in capsys.readouterr().err
+
+
+def test_a_small_space_is_searched_to_its_end(tmp_path):
+    world = World(tmp_path)
+    world.suite = replace(world.suite, search=replace(world.search, space=world.search.space[1:2]))
+    at = world.run(world.begin())
+    assert (len(world.ran), len(world.cells)) == (6, 6)
+    assert at.ended == "the last 100 proposals brought nothing new: the space has no more"
+    assert len(at.history.proposals) > 100
+
+
+def test_time_is_counted_over_all_drivers(tmp_path):
+    world = World(tmp_path, trials=None, hours=5.5 / 3600)
+    world.run(world.begin(), most=3)
+    world.time += 1000  # nobody worked on it
+    at = world.run(world.begin())
+    assert len(world.ran) == 6  # the third proposal was begun, and running ones finish
+    assert at.ended.startswith("its 0.00152778 hours")
+    assert world.begin().exhausted
+
+
+def test_another_search_of_the_same_name_is_refused(tmp_path):
+    world = World(tmp_path)
+    world.run(world.begin(), most=2)
+    world.search = replace(world.search, trials=16)
+    world.suite = replace(world.suite, search=world.search)
+    world.run(world.begin())
+    assert len(world.ran) == 16  # a larger budget is the same search
+    other = replace(world.suite, search=replace(world.search, seed=1), options={**world.suite.options, "epochs": 3})
+    world.suite = other
+    with pytest.raises(
+        UserError, match=r"the suite must be what the search 's' was begun with; got another options, seed"
+    ):
+        world.begin()
+
+
+def test_a_search_of_other_data_is_refused(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.begin().ask(1)
+    monkeypatch.setattr(searching.Planner, "add", lambda self, *_: replace(add(self, *_), id="0" * 16))
+    with pytest.raises(UserError, match="must be of the data and versions it began with; got others"):
+        world.begin()
+
+
+add = searching.Planner.add
+
+
+def test_a_damaged_line_costs_nothing_but_the_lines_behind_it(tmp_path, capsys):
+    world = World(tmp_path)
+    world.run(world.begin()).close()
+    path, events = world.folder / "search.jsonl", world.events()
+    lines = path.read_bytes().split(b"\n")
+    lines[4] = lines[4].replace(b"1", b"2", 1)
+    path.write_bytes(b"\n".join(lines))
+    world.run(world.begin()).close()
+    assert world.events() == events
+    assert len(world.ran) == 14
+    assert "line 5 of" in capsys.readouterr().err
+
+
+def test_a_line_of_another_shape_is_damaged(tmp_path):
+    path = tmp_path / "search.jsonl"
+    for wrong in ({"event": "ask", "proposal": -1}, {"event": "none"}, {"event": "tell", "trial": 3, "status": "done"}):
+        path.write_bytes(sealed(wrong, 0))
+        assert read_events(path)[0] == []
+    record = SearchRecord(path)
+    assert (record.events, path.read_bytes()) == ([], b"")
+    record.close()
+
+
+def test_an_objective_that_no_trial_reports_ends_the_search(tmp_path):
+    world = World(tmp_path, objective='"train_seconds"')
+    at = world.run(world.begin())
+    assert len(world.ran) == 1
+    assert at.trouble.startswith("search.objective must be reported by trial")
+    at = world.run(world.begin())
+    assert at.exhausted
+    assert len(world.ran) == 1
+
+
+def test_joules_are_refused_where_nothing_measures_them(tmp_path, monkeypatch):
+    world = World(tmp_path, trials=None, joules=50.0)
+    monkeypatch.setattr(searching, "Meter", lambda: Meter(tmp_path / "nothing", "no-such-library.so"))
+    with pytest.raises(UserError, match=r"search\.joules must be left out where no meter can be read; got 50"):
+        world.begin()
+
+
+def test_joules_are_those_that_counters_went_up_by(tmp_path, monkeypatch):
+    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 10), ("intel-rapl:0:0", 5)):
+        (tmp_path / "rapl" / name).mkdir(parents=True)
+        (tmp_path / "rapl" / name / "name").write_text(f"package-{name[-1]}\n")
+        (tmp_path / "rapl" / name / "energy_uj").write_text(str(value * 10**6))
+        (tmp_path / "rapl" / name / "max_energy_range_uj").write_text(str(1000 * 10**6))
+    meter = Meter(tmp_path / "rapl", "no-such-library.so")
+    assert meter.sources == ("package-0 (RAPL)", "package-1 (RAPL)")
+    (tmp_path / "rapl/intel-rapl:0/energy_uj").write_text(str(20 * 10**6))  # it ran over
+    (tmp_path / "rapl/intel-rapl:1/energy_uj").write_text(str(11 * 10**6))
+    assert (meter.joules(), meter.joules()) == (121.0, 121.0)
+    monkeypatch.setattr(searching, "Meter", lambda: meter)
+    world = World(tmp_path / "out", trials=None, joules=200.0)
+    at = world.run(world.begin(), most=2)
+    (tmp_path / "rapl/intel-rapl:1/energy_uj").write_text(str(300 * 10**6))
+    assert at.exhausted
+    assert at.ended == "its 200 joules are used"
+
+
+def test_a_trial_whose_driver_was_killed_before_it_said_that_it_gave_it_up(tmp_path):
+    world = World(tmp_path, "halving")
+    at = world.run(world.begin())
+    given_up = next(e for e in at.history.proposals if at.history.state(e) == "pruned")
+    last = [trial for trial in given_up.trials if trial in at.history.results][-1]
+    path = world.folder / "search.jsonl"
+    text = path.read_bytes().split(b"\n")
+    told = next(n for n, line in enumerate(text) if b'"pruned"' in line and last.encode() in line)
+    path.write_bytes(b"\n".join(text[:told]) + b"\n")
+    folder = tmp_path / "trials" / last
+    (folder / PRUNED).unlink()
+    write_json(folder / "provenance.json", {"facts": {}})
+    world.begin()
+    assert Record(folder).status == "pruned"
