@@ -9,7 +9,7 @@ SINCE ?= HEAD~1
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test pytest test-slow test-clusters lint perf reproduce unchanged clean
+.PHONY: demo test pytest test-slow test-clusters test-services lint perf reproduce unchanged clean
 
 demo: .venv/.core
 	$(BIN)/engram quickstart
@@ -21,11 +21,18 @@ pytest: .venv/.all
 	$(BIN)/python -m pytest -m "not slow" -n logical --dist loadfile --no-loadscope-reorder  # a file's fixtures are made once; short doctests last
 
 test-slow: .venv/.all
-	$(BIN)/python -m pytest -m "slow and not cluster"
+	$(BIN)/python -m pytest -m "slow and not cluster and not services"
 
 # Slurm and Ray on this machine; the former from the system's packages: apt-get install slurm-wlm munge
 test-clusters: .venv/.all
 	$(BIN)/python -m pytest -m cluster
+
+# MLflow's server on PostgreSQL, both real, on loopback ports and in folders that are removed. Debian's packages are
+# installed where that is possible; where it is not, and they are not there, the tests say so and are skipped.
+test-services: .venv/.services
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get install --yes --quiet --no-install-recommends postgresql; } || echo "PostgreSQL is not installed, and cannot be from here: tests that need it are skipped"
+	$(BIN)/python -m pytest -m services tests/services
 
 lint: .venv/.all
 	$(BIN)/ruff check .
@@ -47,9 +54,10 @@ unchanged: .venv/.all
 .venv/.core: EXTRA =
 .venv/.all: EXTRA = [all]
 .venv/.perf: EXTRA = [perf]
+.venv/.services: EXTRA = [all,services]
 # Its dependencies are in our extra: those it names itself pull GPL solvers that nothing here needs.
-.venv/.all .venv/.perf: ALONE = avalanche-lib
-.venv/.core .venv/.all .venv/.perf: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.all .venv/.perf .venv/.services: ALONE = avalanche-lib
+.venv/.core .venv/.all .venv/.perf .venv/.services: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e ".$(EXTRA)"
 	$(if $(ALONE),$(INSTALL) --no-deps $(ALONE))
 	touch $@

@@ -51,6 +51,12 @@ PLUGIN = Plugin(
         "sync": Command(
             summary="Complete the MLflow store", flags=f"{_FLAGS}:Tracked", handler=f"{_COMMANDS}.results:sync"
         ),
+        "promote": Command(
+            words="TRIAL NAME",
+            summary="Put a trial's network into MLflow's model registry",
+            flags=f"{_FLAGS}:Promoting",
+            handler=f"{_COMMANDS}.results:promote",
+        ),
         "ui": Command(
             summary="Browse the MLflow store", flags=f"{_FLAGS}:Interface", handler=f"{_COMMANDS}.results:ui"
         ),

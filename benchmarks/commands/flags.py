@@ -54,6 +54,12 @@ class Tracked(Where):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promoting(Tracked):
+    alias: str | None = None
+    """Let this alias mean the version, such as champion."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Running(Tracked):
     """What every command that runs trials takes."""
 

@@ -1,4 +1,4 @@
-"""Commands that read what trials left: compare, report, sync and ui."""
+"""Commands that read what trials left: compare, report, sync, promote and ui."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from engram.backbone.errors import must
-from engram.benchmarks.commands.flags import Comparing, Interface, Reporting, Tracked
+from engram.benchmarks.commands.flags import Comparing, Interface, Promoting, Reporting, Tracked
 from engram.benchmarks.given import Given
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, read_sweep, sweep_names, trial_names
@@ -75,6 +75,19 @@ def sync(given: Given[Tracked]) -> int:
         say(f"engram: {line}")
     print(f"{held.trials if held.trials == len(trials) else f'{held.trials} of {len(trials)}'} trials are in MLflow")
     return 1 if sink.refused or damaged else 0
+
+
+def promote(given: Given[Promoting]) -> int:
+    """``engram promote TRIAL NAME``: put a trial's network into MLflow's model registry; print its address there."""
+    (text, name), flags = given.words, given.flags
+    from engram.benchmarks.records.trials import find_trial
+    from engram.benchmarks.sink.registry import promote as register
+
+    folder = find_trial(flags.out, text, "TRIAL")[1]
+    found = register(folder.parents[1], folder, name, flags.alias, flags.tracking_uri)
+    print(f"models:/{found.name}@{flags.alias}" if flags.alias else f"models:/{found.name}/{found.version}")
+    say(f"engram: version {found.version}{'' if found.fresh else ', which it was already'}: trial {folder.name}")
+    return 0
 
 
 def _not_complete(why: str) -> int:

@@ -67,6 +67,9 @@ def move_artifacts(database: Path, old: str, new: str) -> None:
         below = (new, len(old) + 1, len(old) + 1, f"{old}/")
         query = "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?"
         connection.execute(query, below)
+        for column in ("source", "storage_location"):  # of registered models
+            where = f"UPDATE model_versions SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"  # noqa: S608
+            connection.execute(where, below)
 
 
 def file_system(path: Path) -> str:

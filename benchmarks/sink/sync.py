@@ -128,6 +128,10 @@ class Sink:
         self._not_before = 0.0
         return SyncReport(True, "", told)
 
+    def run_of(self, trial: str) -> str:
+        """The id of the run that a trial was told as; "" where it was not."""
+        return Memory(self.out / "trials" / trial / "sink.json", self.address).load(self._known_store()).run
+
     def count(self, trials: list[str]) -> SyncReport:
         """How many of these trials the store holds, asked of the store itself.
 
