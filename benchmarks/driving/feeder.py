@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engram.backbone.errors import UserError
+from engram.benchmarks.driving.machine import Watch
+from engram.benchmarks.records.layout import sweep_dir
 from engram.benchmarks.saying import say
 from engram.benchmarks.sink import Sink
 
@@ -22,11 +24,14 @@ class Feeder:
     def __init__(self, out: Path, tracking_uri: str | None, trials: Iterable[str], sweep: str | None) -> None:
         self.sink = Sink(out, tracking_uri)
         self.trials, self.sweep = dict.fromkeys(trials), sweep
+        self._watch = Watch(sweep_dir(out, sweep)) if sweep is not None else None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        if self._watch is not None:
+            self._watch.start()
 
     def know(self, trial: str) -> None:
         """There is something to tell of this trial from now on."""
@@ -46,6 +51,8 @@ class Feeder:
         What the store does not take has one more try, and stays in ``sink.refused``.
         """
         begun = time.monotonic()
+        if self._watch is not None:
+            self._watch.stop()
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(patience)

@@ -63,9 +63,7 @@ def test_a_promoted_network_loads_from_the_registry_and_is_there_once(ready, cap
     (run,) = (tmp_path / "copy" / "trials").iterdir()
     assert main([*words[:-1], str(tmp_path / "copy")]) == 0  # a copied folder has its registry too
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(tmp_path / "copy" / "mlflow.db"))
-    back = Path(
-        artifacts.download_artifacts("models:/digits-mlp@champion", dst_path=str(tmp_path / "back"))
-    )
+    back = Path(artifacts.download_artifacts("models:/digits-mlp@champion", dst_path=str(tmp_path / "back")))
     images = torch.rand(4, *made.in_shape)
     assert torch.equal(engram.load(back).predict(images), engram.load(run).predict(images))
     assert {path.name for path in back.iterdir()} >= {"MLmodel", "model.json", "model.safetensors"}

@@ -12,6 +12,9 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.comparing import compare
+from engram.benchmarks.driving import machine
+from engram.benchmarks.driving.feeder import Feeder
+from engram.benchmarks.records.lines import read_ledger
 from engram.benchmarks.sink import Sink
 
 
@@ -358,3 +361,38 @@ def test_a_sweep_whose_experiment_was_deleted_is_left_so_until_there_is_news(tol
     assert sink.sync(more, "nets").ok
     assert "mlflow experiments restore --experiment-id" in sink.refused["sweep nets"]
     assert experiments(told, store)[other] == "engram"
+
+
+def test_how_busy_the_machine_was_is_told_once_on_the_sweep_s_run(told, store, folders, monkeypatch, wait_for):
+    monkeypatch.setattr(machine, "SECONDS", 0.05)
+    trials = folders.sweep(seeds=1)
+    ledger = folders.out / "sweeps" / "nets" / "metrics.jsonl"
+    for least in (2, 4):  # the second driver goes on where the first one stopped
+        feeder = Feeder(folders.out, None, trials, "nets")
+        feeder.start()
+        wait_for(lambda least=least: ledger.exists() and ledger.read_text().count("system_memory_usage_p") >= least)
+        assert feeder.finish() == ""
+    lines = read_ledger(ledger).lines
+    query = """select m.key, m.step, m.timestamp, m.value from metrics m join tags t on t.run_uuid = m.run_uuid
+               where t.key = 'engram.sweep' and m.key like 'system/%'"""
+    assert set(told.rows(store, query)) == {(line.name, line.step, line.t, line.value) for line in lines}
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= {line.name for line in lines}
+    assert all(0 <= line.value <= 100 for line in lines if line.name.endswith("percentage"))
+    assert not Sink(folders.out, None).needs_sync(trials, "nets")
+    folders.sweep(seeds=2)  # another table, hence another run: it has them all, too
+    assert Sink(folders.out, None).sync(folders.sweep(seeds=2), "nets").ok
+    live = "and t.run_uuid in (select run_uuid from runs where lifecycle_stage = 'active')"
+    assert len(told.rows(store, query + live)) == len(lines)
+    told.assert_once(store)
+
+
+def test_what_nvidia_s_program_says(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '37, 1024, 81559, [N/A]'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine._graphics() == {
+        "gpu_0_utilization_percentage": 37.0,
+        "gpu_0_memory_usage_megabytes": 1024.0,
+        "gpu_0_memory_total_megabytes": 81559.0,
+    }
