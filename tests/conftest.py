@@ -337,6 +337,20 @@ def slurm_cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def ray_cluster(site: Path) -> Iterator[Any]:
+    """A Ray cluster on this machine (`clusters/ray_nodes.py`); its nodes come and go."""
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="ray-") as home, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = _script("ray_nodes").RayCluster(Path(home), {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"})
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.fixture(scope="session")
 def kill_hard() -> Callable[[int], None]:
     def kill(process: int) -> None:
         try:

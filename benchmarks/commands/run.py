@@ -26,6 +26,7 @@ from engram.benchmarks.planning.naming import labels
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.suite import Suite, load_suite
 from engram.benchmarks.records.layout import lock, prepare, sweep_dir
+from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.stored import held, write_json
@@ -212,7 +213,8 @@ def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], ho
         UserError: another suite took the name since it was planned.
     """
     folder = sweep_dir(how.out, suite.name)
-    with lock(folder / "lock", patience=0.0, what=f"sweep {suite.name}"):
+    what = f"sweep {suite.name}"
+    with lock(folder / "lock", patience=0.0, what=what), lease(folder / LEASE, what):
         check_name(suite, folder)
         if held(folder / "plan.json") != plan:
             write_json(folder / "plan.json", plan, durable=True)

@@ -33,6 +33,7 @@ from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
 from engram.benchmarks.records.layout import BUSY, LOG, Busy, lock
+from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import held, misfit, read_json, write_json
@@ -78,6 +79,7 @@ def main(folder: Path) -> int:
     try:
         with (
             lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
+            lease(folder / LEASE, f"trial {folder.name}"),
             _logging_to(folder / LOG),
             reserve(folder),
         ):

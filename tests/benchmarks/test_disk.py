@@ -77,9 +77,9 @@ def test_a_disk_without_room_for_a_line(counted, monkeypatch, capfd, for_its_rea
     if not for_its_reason:
         monkeypatch.setattr(trial, "write_json", no_space)
         with pytest.raises(OSError, match="No space left"):  # `main` ends with the code that says it
-            trial._guarded(counted.folder, Stop(), 2)
+            trial._guarded(counted.folder, Stop(), 2, None)
         return
-    assert trial._guarded(counted.folder, Stop(), 2) == FULL
+    assert trial._guarded(counted.folder, Stop(), 2, None) == FULL
     error = json.loads((counted.folder / "error.json").read_text())
     assert error["kind"] == "disk" and f"{ROOM}No space left on device" in error["message"]
     assert "in log" in capfd.readouterr().err

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 
@@ -15,6 +19,7 @@ class RayCluster:
         here = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home), "RAY_DISABLE_DOCKER_CPU_WARNING": "1"}
         self.environment = {**environment, **here}
         self._nodes: list[object] = []
+        self._apart: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         from ray.cluster_utils import Cluster
@@ -35,8 +40,53 @@ class RayCluster:
         self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
+    def add_apart(self, hidden: Path, cpus: int) -> None:
+        """Start a node that sees an empty folder where ``hidden`` is, as on another machine."""
+        more = {"num-cpus": cpus, "num-gpus": 0, "object-store-memory": 80 * 2**20, "address": self.address}
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            *(f"--{name}={value}" for name, value in more.items()),
+        ]
+        words = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *ray, "--block"]
+        before = len(self._alive())
+        self._apart.append(
+            subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", *words],
+                env={**os.environ, **self.environment},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+        deadline = time.monotonic() + 60
+        while len(self._alive()) == before:
+            assert time.monotonic() < deadline, "no node came"
+            time.sleep(0.2)
+
+    def only(self, cpus: int) -> None:
+        """Leave one node with so many processors beside the head; with 0, none."""
+        for node in list(self._nodes):
+            self.kill(node)
+        for process in self._apart:
+            process.terminate()
+            process.wait()
+        self._apart.clear()
+        if cpus:
+            self.add(cpus)
+
     def stop(self) -> None:
+        """End everything."""
+        self.only(0)
         self._cluster.shutdown()
+        for process in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def _alive(self) -> list[object]:
+        return [node for node in self._cluster.global_state.node_table() if node["Alive"]]
 
     def processes(self) -> list[int]:
         """What runs of this cluster, its tasks included."""

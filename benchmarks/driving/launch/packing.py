@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 MOST_BYTES = 2 * 2**30
 """What a trial's folder may have to travel."""
-LEFT = ("lock", "lease.json")
+LEFT = ("lock", "lease")
 """Files that speak of who works in a folder where it lies."""
 
 

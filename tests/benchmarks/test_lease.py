@@ -1,0 +1,48 @@
+"""Leases: what keeps two machines out of one folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from engram.benchmarks.records import lease as module
+from engram.benchmarks.records.layout import Busy
+from engram.benchmarks.records.lease import lease
+
+
+def test_another_machine_is_refused_as_long_as_there_are_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+    path = tmp_path / "lease"
+    with lease(path, "trial a"):
+        monkeypatch.setattr(module, "_machine", lambda: "other")
+        with pytest.raises(Busy, match="trial a is held by another engram on "), lease(path, "trial a"):
+            pass
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_a_lease_without_beats_is_taken_over(tmp_path, monkeypatch):
+    path = tmp_path / "lease"
+    path.write_text("other\nnode7 12 abc\n")
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.2)
+    with lease(path, "trial a"):
+        assert path.read_text().startswith(module._machine())
+    assert not path.exists()
+
+
+def test_what_a_process_of_this_machine_left_is_taken_over_at_once(tmp_path):
+    """Its lock is free, or nobody would get here."""
+    path = tmp_path / "lease"
+    path.write_text(f"{module._machine()}\nnode7 12 abc\n")
+    with lease(path, "trial a"):
+        pass
+    path.write_text("")
+    with lease(path, "trial a"):
+        pass
+    assert not path.exists()
+
+
+def test_what_another_machine_took_over_is_left_to_it(tmp_path):
+    path = tmp_path / "lease"
+    with lease(path, "trial a"):
+        path.write_text("other\nnode7 12 abc\n")
+    assert path.exists()
