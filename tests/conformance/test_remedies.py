@@ -74,6 +74,17 @@ PROSE = [
 ]
 # Flags of other programs, and what stands for any flag.
 FOREIGN = [
+    "noheader",
+    "states",
+    "user",
+    "state",
+    "test-only",
+    "wrap",
+    "signal",
+    "full",
+    "batch",
+    "jobs",
+    "address",
     "no-deps",
     "error-unmatch",
     "experiment-id",

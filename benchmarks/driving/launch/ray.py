@@ -207,7 +207,7 @@ class RayLauncher:
         most = sum(_fits(has, self._need) for node, has in nodes.items() if self._nodes.get(node))
         if not most and not self._tasks and not self._looked:
             has = ", ".join(f"{each.get('CPU', 0):g} cores, {each.get('GPU', 0):g} GPUs" for each in nodes.values())
-            raise must("a trial", "small enough for one node", f"nodes with {has}", "See: --cores, --gpus, --memory.")
+            raise must("a trial", "small enough for one node", f"nodes with {has}", "See: --cores and --gpus.")
         if time.monotonic() - self._started > LOOK_SECONDS:  # what just began is not in these numbers yet
             most = min(most, len(self._tasks) + _fits(self._ray.available_resources(), self._need))
         self.workers = most if self._most is None else min(most, self._most)
