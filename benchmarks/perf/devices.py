@@ -25,7 +25,7 @@ from engram.backbone.training.loop import Trainer
 from engram.backbone.training.options import TrainingOptions
 from engram.benchmarks.perf.harness import Row
 
-CASES = (("lenet5", (1, 28, 28), 128, 100), ("resnet18", (3, 32, 32), 128, 10))
+CASES = (("lenet5", (1, 28, 28), 128, 100), ("resnet-tiny", (3, 32, 32), 128, 20))
 """Networks, images, images of a batch, steps that are timed."""
 ROUNDS = 5
 
@@ -71,7 +71,11 @@ def _speed(case: int, count: int, device: str) -> float:
             )
             for rank in range(count)
         ]
-        codes = [each.wait() for each in started]
+        try:
+            codes = [each.wait() for each in started]
+        finally:
+            for each in started:
+                each.kill()
         if any(codes):
             raise RuntimeError(f"one of {count} processes failed")
         return float(Path(place, "speed").read_text())
