@@ -32,9 +32,27 @@ PLUGIN = Plugin(
             handler=f"{_COMMANDS}.run:sweep",
         ),
         "status": Command(
+            words="[SWEEP]",
             summary="What became of trials and sweeps",
-            flags=f"{_FLAGS}:Showing",
+            flags=f"{_FLAGS}:Watching",
             handler=f"{_COMMANDS}.status:show",
+        ),
+        "stop": Command(
+            words="SWEEP",
+            summary="Have a running sweep end, to be gone on with later",
+            flags=f"{_FLAGS}:Stopping",
+            handler=f"{_COMMANDS}.stopping:stop",
+        ),
+        "logs": Command(
+            words="TRIAL",
+            summary="What a trial printed, and why it failed",
+            flags=f"{_FLAGS}:Following",
+            handler=f"{_COMMANDS}.logs:show",
+        ),
+        "clean": Command(
+            summary="Remove checkpoints and files that nobody needs",
+            flags=f"{_FLAGS}:Cleaning",
+            handler=f"{_COMMANDS}.clean:clean",
         ),
         "compare": Command(
             words="SWEEP|TRIAL...",
@@ -79,6 +97,7 @@ PLUGIN = Plugin(
         ),
         "help": Command(summary="", handler=f"{_COMMANDS}.usage:show"),
         "exec": Command(words="TRIAL_DIR", summary="", handler="engram.benchmarks.worker.trial:execute"),
+        "warm": Command(words="EXPERIMENT", summary="", handler="engram.benchmarks.worker.warm:serve"),
     },
     checks={
         "python": f"{_DOCTOR}:python",

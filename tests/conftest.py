@@ -294,17 +294,16 @@ def wait_for() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def workers_in() -> Callable[[Path], list[int]]:
-    """Process ids of all workers of an output folder, whoever started them."""
+    """Process ids of all workers of an output folder, whoever started or forked them: what they print goes there."""
 
     def find(out: Path) -> list[int]:
         found = []
         for proc in Path("/proc").glob("[0-9]*"):
             try:
-                words = (proc / "cmdline").read_bytes().split(b"\0")
-                dead = (proc / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+                printing = str((proc / "fd" / "1").readlink())
             except OSError:
-                continue
-            if not dead and b"exec" in words and any(word.startswith(str(out).encode()) for word in words):
+                continue  # it has ended
+            if printing.startswith(f"{out}{os.sep}"):
                 found.append(int(proc.name))
         return found
 

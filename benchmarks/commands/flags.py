@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from engram.backbone.contract import Flags
 from engram.backbone.errors import must
 from engram.benchmarks.compare.wanted import Wanted
+from engram.benchmarks.records.quantities import parse_duration, parse_size
 
 WRITTEN = (".csv", ".json", ".md", ".tex", ".xml")
 """What ``--to`` can be."""
@@ -31,6 +32,30 @@ class Showing(Where):
 
     json: bool = False
     """Print one JSON object."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching(Showing):
+    watch: bool = False
+    """Show it anew until all of it is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Following(Showing):
+    follow: bool = False
+    """Go on as long as the trial runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping(Where):
+    drain: bool = False
+    """Let running trials come to their end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaning(Showing):
+    yes: bool = False
+    """Remove it; by default it is listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +105,12 @@ class Running(Tracked):
     """Cores of each trial; by default its share of this machine's, on a cluster one."""
     gpus: Annotated[int, Ge(0)] | None = None
     """GPUs of each trial on a cluster; by default none."""
+    memory: str | None = None
+    """End a trial whose processes hold more than this, such as 4GiB."""
+    time: str | None = None
+    """End a trial that takes longer than this, with a checkpoint, such as 2h."""
+    retries: Annotated[int, Ge(0)] = 0
+    """How often a trial is started again whose process was killed or lost."""
     json: bool = False
     """Print one JSON object on standard output, everything else on standard error."""
 
@@ -90,6 +121,11 @@ class Running(Tracked):
         if self.gpus is not None and self.ray is None and self.slurm is None:
             remedy = "Here trials share the GPUs that CUDA_VISIBLE_DEVICES lists."
             found.append(f"--gpus must be given with --ray or --slurm; got {self.gpus}. {remedy}")
+        for name, text, parse in (("--memory", self.memory, parse_size), ("--time", self.time, parse_duration)):
+            try:
+                _ = text is None or parse(text)
+            except ValueError as error:
+                found.append(str(must(name, str(error), text, "Leave it out for no limit.")))
         return found
 
     @property

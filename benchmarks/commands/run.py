@@ -29,6 +29,7 @@ from engram.benchmarks.records.layout import lock, prepare, sweep_dir
 from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.memory import memory_of
+from engram.benchmarks.records.quantities import parse_duration, parse_size
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.saying import say
@@ -79,7 +80,13 @@ def setting(flags: Running, out: Path, argv: Sequence[str], workers: int | None 
         workers=workers,
         ray=flags.ray,
         slurm=flags.slurm,
-        resources=Resources(cores=flags.cores, gpus=flags.devices if several else flags.gpus),
+        resources=Resources(
+            cores=flags.cores,
+            gpus=flags.devices if several else flags.gpus,
+            memory=None if flags.memory is None else parse_size(flags.memory),
+            seconds=None if flags.time is None else parse_duration(flags.time),
+        ),
+        retries=flags.retries,
     )
 
 

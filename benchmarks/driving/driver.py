@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -11,11 +12,14 @@ from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
 from engram.benchmarks.driving.launch.contract import Launcher
 from engram.benchmarks.driving.launch.local import LocalLauncher
 from engram.benchmarks.driving.loop import Drive
+from engram.benchmarks.driving.orders import Orders
 from engram.benchmarks.driving.proposing.contract import Proposer
 from engram.benchmarks.driving.proposing.grid import Grid
 from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.driving.view import open_view
 from engram.benchmarks.planning.plan import Trial
+from engram.benchmarks.records.layout import DRIVER, sweep_dir
+from engram.benchmarks.records.stored import write_json
 
 IMPATIENT_SECONDS = 5.0  # what the tracking store gets after ^C
 
@@ -33,10 +37,14 @@ def propose(proposer: Proposer, setting: RunSetting, sweep: str | None) -> PlanO
     outcome = PlanOutcome()
     feeder = Feeder(setting.out, setting.tracking_uri, [], sweep)
     launcher = launcher_for(setting, proposer.total)
+    folder = None if sweep is None else sweep_dir(setting.out, sweep)
+    if folder is not None:
+        kind = type(launcher).__name__.removesuffix("Launcher").lower()
+        write_json(folder / DRIVER, {"where": f"{socket.gethostname()}, {kind}"})
     try:
         with open_view(proposer.total) as view, _signals(outcome):
             feeder.start()
-            Drive(proposer, launcher, view, outcome, setting, feeder.know).run()
+            Drive(proposer, launcher, view, outcome, setting, feeder.know, Orders(folder)).run()
     finally:
         launcher.close()
     outcome.untold = feeder.finish(PATIENCE_SECONDS if outcome.signal is None else IMPATIENT_SECONDS)

@@ -20,7 +20,7 @@ def failure(trial: Trial, ended: Ended, *, forced: bool = False) -> Failure:
     if ended.code is None:
         return Failure(trial.id, "lost", f"{ended.words}; the same command resumes it")
     if ended.code < 0 or ended.code == STOPPED:
-        return Failure(trial.id, "killed", f"{_ended_by(trial, ended.code, forced)}; the same command resumes it")
+        return Failure(trial.id, "killed", f"{_ended_by(trial, ended, forced)}; the same command resumes it")
     if ended.code == BUSY:
         return Failure(trial.id, "busy", "another engram is running it. Wait for it, or stop it.")
     error = held(trial.folder / "error.json")
@@ -35,9 +35,12 @@ def _words(trial: Trial, ended: Ended) -> str:
     return f"{ended.words} (see {trial.folder / LOG})" if ended.words else "it said nothing"
 
 
-def _ended_by(trial: Trial, code: int, forced: bool) -> str:
+def _ended_by(trial: Trial, ended: Ended, forced: bool) -> str:
+    code = ended.code or 0
     if forced and code == -signal.SIGKILL:
         return "it was asked to stop twice, and killed in the middle of its work"
+    if ended.no_memory:
+        return "its process was ended by the kernel, which had no memory left (see --memory and --workers)"
     name = signal.Signals(-code).name if code < 0 else "SIGTERM"
     hint = "out of memory?" if code == -signal.SIGKILL else f"see {trial.folder / LOG}"
     return f"its process was ended by {name} ({hint})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +10,20 @@ from pathlib import Path
 
 from engram.benchmarks.driving.endings import failure
 from engram.benchmarks.driving.launch.contract import Ended, Launcher
+from engram.benchmarks.driving.orders import DRAIN, STOP, Orders
 from engram.benchmarks.driving.outlook import Outlook
 from engram.benchmarks.driving.proposing.contract import Proposer
 from engram.benchmarks.driving.queue import Queue
 from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
 from engram.benchmarks.driving.view import ProgressView
-from engram.benchmarks.driving.writing import write_config, write_trial
+from engram.benchmarks.driving.writing import attempts_lost, write_config, write_trial
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import PRUNED, Record
+from engram.benchmarks.worker.disk import RESERVE, release
+from engram.benchmarks.worker.limits import grace, over_time
 from engram.benchmarks.worker.stopping import STOPPED
 
 POLL_SECONDS = 0.05
@@ -28,15 +32,22 @@ LEISURE = 9.0  # times what a look takes passes between two of them: thousands o
 FEW = 100  # trials that are looked at whenever one of them ends
 BACKOFF_SECONDS = 2.0  # before the second start of a trial whose process was lost; twice as long each time
 LONGEST_BACKOFF_SECONDS = 300.0
+OVERDUE_SECONDS = 30.0  # that a worker may take longer than its limits allow before its driver kills it
+NO_ORDERS = Orders(None)
 
 
 @dataclass
 class Running:
-    """A trial that was started: when, and why it is being given up ("": it is not)."""
+    """A trial that was started: when, and why it is being given up ("": it is not).
+
+    ``works``: since when its worker does, as far as its folder tells; ``overdue``: why it was killed in place of it.
+    """
 
     trial: Trial
     begun: float
     given_up: str = ""
+    works: float | None = None
+    overdue: str = ""
 
 
 class Drive:
@@ -50,20 +61,21 @@ class Drive:
         outcome: PlanOutcome,
         setting: RunSetting,
         known: Callable[[str], None],
+        orders: Orders = NO_ORDERS,
     ) -> None:
         self.proposer, self.launcher, self.view, self.outcome = proposer, launcher, view, outcome
-        self.setting, self.known = setting, known
+        self.setting, self.known, self.orders = setting, known, orders
         self.queue, self.outlook, self.memory = Queue(), Outlook(), memory_of(setting.out)
         self.running: dict[Path, Running] = {}
         self.attempts: dict[str, int] = {}
         self.resting: list[tuple[float, Trial]] = []  # to be started again, and when
-        self.stopping = self.forced = False
+        self.stopping = self.forced = self.draining = False
 
     def run(self) -> None:
         look = 0.0
-        while self.running or (self.outcome.signal is None and self._more()):
+        while self.running or (self.outcome.signal is None and not self.draining and self._more()):
             self._obey()
-            if not self.stopping:
+            if not self.stopping and not self.draining:
                 self._fill()
             for folder, ended in self.launcher.finished().items():
                 self._ended(self.running.pop(folder), ended)
@@ -73,10 +85,22 @@ class Drive:
                 look = time.monotonic() + max(LOOK_SECONDS, LEISURE * (time.monotonic() - begun))
             self.view.draw()
             time.sleep(POLL_SECONDS)
+        if self.draining and self.outcome.signal is None and self._more():
+            self.outcome.signal = signal.SIGTERM
+        self.orders.clear()
         self.memory.save()
 
     def _more(self) -> bool:
         return bool(len(self.queue) or self.resting or not self.proposer.exhausted)
+
+    def _take_orders(self) -> None:
+        """Do what `engram stop` left for us to do."""
+        order = self.orders.given()
+        if order == STOP and self.outcome.signal is None:
+            self.outcome.signal = signal.SIGTERM
+        elif order == DRAIN and not self.draining:
+            self.draining = True
+            self.view.line("draining: what runs goes on to its end, nothing more is started")
 
     def _obey(self) -> None:
         if self.outcome.signal is None:
@@ -130,8 +154,9 @@ class Drive:
             self._drop(trial, lost)
 
     def _start(self, trial: Trial) -> None:
-        write_trial(trial, self.setting)
-        self.attempts[trial.id] = self.attempts.get(trial.id, 0) + 1
+        attempt = max(self.attempts.get(trial.id, 0), attempts_lost(trial.folder)) + 1
+        write_trial(trial, self.setting, attempt)
+        self.attempts[trial.id] = attempt
         self.outlook.waits_no_more(trial)
         self.running[trial.folder] = Running(trial, time.monotonic())
         self.view.started(trial)
@@ -140,7 +165,9 @@ class Drive:
     def _look(self) -> None:
         """Show how far every trial is and how long is left of all, and give up what has no hope."""
         now, running = time.monotonic(), []
+        self._take_orders()
         for folder, held in self.running.items():
+            self._end_overdue(folder, held)
             said = Progress.read(folder)
             self.view.progress(held.trial, said)
             running.append((held.trial, now - held.begun, said.left() if said else None))
@@ -151,6 +178,17 @@ class Drive:
                 self.launcher.stop(frozenset((folder,)))
         if self.proposer.exhausted:  # else nobody knows what is to come
             self.view.left = self.outlook.left(running, self.launcher.workers)
+
+    def _end_overdue(self, folder: Path, held: Running) -> None:
+        """Kill a trial that is long over its time: its worker would have ended it, was it not stuck."""
+        limit = self.setting.resources.seconds
+        if limit is None or held.overdue:
+            return
+        if held.works is None:
+            held.works = time.monotonic() if (folder / RESERVE).exists() else None
+        elif (took := time.monotonic() - held.works) > limit + grace(limit) + OVERDUE_SECONDS:
+            held.overdue = over_time(limit, took, saved=False)
+            self.launcher.kill(frozenset((folder,)))
 
     def _ended(self, held: Running, ended: Ended) -> None:
         trial, record = held.trial, Record(held.trial.folder)
@@ -167,6 +205,9 @@ class Drive:
             self._over(trial, Record(trial.folder), done=False)
         elif ended.code == STOPPED and self.stopping:
             self.view.ended(trial, "stopped")
+        elif held.overdue and ended.code != STOPPED and not record.error:
+            write_json(trial.folder / "error.json", {"kind": "time", "message": held.overdue, "traceback": ""})
+            self._failed(trial, Failure(trial.id, "time", held.overdue))
         else:
             self._failed(trial, failure(trial, ended, forced=self.forced))
 
@@ -178,6 +219,8 @@ class Drive:
             self.outlook.waits(trial)
             self.view.again(trial, f"{why.kind}; attempt {attempts + 1} of {self.setting.retries + 1} in {pause:g} s")
             return
+        if why.kind in ("killed", "lost"):
+            release(trial.folder)  # whoever runs it again begins to count anew
         self.view.ended(trial, why.kind if why.kind in ("killed", "lost", "busy") else "failed")
         self.outcome.failures.append(why)
         self._over(trial, Record(trial.folder), done=False)

@@ -13,6 +13,10 @@ from engram.backbone.errors import must
 
 LOG = "log.txt"
 """All that a trial's worker printed."""
+DRIVER = "driver.json"
+"""Where the driver of a sweep runs, or last ran."""
+STATES = "ckpt"
+"""The folder of a trial's checkpoints."""
 
 
 BUSY = 4

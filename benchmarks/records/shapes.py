@@ -49,6 +49,17 @@ class LaunchFile:
     memory: int | None = None
     seconds: float | None = None
     code: str | None = None
+    attempt: int = 1
+
+
+@dataclass
+class OrderFile:
+    order: Literal["stop", "drain"]
+
+
+@dataclass
+class DriverFile:
+    where: str
 
 
 @dataclass
@@ -229,6 +240,8 @@ _FILES: Mapping[str, Any] = {
     "provenance.json": ProvenanceFile,
     "progress.json": ProgressFile,
     "plan.json": PlanFile,
+    "order.json": OrderFile,
+    "driver.json": DriverFile,
     "sink.json": dict[str, Tree],
     "contents.json": dict[str, Tree],
 }

@@ -264,11 +264,11 @@ def trial_names(out: Path) -> list[str]:
     return sorted(config.parent.name for config in (out / "trials").glob("*/config.json"))
 
 
-def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
-    """(id, folder) of a finished trial given by its id, the beginning of it, or its folder; ``what``: by which option.
+def named_trial(out: Path, text: str, what: str) -> Path:
+    """The folder of a trial given by its id, the beginning of it, or its folder; ``what``: by which option.
 
     Raises:
-        UserError: unknown, ambiguous or not finished.
+        UserError: unknown or ambiguous.
     """
     folder = Path(text).expanduser()
     if (folder / "config.json").is_file():
@@ -280,7 +280,16 @@ def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
     if len(found) > 1 and all(path.name != text for path in found):
         names = ", ".join(path.name for path in found[:5])
         raise must(what, "the beginning of one trial's id only", f"{text!r} ({names})", "Give more of it.")
-    trial = next((path for path in found if path.name == text), found[0])
+    return next((path for path in found if path.name == text), found[0])
+
+
+def find_trial(out: Path, text: str, what: str) -> tuple[str, Path]:
+    """(id, folder) of a finished trial that `named_trial` finds.
+
+    Raises:
+        UserError: unknown, ambiguous or not finished.
+    """
+    trial = named_trial(out, text, what)
     record = Record(trial)
     if record.status != "done":
         got = f"{trial.name}, which is {record.status}{f' ({record.damage})' if record.damage else ''}"

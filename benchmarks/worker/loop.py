@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engram.backbone.contract import Result
 from engram.backbone.errors import must
 from engram.benchmarks.records.identity import Origins
+from engram.benchmarks.records.layout import STATES
 from engram.benchmarks.records.lines import LEDGER, read_ledger
 from engram.benchmarks.worker.services import TrialServices
 from engram.benchmarks.worker.stopping import Stop
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from engram.backbone.ranks import Ranks
 
 CHECKPOINT_SECONDS = 20.0
-STATES = "ckpt"
 
 
 def _checkpoint_seconds() -> float:

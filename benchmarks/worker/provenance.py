@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ PACKAGES = ("engram", "torch", "torchvision", "numpy", "scipy", "scikit-learn", 
 def environment(argv: list[str], used: Iterable[str] = ()) -> dict[str, Any]:
     """What of this process may matter to a result; ``used``: distributions beside those of every trial."""
     return {
-        "git": git(Path(engram.__file__).parent),
+        "git": dict(code_now()),
         "code": {code.name: code.sha256 for code in given()},
         "packages": {name: _version(name) for name in dict.fromkeys((*PACKAGES, *used))},
         "python": platform.python_version(),
@@ -51,6 +52,12 @@ def distributions(registry: Registry, experiment: str, config: ExperimentConfig)
             if isinstance(mark, ProvidedBy):
                 found |= dict.fromkeys(who for what, who in mark.distributions if what == value)
     return list(found)
+
+
+@cache
+def code_now() -> Mapping[str, Any]:
+    """`git` of our own code. Asked once, for what this process has imported stays as it is."""
+    return git(Path(engram.__file__).parent)
 
 
 def git(code: Path) -> dict[str, Any]:
@@ -111,6 +118,7 @@ def state_facts(path: Path, facts: Mapping[str, Scalar]) -> None:
     write_json(path, {**before, "facts": {**known, **facts}}, durable=True)
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -19,11 +19,15 @@ DRIVEN = "ENGRAM_DRIVEN"  # set by a launcher whose death shows as end of file o
 
 @dataclass
 class Stop:
-    """``asked`` turns True when the worker should save a checkpoint and leave; asked twice, it leaves at once."""
+    """``asked`` turns True when the worker should save a checkpoint and leave; asked twice, it leaves at once.
+
+    ``why``: the limit that it has reached; "" where somebody wants it to stop.
+    """
 
     asked: bool = False
     deserted: bool = False
     """Whether it was asked by the death of the driver."""
+    why: str = ""
 
     @classmethod
     def install(cls) -> Self:
@@ -36,9 +40,9 @@ class Stop:
         return stop
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self.why:
             os._exit(STOPPED)
-        self.asked = True
+        self.asked, self.why = True, ""
 
     def _watch_driver(self) -> None:
         while os.read(0, 4096):

@@ -32,7 +32,7 @@ from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
-from engram.benchmarks.records.layout import BUSY, LOG, Busy, lock
+from engram.benchmarks.records.layout import BUSY, LOG, STATES, Busy, lock
 from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
@@ -40,7 +40,8 @@ from engram.benchmarks.records.stored import held, misfit, read_json, write_json
 from engram.benchmarks.records.trials import PRUNED, Record
 from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
 from engram.benchmarks.worker.ledger import Ledger
-from engram.benchmarks.worker.loop import STATES, Loop, drop_states_ahead
+from engram.benchmarks.worker.limits import Limits, OverTime
+from engram.benchmarks.worker.loop import Loop, drop_states_ahead
 from engram.benchmarks.worker.pictures import plain_figures
 from engram.benchmarks.worker.provenance import begin, distributions
 from engram.benchmarks.worker.ranks import Place, supervise
@@ -137,6 +138,8 @@ def _failure(error: BaseException, folder: Path) -> tuple[dict[str, str], int]:
         kind, message, code = "data" if isinstance(error, MissingData) else "user", str(error), 2
     elif isinstance(error, TrialError):
         kind, message, code = "trial", str(error), 1
+    elif isinstance(error, OverTime):
+        kind, message, code = "time", str(error), 1
     else:
         release(folder)
         trace = "".join(traceback.format_exception(error))
@@ -183,7 +186,11 @@ def work(folder: Path, stop: Stop, place: Place | None = None) -> int:
         ranks = None if place is None else _join(place, services, undivided(registry, about["experiment"], config))
         _seed(config.seed)
         loop = Loop(kind(config, services), services, stop, origins, ranks)
-        result = loop.run()
+        limits = Limits(launch.get("memory"), launch.get("seconds")) if leads else Limits()
+        with limits.watched(folder, stop, os.getpid() if place is None else os.getppid()):
+            result = loop.run()
+    if result is None and stop.why:
+        raise OverTime(stop.why)
     if result is None:
         return STOPPED
     if not leads:

@@ -84,7 +84,7 @@ def test_a_broken_plugin_is_a_row_and_no_more(engram, tmp_path):
         (["sweep", "bad.toml"], "(at line 1, column 14)"),
         (["sweep", "bad.toml", "--workers", "0"], "--workers must be at least 1"),
         (["list", "networks"], "KIND must be one of"),
-        (["status", "stray"], "got stray as well"),
+        (["doctor", "stray"], "got stray as well"),
         (["compare", "none"], "sweep must be one that was run here"),
         (
             ["compare", "none", "--fail-if", "accuracy is bad"],

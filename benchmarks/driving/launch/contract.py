@@ -27,11 +27,13 @@ class Ended:
     """How the process of a trial ended.
 
     ``code`` is its exit code, negative for the signal that ended it, and None where nobody knows: the machine that it
-    ran on is gone. ``words`` are the last that it said, in one line, or why it was lost.
+    ran on is gone. ``words`` are the last that it said, in one line, or why it was lost. ``no_memory``: the kernel
+    ended a process for want of memory while it ran.
     """
 
     code: int | None
     words: str = ""
+    no_memory: bool = False
 
 
 class Launcher(Protocol):

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from engram.benchmarks.driving.launch.contract import Ended
 from engram.benchmarks.records.layout import LOG
+from engram.benchmarks.records.trials import Record
 
 _TAIL = 4096  # bytes of a log that hold its last line
 
@@ -45,3 +47,18 @@ def logged(folder: Path) -> int:
         return (folder / LOG).stat().st_size
     except OSError:
         return 0
+
+
+def ended_by_kernel() -> int:
+    """How many processes of this machine its kernel has ended for want of memory; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def told_by(folder: Path) -> Ended:
+    """How the worker of a trial ended, where nobody saw it, as far as its folder tells."""
+    status = Record(folder).status
+    return Ended(0 if status == "done" else 1 if status == "failed" else None, "its process is gone")

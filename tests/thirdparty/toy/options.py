@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -59,6 +59,18 @@ class AuditConfig(ExperimentConfig):
         if self.from_trial is None:
             return ["--from must be a trained trial; got nothing. Train one with: engram run backbone.train"]
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitConfig(ExperimentConfig):
+    """Take a while and as good as no processor, in ten steps."""
+
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric(name="drawn", unit="count", direction="max", primary=True),)
+
+    seconds: Annotated[float, Ge(0)] = 0.01
+    """How long."""
+    end: Literal["well", "segfault", "hang", "hoard", "raise"] = "well"
+    """How it ends."""
 
 
 @dataclass(frozen=True, kw_only=True)

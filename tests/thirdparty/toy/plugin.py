@@ -5,7 +5,8 @@ PLUGIN = Plugin(
     experiments={
         "toy.audit": Entry(
             target="toy.audit:Audit", options="toy.options:AuditConfig", summary="Accuracy in every group of images"
-        )
+        ),
+        "toy.wait": Entry(target="toy.wait:Wait", options="toy.options:WaitConfig", summary="Take a while"),
     },
     adapters={
         "toy.gated": Entry(

@@ -1,0 +1,116 @@
+"""What may be removed from a folder of trials: never a result, and nothing of a trial that runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engram.backbone.caching import user_cache
+from engram.benchmarks.records.layout import STATES, Busy, lock, trials_dir
+from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
+
+RESTING_SECONDS = 3600.0
+"""How long nothing may have been written to what belongs to nobody: a trial may be about to start."""
+CACHES = ("kernels", "features", "trials")
+CACHE_SECONDS = 30 * 86400.0
+"""How long a file of the user's cache is kept that nobody reads."""
+_TEMPORARY = re.compile(r"\..+\.\d+|\.writable-\d+|\.reserve")
+
+
+@dataclass(frozen=True)
+class Waste:
+    """A file or folder that nobody needs. ``trial``: the folder of the trial that it is of, if any."""
+
+    path: Path
+    why: str
+    trial: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        if self.path.is_dir() and not self.path.is_symlink():
+            return sum(Waste(each, "").size for each in self.path.iterdir())
+        return self.path.lstat().st_size
+
+    def remove(self) -> bool:
+        """Remove it; False where its trial runs by now, which keeps all that it has.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if self.trial is None:
+            _remove(self.path)
+            return True
+        try:
+            with lock(self.trial / "lock", patience=0.0, what=self.trial.name):
+                _remove(self.path)
+        except Busy:
+            return False
+        return True
+
+
+def find_waste(out: Path) -> Iterator[Waste]:
+    """All that may be removed below ``out``, and what is old in the user's cache.
+
+    Raises:
+        Damaged: a sweep's plan, so that nobody knows which trials are its.
+    """
+    wanted = _wanted(out)
+    for name in trial_names(out):
+        folder = trials_dir(out) / name
+        if not alive(folder):
+            yield from _of_trial(folder, wanted)
+    for folder in (out, *(out / "sweeps").glob("*")):
+        yield from (Waste(path, "left by a process that was killed") for path in _temporaries(folder))
+    yield from _of_caches()
+
+
+def _wanted(out: Path) -> set[str]:
+    """The trials of all sweeps, and those that these and finished ones are made from."""
+    records = [record for name in sweep_names(out) for record in read_sweep(out, name).records]
+    records += [Record(trials_dir(out) / name) for name in trial_names(out)]
+    in_sweeps = {record.trial for name in sweep_names(out) for record in read_sweep(out, name).records}
+    return in_sweeps | {trial for record in records for trial in map(str, record.about.get("inputs", {}).values())}
+
+
+def _of_trial(folder: Path, wanted: set[str]) -> Iterator[Waste]:
+    record = Record(folder)
+    rests = time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir())) > RESTING_SECONDS
+    has_result = (folder / "result.json").exists()
+    if folder.name not in wanted and not has_result and rests:
+        yield Waste(folder, f"{record.status}, and of no sweep", folder)
+        return
+    states = folder / STATES
+    if record.status in ("done", "pruned") and states.is_dir():
+        yield Waste(states, f"checkpoints of a trial that is {record.status}", folder)
+    elif states.is_dir():
+        whole = {path.stem for path in states.glob("state-*.json")}
+        for path in states.glob("*"):
+            if path.stem not in whole:
+                yield Waste(path, "a checkpoint that was never finished", folder)
+    yield from (Waste(path, "left by a process that was killed", folder) for path in _temporaries(folder))
+
+
+def _temporaries(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.glob(".*")):
+        if path.is_file() and _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > RESTING_SECONDS:
+            yield path
+
+
+def _of_caches() -> Iterator[Waste]:
+    for kind in CACHES:
+        for path in sorted(user_cache(kind).glob("*")):
+            about = path.stat()
+            if path.is_file() and time.time() - max(about.st_atime, about.st_mtime) > CACHE_SECONDS:
+                yield Waste(path, "a cache that nobody read for 30 days")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
