@@ -6,10 +6,11 @@ PIP_ARGS ?=
 ONLY ?=
 TARGET ?=
 SINCE ?= HEAD~1
+CHAOS ?=
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test pytest test-slow test-clusters test-services lint perf reproduce unchanged clean
+.PHONY: demo test pytest test-slow test-clusters test-services chaos lint perf reproduce unchanged clean
 
 demo: .venv/.core
 	$(BIN)/engram quickstart
@@ -33,6 +34,10 @@ test-services: .venv/.services
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get install --yes --quiet --no-install-recommends postgresql; } || echo "PostgreSQL is not installed, and cannot be from here: tests that need it are skipped"
 	$(BIN)/python -m pytest -m services tests/services
+
+# 200 random kills during sweeps; CHAOS="--kills 20 --trials 10 --seed 3" makes it smaller, or another one
+chaos: .venv/.services
+	$(BIN)/python tests/chaos/storm $(CHAOS)
 
 lint: .venv/.all
 	$(BIN)/ruff check .

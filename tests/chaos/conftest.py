@@ -12,6 +12,8 @@ import pytest
 
 from engram.benchmarks.records.trials import Record, trial_names
 
+collect_ignore = ["storm"]  # a command, see make chaos
+
 TOLD = """
 select t.value, m.key, m.step from metrics m join tags t on t.run_uuid = m.run_uuid
 join runs r on r.run_uuid = m.run_uuid where t.key = 'engram.trial' and r.lifecycle_stage = 'active'

@@ -129,6 +129,28 @@ def test_a_second_driver_is_refused(engram, here, sweep, wait_for, workers_in):
     assert statuses <= {"planned", "unfinished", "done"}
 
 
+def test_whoever_asks_twice_has_them_killed(engram, wait_for, workers_in, put_store):
+    """In the middle of steps that take minutes; the first time they are only asked to save a checkpoint."""
+    put_store(engram.cwd / "runs")
+    (engram.cwd / "long.toml").write_text(SUITE.replace("0.05", "300.0"))
+    driver = engram.start("sweep", "long.toml", "--workers", "2", "--out", "runs")
+    folders = engram.cwd / "runs" / "trials"
+    wait_for(lambda: len([*folders.glob("*/provenance.json")]) == 2 and len(workers_in(engram.cwd / "runs")) == 2)
+    time.sleep(1.0)  # until both are in their first step
+    driver.send_signal(signal.SIGINT)
+    said = next(line for line in driver.stderr if line.startswith("stopping: "))
+    assert said == "stopping: trials save a checkpoint; once more to kill them\n"
+    assert len(workers_in(engram.cwd / "runs")) == 2
+    driver.send_signal(signal.SIGINT)
+    _, err = driver.communicate(timeout=120)
+    assert driver.returncode == 130 and "Traceback" not in err
+    assert (
+        err.count("it was asked to stop twice, and killed in the middle of its work; the same command resumes it") == 2
+    )
+    assert not workers_in(engram.cwd / "runs")
+    assert {Record(folder).status for folder in folders.iterdir()} <= {"planned", "unfinished"}
+
+
 def test_a_failed_trial_stops_no_other(here, put_store):
     put_store(here.cwd / "runs")
     (here.cwd / "mixed.toml").write_text(

@@ -1,0 +1,69 @@
+"""The killer: at random moments of a seeded schedule it ends something as kill -9 would."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from processes import kill, ours
+from servers import Server
+from sweeping import Sweep, launches
+
+WEIGHTS = {"worker": 10, "driver": 5, "warm": 2, "postgres": 2, "mlflow": 1}
+"""How often each is killed, as shares. Servers take longest to come back."""
+LULL = (0.2, 2.0)
+"""Seconds between two kills."""
+
+
+class Storm:
+    """Counts its kills by kind; ``servers`` are started again, each beside what goes on."""
+
+    def __init__(self, token: str, servers: dict[str, Server], seed: int) -> None:
+        self.token, self.servers, self.rng = token, servers, random.Random(seed)
+        self.killed: Counter[str] = Counter()
+        self.rising: dict[str, Future[None]] = {}
+        # their processes are killed when the thread ends that started them
+        self.threads = ThreadPoolExecutor(len(servers))
+
+    def rage(self, sweep: Sweep, kills: int) -> None:
+        """Kill while the sweep runs, ``kills`` times in all or until it is done; its driver is started again."""
+        while self.killed.total() < kills:
+            if sweep.driver is None or sweep.ended() is not None:
+                if sweep.ended() == 0:
+                    return
+                sweep.start(*launches(self.rng))
+            time.sleep(self.rng.uniform(*LULL))
+            kind = self.rng.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
+            if self._strike(kind, sweep):
+                self.killed[kind] += 1
+
+    def _strike(self, kind: str, sweep: Sweep) -> bool:
+        """Kill one of a kind; whether there was one."""
+        if kind in self.servers:
+            return self._fell(kind)
+        found = sorted(each.number for each in ours(self.token) if each.kind == kind)
+        if not found or not kill(self.rng.choice(found)):
+            return False
+        if kind == "driver" and sweep.driver is not None:
+            sweep.driver.wait()
+        return True
+
+    def _fell(self, kind: str) -> bool:
+        if kind in self.rising and not self.rising[kind].done():
+            return False
+        server, pause = self.servers[kind], self.rng.uniform(0.0, 3.0)
+        server.kill()
+
+        def rise() -> None:
+            time.sleep(pause)
+            server.start()
+
+        self.rising[kind] = self.threads.submit(rise)
+        return True
+
+    def calm(self) -> None:
+        """Wait until all servers are back."""
+        for rising in self.rising.values():
+            rising.result()
