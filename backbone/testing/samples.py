@@ -23,7 +23,7 @@ SMALL: Mapping[str, Any] = {
     "backbone_options": NETWORKS["mlp"],
     "epochs": 2,
     "batch_size": 32,
-    "validation": 0.2,
+    "validation": 0.3,
     "steps": 4,
     "calibration_images": 32,
     "tasks": 2,

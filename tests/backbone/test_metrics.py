@@ -57,6 +57,8 @@ def test_event_frames_are_scored_in_batches_of_as_many_frames(monkeypatch):
     seen = []
 
     class Brightest(torch.nn.Module):
+        backbone = torch.nn.Identity()
+
         def forward(self, x):
             seen.append(tuple(x.shape))
             return x.float().mean((1, 3, 4))

@@ -270,7 +270,7 @@ def test_weights_from_a_file(run, tmp_path, monkeypatch):
 
 def test_killed_after_any_unit_it_comes_to_the_same(run, network, tmp_path, monkeypatch):
     monkeypatch.setattr("engram.fewshot.enrolling.experiment.UNIT_SECONDS", 0.0)
-    monkeypatch.setattr("engram.backbone.measures.features.SCORING_BATCH", 7)
+    monkeypatch.setattr("engram.backbone.measures.scoring.SCORING_BATCH", 7)
     work, whole, result = run(network())
     state = work.start()
     work.step(state)
