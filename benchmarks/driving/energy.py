@@ -22,7 +22,8 @@ class Meter:
     """
 
     def __init__(self, powercap: Path = POWERCAP, nvml: str = NVML) -> None:
-        self._packages = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        self._packages = [zone for zone in zones if _name(zone).startswith("package")]  # psys holds them, too
         self._cards = _Cards(nvml)
         self._before = self._read()
         self._sum = 0.0
@@ -44,8 +45,15 @@ class Meter:
             with contextlib.suppress(OSError, ValueError):
                 value = int((zone / "energy_uj").read_text())
                 most = int((zone / "max_energy_range_uj").read_text())
-                found[f"{(zone / 'name').read_text().strip()} (RAPL)"] = (value / 1e6, most / 1e6)
+                found[f"{_name(zone)} (RAPL)"] = (value / 1e6, most / 1e6)
         return {**found, **self._cards.read()}
+
+
+def _name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text().strip()
+    except OSError:
+        return ""
 
 
 class _Cards:

@@ -347,9 +347,10 @@ def test_joules_are_refused_where_nothing_measures_them(tmp_path, monkeypatch):
 
 
 def test_joules_are_those_that_counters_went_up_by(tmp_path, monkeypatch):
-    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 10), ("intel-rapl:0:0", 5)):
+    for name, value in (("intel-rapl:0", 900), ("intel-rapl:1", 10), ("intel-rapl:0:0", 5), ("intel-rapl:2", 950)):
         (tmp_path / "rapl" / name).mkdir(parents=True)
-        (tmp_path / "rapl" / name / "name").write_text(f"package-{name[-1]}\n")
+        said = "psys" if name == "intel-rapl:2" else f"package-{name[-1]}"  # all of the platform, packages included
+        (tmp_path / "rapl" / name / "name").write_text(f"{said}\n")
         (tmp_path / "rapl" / name / "energy_uj").write_text(str(value * 10**6))
         (tmp_path / "rapl" / name / "max_energy_range_uj").write_text(str(1000 * 10**6))
     meter = Meter(tmp_path / "rapl", "no-such-library.so")
