@@ -28,6 +28,7 @@ CONFIG_TAG = "engram.config"  # a trial's options as JSON; what one tag does not
 ELSEWHERE_TAG = "engram.elsewhere"  # which experiments hold trials of a sweep that another one told first
 ASIDE_TAG = "engram.aside"  # why a run is not complete and will not be
 _TAIL = 256  # bytes before the offset that show whether the ledger is still the one that was read
+_ENDED = {"done", "failed", "pruned"}  # what becomes of a trial that nobody will go on with
 _REFUSED = re.compile(r"[^/\w.\- ]")
 
 
@@ -181,7 +182,7 @@ def aggregates(sweep: Sweep) -> dict[str, float] | None:
 
     groups: dict[str, list[Record]] = {}
     for record in sweep.records:
-        if record.status not in ("done", "failed"):
+        if record.status not in _ENDED:
             return None
         if record.status == "done":
             axes = {axis: record.config.get(axis) for axis in sweep.axes}
@@ -200,7 +201,7 @@ def aggregates(sweep: Sweep) -> dict[str, float] | None:
 def sweep_state(sweep: Sweep, *, over: bool) -> str:
     """The state that a sweep's run should show, "" where the trials say it; ``over``: nobody is about to go on."""
     states = {record.status for record in sweep.records}
-    if states <= {"done", "failed"}:
+    if states <= _ENDED:
         return ""
     return "KILLED" if over and "running" not in states else "RUNNING"
 

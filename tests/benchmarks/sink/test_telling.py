@@ -229,6 +229,15 @@ def test_no_table_before_the_last_trial_is_over(told, store, folders):
     told.assert_once(store)
 
 
+def test_a_sweep_with_a_trial_that_was_given_up_is_finished_and_has_its_table(told, store, folders):
+    trials = folders.sweep(states={("mlp", 2): "interrupted"})
+    folders.json(folders.out / "trials" / trials[-1] / "pruned.json", {"why": "worse than the others"})
+    assert Sink(folders.out, None).sync(trials, "nets", now=True).ok
+    query = "select status from runs join tags using (run_uuid) where tags.key = 'engram.sweep'"
+    assert told.rows(store, query) == [("FINISHED",)]
+    assert told.rows(store, "select count(*) from metrics where key like 'backbone %'")[0][0] > 0
+
+
 @pytest.mark.parametrize("forget", [False, True])
 def test_replay_after_every_cut_of_the_ledger(told, store, folders, forget):
     """A worker dies at any byte, is resumed, dies again: the sink follows, with its own memory or without."""
