@@ -169,6 +169,9 @@ class Comparing(Wanted, Tracked):
         if self.to is not None and self.to.suffix not in WRITTEN:
             got, remedy = self.to, "Give it such a name."
             found.append(str(must("--to", f"a file that ends in {', '.join(WRITTEN)}", got, remedy)))
+        if self.baseline is not None and self.fail_if is None:
+            remedy = 'Give one: --fail-if "worse test/accuracy"'
+            found.append(str(must("--baseline", "given with a gate, which asks for it", "none", remedy)))
         if self.to is not None and self.to.suffix == ".xml" and self.fail_if is None:
             remedy = 'Give one: --fail-if "test/accuracy < 0.9"'
             found.append(str(must("--to FILE.xml", "given with a gate, which is what it holds", "none", remedy)))

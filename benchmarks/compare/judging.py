@@ -63,7 +63,7 @@ def _against(
         for name in names:
             change = _change(groups, before, name)
             down = condition.statistic == "drop"
-            yield _check(condition, metric, name, None if change is None else -change if down else change)
+            yield _check(condition, metric, name, None if change is None else 0.0 - change if down else change)
         return
     promised = declared(outcomes.experiment)
     if metric not in promised:

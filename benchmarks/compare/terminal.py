@@ -25,8 +25,9 @@ def render(comparison: Comparison, console: Console) -> None:
         lines.append(table(sheet.title, rows, width, sheet.right))
     lines += notes(comparison)
     if comparison.gate is not None:
-        said = "; ".join(comparison.gate.reasons) or "holds"
-        lines.append(f"gate: fail if {comparison.gate.condition}: {said}")
+        said = "; ".join(comparison.gate.reasons)
+        state = f"failed: {said}" if said else "passed"
+        lines.append(f"gate: fail if {comparison.gate.condition}: {state}")
     for line in lines:
         shown = line if "\n" in line or width is None else "\n".join(fold(line, width))
         console.print(Text(shown), soft_wrap=True)

@@ -312,7 +312,8 @@ def test_a_stored_comparison_is_the_baseline_of_the_next(folders, tmp_path, caps
     path = str(tmp_path / "b.json")
     assert run(folders, capsys, "compare", "nets", "--to", path)[0] == 0
     words = ["compare", "nets", "--baseline", path, "--fail-if", "drop test/accuracy > 0.001; worse test/accuracy"]
-    assert run(folders, capsys, *words)[0] == 0
+    code, out, _ = run(folders, capsys, *words)
+    assert code == 0 and out.rstrip().endswith(": passed")
     for result in folders.out.glob("trials/*/result.json"):
         told = json.loads(result.read_text())
         folders.json(
@@ -327,6 +328,7 @@ def test_a_stored_comparison_is_the_baseline_of_the_next(folders, tmp_path, caps
     [
         (["--to", "x.pdf"], "--to must be a file that ends in .csv, .json, .md, .tex, .xml; got x.pdf"),
         (["--to", "x.xml"], "--to FILE.xml must be given with a gate"),
+        (["--baseline", "b.json"], "--baseline must be given with a gate, which asks for it; got none"),
         (["--to", "/nowhere/x.md"], "--to must be a file that can be written; got /nowhere/x.md"),
         (["--fail-if", "what"], "--fail-if must be"),
     ],
