@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,10 @@ def find_waste(out: Path) -> Iterator[Waste]:
     Raises:
         Damaged: a sweep's plan, so that nobody knows which trials are its.
     """
-    wanted = _wanted(out)
+    records = [record for name in sweep_names(out) for record in read_sweep(out, name).records]
+    wanted = _wanted(out, records)
+    # what one is made from that has not begun, nothing here says yet
+    wanted |= {*trial_names(out)} if any(not record.about for record in records) else set()
     for name in trial_names(out):
         folder = trials_dir(out) / name
         if not alive(folder):
@@ -69,12 +72,11 @@ def find_waste(out: Path) -> Iterator[Waste]:
     yield from _of_caches()
 
 
-def _wanted(out: Path) -> set[str]:
+def _wanted(out: Path, of_sweeps: Sequence[Record]) -> set[str]:
     """The trials of all sweeps, and those that these and finished ones are made from."""
-    records = [record for name in sweep_names(out) for record in read_sweep(out, name).records]
-    records += [Record(trials_dir(out) / name) for name in trial_names(out)]
-    in_sweeps = {record.trial for name in sweep_names(out) for record in read_sweep(out, name).records}
-    return in_sweeps | {trial for record in records for trial in map(str, record.about.get("inputs", {}).values())}
+    records = [*of_sweeps, *(Record(trials_dir(out) / name) for name in trial_names(out))]
+    inputs = {trial for record in records for trial in map(str, record.about.get("inputs", {}).values())}
+    return inputs | {record.trial for record in of_sweeps}
 
 
 def _of_trial(folder: Path, wanted: set[str]) -> Iterator[Waste]:

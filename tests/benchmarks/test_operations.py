@@ -242,6 +242,17 @@ def test_a_trial_that_began_to_run_keeps_all_it_has(folders, old):
     assert (folder / "config.json").exists()
 
 
+def test_what_trials_that_have_not_begun_may_be_made_from_is_kept(folders, old):
+    folder = folders.out / "trials" / folders.trial(state="interrupted")
+    plan = folders.out / "sweeps" / "some" / "plan.json"
+    cells = [{"trial": "0123456789abcdef", "options": {}, "seed": 0}]
+    folders.json(plan, {"trials": cells, "axes": {}, "seeds": []})
+    old(folders.out)
+    assert folder not in {waste.path for waste in find_waste(folders.out)}
+    plan.unlink()
+    assert folder in {waste.path for waste in find_waste(folders.out)}
+
+
 def test_what_cannot_be_removed_is_said(folders, here, monkeypatch):
     folder = folders.out / "trials" / folders.trial()
     (folder / "ckpt").mkdir()
