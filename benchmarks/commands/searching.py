@@ -18,6 +18,7 @@ from engram.benchmarks.compare.choosing import Candidate, look_through, tested
 from engram.benchmarks.drawing.numbers import span
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.driving.data_checks import check_data
+from engram.benchmarks.driving.device_checks import check_devices
 from engram.benchmarks.driving.driver import propose
 from engram.benchmarks.driving.proposing.search import Searching
 from engram.benchmarks.driving.proposing.tpe import STARTUP, require_optuna
@@ -26,6 +27,7 @@ from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.space import Choice, draw, probes
 from engram.benchmarks.planning.suite import Suite
 from engram.benchmarks.records.layout import lock, sweep_dir
+from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, read_sweep
@@ -90,9 +92,12 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
         require_optuna()
     planner = planner_for(registry, how)
     _plan_some(suite, registry, planner, [*probes(search.space), draw(search.space, search.seed, 0)])
-    check_data(list(planner.trials.values()), registry, how)
+    trials = list(planner.trials.values())
+    check_devices(trials, registry, how)
+    check_data(trials, registry, how)
     planner = planner_for(registry, how)  # what had to be fetched is there now
-    with lock(folder / "lock", patience=0.0, what=f"sweep {suite.name}"):
+    what = f"sweep {suite.name}"
+    with lock(folder / "lock", patience=0.0, what=what), lease(folder / LEASE, what):
         check_name(suite, folder)
         plan = _plan(suite)
 

@@ -102,6 +102,13 @@ def test_what_cannot_be_divided_is_refused_before_anything_runs(here):
         for name in ("adapter feedback.equilibrium", "objective lff")
     ]
     assert not list((here.cwd / "runs" / "trials").glob("*/launch.json"))
+    search = (
+        '[search]\nmethod = "random"\nobjective = "validation/accuracy"\ntrials = 1\n[search.space]\nlr = [0.1, 0.2]\n'
+    )
+    options = '[options]\ndataset = "digits"\nobjective = "lff"\n'
+    (here.cwd / "s.toml").write_text(f'experiment = "backbone.train"\n{options}{search}')
+    assert here("sweep", "s.toml", "--devices", "2").complaints == done.complaints[1:]
+    assert not list((here.cwd / "runs" / "sweeps").glob("*"))
     done = here("run", "continual.stream", "--devices", "2")
     assert (done.code, done.complaints[0][:45]) == (2, "engram: --devices must be 1 for continual.str")
 
