@@ -158,7 +158,7 @@ class RayLauncher:
         Raises:
             UserError: one of them has other code, or none has room for a trial.
         """
-        self.in_place = True
+        self.in_place = False  # that is known when all have answered
         self._ask_new()
         told = self._hear(MEET_SECONDS)
         problems = [_other_code(host, code) for host, _, code in told if code != fingerprint()]
