@@ -113,7 +113,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line |= {score: mean.mean, f"{score} low": mean.low, f"{score} high": mean.high}
             if method != "random":
                 gap = test.difference
-                line |= {f"{score} gap": gap.mean, "gap low": gap.low, "gap high": gap.high, "p": test.p}
+                line |= {f"{score} gap": gap.mean, f"{score} gap low": gap.low, f"{score} gap high": gap.high}
+                line |= {f"{score} p": test.p}
         shown.append(line)
     return shown
 

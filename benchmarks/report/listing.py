@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from engram.benchmarks.drawing.numbers import seconds
 from engram.benchmarks.planning.naming import record_words
@@ -18,9 +18,9 @@ _MOST_TOLD = 200
 """Trials that are told in full."""
 
 
-def _told(subject: Subject) -> list[tuple[str, Record]]:
-    """The trials that are told in full, with their groups, the best first."""
-    pairs = ((label, record) for label, records in subject.groups.items() for record in records)
+def _told(groups: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
+    """The trials of some groups that are told in full, with their groups, the best first."""
+    pairs = ((label, record) for label, records in groups.items() for record in records)
     return list(itertools.islice(pairs, _MOST_TOLD))
 
 
@@ -31,7 +31,7 @@ def _untold(subject: Subject) -> str:
 def tables(subject: Subject) -> str:
     """The trials' own tables, folded away: one entry per name, with the table of every trial."""
     held: dict[str, list[str]] = {}
-    for label, record in _told(subject):
+    for label, record in _told(subject.tested):
         for name, rows in (record.result.get("tables") or {}).items():
             where = name if subject.single else f"{label}, seed {record.seed}"
             held.setdefault(name, []).append(one_table(where, rows))
@@ -61,7 +61,7 @@ def trials(subject: Subject) -> str:
     """A line for every trial; configuration and provenance of the first ones."""
     parts = []
     metric = None if subject.comparison is None else subject.comparison.metric
-    for label, record in _told(subject):
+    for label, record in _told(subject.groups):
         said = [record.trial[:12], *([] if subject.single else [label]), f"seed {record.seed}", record.status]
         if metric is not None and metric in record.metrics:
             said.append(f"{metric} {amount(record.metrics[metric], unit_of(record.experiment, metric))}")

@@ -8,6 +8,7 @@ from html import escape
 
 from engram.backbone.contract import Scalar
 from engram.backbone.measures.intervals import interval
+from engram.benchmarks.compare.choosing import tested
 from engram.benchmarks.compare.comparison import Comparison
 from engram.benchmarks.compare.sheets import of_tasks
 from engram.benchmarks.drawing.figures import Drawable, draw, key
@@ -141,13 +142,17 @@ def differences(found: Comparison) -> str:
 
 
 def other_metrics(subject: Subject, found: Comparison) -> str:
-    """Means of all metrics per group, folded away."""
+    """Means of all metrics per group, folded away; test scores of a search of what it chose alone."""
     known = {name for record in subject.done for name in record.metrics}
     names = [name for name in declared(found.experiment) if name in known]  # in the order of their declaration
     names += sorted(known.difference(names))
+    hidden = set(tested(found.experiment, names))
     rows = []
     for label, records in list(subject.groups.items())[:MOST_ROWS]:
-        values = [[record.metrics[name] for record in records if name in record.metrics] for name in names]
+        shown = [name for name in names if name not in hidden or label in subject.tested]
+        values = [
+            [record.metrics[name] for record in records if name in {*shown} & {*record.metrics}] for name in names
+        ]
         if any(values):
             rows.append([label, *(interval(scores).mean if scores else None for scores in values)])
     return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))

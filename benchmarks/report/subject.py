@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engram.backbone.errors import UserError, must, nearest
+from engram.benchmarks.compare.choosing import look_through
 from engram.benchmarks.compare.comparison import Comparison, compare_outcomes
 from engram.benchmarks.compare.groups import label
 from engram.benchmarks.compare.wanted import Wanted
@@ -45,8 +46,16 @@ class Subject:
 
     @property
     def drawn(self) -> dict[str, list[Record]]:
-        """The groups that are drawn and told in full: the best `MOST_DRAWN`."""
-        return dict(list(self.groups.items())[:MOST_DRAWN])
+        """The groups that are drawn and told in full: the best `MOST_DRAWN` of those that are tested."""
+        return dict(list(self.tested.items())[:MOST_DRAWN])
+
+    @cached_property
+    def tested(self) -> dict[str, list[Record]]:
+        """The groups of which all is shown: of a search those alone that it chose, for it goes by no test image."""
+        if not self.sweep.objectives:
+            return self.groups
+        chosen = {record.trial for each in look_through(self.sweep).chosen for record in each.records}
+        return {name: held for name, held in self.groups.items() if chosen.intersection(each.trial for each in held)}
 
     @cached_property
     def groups(self) -> dict[str, list[Record]]:

@@ -41,6 +41,10 @@ def what(subject: Subject) -> str:
     if subject.single:
         net = f" of {' and '.join(networks)}" if networks else ""
         return f"One trial of {experiment}{net}{on}, seed {records[0].seed}."
+    if subject.sweep.objectives:
+        by, count = ", ".join(subject.sweep.objectives), len(subject.groups)
+        proposals = f"{count} proposal{'s' if count != 1 else ''}"
+        return f"A search of {experiment}{on} by {by}: {proposals}, {len(records)} trials."
     kinds = subject_of(experiment)
     cells = [f"{len(values)} {_plural(axis, len(values), kinds)}" for axis, values in subject.sweep.axes.items()]
     seeds = len({record.seed for record in records})

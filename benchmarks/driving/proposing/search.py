@@ -110,13 +110,15 @@ class Searching:
             return
         trials = self._plan(proposal.options)
         if tuple(trial.id for trial in trials) != proposal.trials:
-            step = f"Bring the old ones back, or delete {self.record.path} to begin anew."
-            raise must(
-                f"the trials of search {self.suite.name!r}", "of the data and versions it began with", "others", step
-            )
-        wanted = [trial for trial in trials if trial.id in left]
-        self._waiting += wanted[:1] if self.history.in_turn else wanted
+            what, rule = f"the trials of search {self.suite.name!r}", "of the data and versions it began with"
+            raise must(what, rule, "others", f"Bring the old ones back, or delete {self.record.path} to begin anew.")
         self._planned |= {trial.id: trial for trial in trials}
+        done = proposal.trials.index(left[0])
+        if self.history.in_turn and done:  # it may have been killed before it ranked what it was told
+            self._next_seed(proposal, done - 1)
+        else:
+            wanted = [trial for trial in trials if trial.id in left]
+            self._waiting += wanted[:1] if self.history.in_turn else wanted
 
     def _settle(self, trial: str) -> None:
         """Tell of a trial that was given up whose driver was killed before that was said."""
