@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.backbone.contract import Scalar
-from engram.backbone.errors import UserError
+from engram.backbone.errors import UserError, must
 from engram.backbone.measures.intervals import interval
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Running
@@ -90,13 +90,15 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
     check_name(suite, folder)
     if search.method == "tpe":
         require_optuna()
+    if search.joules is not None and (how.ray or how.slurm):
+        rule = "left out beside --ray and --slurm, whose machines are not measured"
+        raise must("search.joules", rule, f"{search.joules:g}", "Give trials or hours.")
     planner = planner_for(registry, how)
     _plan_some(suite, registry, planner, [*probes(search.space), draw(search.space, search.seed, 0)])
-    trials = list(planner.trials.values())
+    trials, what = list(planner.trials.values()), f"sweep {suite.name}"
     check_devices(trials, registry, how)
     check_data(trials, registry, how)
     planner = planner_for(registry, how)  # what had to be fetched is there now
-    what = f"sweep {suite.name}"
     with lock(folder / "lock", patience=0.0, what=what), lease(folder / LEASE, what):
         check_name(suite, folder)
         plan = _plan(suite)

@@ -1,20 +1,17 @@
 """TPE and successive halving against random search: how to make a network spiking, at an equal budget, five times.
 
-The suites are those of ``engram sweep``; every repetition has networks and draws of its own. Trials are forks of this
-process, one at a time, so that they do not pay for their imports.
+The suites are those of ``engram sweep``; every repetition has networks and draws of its own.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,62 +21,14 @@ from engram.benchmarks.commands.searching import carry_out_search
 from engram.benchmarks.compare.choosing import look_through
 from engram.benchmarks.compare.stats import paired
 from engram.benchmarks.drawing.tables import render
-from engram.benchmarks.driving import driver
-from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.planning.suite import check_suite
-from engram.benchmarks.records.layout import LOG, prepare
+from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.records.trials import read_sweep
 
 SUITES = Path(__file__).parents[1] / "suites"
 METHODS = ("random", "tpe", "halving")
 REPETITIONS = 5
-
-
-class Forking:
-    """One trial at a time, as a fork of a process that has imported all that it needs, and has no threads."""
-
-    workers = 1
-
-    def __init__(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["engram.benchmarks.worker.trial", "engram.snn.conversion.experiment"])
-        self._running: dict[Path, ForkServerProcess] = {}
-
-    def free(self) -> int:
-        return self.workers - len(self._running)
-
-    def start(self, folder: Path, resources: Resources) -> None:
-        self._running[folder] = self._context.Process(target=_work, args=(folder,))
-        self._running[folder].start()
-
-    def finished(self) -> Mapping[Path, Ended]:
-        codes = {folder: code for folder, each in self._running.items() if (code := each.exitcode) is not None}
-        for folder in codes:
-            self._running.pop(folder).close()
-        return {folder: Ended(code) for folder, code in codes.items()}
-
-    def stop(self, folders: frozenset[Path] | None = None) -> None:
-        for folder, process in self._running.items():
-            if folders is None or folder in folders:
-                process.terminate()
-
-    def kill(self, folders: frozenset[Path] | None = None) -> None:
-        for folder, process in self._running.items():
-            if folders is None or folder in folders:
-                process.kill()
-
-    def close(self) -> None:
-        pass
-
-
-def _work(folder: Path) -> None:
-    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    from engram.benchmarks.worker.trial import main
-
-    os._exit(main(folder))
 
 
 def search(method: str, repetition: int, out: Path, registry: Registry) -> dict[str, Any]:
@@ -121,7 +70,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run all searches below a folder (the first argument, or a temporary one), and print what they chose."""
-    driver.launcher_for = lambda setting, trials: Forking()
     registry = Registry.discover()
     with tempfile.TemporaryDirectory() as folder:
         out = prepare(Path(sys.argv[1] if len(sys.argv) > 1 else folder))
