@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.driving.launch.contract import Resources
+from engram.benchmarks.driving.launch.ray import _drop_probes
 from engram.benchmarks.records.trials import Record, trial_names
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +55,17 @@ def test_without_ray(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"--ray must have ray; got none. pip install 'engram\[ray\]'"):
         launcher("auto", tmp_path)
+
+
+def test_what_killed_drivers_of_this_machine_left_is_removed(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    here = f".node-{socket.gethostname()}"
+    kept = {".node-elsewhere-1-ab", f"{here}-{os.getpid()}-ab", f"{here}-x-ab"}
+    for name in (*kept, f"{here}-{gone.pid}-ab"):
+        (tmp_path / name).touch()
+    _drop_probes(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 # a real cluster from here on

@@ -74,16 +74,6 @@ PROSE = [
 ]
 # Flags of other programs, and what stands for any flag.
 FOREIGN = [
-    "query-gpu",
-    "format",
-    "nnodes",
-    "nproc-per-node",
-    "rdzv-backend",
-    "rdzv-endpoint",
-    "serve-artifacts",
-    "app-name",
-    "artifact-uri",
-    "dst-path",
     "noheader",
     "states",
     "user",

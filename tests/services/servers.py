@@ -53,6 +53,7 @@ class Server:
         self.folder = folder
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._environment = dict(os.environ)  # as it is now: whoever starts it again may have changed theirs
         folder.mkdir(parents=True)
 
     def __enter__(self) -> Any:
@@ -91,7 +92,7 @@ class Server:
             time.sleep(0.1)
 
     def environment(self) -> dict[str, str]:
-        return dict(os.environ)
+        return dict(self._environment)
 
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")

@@ -58,7 +58,8 @@ class RayLauncher:
         self._asked: dict[Any, tuple[str, str]] = {}  # what a node is asked -> its id and address
         self._looked = self._started = 0.0
         self.workers = 0
-        self._probe = out / f".node-{secrets.token_hex(8)}"
+        _drop_probes(out)
+        self._probe = out / f"{_ours()}{os.getpid()}-{secrets.token_hex(8)}"
         self._token = secrets.token_hex(16)
         try:
             self._probe.write_text(self._token)
@@ -211,6 +212,22 @@ class RayLauncher:
         if time.monotonic() - self._started > LOOK_SECONDS:  # what just began is not in these numbers yet
             most = min(most, len(self._tasks) + _fits(self._ray.available_resources(), self._need))
         self.workers = most if self._most is None else min(most, self._most)
+
+
+def _ours() -> str:
+    """How the files begin that drivers on this machine have nodes look for."""
+    return f".node-{socket.gethostname()}-"
+
+
+def _drop_probes(out: Path) -> None:
+    """Remove the files of drivers on this machine that were killed."""
+    for path in out.glob(f"{_ours()}*"):
+        process = path.name.removeprefix(_ours()).partition("-")[0]
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                path.unlink()
 
 
 def _connect(address: str) -> Any:

@@ -1,5 +1,5 @@
 """``python tests/chaos/storm [--kills N] [--seed N]``: sweeps of 100 short trials while their workers, drivers and
-the servers that they tell are killed at random, and a look at what is left.
+servers, and the nodes of a Ray cluster, are killed at random, and a look at what is left.
 
 Each sweep tells MLflow's server on PostgreSQL. When enough was killed, what is not done is run to its end, undisturbed.
 Then every table, ledger and figure must be that of a run that nothing happened to, every number must stand once in
@@ -9,6 +9,7 @@ PostgreSQL, and no process, lock or half-written file may be left.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import secrets
 import shutil
@@ -16,15 +17,23 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "services"), str(HERE.parents[2])]
+sys.path[:0] = [
+    str(HERE.parents[1]),
+    str(HERE.parents[1] / "services"),
+    str(HERE.parents[1] / "clusters"),
+    str(HERE.parents[2]),
+]
 
 from checking import nobody_left, nothing_held, same_trials, told_once  # noqa: E402
 from conftest import Engram, install  # noqa: E402
 from killing import Storm  # noqa: E402
 from processes import MARKER, kill, ours  # noqa: E402
+from ray_nodes import RayCluster  # noqa: E402
 from servers import Postgres, Tracking, missing  # noqa: E402
 from sweeping import Sweep  # noqa: E402
 
@@ -37,16 +46,17 @@ def run(folder: Path, token: str, given: argparse.Namespace) -> str:
     engram = Engram(folder, site, {"ENGRAM_CHECKPOINT_SECONDS": "0", MARKER: token})
     undisturbed = Sweep(engram, "undisturbed", given.trials, None)
     with Postgres(folder / "postgres") as database, Tracking(folder / "mlflow", database.uri) as tracking:
-        storm = Storm(token, {"postgres": database, "mlflow": tracking}, given.seed)
-        sweeps: list[Sweep] = []
-        while storm.killed.total() < given.kills:
-            sweeps.append(Sweep(engram, f"sweep{len(sweeps)}", given.trials, tracking.uri))
-            storm.rage(sweeps[-1], given.kills)
-            tell(f"{storm.killed.total()} kills: {dict(storm.killed)}; sweep {len(sweeps)}")
-        storm.calm()
-        for sweep in (*sweeps, undisturbed):
-            sweep.finish(("--workers", "2"))
-            tell(f"{sweep.out.name} is done, after {sweep.starts} drivers")
+        with ray_cluster(folder / "ray", engram) as cluster:
+            storm = Storm(token, {"postgres": database, "mlflow": tracking}, cluster, given.seed)
+            sweeps: list[Sweep] = []
+            while storm.killed.total() < given.kills:
+                sweeps.append(Sweep(engram, f"sweep{len(sweeps)}", given.trials, tracking.uri))
+                storm.rage(sweeps[-1], given.kills)
+                tell(f"{storm.killed.total()} kills: {dict(storm.killed)}; sweep {len(sweeps)}")
+            storm.calm()
+            for sweep in (*sweeps, undisturbed):
+                sweep.finish(("--workers", "2"))
+                tell(f"{sweep.out.name} is done, after {sweep.starts} drivers")
         nobody_left(token)
         measured = sum(same_trials(sweep, undisturbed) for sweep in sweeps)
         table = undisturbed.table()
@@ -60,6 +70,22 @@ def run(folder: Path, token: str, given: argparse.Namespace) -> str:
         f"{sum(sweep.starts for sweep in sweeps)} drivers: tables equal, {measured} measurements of the ledgers and "
         f"{rows} rows in PostgreSQL each once, nothing left behind"
     )
+
+
+@contextmanager
+def ray_cluster(home: Path, engram: Engram) -> Iterator[RayCluster | None]:
+    """A cluster whose nodes have the storm's environment; None where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        tell("Ray is not installed: no node of it is killed")
+        yield None
+        return
+    home.mkdir()
+    cluster = RayCluster(home, engram.environment())
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 def tell(line: str) -> None:

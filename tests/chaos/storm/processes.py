@@ -36,15 +36,12 @@ def ours(token: str) -> list[Process]:
 
 
 def _kind(folder: Path, words: list[str]) -> str:
-    if "engram.benchmarks" not in words:
-        return "other"
-    if "sweep" in words:
-        return "driver"
-    if "exec" in words:
-        return "worker"
-    if "warm" in words:  # its forks have its words, and a pipe that tells them of the driver's death
+    if "engram.benchmarks" not in words or not Path(words[0]).name.startswith("python"):
+        return "other"  # the shell before a worker on a node of Ray among them
+    command = words[words.index("engram.benchmarks") + 1]
+    if command == "warm":  # its forks have its words, and a pipe that tells them of the driver's death
         return "worker" if str((folder / "fd" / "0").readlink()).startswith("pipe:") else "warm"
-    return "other"
+    return {"sweep": "driver", "exec": "worker"}.get(command, "other")
 
 
 def kill(number: int) -> bool:

@@ -32,7 +32,7 @@ class Sweep:
         self.suite = engram.cwd / f"{name}.toml"
         self.suite.write_text(SUITE.format(seeds=seeds, strides=strides))
         self.driver: subprocess.Popen[bytes] | None = None
-        self.starts = 0
+        self.starts, self.on_ray = 0, False
         self.log = engram.cwd / f"{name}.log"
 
     def start(self, *more: str) -> None:
@@ -50,6 +50,7 @@ class Sweep:
                 start_new_session=True,
             )
         self.starts += 1
+        self.on_ray = "--ray" in words
 
     def ended(self) -> int | None:
         """The driver's exit code; None while it runs."""
@@ -88,6 +89,7 @@ class Sweep:
         return sorted((self.out / "trials").iterdir())
 
 
-def launches(rng: random.Random) -> tuple[str, ...]:
-    """How a driver is started: any way ends with the same tables."""
-    return ("--workers", str(rng.choice((2, 3))))
+def launches(rng: random.Random, ray: str) -> tuple[str, ...]:
+    """How a driver is started, with the address of a Ray cluster, if any: each way must end with the same tables."""
+    where = ("--ray", ray) if ray and rng.random() < 0.5 else ()
+    return ("--workers", str(rng.choice((2, 3))), *where)
