@@ -157,6 +157,18 @@ def test_what_ended_a_worker_is_said(counted):
     assert said_of(counted, None, "node 3 is gone") == ("lost", "node 3 is gone; the same command resumes it")
 
 
+def test_a_worker_that_is_there_when_its_launcher_is_closed_is_let_go(counted, tmp_path, monkeypatch, wait_for):
+    another(
+        tmp_path, monkeypatch, "import pathlib, sys\nsys.stdin.read()\npathlib.Path(sys.argv[-1], 'left').touch()\n"
+    )
+    local = LocalLauncher(1)
+    local.start(counted.folder, Resources())
+    worker = local._running[counted.folder].worker
+    local.close()
+    wait_for(lambda: worker.over() is not None)
+    assert (counted.folder / "left").exists()
+
+
 def test_one_trial_of_several_is_killed(counted, tmp_path, monkeypatch, wait_for):
     another(tmp_path, monkeypatch, "import time\ntime.sleep(600)\n")
     sleeper = tmp_path / "sleeper"

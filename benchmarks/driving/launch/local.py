@@ -110,6 +110,10 @@ class LocalLauncher:
                 each.worker.signal(number)
 
     def close(self) -> None:
+        """End the servers; a worker that is there yet, for the driver broke off, saves a checkpoint and leaves."""
+        for each in self._running.values():
+            each.worker.release()
+        self._running.clear()
         for server in (*self._retired, *self._servers.values()):
             if server is not None:
                 server.close()
