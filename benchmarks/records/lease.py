@@ -32,8 +32,9 @@ def lease(path: Path, what: str) -> Iterator[None]:
         theirs = _read(path)
         if theirs and theirs.partition("\n")[0] != _machine():
             _see_it_stale(path, theirs, what)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()  # of two that find it stale one creates the next
+        if _read(path) == theirs:  # else somebody found it stale a moment earlier, and has a fresh one
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
     over = threading.Event()
     beat = threading.Thread(target=_touch, args=(path, over), name="lease", daemon=True)
     beat.start()

@@ -46,3 +46,22 @@ def test_what_another_machine_took_over_is_left_to_it(tmp_path):
     with lease(path, "trial a"):
         path.write_text("other\nnode7 12 abc\n")
     assert path.exists()
+
+
+def test_of_two_that_wait_for_a_stale_one_the_second_finds_the_first(tmp_path, monkeypatch):
+    """It is not the lease that was found stale any more, and is not taken away."""
+    path = tmp_path / "lease"
+    path.write_text("other\nnode7 12 abc\n")
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.5)
+    looks = []
+
+    def beat(path):
+        looks.append(path.read_text())
+        if len(looks) == 2:
+            path.write_text("third\nnode8 5 def\n")  # the first one was quicker
+        return len(looks) if len(looks) > 2 else 0  # and beats
+
+    monkeypatch.setattr(module, "_beat", beat)
+    with pytest.raises(Busy, match="held by another engram on node8"), lease(path, "trial a"):
+        pass
+    assert path.read_text().startswith("third")
