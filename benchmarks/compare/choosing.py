@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from engram.backbone.contract import Direction, Metric, Scalar
 from engram.benchmarks.compare.pareto import on_front
+from engram.benchmarks.planning.search import TESTED
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.trials import Record, Sweep
-
-TESTED = ("test", "all")
 
 
 @dataclass(frozen=True)

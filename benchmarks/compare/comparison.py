@@ -15,6 +15,7 @@ from engram.benchmarks.compare.groups import Group, Pair, make_groups, make_pair
 from engram.benchmarks.compare.judging import judge
 from engram.benchmarks.compare.tasks import Tasks, over_tasks
 from engram.benchmarks.compare.wanted import ALL, Wanted
+from engram.benchmarks.planning.search import TESTED
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import (
     Outcome,
@@ -58,7 +59,7 @@ class Comparison:
     @property
     def oracle(self) -> bool:
         """Whether a best group is picked by looking at test data."""
-        return len(self.groups) > 1 and self.meaning is not None and self.meaning.split in ("test", "all")
+        return len(self.groups) > 1 and self.meaning is not None and self.meaning.split in TESTED
 
     @property
     def label(self) -> str:
