@@ -88,11 +88,11 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class FinishedSweep:
-    """A sweep all of whose trials are done.
+    """A sweep all of whose trials are done, but for those that a search gave up.
 
     Attributes:
         name: what `engram.compare` and ``engram report`` know it by.
-        trials: in the order of its grid, seeds innermost.
+        trials: those that are done, in the order of its grid or search, seeds innermost.
         axes: the options that it varies.
     """
 

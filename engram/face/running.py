@@ -17,6 +17,7 @@ from engram.benchmarks.driving.setting import Failure, PlanOutcome
 from engram.benchmarks.planning.config import experiment_config, to_toml
 from engram.benchmarks.planning.suite import check_suite, load_suite
 from engram.benchmarks.records.layout import prepare
+from engram.benchmarks.records.trials import Record
 from engram.face.results import FinishedSweep, FinishedTrial
 
 _MENDED = ("user", "data", "busy")
@@ -95,10 +96,11 @@ def sweep(
     cores: int | None = None,
     gpus: int | None = None,
 ) -> FinishedSweep:
-    """Run a grid of options and seeds as ``engram sweep`` does.
+    """Run a grid of options and seeds, or a search, as ``engram sweep`` does.
 
     Args:
-        suite: the path of a TOML file, or its content: ``name``, ``experiment``, ``seeds``, ``options``, ``grid``.
+        suite: the path of a TOML file, or its content: ``name``, ``experiment``, ``seeds``, ``options``, ``grid`` or
+            ``search``.
         workers: trials at once; by default one, on a cluster as many as fit.
         out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus: as the flags of these names.
 
@@ -127,7 +129,8 @@ def sweep(
     how = setting(flags, prepare(flags.out), ["engram.sweep", checked.name], flags.workers)
     plan, outcome = carry_out_suite(checked, registry, how)
     _require_done(outcome, flags)
-    trials = tuple(FinishedTrial.read(how.out / "trials" / cell["trial"]) for cell in plan["trials"])
+    folders = [how.out / "trials" / cell["trial"] for cell in plan["trials"]]
+    trials = tuple(FinishedTrial.read(folder) for folder in folders if Record(folder).status == "done")
     return FinishedSweep(checked.name, how.out, tuple(checked.axes), trials)
 
 

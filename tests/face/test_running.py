@@ -45,6 +45,18 @@ def test_a_sweep_takes_up_what_is_done(trial, out):
     assert "test/accuracy" in compared._repr_html_() and "test/accuracy" in str(compared)
 
 
+def test_a_search_is_a_sweep_of_those_that_are_done(trial, out):
+    search = {"method": "random", "objective": "validation/accuracy", "trials": 2}
+    search["space"] = {"backbone.width": [0.5, 1.0]}
+    suite = {"name": "search", "experiment": "backbone.train", "options": OPTIONS, "search": search}
+    swept = face.sweep(suite, out=out, device="cpu")
+    assert {each.options["backbone.width"] for each in swept.trials} == {0.5, 1.0} and trial in swept.trials
+    assert "validation/accuracy" in str(swept.compare())
+    suite["name"], suite["search"] = "halved", search | {"method": "halving", "factor": 2, "rungs": 1}
+    again = face.sweep(suite, out=out, device="cpu")  # all are done, so that nothing is left to be given up
+    assert again.trials == swept.trials
+
+
 def test_a_loaded_network_answers_as_in_its_trial(trial, out, tmp_path):
     data = load_data("digits", {}, root=tmp_path)
     trained = face.load(trial.id[:9], out=out)
