@@ -30,16 +30,16 @@ class Meter:
         self.sources = tuple(self._before)
 
     def joules(self) -> float:
-        """Since the meter was made."""
+        """Since the meter was made. What a GPU's counter lost when its driver was started anew is lost."""
         now = self._read()
         for name, (value, most) in now.items():
             before, _ = self._before.get(name, (value, most))
-            self._sum += value - before if value >= before else value - before + most
+            self._sum += value - before if value >= before else max(0.0, value - before + most)
         self._before = {**self._before, **now}
         return self._sum
 
     def _read(self) -> Mapping[str, tuple[float, float]]:
-        """Counter -> (joules, where it begins again)."""
+        """Counter -> (joules, where it begins again; 0: nowhere)."""
         found: dict[str, tuple[float, float]] = {}
         for zone in self._packages:
             with contextlib.suppress(OSError, ValueError):
@@ -78,5 +78,5 @@ class _Cards:
         for index, handle in enumerate(self._handles):
             value = ctypes.c_ulonglong()
             if self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(value)) == 0:
-                found[f"GPU {index} (NVML)"] = (value.value / 1e3, 2**64 / 1e3)
+                found[f"GPU {index} (NVML)"] = (value.value / 1e3, 0.0)  # it never comes round
         return found

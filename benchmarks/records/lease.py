@@ -57,7 +57,22 @@ def _machine() -> str:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Make a file that is not there yet, which one alone can do on a network file system, too."""
+    """Make a file that is not there yet, whole at once, which one alone can do on a network file system, too."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    aside.write_text(text)
+    try:
+        os.link(aside, path)  # nobody reads a lease that says nothing yet, and takes it for nobody's
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links here
+        return _create_empty(path, text)
+    finally:
+        aside.unlink()
+    return True
+
+
+def _create_empty(path: Path, text: str) -> bool:
+    """As `_create`, with a moment in which the file is empty."""
     try:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

@@ -65,3 +65,17 @@ def test_of_two_that_wait_for_a_stale_one_the_second_finds_the_first(tmp_path, m
     with pytest.raises(Busy, match="held by another engram on node8"), lease(path, "trial a"):
         pass
     assert path.read_text().startswith("third")
+
+
+def test_a_lease_is_whole_at_once_with_hard_links_and_without(tmp_path, monkeypatch):
+    for _ in range(2):
+        assert module._create(tmp_path / "lease", "mine\n")
+        assert not module._create(tmp_path / "lease", "theirs\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["lease"]
+        assert (tmp_path / "lease").read_text() == "mine\n"
+        (tmp_path / "lease").unlink()
+
+        def refuse(*_):
+            raise PermissionError("no hard links here")
+
+        monkeypatch.setattr(module.os, "link", refuse)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from engram.backbone.errors import UserError
+from engram.benchmarks.driving.launch import jobs as jobs_module
 from engram.benchmarks.driving.launch import slurm
 from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.driving.launch.jobs import Seen, SlurmJobs, Unanswered, job_name
@@ -149,6 +151,8 @@ class Told:
         return self.old.get(job)
 
     def end(self, jobs, *, hard):
+        if self.silent:
+            raise Unanswered("scancel: timed out")
         self.ended.append((sorted(jobs), hard))
 
     def say(self, job, state, code=None, node="n7"):
@@ -218,10 +222,33 @@ def test_a_job_whose_time_is_over_goes_on_in_another_as_long_as_it_gets_on(
 def test_a_job_that_was_told_to_stop_does_not_go_on(launcher, told, tmp_path):
     launcher.stop()
     launcher.kill(frozenset((tmp_path / "b",)))
-    assert told.ended == [(["1"], False), ([], True)]
+    assert told.ended == [(["1"], False)]
     checkpoint(tmp_path / "a", 5)
     told.say("1", "CANCELLED")
     assert launcher.finished() == {tmp_path / "a": Ended(STOPPED)}
+
+
+def test_slurm_is_told_to_stop_until_it_has_heard_it(launcher, told, tmp_path):
+    told.silent = True
+    launcher.stop()
+    assert launcher.finished() == {}
+    told.silent = False
+    assert launcher.finished() == launcher.finished() == {}
+    assert told.ended == [(["1"], False)]  # once: a second time it would leave without a checkpoint
+
+
+def test_jobs_that_wait_are_cancelled_and_those_that_run_are_told(monkeypatch):
+    asked = []
+
+    def scancel(*words):
+        asked.append(words)
+        raise Unanswered("scancel: timed out")
+
+    monkeypatch.setattr(jobs_module, "_slurm", scancel)
+    with pytest.raises(Unanswered):
+        SlurmJobs.end(SimpleNamespace(), ["7", "8"], hard=False)  # type: ignore[arg-type]
+    assert [words[1] for words in asked] == ["--state=PENDING", "--state=RUNNING"]
+    assert asked[1][2:] == ("--signal=TERM", "--batch", "7", "8")
 
 
 def test_a_worker_of_a_node_that_was_given_up_is_waited_for(launcher, told, tmp_path, monkeypatch):

@@ -163,11 +163,15 @@ class SlurmJobs:
     def end(self, jobs: Collection[str], *, hard: bool) -> None:
         if not jobs:
             return
-        if hard:
-            _slurm("scancel", "--signal=KILL", "--full", *jobs)
-        else:  # the worker is the batch script
-            _slurm("scancel", "--signal=TERM", "--batch", *jobs)
-        _slurm("scancel", "--state=PENDING", *jobs)
+        how = ("--signal=KILL", "--full") if hard else ("--signal=TERM", "--batch")  # the worker is the batch script
+        lost: Unanswered | None = None
+        for words in (("--state=PENDING",), ("--state=RUNNING", *how)):  # one that waits takes no signal
+            try:
+                _slurm("scancel", *words, *jobs)
+            except Unanswered as error:
+                lost = error
+        if lost is not None:
+            raise lost
 
 
 class LocalJobs:

@@ -49,6 +49,7 @@ class SlurmLauncher:
         )
         self._running: dict[Path, Started] = {}
         self._ended: dict[Path, Ended] = {}
+        self._to_end: dict[str, bool] = {}  # jobs that are to end, by force or not, as Slurm has yet to hear
         self._looked = 0.0
         self._silent = ""
         self._found = {seen.name: job for job, seen in self._look().items() if not seen.over}
@@ -73,6 +74,7 @@ class SlurmLauncher:
         if self._running and time.monotonic() - self._looked > POLL_SECONDS:
             seen = self._look()
             self._looked = time.monotonic()
+            self._pass_on()
             if not self._silent:
                 for folder, started in list(self._running.items()):
                     if (how := self._judge(folder, started, seen.get(started.job))) is not None:
@@ -139,10 +141,22 @@ class SlurmLauncher:
         meant = [each for folder, each in self._running.items() if folders is None or folder in folders]
         for each in meant:
             each.asked = True
-        try:
-            self._jobs.end([each.job for each in meant], hard=hard)
-        except Unanswered as error:
-            say(f"engram: Slurm did not pass it on ({error})")
+            self._to_end[each.job] = hard
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell Slurm which jobs are to end, until it has taken it up: one that does not answer is asked again."""
+        running = {each.job for each in self._running.values()}
+        self._to_end = {job: hard for job, hard in self._to_end.items() if job in running}
+        for hard in set(self._to_end.values()):
+            jobs = [job for job, asked in self._to_end.items() if asked is hard]
+            try:
+                self._jobs.end(jobs, hard=hard)
+            except Unanswered as error:
+                say(f"engram: Slurm did not pass it on, and is asked again ({error})")
+            else:
+                for job in jobs:
+                    del self._to_end[job]
 
     def _tidy(self, job: str) -> None:
         """Remove what submitit wrote for a job that is over."""

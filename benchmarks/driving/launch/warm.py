@@ -58,6 +58,9 @@ class Server:
         job = {"folder": str(folder), "device": environment.get(DEVICE)}
         try:
             socket.send_fds(self._control, [json.dumps(job).encode()], [reading, log.fileno()])
+        except BlockingIOError:  # it has not read what it was asked before
+            os.close(writing)
+            return None
         except OSError:
             os.close(writing)
             self._lost()
