@@ -111,7 +111,7 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
         proposer = Searching(suite, planner, registry, folder, publish)
         try:
             outcome = propose(proposer, how, suite.name)
-            if proposer.ended:
+            if proposer.ended and outcome.signal is None:
                 say(f"the search ends: {proposer.ended}")
         finally:
             proposer.close()

@@ -299,9 +299,13 @@ def test_another_search_of_the_same_name_is_refused(tmp_path):
         world.begin()
 
 
-def test_a_search_of_other_data_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("whole", [False, True], ids=["begun", "done"])
+def test_a_search_of_other_data_is_refused(tmp_path, monkeypatch, whole):
     world = World(tmp_path)
-    world.begin().ask(1)
+    if whole:
+        world.run(world.begin())
+    else:
+        world.begin().ask(1)
     monkeypatch.setattr(searching.Planner, "add", lambda self, *_: replace(add(self, *_), id="0" * 16))
     with pytest.raises(UserError, match="must be of the data and versions it began with; got others"):
         world.begin()

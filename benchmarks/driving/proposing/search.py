@@ -92,10 +92,24 @@ class Searching:
         for trial, told in self.history.results.items():
             if told.status == "done" and None in told.values:
                 self._lacks(Record(self.planner.out / "trials" / trial))
-        for proposal in self.history.proposals:
-            if not (proposal.refused or proposal.again):
-                self._again(proposal)
+        taken = [each for each in self.history.proposals if not (each.refused or each.again)]
+        for proposal in taken[:1]:  # though it be done: else results of other data or versions would be mixed
+            self._same(proposal)
+        for proposal in taken:
+            self._again(proposal)
         self.publish(self.cells())
+
+    def _same(self, proposal: Proposal) -> Sequence[Trial]:
+        """The trials of a proposal, planned anew.
+
+        Raises:
+            UserError: they are others by now.
+        """
+        trials = self._plan(proposal.options)
+        if tuple(trial.id for trial in trials) != proposal.trials:
+            what, rule = f"the trials of search {self.suite.name!r}", "of the data and versions it began with"
+            raise must(what, rule, "others", f"Bring the old ones back, or delete {self.record.path} to begin anew.")
+        return trials
 
     def _again(self, proposal: Proposal) -> None:
         """Have what is left of a proposal done."""
@@ -108,10 +122,7 @@ class Searching:
                 if trial not in self.history.results and self._reached(proposal, index):
                     self._settle(trial)
             return
-        trials = self._plan(proposal.options)
-        if tuple(trial.id for trial in trials) != proposal.trials:
-            what, rule = f"the trials of search {self.suite.name!r}", "of the data and versions it began with"
-            raise must(what, rule, "others", f"Bring the old ones back, or delete {self.record.path} to begin anew.")
+        trials = self._same(proposal)
         self._planned |= {trial.id: trial for trial in trials}
         done = proposal.trials.index(left[0])
         if self.history.in_turn and done:  # it may have been killed before it ranked what it was told
