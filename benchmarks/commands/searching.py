@@ -10,7 +10,6 @@ from typing import Any
 
 from engram.backbone.contract import Scalar
 from engram.backbone.errors import UserError, must
-from engram.backbone.measures.intervals import interval
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Running
 from engram.benchmarks.commands.plans import check_name, planner_for
@@ -186,6 +185,8 @@ def _cell(record: Record, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen(candidate: Candidate) -> dict[str, Scalar]:
     """A row of the table of what was chosen: options, objectives, and its test scores with their intervals."""
+    from engram.backbone.measures.intervals import interval  # SciPy takes a second that plans should not
+
     experiment = candidate.records[0].experiment
     row: dict[str, Scalar] = {**candidate.options, **candidate.scores}
     promised = declared(experiment)

@@ -232,6 +232,8 @@ def test_files_just_written_are_not_remembered(pics, plan, tmp_path, monkeypatch
 class Soon:
     """Asks to stop when it has been looked at ``steps`` times, and does something when it has been ``when`` times."""
 
+    why = ""
+
     def __init__(self, steps: int, when: int = 0, what=lambda: None) -> None:
         self.steps, self.when, self.what, self.looked = steps, when, what, 0
 
