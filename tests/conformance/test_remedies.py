@@ -74,6 +74,18 @@ PROSE = [
 ]
 # Flags of other programs, and what stands for any flag.
 FOREIGN = [
+    "query-gpu",
+    "format",
+    "nnodes",
+    "nproc-per-node",
+    "rdzv-backend",
+    "rdzv-endpoint",
+    "serve-artifacts",
+    "app-name",
+    "artifact-uri",
+    "dst-path",
+    "kills",
+    "trials",
     "noheader",
     "states",
     "user",
