@@ -17,7 +17,7 @@ _SPLITS: tuple[SplitName | None, ...] = ("validation", "train", "test", "all", N
 def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
     """One chart per metric of the ledgers, those of the trials they were made from included: the mean over seeds, and
     their range as a band. What was held out comes first, then what was trained on, then tests; within each in
-    the order in which the experiment declares its metrics.
+    the order in which the experiment declares its metrics. What was measured once in every run has none.
     """
     curves: dict[str, dict[str, list[dict[float, float]]]] = {}
     promised: dict[str, Metric] = {}
@@ -31,7 +31,8 @@ def learning_curves(groups: Mapping[str, list[Record]]) -> list[Chart]:
     charts = []
     for metric in sorted(curves, key=lambda metric: (places.get(metric, last), metric)):
         series = [merge_lines(name, [sorted(run.items()) for run in runs]) for name, runs in curves[metric].items()]
-        charts.append(Chart(metric, "step", promised[metric].label if metric in promised else metric, series))
+        if any(len(each.points) > 1 for each in series):  # what was measured once has no course
+            charts.append(Chart(metric, "step", promised[metric].label if metric in promised else metric, series))
     return charts
 
 
