@@ -29,6 +29,7 @@ from engram.backbone.nets.making import LINEAR
 from engram.backbone.options import in_full
 from engram.backbone.registry import Registry
 from engram.backbone.saved.made import Made
+from engram.benchmarks.worker.stopping import Stop
 
 HERE = Path(__file__).parent
 THIRD_PARTY = HERE / "thirdparty"
@@ -358,3 +359,21 @@ def kill_hard() -> Callable[[int], None]:
             return
 
     return kill
+
+
+class StopAfter(Stop):
+    """Asks to stop after so many steps; a checkpoint is saved before."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    @property
+    def asked(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> type[StopAfter]:
+    """``stop_after(steps)``: what has a worker leave after so many steps, with a checkpoint."""
+    return StopAfter

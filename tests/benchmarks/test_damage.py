@@ -39,18 +39,6 @@ OTHERS = [
 OTHERS += [b"[" * 100_000, b'{"config": ' * 50_000, b'{"experiment": 1, "config": [], "metrics": [], "message": {}}']
 
 
-class StopAfter(Stop):
-    """Asks to stop after so many steps; a checkpoint is saved before."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    @property
-    def asked(self) -> bool:
-        self._left -= 1
-        return self._left < 0
-
-
 @pytest.fixture
 def plan(tmp_path, with_plugins, monkeypatch):
     """Plan a count and write its folder."""
@@ -118,12 +106,12 @@ def test_what_is_damaged_is_done_again(done, name):
         assert (Record(done).status, Record(done).metrics, sorted(measured(done))) == ("done", result, sorted(before))
 
 
-def test_a_ledger_loses_no_whole_line_and_lost_ones_are_logged_again(plan, tmp_path, monkeypatch, capsys):
+def test_a_ledger_loses_no_whole_line_and_lost_ones_are_logged_again(plan, tmp_path, monkeypatch, capsys, stop_after):
     """It goes on from a checkpoint that does not know of what is lost, or anew."""
     monkeypatch.setenv("ENGRAM_CHECKPOINT_SECONDS", "0")
     whole, folder, kept = plan(steps=5), plan(steps=5, pause=1e-9), tmp_path / "kept"
     assert work(whole, Stop()) == 0
-    assert work(folder, StopAfter(3)) == STOPPED
+    assert work(folder, stop_after(3)) == STOPPED
     shutil.copytree(folder, kept)
     lines = Record(folder).ledger()
     for place in flipped(kept / LEDGER, step=73):
@@ -134,7 +122,7 @@ def test_a_ledger_loses_no_whole_line_and_lost_ones_are_logged_again(plan, tmp_p
         assert set(found.ledger()) <= set(lines)
         assert len(lines) - len(found.ledger()) <= 2  # one, or the two at whose border it was
         survived = found.ledger()
-        assert work(folder, StopAfter(0)) == STOPPED  # mended, and killed at once
+        assert work(folder, stop_after(0)) == STOPPED  # mended, and killed at once
         assert Record(folder).ledger() == survived and Record(folder).damage == ""
         capsys.readouterr()
         assert work(folder, Stop()) == 0
@@ -156,11 +144,11 @@ def test_a_line_that_is_missing_is_noticed_by_the_numbers_of_the_others(done):
         )
 
 
-def test_a_checkpoint_that_knows_more_than_the_ledger_is_not_gone_on_from(plan):
+def test_a_checkpoint_that_knows_more_than_the_ledger_is_not_gone_on_from(plan, stop_after):
     """After a power cut the end of the ledger may be gone."""
     whole, folder = plan(steps=5), plan(steps=5, pause=1e-9)
     assert work(whole, Stop()) == 0
-    assert work(folder, StopAfter(3)) == STOPPED
+    assert work(folder, stop_after(3)) == STOPPED
     path = folder / LEDGER
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     assert work(folder, Stop()) == 0

@@ -20,18 +20,6 @@ from engram.benchmarks.worker.trial import work
 HOUR = 3600
 
 
-class StopAfter(Stop):
-    """Asks to stop after so many steps; a checkpoint is saved before."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    @property
-    def asked(self) -> bool:
-        self._left -= 1
-        return self._left < 0
-
-
 @pytest.fixture
 def plan(tmp_path, with_plugins, monkeypatch):
     monkeypatch.setattr(provenance, "git", lambda code: {})
@@ -57,11 +45,11 @@ def an_hour_back(monkeypatch):
     return turn
 
 
-def test_a_trial_goes_on_and_is_told_once(here, plan, put_store, an_hour_back, told_once):
+def test_a_trial_goes_on_and_is_told_once(here, plan, put_store, an_hour_back, told_once, stop_after):
     folder, whole = plan("runs", steps=6), plan("whole", steps=6)
     put_store(here.cwd / "runs")
     assert work(whole, Stop()) == 0
-    assert work(folder, StopAfter(3)) == STOPPED
+    assert work(folder, stop_after(3)) == STOPPED
     assert here("sync", "--out", "runs").code == 0
     an_hour_back()
     assert work(folder, Stop()) == 0
