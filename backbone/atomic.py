@@ -1,9 +1,14 @@
-"""Writing files whole."""
+"""Writing files whole, and removing what was not finished."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+_HALF = re.compile(r"\..+?\.(\d+)(\.tmp|\.[0-9a-f]{8})?")
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -14,14 +19,48 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
+        _write(temporary, data, durable)
+        try:
+            temporary.replace(path)
+        except FileNotFoundError:  # another machine, which does not see this process, took it for a killed one's
+            _write(temporary, data, durable)
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # which a full disk does not say
         raise
+
+
+def _write(path: Path, data: bytes, durable: bool) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what processes were writing in ``folder`` when they were killed, as far as that can be."""
+    with contextlib.suppress(OSError):
+        for path, process in half_written(folder):
+            if not _lives(process):
+                path.unlink(missing_ok=True)
+
+
+def half_written(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Files in ``folder`` that wait for their name (``.NAME.PROCESS``), each with the process that writes it."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if (match := _HALF.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), int(match[1])
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -22,7 +22,7 @@ from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import PRUNED, Record
-from engram.benchmarks.worker.disk import RESERVE, release
+from engram.benchmarks.worker.disk import RESERVE, release, tidy
 from engram.benchmarks.worker.limits import grace, over_time
 from engram.benchmarks.worker.stopping import STOPPED
 
@@ -143,6 +143,8 @@ class Drive:
             write_config(trial)  # what it says is known: the trial may be done all the same
             record = Record(trial.folder)
         if record.status == "done":
+            if (trial.folder / RESERVE).exists():
+                tidy(trial.folder)  # its worker was killed behind its result
             self.outcome.skipped.append(trial.id)
             self.outlook.done_before(trial, record.seconds)
             self.view.skipped()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engram.backbone.atomic import remove_half_written
 from engram.backbone.errors import must
 
 LOG = "log.txt"
@@ -46,6 +47,7 @@ def prepare(out: Path) -> Path:
         probe = out / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        remove_half_written(out)
     except OSError as error:
         raise must(
             "--out", "a folder that can be written", f"{out} ({error.strerror})", "Choose another one."

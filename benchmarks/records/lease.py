@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engram.backbone.atomic import remove_half_written
 from engram.benchmarks.records.layout import Busy
 
 LEASE = "lease"
@@ -24,6 +25,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 def lease(path: Path, what: str) -> Iterator[None]:
     """Hold a file that is touched as long as this process lives. Beside a lock: on this machine that one decides.
 
+    What those who worked in its folder were writing when they were killed is removed.
+
     Raises:
         Busy: another machine's is being touched.
     """
@@ -35,6 +38,8 @@ def lease(path: Path, what: str) -> Iterator[None]:
         if _read(path) == theirs:  # else somebody found it stale a moment earlier, and has a fresh one
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+    for folder, _, _ in os.walk(path.parent):
+        remove_half_written(Path(folder))
     over = threading.Event()
     beat = threading.Thread(target=_touch, args=(path, over), name="lease", daemon=True)
     beat.start()
@@ -67,7 +72,7 @@ def _create(path: Path, text: str) -> bool:
     except OSError:  # no hard links here
         return _create_empty(path, text)
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engram.backbone.atomic import half_written
 from engram.backbone.caching import user_cache
 from engram.benchmarks.records.layout import STATES, Busy, lock, trials_dir
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
@@ -18,7 +20,10 @@ RESTING_SECONDS = 3600.0
 CACHES = ("kernels", "features", "trials")
 CACHE_SECONDS = 30 * 86400.0
 """How long a file of the user's cache is kept that nobody reads."""
-_TEMPORARY = re.compile(r"\..+\.\d+|\.writable-\d+|\.reserve")
+KILLED = "left by a process that was killed"
+_TEMPORARY = re.compile(r"\.writable-\d+|\.node-.+|\.reserve")
+_SCRATCH = "tmp*"
+"""What `tempfile` calls folders, as one in which a kernel is compiled."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ def find_waste(out: Path) -> Iterator[Waste]:
         folder = trials_dir(out) / name
         if not alive(folder):
             yield from _of_trial(folder, wanted)
-    for folder in (out, *(out / "sweeps").glob("*")):
-        yield from (Waste(path, "left by a process that was killed") for path in _temporaries(folder))
+    for folder in (out, *map(Path, _folders(out / "sweeps"))):
+        yield from (Waste(path, KILLED) for path in _temporaries(folder))
     yield from _of_caches()
 
 
@@ -81,7 +86,7 @@ def _wanted(out: Path, of_sweeps: Sequence[Record]) -> set[str]:
 
 def _of_trial(folder: Path, wanted: set[str]) -> Iterator[Waste]:
     record = Record(folder)
-    rests = time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir())) > RESTING_SECONDS
+    rests = min(map(_age, (folder, *folder.iterdir()))) > RESTING_SECONDS
     has_result = (folder / "result.json").exists()
     if folder.name not in wanted and not has_result and rests:
         yield Waste(folder, f"{record.status}, and of no sweep", folder)
@@ -94,21 +99,38 @@ def _of_trial(folder: Path, wanted: set[str]) -> Iterator[Waste]:
         for path in states.glob("*"):
             if path.stem not in whole:
                 yield Waste(path, "a checkpoint that was never finished", folder)
-    yield from (Waste(path, "left by a process that was killed", folder) for path in _temporaries(folder))
+    for inner in _folders(folder):
+        if inner != states:
+            yield from (Waste(path, KILLED, folder) for path in _temporaries(inner))
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """A folder and all below it."""
+    yield from (Path(here) for here, _, _ in os.walk(folder))
 
 
 def _temporaries(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.glob(".*")):
-        if path.is_file() and _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > RESTING_SECONDS:
-            yield path
+    """What processes that were killed have left in a folder."""
+    if folder.is_dir():
+        others = (path for path in folder.glob(".*") if _TEMPORARY.fullmatch(path.name) and path.is_file())
+        found = [*(path for path, _ in half_written(folder)), *others]
+        yield from (path for path in sorted(found) if _age(path) > RESTING_SECONDS)
 
 
 def _of_caches() -> Iterator[Waste]:
     for kind in CACHES:
-        for path in sorted(user_cache(kind).glob("*")):
-            about = path.stat()
-            if path.is_file() and time.time() - max(about.st_atime, about.st_mtime) > CACHE_SECONDS:
+        folder = user_cache(kind)
+        scratch = [path for path in folder.glob(_SCRATCH) if path.is_dir() and _age(path) > RESTING_SECONDS]
+        killed = [*_temporaries(folder), *scratch]
+        yield from (Waste(path, KILLED) for path in killed)
+        for path in sorted({*folder.glob("*")} - {*killed}):
+            if path.is_file() and min(_age(path), time.time() - path.stat().st_atime) > CACHE_SECONDS:
                 yield Waste(path, "a cache that nobody read for 30 days")
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written to."""
+    return time.time() - path.stat().st_mtime
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from pydantic import TypeAdapter, ValidationError
 
+from engram.backbone.atomic import remove_half_written
 from engram.benchmarks.records.inside import open_inside
 from engram.benchmarks.records.lines import Line, parse_lines
 from engram.benchmarks.records.meaning import bounds_of, declared
@@ -70,6 +71,7 @@ class Memory:
             return Mark(store=store)
 
     def save(self, mark: Mark) -> None:
+        remove_half_written(self.path.parent)
         write_json(self.path, {**held(self.path), self.address: asdict(mark)})
 
 

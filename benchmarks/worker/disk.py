@@ -1,14 +1,17 @@
-"""What a worker does on a full disk: its last words need room, and so does the reason it gives."""
+"""What a worker holds back for its last words on a full disk, and what it leaves in its folder."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engram.backbone.errors import must
+from engram.benchmarks.records.layout import STATES
+from engram.benchmarks.records.pace import PROGRESS
 
 FULL = 74  # exit code, the shell's EX_IOERR: on a full disk no error.json may say it
 RESERVE = ".reserve"
@@ -45,3 +48,10 @@ def reserve(folder: Path) -> Iterator[None]:
 
 def release(folder: Path) -> None:
     (folder / RESERVE).unlink(missing_ok=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove from the folder of a finished trial what only a resume would need."""
+    shutil.rmtree(folder / STATES, ignore_errors=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
+    release(folder)  # last: as long as it is there, the worker may have been killed before it got so far

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import random
-import shutil
 import socket
 import sys
 import traceback
@@ -32,13 +31,13 @@ from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.contents import MEMORY, Contents, finished_with
 from engram.benchmarks.records.identity import DataSets, Origins
 from engram.benchmarks.records.inside import refuse_links_out
-from engram.benchmarks.records.layout import BUSY, LOG, STATES, Busy, lock
+from engram.benchmarks.records.layout import BUSY, LOG, Busy, lock
 from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import held, misfit, read_json, write_json
 from engram.benchmarks.records.trials import PRUNED, Record
-from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve
+from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve, tidy
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.limits import Limits, OverTime
 from engram.benchmarks.worker.loop import Loop, drop_states_ahead
@@ -299,8 +298,7 @@ def publish(folder: Path, about: Mapping[str, Any], result: Result, seconds: flo
     if why := misfit("result.json", json.dumps(content)):  # nobody could read it back
         raise TrialError(f"a result must be of plain numbers, texts and lists; got {why}. Mend the experiment.")
     write_json(folder / "result.json", content, durable=True)
-    shutil.rmtree(folder / STATES, ignore_errors=True)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    tidy(folder)
 
 
 def json_safe(value: Any) -> Any:

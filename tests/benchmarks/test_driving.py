@@ -109,6 +109,16 @@ def test_trials_that_were_done_before_are_skipped(tmp_path):
     assert (outcome.skipped, launcher.started) == (["a", "b"], ["c"])
 
 
+def test_what_a_worker_that_was_killed_behind_its_result_left_is_removed(tmp_path):
+    done.update("ab")
+    for name, left in (("a", (".reserve", "progress.json", "ckpt/state-000000001.pt")), ("b", ("ckpt/kept.pt",))):
+        for path in (tmp_path / name / each for each in left):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    drive(tmp_path, Grid([trial(tmp_path, "a"), trial(tmp_path, "b")]), Scripted({}))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["kept.pt"]
+
+
 def test_a_lost_trial_is_started_again_as_often_as_was_asked(tmp_path, capsys):
     launcher = Scripted({"a": [None, -9, 0]})
     assert drive(tmp_path, Grid([trial(tmp_path, "a")]), launcher, retries=2).code == 0

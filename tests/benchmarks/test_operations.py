@@ -202,20 +202,35 @@ def test_what_nobody_needs_is_listed_and_removed(folders, here, old, tmp_path):
         (folder / "ckpt" / "state-000000001.json").write_text("{}")
     (planned / "ckpt" / "state-000000002.pt").write_bytes(b"torn")
     folders.json(pruned / "pruned.json", {"why": "worse"})
-    (kept / ".result.json.123").write_text("torn")
+    half = [
+        kept / ".result.json.123",
+        kept / "model" / ".model.json.123",
+        folders.out / ".contents.json.123",
+        folders.out / ".node-here-123-ab",
+        folders.out / "sweeps" / "some" / ".lease.123.0a1b2c3d",
+    ]
+    for path in half:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("torn")
     cells = [{"trial": each.name, "options": {}, "seed": 0} for each in (pruned, planned)]
     folders.json(folders.out / "sweeps" / "some" / "plan.json", {"trials": cells, "axes": {}, "seeds": []})
     cache = here.cwd / "home" / ".cache" / "engram" / "kernels"
-    cache.mkdir(parents=True)
+    scratch = cache / "tmpabc"
+    scratch.mkdir(parents=True)
+    (scratch / "scan.c").write_text("torn")
     (cache / "scan.so").write_bytes(b"old")
+    (cache / "fresh.so").write_bytes(b"new")
     old(folders.out, cache)
+    os.utime(cache / "fresh.so")
+    (cache / ".fresh.json.123").write_text("who knows")
     wanted = {
         done / "ckpt",
         pruned / "ckpt",
         loose,
-        kept / ".result.json.123",
+        *half,
         planned / "ckpt" / "state-000000002.pt",
         cache / "scan.so",
+        scratch,
     }
     results = {path: path.read_bytes() for path in folders.out.rglob("result.json")}
     listed = here("clean", "--out", folders.out, "--json", HOME=str(here.cwd / "home")).json

@@ -3,7 +3,7 @@ servers, and the nodes of a Ray cluster, are killed at random, and a look at wha
 
 Each sweep tells MLflow's server on PostgreSQL. When enough was killed, what is not done is run to its end, undisturbed.
 Then every table, ledger and figure must be that of a run that nothing happened to, every number must stand once in
-PostgreSQL, and no process and no lock may be left.
+PostgreSQL, and no process, no lock and no half-written file may be left.
 """
 
 from __future__ import annotations
