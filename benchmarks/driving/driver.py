@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
@@ -39,6 +40,8 @@ def propose(proposer: Proposer, setting: RunSetting, sweep: str | None) -> PlanO
     launcher = launcher_for(setting, proposer.total)
     folder = None if sweep is None else sweep_dir(setting.out, sweep)
     if folder is not None:
+        if setting.ray is not None or setting.slurm is not None:
+            setting = replace(setting, sweep=folder)
         kind = type(launcher).__name__.removesuffix("Launcher").lower()
         write_json(folder / DRIVER, {"where": f"{socket.gethostname()}, {kind}"})
     try:

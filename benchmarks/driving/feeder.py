@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.driving.machine import Watch
 from engram.benchmarks.records.layout import sweep_dir
 from engram.benchmarks.saying import say
 from engram.benchmarks.sink import Sink
+from engram.benchmarks.worker.machine import Watch
 
 PAUSE_SECONDS = 2.0
 PATIENCE_SECONDS = 45.0  # a locked database comes free
@@ -24,7 +24,7 @@ class Feeder:
     def __init__(self, out: Path, tracking_uri: str | None, trials: Iterable[str], sweep: str | None) -> None:
         self.sink = Sink(out, tracking_uri)
         self.trials, self.sweep = dict.fromkeys(trials), sweep
-        self._watch = Watch(sweep_dir(out, sweep)) if sweep is not None else None
+        self._watch = None if sweep is None else Watch(sweep_dir(out, sweep), str(sweep_dir(out, sweep)))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="feeder", daemon=True)
 

@@ -31,6 +31,8 @@ class RunSetting:
     """The Slurm partition that runs them."""
     resources: Resources = EACH_ITS_SHARE
     """What each trial gets."""
+    sweep: Path | None = None
+    """The folder of their sweep, where they run on a cluster: its machines are sampled."""
     retries: int = 0
     """How many times a trial is started again whose process was killed or lost."""
 

@@ -27,6 +27,7 @@ def write_trial(trial: Trial, setting: RunSetting, attempt: int = 1) -> None:
         "memory": setting.resources.memory,
         "seconds": setting.resources.seconds,
         "code": None if setting.ray is None and setting.slurm is None else fingerprint(),
+        "sweep": None if setting.sweep is None else str(setting.sweep),
         "attempt": attempt,
     }
     write_json(trial.folder / "launch.json", launch)

@@ -16,6 +16,8 @@ LOG = "log.txt"
 """All that a trial's worker printed."""
 DRIVER = "driver.json"
 """Where the driver of a sweep runs, or last ran."""
+MACHINES = "machines"
+"""The folder of a sweep with what other machines than its driver's were sampled for, a folder of each."""
 STATES = "ckpt"
 """The folder of a trial's checkpoints."""
 

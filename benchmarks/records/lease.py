@@ -30,10 +30,10 @@ def lease(path: Path, what: str) -> Iterator[None]:
     Raises:
         Busy: another machine's is being touched.
     """
-    mine = f"{_machine()}\n{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}\n"
+    mine = f"{machine()}\n{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}\n"
     while not _create(path, mine):
         theirs = _read(path)
-        if theirs and theirs.partition("\n")[0] != _machine():
+        if theirs and theirs.partition("\n")[0] != machine():
             _see_it_stale(path, theirs, what)
         if _read(path) == theirs:  # else somebody found it stale a moment earlier, and has a fresh one
             with contextlib.suppress(FileNotFoundError):
@@ -53,7 +53,7 @@ def lease(path: Path, what: str) -> Iterator[None]:
                 path.unlink()
 
 
-def _machine() -> str:
+def machine() -> str:
     """This machine, since it was started: hosts in containers may share a name."""
     try:
         return _BOOT.read_text().strip()

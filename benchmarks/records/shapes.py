@@ -49,6 +49,8 @@ class LaunchFile:
     memory: int | None = None
     seconds: float | None = None
     code: str | None = None
+    sweep: str | None = None
+    sent: bool = False
     attempt: int = 1
 
 

@@ -283,9 +283,8 @@ class Teller:
         elif ELSEWHERE_TAG in run.data.tags:
             self.client.delete_tag(parent, ELSEWHERE_TAG)
 
-    def tell_machine(self, sweep: Sweep, memory: Memory, mark: Mark) -> None:
-        """Tell the sweep's run how busy the machine of its driver was."""
-        folder = sweep_dir(self.out, sweep.name)
+    def tell_machine(self, folder: Path, memory: Memory, mark: Mark) -> None:
+        """Tell a sweep's run how busy a machine was; ``folder`` is where its samples are."""
         if rewound(folder, mark) or next(pending(folder, mark.offset), None) is not None:
             self._replay(folder, self.client.get_run(mark.run), memory, mark, again=mark.offset == 0)
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.backbone.errors import UserError, must, nearest
-from engram.benchmarks.records.layout import lock
+from engram.benchmarks.records.layout import MACHINES, lock
+from engram.benchmarks.records.lines import LEDGER
 from engram.benchmarks.records.outcomes import Outcomes
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep, read_sweep, trial_names
@@ -100,9 +101,13 @@ class Sink:
             return False
         folder, plan = self._sweep_folder(sweep), read_sweep(self.out, sweep)
         mark = Memory(folder / "sink.json", self.address).load(store)
-        if mark.told != told_sweep(plan, sweep_state(plan, over=True)) or rewound(folder, mark):
+        if mark.told != told_sweep(plan, sweep_state(plan, over=True)):
             return True
-        return next(pending(folder, mark.offset), None) is not None
+        told = {each: Memory(each / "sink.json", self.address).load(store) for each in (folder, *_machines(folder))}
+        return any(
+            of.run != mark.run or rewound(each, of) or next(pending(each, of.offset), None) is not None
+            for each, of in told.items()
+        )
 
     def sync(self, trials: list[str], sweep: str | None, *, now: bool = False) -> SyncReport:
         """Tell the store all it lacks about these trials and their sweep.
@@ -182,8 +187,13 @@ class Sink:
                 self._release(teller, plan, store, parent)
                 teller.say_elsewhere(plan, parent)
                 mark.told = told
-            teller.tell_machine(plan, memory, mark)
+            teller.tell_machine(self._sweep_folder(plan.name), memory, mark)
             memory.save(mark)
+            for folder in _machines(self._sweep_folder(plan.name)):
+                memory = Memory(folder / "sink.json", self.address)
+                mark = memory.load(store)
+                mark = mark if mark.run == parent else Mark(store=store, run=parent)
+                teller.tell_machine(folder, memory, mark)
         return sum(
             bool(told_state(record)) and f"trial {record.trial}" not in self.refused for record in records.values()
         )
@@ -259,6 +269,11 @@ class Sink:
 
     def _sweep_folder(self, sweep: str) -> Path:
         return self.out / "sweeps" / sweep
+
+
+def _machines(sweep: Path) -> list[Path]:
+    """The folders with samples of other machines than the driver's."""
+    return sorted(ledger.parent for ledger in (sweep / MACHINES).glob(f"*/{LEDGER}"))
 
 
 def read_store(tracking_uri: str, sweep: str) -> Outcomes:

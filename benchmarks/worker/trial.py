@@ -41,6 +41,7 @@ from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve,
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.limits import Limits, OverTime
 from engram.benchmarks.worker.loop import Loop, drop_states_ahead
+from engram.benchmarks.worker.machine import watched
 from engram.benchmarks.worker.pictures import plain_figures
 from engram.benchmarks.worker.provenance import begin, distributions
 from engram.benchmarks.worker.ranks import Place, supervise
@@ -82,6 +83,7 @@ def main(folder: Path) -> int:
             lease(folder / LEASE, f"trial {folder.name}"),
             _logging_to(folder / LOG),
             reserve(folder),
+            watched(folder),
         ):
             return _guarded(folder, stop, said, place if devices > 1 else None)
     except Busy as error:

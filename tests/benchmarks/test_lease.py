@@ -13,7 +13,7 @@ def test_another_machine_is_refused_as_long_as_there_are_beats(tmp_path, monkeyp
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
     path = tmp_path / "lease"
     with lease(path, "trial a"):
-        monkeypatch.setattr(module, "_machine", lambda: "other")
+        monkeypatch.setattr(module, "machine", lambda: "other")
         with pytest.raises(Busy, match="trial a is held by another engram on "), lease(path, "trial a"):
             pass
         assert path.exists()
@@ -25,14 +25,14 @@ def test_a_lease_without_beats_is_taken_over(tmp_path, monkeypatch):
     path.write_text("other\nnode7 12 abc\n")
     monkeypatch.setattr(module, "STALE_SECONDS", 0.2)
     with lease(path, "trial a"):
-        assert path.read_text().startswith(module._machine())
+        assert path.read_text().startswith(module.machine())
     assert not path.exists()
 
 
 def test_what_a_process_of_this_machine_left_is_taken_over_at_once(tmp_path):
     """Its lock is free, or nobody would get here."""
     path = tmp_path / "lease"
-    path.write_text(f"{module._machine()}\nnode7 12 abc\n")
+    path.write_text(f"{module.machine()}\nnode7 12 abc\n")
     with lease(path, "trial a"):
         pass
     path.write_text("")

@@ -22,8 +22,9 @@ from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.driving.launch.process import defaults
 from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.layout import BUSY, Busy, lock
-from engram.benchmarks.records.stored import read_json, write_json
+from engram.benchmarks.records.stored import held, read_json, write_json
 from engram.benchmarks.saying import say
+from engram.benchmarks.worker.machine import gather
 from engram.benchmarks.worker.stopping import DRIVEN, STOPPED
 
 MEET_SECONDS = 120.0  # how long the nodes that are there may take to say what they are
@@ -144,7 +145,10 @@ class RayLauncher:
         try:
             code, words, packed = self._ray.get(task.ref)
             if packed is not None:
+                sweep = held(folder / "launch.json").get("sweep")
                 packing.put_back(packed, folder)
+                if sweep is not None:
+                    gather(folder, sweep)
         except self._ray.exceptions.TaskCancelledError:
             return Ended(-signal.SIGKILL if task.killed else STOPPED)
         except self._ray.exceptions.RayError as error:
@@ -284,7 +288,7 @@ def _packed(folder: Path) -> bytes:
     launch = read_json(folder / "launch.json")
     inputs = {Path(path).name: Path(path) for path in launch.get("inputs", {}).values()}
     with TemporaryDirectory() as aside:
-        write_json(Path(aside, "launch.json"), {**launch, "inputs": {}})
+        write_json(Path(aside, "launch.json"), {**launch, "inputs": {}, "sent": True})
         instead = {f"{folder.name}/launch.json": Path(aside, "launch.json").read_bytes()}
     return packing.pack({**inputs, folder.name: folder}, instead)
 

@@ -12,10 +12,10 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.comparing import compare
-from engram.benchmarks.driving import machine
 from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.records.lines import read_ledger
 from engram.benchmarks.sink import Sink
+from engram.benchmarks.worker import machine
 
 
 def test_a_sweep_is_told_in_full_and_once(told, store, folders):
@@ -393,6 +393,50 @@ def test_how_busy_the_machine_was_is_told_once_on_the_sweep_s_run(told, store, f
     live = "and t.run_uuid in (select run_uuid from runs where lifecycle_stage = 'active')"
     assert len(told.rows(store, query + live)) == len(lines)
     told.assert_once(store)
+
+
+def test_how_busy_other_machines_were_is_told_under_their_names(told, store, folders, monkeypatch, wait_for):
+    monkeypatch.setattr(machine, "SECONDS", 0.05)
+    monkeypatch.setattr(machine, "FIRST_SECONDS", 0.01)
+    trials = folders.sweep(seeds=1)
+    sweep = folders.out / "sweeps" / "nets"
+    ledger, sent = sweep / "machines" / "n7" / "metrics.jsonl", folders.out / "trials" / trials[0]
+    two = [machine.Watch(home / "machines" / "n7", str(sweep), "n7") for home in (sweep, sent)]
+    for watch in two:
+        watch.start()
+    wait_for(lambda: any(each.folder.exists() for each in two))
+    for watch in two:  # one alone has sampled, or the other one when it had ended
+        watch.stop()
+    machine.gather(sent, str(sweep))
+    lines = read_ledger(ledger)
+    assert lines.lost == ""
+    assert {line.name.rpartition("/")[0] for line in lines.lines} == {"system/n7"}
+    assert len({line.step for line in lines.lines}) == len({line.t for line in lines.lines})
+    sink = Sink(folders.out, None)
+    query = """select m.key, m.step, m.timestamp, m.value from metrics m join tags t on t.run_uuid = m.run_uuid
+               join runs r on r.run_uuid = m.run_uuid
+               where t.key = 'engram.sweep' and m.key like 'system/%' and r.lifecycle_stage = 'active'"""
+    for seeds in (1, 2):  # another table is another run, which has them all, too
+        trials = folders.sweep(seeds=seeds)
+        assert sink.needs_sync(trials, "nets")
+        assert sink.sync(trials, "nets").ok
+        assert not sink.needs_sync(trials, "nets")
+        assert set(told.rows(store, query)) == {(each.name, each.step, each.t, each.value) for each in lines.lines}
+    machine._append(ledger, {lines.lines[-1].t: {"system/n7/x": 1.0}, 2**45: {"system/n7/x": 2.0}})
+    assert [(line.step, line.value) for line in read_ledger(ledger).lines if line.name.endswith("x")] == [
+        (lines.lines[-1].step + 1, 2.0)  # that of a time which is there has come back twice
+    ]
+    assert sink.needs_sync(trials, "nets")
+    assert sink.sync(trials, "nets").ok
+    told.assert_once(store)
+
+
+def test_a_sample_that_a_kill_tore_spoils_none_after_it(tmp_path):
+    ledger = tmp_path / "metrics.jsonl"
+    machine._append(ledger, {1: {"a": 1.0}, 2: {"a": 2.0}})
+    ledger.write_bytes(ledger.read_bytes()[:-7])
+    machine._append(ledger, {3: {"a": 3.0}})
+    assert [(line.t, line.step, line.value) for line in read_ledger(ledger).lines] == [(1, 0, 1.0), (3, 1, 3.0)]
 
 
 def test_what_nvidia_s_program_says(tmp_path, monkeypatch):
