@@ -86,7 +86,7 @@ PLUGIN = Plugin(
             "replay.er_ace",
             "ERACE",
             "Asymmetric cross-entropy, Caccia et al. 2022",
-            replace(_STREAMED, weighs=True, only=_OWN_LOSS),
+            replace(_STREAMED, weighs=True, by_rows=True, only=_OWN_LOSS),
         ),
         "continual.agem": _entry(
             "replay.agem",
@@ -104,13 +104,16 @@ PLUGIN = Plugin(
             ),
         ),
         "continual.dgr": _entry(
-            "generative.dgr", "DGR", "Deep generative replay, Shin et al. 2017", Traits(replays=True, weighs=True)
+            "generative.dgr",
+            "DGR",
+            "Deep generative replay, Shin et al. 2017",
+            Traits(replays=True, weighs=True, by_rows=True),
         ),
         "continual.bi-r": _entry(
             "generative.bi_r",
             "BIR",
             "Brain-inspired replay, van de Ven et al. 2020",
-            Traits(replays=True, alone=True),
+            Traits(replays=True, alone=True, by_rows=True),
         ),
         "continual.packnet": _entry(
             "isolation.packnet", "PackNet", "Prune, freeze, go on, Mallya and Lazebnik 2018", _ISOLATED

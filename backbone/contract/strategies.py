@@ -38,6 +38,7 @@ class Traits:
         teacher: it asks a copy of the network from before the task, which knows nothing of what ``needs_task`` does.
         weighs: it gives the loss of the task another weight; one strategy at most can.
         unweighted: the option with which it does not, as on the command line.
+        by_rows: it looks at the loss of every row, as `Strategy` says, which not every objective can tell.
         new_outputs: every task must bring classes that were not there before, or outputs of its own.
         alone: it cannot be combined with other strategies.
         strength: its option that says how strong a penalty is. Where the option is ``"auto"`` it is chosen on the first
@@ -59,6 +60,7 @@ class Traits:
     teacher: bool = False
     weighs: bool = False
     unweighted: str = ""
+    by_rows: bool = False
     new_outputs: bool = False
     alone: bool = False
     strength: str = ""

@@ -51,6 +51,12 @@ def lacking(names: Iterable[str], columns: Collection[str]) -> list[UserError]:
     ]
 
 
+def without_rows(strategy: str, objective: str) -> UserError:
+    """The error where a strategy weighs the losses of rows, and the objective's is no mean of such."""
+    rule = f"a mean over rows for {strategy}, which weighs them"
+    return must("--objective", rule, objective, "Use cross-entropy, or another strategy.")
+
+
 def without_validation(objective: str) -> UserError:
     """The error where an objective looks at images that are not trained on, and there are none."""
     rule = f"above 0 for {objective}, which looks at images that its network was not trained on"

@@ -22,7 +22,7 @@ from engram.backbone.contract import (
 )
 from engram.backbone.errors import must
 from engram.backbone.experiments.network_configs import NetworkConfig
-from engram.backbone.objectives.asking import around, asked, beginning, lacking
+from engram.backbone.objectives.asking import around, asked, beginning, lacking, without_rows
 from engram.backbone.objectives.options import ObjectiveOptions
 from engram.backbone.options.named import options_within, short
 from engram.backbone.training.options import MOVING, TrainingOptions
@@ -178,6 +178,8 @@ class StreamConfig(TrainingOptions, ObjectiveOptions, NetworkConfig):
         if asks.columns and (replaying := self._named("replays")):
             rule = f"one that needs no column of the data beside {replaying[0]}, which replays images and labels"
             problems.append(must("--objective", rule, name, "Use cross-entropy, or no replay."))
+        if not asks.by_rows and (weighing := self._named("by_rows")):
+            problems.append(without_rows(weighing[0], name))
         return [*found, *map(str, problems)]
 
     def data_problems(self, known: KnownData) -> list[str]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engram.backbone.contract import Batch, Hook, Learned, Objective, Reach, Strategy, Training
 from engram.backbone.data.sets import Split
-from engram.backbone.errors import must
 from engram.backbone.hardware import Machine, Precision
 from engram.backbone.nets.classifier import Classifier
+from engram.backbone.objectives.asking import without_rows
 from engram.backbone.objectives.cross_entropy import cross_entropies
 from engram.backbone.seeding import derive
 from engram.backbone.training.loop import UNIT_SECONDS, Trainer
@@ -71,10 +71,10 @@ class Learner(Hook):
         **more: Any,
     ) -> None:
         self.task, self.head, self.tasks, self.strategies = lesson.task, lesson.head, lesson.tasks, strategies
-        self.by_rows = any(strategy.by_rows for strategy in strategies)
-        if self.by_rows and not objective.by_rows:
-            what, remedy = "--objective", "Use cross-entropy, or another strategy."
-            raise must(what, "a mean over rows for strategies that weigh them", type(objective).__name__, remedy)
+        weighing = [type(strategy).__name__ for strategy in strategies if strategy.by_rows]
+        self.by_rows = bool(weighing)
+        if weighing and not objective.by_rows:  # one of the two has not declared it
+            raise without_rows(weighing[0], type(objective).__name__)
         self.limit: int | None = more.get("steps")
         self.offered = Masked(objective, lesson.head, lesson.task)
         seeded = replace(options, seed=derive(options.seed, "task", lesson.task))

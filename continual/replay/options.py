@@ -34,7 +34,8 @@ class EROptions(StreamedOptions):
 
     def traits(self, declared: Traits, path: str) -> Traits:
         told, weighs = self.selection in ("random", "herding"), self.weighting == "tasks"
-        return replace(declared, boundaries=told or weighs, weighs=weighs, unweighted="--strategies.er.weighting rows")
+        unweighted = "--strategies.er.weighting rows"
+        return replace(declared, boundaries=told or weighs, weighs=weighs, by_rows=weighs, unweighted=unweighted)
 
     def problems(self, path: str) -> list[str]:
         if not self.copies or self.selection not in ("random", "herding"):

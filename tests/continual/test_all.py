@@ -33,6 +33,8 @@ def test_it_learns_on_any_network_and_is_resumed_bit_for_bit(learn, resume, netw
     options["strategies_options"] = few.get(strategy.partition(".")[2], {})
     whole = learn(strategy, **options)
     assert torch.isfinite(whole.weights()).all()
+    declared = traits(strategy, {key.partition(".")[2]: value for key, value in options["strategies_options"].items()})
+    assert [each.by_rows for each in whole.strategies] == [declared.by_rows]
     broken = resume(6, strategy, **options)
     assert torch.equal(whole.weights(), broken.weights())
     assert str(whole.result.tables) == str(broken.result.tables)

@@ -4,7 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engram.backbone.contract import Batch, Outputs
+from engram.backbone.contract import Batch, Objective, Outputs
+from engram.backbone.errors import UserError
+from engram.backbone.hardware import Machine
+from engram.continual.experiment.learner import Learner, Lesson
+
+
+class Whole(Objective):
+    """Has no loss of every row, and an entry that does not say so."""
+
+    def __call__(self, outputs, batch, step):
+        return outputs.logits.sum()
+
 
 DIGITS = {"scenario": "class", "lr": 5e-3, "buffer": 120}
 
@@ -86,3 +97,10 @@ def test_spiking_networks_and_half_precision(learn):
     assert torch.isfinite(spiking.weights()).all() and torch.isfinite(half.weights()).all()
     assert not torch.equal(spiking.weights(), learn("finetune", **steps, **small).weights())
     assert not torch.equal(half.weights(), learn("er-ace", **small).weights())
+
+
+def test_an_objective_that_has_not_said_that_it_has_no_rows_is_refused_by_the_learner(experiment):
+    state = experiment("er-ace", **DIGITS).start()
+    lesson = Lesson(state.stream.task(0).train, 0, state.stream.head)
+    with pytest.raises(UserError, match="--objective must be a mean over rows for ERACE, which weighs them; got Whole"):
+        Learner(state.model, lesson, state.learner.options, Machine("cpu", "fp32"), Whole(), state.strategies)

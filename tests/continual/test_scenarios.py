@@ -319,6 +319,14 @@ def test_too_many_tasks(stream, options, said):
             {"scenario": "task-free", "reset_optimizer": True},
             "--reset-optimizer must be left out for --scenario task-free",
         ),
+        *[
+            (
+                {"strategies": (f"continual.{name}",), "strategies_options": options, "objective": "irm"},
+                f"--objective must be a mean over rows for {name}, which weighs them; got irm. Use cross-entropy, or "
+                "another strategy.",
+            )
+            for name, options in (("er-ace", {}), ("er", {"er.weighting": "tasks"}), ("dgr", {}), ("bi-r", {}))
+        ],
         ({"strategies": ()}, "--strategies must be at least one; got none."),
     ],
 )
