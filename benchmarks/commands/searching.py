@@ -95,7 +95,7 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
     planner = planner_for(registry, how)
     _plan_some(suite, registry, planner, [*probes(search.space), draw(search.space, search.seed, 0)])
     trials, what = list(planner.trials.values()), f"sweep {suite.name}"
-    check_devices(trials, registry, how)
+    check_devices(trials, registry, how, suite)
     check_data(trials, registry, how)
     planner = planner_for(registry, how)  # what had to be fetched is there now
     with lock(folder / "lock", patience=0.0, what=what), lease(folder / LEASE, what):

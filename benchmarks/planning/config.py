@@ -105,12 +105,17 @@ def used(registry: Registry, config: ExperimentConfig) -> Iterator[tuple[Kind, s
     for option in schema(type(config)):
         if option.kind is not None:
             for name in things(getattr(config, option.field)):
-                yield option.kind, name
-                while (name := registry.wrapped(option.kind, name)) is not None:
-                    yield option.kind, name
+                yield from wrapped(registry, option.kind, name)
     for kind, names in config.uses.items():
         for name in names:
             yield kind, name
+
+
+def wrapped(registry: Registry, kind: Kind, name: str) -> Iterator[tuple[Kind, str]]:
+    """(kind, name) of a thing, and of what it is around."""
+    yield kind, name
+    while (inner := registry.wrapped(kind, name)) is not None:
+        yield kind, (name := inner)
 
 
 def to_toml(values: Mapping[str, Any]) -> str:

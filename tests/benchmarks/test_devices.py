@@ -93,6 +93,9 @@ def test_two_processes_do_one_trial(engram, plan, workers_in):
     assert engram("exec", both).code == 0
 
 
+HEAD = "engram: --devices must be 1 for head causal.frontdoor, whose numbers would be others; got 2. Leave it out."
+
+
 def test_what_cannot_be_divided_is_refused_before_anything_runs(here):
     words = ("run", "backbone.train", "--adapter", "feedback.equilibrium", "--objective", "lff", "--devices", "2")
     done = here(*words)
@@ -108,6 +111,11 @@ def test_what_cannot_be_divided_is_refused_before_anything_runs(here):
     options = '[options]\ndataset = "digits"\nobjective = "lff"\n'
     (here.cwd / "s.toml").write_text(f'experiment = "backbone.train"\n{options}{search}')
     assert here("sweep", "s.toml", "--devices", "2").complaints == done.complaints[1:]
+    told = 'objective = ["cross-entropy", "lff"]\nadapter = ["feedback.equilibrium"]'
+    choices = search.replace("lr = [0.1, 0.2]", told)
+    choices += 'head = { values = ["linear", "causal.frontdoor"], when = { objective = "cross-entropy" } }\n'
+    (here.cwd / "s.toml").write_text(f'experiment = "backbone.train"\n[options]\ndataset = "digits"\n{choices}')
+    assert here("sweep", "s.toml", "--devices", "2").complaints == [*done.complaints, HEAD]
     assert not list((here.cwd / "runs" / "sweeps").glob("*"))
     done = here("run", "continual.stream", "--devices", "2")
     assert (done.code, done.complaints[0][:45]) == (2, "engram: --devices must be 1 for continual.str")
