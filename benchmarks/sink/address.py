@@ -6,7 +6,11 @@ import re
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit, urlunsplit
 
-_SCHEMES = {"", "file", "http", "https", "databricks", "databricks-uc", "uc", "sqlite", "postgresql", "mysql", "mssql"}
+_SCHEMES = {"", "file", "http", "https", "databricks", "databricks-uc", "uc", "sqlite"}
+_BEHIND_SERVERS = {"postgresql", "mysql", "mssql"}
+"""Databases that many machines write to. MLflow keeps their runs' files in a folder of whoever tells it first, which no
+other machine has, or where a server alone can put them: it is the server that is told."""
+_NO_FILES = "a database without its server, which keeps the files"
 
 
 def address_of(tracking_uri: str | None) -> str:
@@ -40,9 +44,14 @@ def problem_of(tracking_uri: str) -> str:
     ('', '', '')
     """
     why = _why_not(tracking_uri)
+    if not why:
+        return ""
     rule = "an address of MLflow, such as http://127.0.0.1:5000 or sqlite:////PATH/mlflow.db"
+    remedy = "Leave it out for mlflow.db below --out."
+    if why == _NO_FILES:
+        remedy = "Name the server in front of it: mlflow server --backend-store-uri DATABASE --serve-artifacts."
     got = f"{without_secrets(tracking_uri) or repr(tracking_uri)} ({why})"
-    return f"--tracking-uri must be {rule}; got {got}. Leave it out for mlflow.db below --out." if why else ""
+    return f"--tracking-uri must be {rule}; got {got}. {remedy}"
 
 
 def _why_not(tracking_uri: str) -> str:
@@ -55,9 +64,16 @@ def _why_not(tracking_uri: str) -> str:
         _ = parts.port
     except ValueError:
         return "its port is none"
+    if _kind(parts.scheme) in _BEHIND_SERVERS:
+        return _NO_FILES
     known = _SCHEMES | {point.name for point in entry_points(group="mlflow.tracking_store")}
-    if parts.scheme.partition("+")[0] not in known:
+    if _kind(parts.scheme) not in known:
         return "MLflow knows no such scheme"
     if not tracking_uri.strip() or (parts.scheme in ("http", "https") and not host):
         return "it names no host"
     return ""
+
+
+def _kind(scheme: str) -> str:
+    """What a scheme speaks to, without the driver that it may name (``postgresql+psycopg``)."""
+    return scheme.partition("+")[0]

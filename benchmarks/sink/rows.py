@@ -39,18 +39,14 @@ class Rows:
 
     @classmethod
     def of(cls, client: MlflowClient) -> Rows | None:
-        """For a client that speaks to a database which knows ``ON CONFLICT``; None for any other and for servers."""
+        """For a client that speaks to an SQLite file; None for any other."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         store = client._tracking_client.store
-        if not isinstance(store, SqlAlchemyStore):
+        if not isinstance(store, SqlAlchemyStore) or store.engine.dialect.name != "sqlite":
             return None
-        if store.engine.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert
-        elif store.engine.dialect.name == "postgresql":
-            from sqlalchemy.dialects.postgresql import insert
-        else:
-            return None
+        from sqlalchemy.dialects.sqlite import insert
+
         return cls(store, insert)
 
     def log(self, run: str, lines: Sequence[Line], *, once: bool = False) -> bool:

@@ -51,7 +51,7 @@ from engram.benchmarks.sink.state import (
     told_sweep,
 )
 from engram.benchmarks.sink.store import Teller
-from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line
+from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, unwritable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,7 +127,8 @@ class Sink:
             except Exception as error:  # whatever ails the store, the sweep goes on and the ledgers keep everything
                 self._failures += 1
                 self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0**self._failures)
-                said = str(error) if isinstance(error, Refused) else f"{self.address}: {one_line(error)}"
+                said = str(error) if isinstance(error, Refused) else unwritable(error)
+                said = said or f"{self.address}: {one_line(error)}"
                 return SyncReport(False, said, 0, lasting(error))
         self._failures = 0
         self._not_before = 0.0
@@ -151,7 +152,8 @@ class Sink:
             told = [mark.run for mark in marks if mark.run and not mark.aside]
             held = len(active_runs(client, experiments, told))
         except Exception as error:
-            return SyncReport(False, str(error) if isinstance(error, Refused) else one_line(error), 0, lasting(error))
+            said = str(error) if isinstance(error, Refused) else unwritable(error) or one_line(error)
+            return SyncReport(False, said, 0, lasting(error))
         gone = len(told) - held
         return SyncReport(True, f"deleted in MLflow, and left so: {gone}" if gone else "", held)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +18,12 @@ _LASTING = {
     *("PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"),
 }
 _PASSING = {"TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SEALED = {errno.EACCES, errno.EPERM}
+_FULL_DATABASE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}  # a write-ahead log that cannot grow is the latter
+_SEALED_DATABASE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_NOTES = re.compile(r"/\.?sink\.(json|lock)[^/]*$")
+"""Where it is noted what was told."""
 _LONGEST = 300
 _SHOWN = 5  # trials that are named where many have one trouble
 
@@ -31,7 +39,28 @@ def refuse(what: str, rule: str, got: object, next_step: str) -> Refused:
 
 def lasting(error: Exception) -> bool:
     """Whether asking again would bring the same answer."""
-    return isinstance(error, Refused) or getattr(error, "error_code", "") in _LASTING
+    return isinstance(error, Refused) or bool(unwritable(error)) or getattr(error, "error_code", "") in _LASTING
+
+
+def unwritable(error: Exception) -> str:
+    """That a disk is full or read-only, in the house's one sentence; "" where that is not what ails the store.
+
+    Nothing more is told then: what cannot be noted would be told again.
+    """
+    for cause in _causes(error):
+        full, sealed, said = False, False, str(cause)
+        if isinstance(cause, sqlite3.Error):
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+            full, sealed = code in _FULL_DATABASE, code in _SEALED_DATABASE
+            said = f"{said}: its database"
+        elif isinstance(cause, OSError):
+            ours = bool(_NOTES.search(str(cause.filename)))
+            full, sealed = cause.errno in _FULL, cause.errno == errno.EROFS or (ours and cause.errno in _SEALED)
+            said = f"{cause.strerror}: {cause.filename}" if cause.filename else str(cause.strerror)
+        if full or sealed:
+            remedy = "Free some of that disk." if full else "Copy the folder to where you may write."
+            return str(must("what MLflow is told", "on a disk that can be written", said, remedy))
+    return ""
 
 
 def concerns_one(error: Exception, ask: Callable[[], object]) -> bool:
@@ -39,6 +68,8 @@ def concerns_one(error: Exception, ask: Callable[[], object]) -> bool:
 
     MLflow calls a number that is too large and a server that is gone by one code, hence the question.
     """
+    if unwritable(error):
+        return False
     if lasting(error):
         return True
     if getattr(error, "error_code", "") in _PASSING or any(

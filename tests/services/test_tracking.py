@@ -142,26 +142,11 @@ def test_tables_locked_by_another(here, database, tracking, told, tmp_path, monk
     told.assert_complete(found)
 
 
-def test_straight_into_postgresql(database, tracking, told):
-    """Without a server between: the rows are those that log_batch leaves, table by table."""
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
-
-    from engram.benchmarks.sink.rows import Rows
-
-    rng = random.Random(0)
-    values = [0.0, 1.5, -2.0, float("inf"), float("-inf"), float("nan")]
-    lines = [Line(rng.randrange(4), rng.randrange(6), f"m{rng.randrange(3)}", rng.choice(values)) for _ in range(900)]
-    client = MlflowClient(tracking_uri=database.uri)
-    ours, theirs = (client.create_run("0").info.run_id for _ in range(2))
-    for part in (lines[:500], lines[300:]):
-        assert Rows.of(client).log(ours, part)
-        client.log_batch(theirs, [Metric(line.name, line.value, line.t, line.step) for line in part])
-    for table in ("metrics", "latest_metrics"):
-        query = f"select key, value, timestamp, step, is_nan from {table} where run_uuid = %s order by 1, 4, 3, 2, 5"
-        assert told.rows(query, ours) == told.rows(query, theirs)
-    for run in (ours, theirs):
-        client.set_terminated(run)
+def test_the_database_behind_the_server_is_refused(here, database, tmp_path):
+    written(tmp_path / "runs", 1, 5, base=300)
+    done = here("sync", "--tracking-uri", database.uri)
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+    assert "Name the server in front of it: mlflow server " in done.err and database.password not in done.err
 
 
 def test_a_copied_folder_tells_the_same_runs(engram, here, tracking, told, tmp_path):

@@ -246,6 +246,8 @@ def test_nothing_leaves_a_strangers_folder(told, store, folders, tmp_path):
         ("http:///x", "(it names no host)"),
         ("", "got '' (it names no host)"),
         ("http://me:secret/secret@host:5000", "(its port is none)"),
+        ("postgresql://me:secret@host/mlflow", "keeps the files). Name the server in front of it: mlflow server "),
+        ("mysql+pymysql://me:secret@host/mlflow", "keeps the files). Name the server in front of it: mlflow server "),
     ],
 )
 def test_what_is_no_address_is_said_before_any_work(folders, capsys, address, said):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import socket
 import sqlite3
 import subprocess
@@ -84,6 +86,40 @@ def test_a_broken_database_is_reported(store, folders):
     report = Sink(folders.out, None).sync(trials, "nets")
     assert not report.ok
     assert "not a database" in report.message
+
+
+NO_DISK = "what MLflow is told must be on a disk that can be written; got "
+
+
+def test_a_database_that_may_not_grow(told, store, folders):
+    trials = folders.sweep()
+    before = {path: path.read_bytes() for path in (folders.out / "trials").rglob("*") if path.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        sink = Sink(folders.out, None)
+        report = sink.sync(trials, "nets")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (report.ok, report.lasting, sink.refused) == (False, True, {})
+    assert report.message.startswith(NO_DISK) and report.message.endswith("Free some of that disk.")
+    assert {path: path.read_bytes() for path in before} == before
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    told.assert_once(store)
+
+
+def test_no_more_is_told_once_it_cannot_be_noted(told, store, folders):
+    """A full disk is no trial's fault, and every further one would be told again."""
+    trials = folders.sweep()
+    note = folders.out / "trials" / trials[2] / f".sink.json.{os.getpid()}"
+    note.symlink_to("/dev/full")
+    sink = Sink(folders.out, None)
+    report = sink.sync(trials, "nets")
+    said = f"No space left on device: {note.with_name('sink.json')}. Free some of that disk."
+    assert (report.ok, report.message, sink.refused) == (False, NO_DISK + said, {})
+    assert len(told.rows(store, "select 1 from tags where key = 'engram.trial'")) == 3
+    assert Sink(folders.out, None).sync(trials, "nets").ok
+    told.assert_once(store)
 
 
 def test_a_dead_server_is_reported(folders):
