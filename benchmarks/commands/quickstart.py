@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from engram.benchmarks.commands.flags import Quick
-from engram.benchmarks.commands.run import finish_sweep, plan_suite, planner_for, run_suite, setting
+from engram.benchmarks.commands.run import finish_sweep, plan_suite, planner_for, ready, run_suite
 from engram.benchmarks.driving.launch.local import available_cores
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.suite import load_suite
-from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.saying import say
 
 INTRODUCTION = (
@@ -31,15 +30,14 @@ def run(given: Given[Quick]) -> int:
     """Run suites/quickstart.toml, compare its groups, write the report and end with its path."""
     flags, registry = given.flags, given.registry
     suite = replace(load_suite(SUITE, registry), path="engram quickstart")  # in whatever place engram is installed
-    out = prepare(flags.out)
     workers = flags.workers or min(available_cores(), 4)
-    how = setting(flags, out, given.argv, workers)
+    how = ready(flags, given.argv, workers)
     trials, plan = plan_suite(suite, planner_for(registry, how))
     for line in INTRODUCTION:
         say(line)
     say(f"{len(trials)} trials, {workers} at once, below {flags.out}/ ({SUITE})")
     outcome = run_suite(suite, trials, plan, how)
-    code = finish_sweep(out, plan, outcome, flags)
+    code = finish_sweep(how.out, plan, outcome, flags)
     if code:
         return code
     from engram.benchmarks.compare.terminal import render
@@ -49,8 +47,8 @@ def run(given: Given[Quick]) -> int:
     if not flags.json:
         from rich.console import Console
 
-        render(compare(out, suite.name), Console())
-    report = write_report(out, suite.name)
+        render(compare(how.out, suite.name), Console())
+    report = write_report(how.out, suite.name)
     for line in NEXT:
         say(line.format(out=shlex.quote(str(flags.out)), name=suite.name))
     say("the report, to open in a browser:")

@@ -14,14 +14,13 @@ from engram.backbone.options import Checker
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Reproducing
-from engram.benchmarks.commands.run import planner_for, report_troubles, setting
+from engram.benchmarks.commands.run import planner_for, ready, report_troubles
 from engram.benchmarks.drawing.tables import render, terminal_width, typed
 from engram.benchmarks.driving.driver import drive
 from engram.benchmarks.driving.setting import Failure, PlanOutcome, RunSetting
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.planning.plan import Trial
-from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.records.meaning import bounds_of, declared, today
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.saying import say
@@ -37,7 +36,7 @@ def run(given: Given[Reproducing]) -> int:
     chosen = {key: target for key, target in targets.items() if not words or is_in(key, words[0])}
     if words and not chosen:
         raise UserError(f"TARGET must be a known one; got {words[0]}. {nearest(words[0], targets)}")
-    how = setting(flags, prepare(flags.out), given.argv, flags.workers)
+    how = ready(flags, given.argv, flags.workers)
     rows = judge(list(chosen.values()), registry, how, flags)
     if flags.json:
         print(json.dumps({"targets": rows}))

@@ -15,6 +15,7 @@ from engram.benchmarks.commands.flags import Planning, Running, Sweeping
 from engram.benchmarks.commands.plans import check_name, planner_for
 from engram.benchmarks.commands.searching import carry_out_search, finish_search, first_proposals
 from engram.benchmarks.drawing.tables import render, terminal_width
+from engram.benchmarks.driving.cluster_checks import check_cluster
 from engram.benchmarks.driving.data_checks import check_data
 from engram.benchmarks.driving.device_checks import check_devices
 from engram.benchmarks.driving.driver import drive
@@ -40,8 +41,7 @@ def run(given: Given[Planning]) -> int:
     """``engram run EXPERIMENT``."""
     flags, options, registry = given.flags, given.options, given.registry
     assert options is not None  # the command takes an experiment
-    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    how = setting(flags, out, given.argv)
+    how = (setting if flags.dry_run else ready)(flags, given.argv)
     if flags.dry_run:
         planner = planner_for(registry, how, dry=True)
         planner.add(given.words[0], options)
@@ -67,10 +67,22 @@ def carry_out(
     return trial, drive(trials, how, None, written(experiment_config(registry, experiment), given))
 
 
-def setting(flags: Running, out: Path, argv: Sequence[str], workers: int | None = None) -> RunSetting:
+def ready(flags: Running, argv: Sequence[str], workers: int | None = None) -> RunSetting:
+    """As `setting`, once it is known that the cluster takes trials; then the output folder is made.
+
+    Raises:
+        UserError: it takes none, or the folder cannot be written.
+    """
+    how = setting(flags, argv, workers)
+    check_cluster(how)
+    prepare(flags.out)
+    return how
+
+
+def setting(flags: Running, argv: Sequence[str], workers: int | None = None) -> RunSetting:
     several = flags.gpus is None and flags.devices > 1 and flags.device != "cpu"
     return RunSetting(
-        out=out,
+        out=flags.out.resolve(),
         data_root=flags.root,
         argv=argv,
         download=flags.download,
@@ -156,17 +168,16 @@ def sweep(given: Given[Sweeping]) -> int:
     """``engram sweep SUITE.toml``."""
     (path,), flags, registry = given.words, given.flags, given.registry
     suite = load_suite(Path(path), registry)
-    out = flags.out.resolve() if flags.dry_run else prepare(flags.out)
-    how = setting(flags, out, given.argv, flags.workers)
+    how = (setting if flags.dry_run else ready)(flags, given.argv, flags.workers)
     if flags.dry_run:
         planner = planner_for(registry, how, dry=True)
         trials = plan_suite(suite, planner)[0] if suite.search is None else first_proposals(suite, registry, planner)
         return show_plan(trials, list(suite.axes), flags.json)
     plan, outcome = carry_out_suite(suite, registry, how)
     if suite.search is None:
-        return finish_sweep(out, plan, outcome, flags)
+        return finish_sweep(how.out, plan, outcome, flags)
     report_troubles(outcome, flags)
-    return finish_search(out, plan, outcome, flags)
+    return finish_search(how.out, plan, outcome, flags)
 
 
 def carry_out_suite(suite: Suite, registry: Registry, how: RunSetting) -> tuple[Mapping[str, Any], PlanOutcome]:

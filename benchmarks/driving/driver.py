@@ -64,7 +64,7 @@ def launcher_for(setting: RunSetting, trials: int | None) -> Launcher:
     if setting.slurm is not None:
         from engram.benchmarks.driving.launch.slurm import SlurmLauncher
 
-        return SlurmLauncher(setting.out, setting.slurm, setting.workers, setting.resources)
+        return SlurmLauncher(setting.out, setting.slurm, setting.workers)
     workers = setting.workers or 1
     return LocalLauncher(workers if trials is None else max(1, min(workers, trials)))
 

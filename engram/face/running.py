@@ -12,11 +12,10 @@ from engram.backbone.options import Checker
 from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.commands.flags import Sweeping
-from engram.benchmarks.commands.run import carry_out, carry_out_suite, report_troubles, setting
+from engram.benchmarks.commands.run import carry_out, carry_out_suite, ready, report_troubles
 from engram.benchmarks.driving.setting import Failure, PlanOutcome
 from engram.benchmarks.planning.config import experiment_config, to_toml
 from engram.benchmarks.planning.suite import check_suite, load_suite
-from engram.benchmarks.records.layout import prepare
 from engram.benchmarks.records.trials import Record
 from engram.face.results import FinishedSweep, FinishedTrial
 
@@ -76,7 +75,7 @@ def run(
     given = {fields.get(name, name): _plain(value) for name, value in options.items()}
     checked = checker.check(cls, given)
     checker.require()
-    how = setting(flags, prepare(flags.out), ["engram.run", experiment])
+    how = ready(flags, ["engram.run", experiment])
     trial, outcome = carry_out(experiment, checked, registry, how)
     _require_done(outcome, flags)
     return FinishedTrial.read(trial.folder)
@@ -126,7 +125,7 @@ def sweep(
         checked = replace(checked, path="engram.sweep")
     else:
         checked = load_suite(Path(suite), registry)
-    how = setting(flags, prepare(flags.out), ["engram.sweep", checked.name], flags.workers)
+    how = ready(flags, ["engram.sweep", checked.name], flags.workers)
     plan, outcome = carry_out_suite(checked, registry, how)
     _require_done(outcome, flags)
     folders = [how.out / "trials" / cell["trial"] for cell in plan["trials"]]

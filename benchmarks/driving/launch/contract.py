@@ -39,7 +39,8 @@ class Ended:
 class Launcher(Protocol):
     """Runs ``engram exec FOLDER`` for the folders of trials, somewhere, each at most once at a time.
 
-    The driver is its only caller, from one thread. A worker whose driver dies saves a checkpoint and ends by itself.
+    The driver is its only caller, from one thread. Where that dies, processes of its machine and tasks of Ray save a
+    checkpoint and end by themselves; jobs of Slurm go on, and `start` of the next driver takes them on.
     """
 
     workers: int

@@ -104,7 +104,7 @@ def submitit() -> Any:
 class SlurmJobs:
     """Jobs in a partition. What submitit writes for them lies in ``folder``, which all nodes must see."""
 
-    def __init__(self, folder: Path, partition: str, resources: Resources) -> None:
+    def __init__(self, folder: Path, partition: str) -> None:
         package, self.partition = submitit(), partition
         try:
             # exec: the batch script's shell would die of SIGTERM, and its children with it
@@ -113,12 +113,19 @@ class SlurmJobs:
             remedy = "Run this where sbatch is, or try it out with --slurm local."
             raise must("--slurm", "given on a machine of a Slurm cluster", "one without srun", remedy) from None
         self._executor._throttling = 0.0  # one at a time is what the driver starts
+
+    def require(self, resources: Resources) -> None:
+        """Ask Slurm whether it would take a trial's job.
+
+        Raises:
+            UserError: it would not, or does not answer.
+        """
         asked = [f"--{word.replace('_', '-')}={value}" for word, value in self._wishes(resources).items()]
         try:
             _slurm("sbatch", "--test-only", *asked, "--wrap=true")
         except Unanswered as error:
             remedy = "See: sinfo, and what --cores and --gpus ask for."
-            raise must(f"--slurm {partition}", "a partition that can run a trial", str(error), remedy) from None
+            raise must(f"--slurm {self.partition}", "a partition that can run a trial", str(error), remedy) from None
 
     def _wishes(self, resources: Resources) -> dict[str, Any]:
         wishes: dict[str, Any] = {"partition": self.partition, "cpus_per_task": resources.cores or 1}

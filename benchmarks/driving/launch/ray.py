@@ -8,9 +8,8 @@ import secrets
 import signal
 import socket
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from engram.backbone.errors import UserError, must
 from engram.benchmarks.driving.launch import packing, ray_node
 from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.driving.launch.process import defaults
+from engram.benchmarks.driving.launch.ray_connection import as_options, connect, first_line, fits, no_warnings, wanted
 from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.layout import BUSY, Busy, lock
 from engram.benchmarks.records.stored import held, read_json, write_json
@@ -32,7 +32,6 @@ LOOK_SECONDS = 2.0  # between two looks at which nodes there are and what is fre
 PRESSED = ((0.0, False), (1.0, False), (20.0, True))
 """How a worker is killed: after so many seconds interrupted, interrupted again, and at last its task killed by Ray."""
 ASKING = "from engram.benchmarks.records.code import fingerprint; print(fingerprint())"
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 
 @dataclass
@@ -51,8 +50,11 @@ class RayLauncher:
     """As many trials at once as the cluster has room for, ``workers`` at most. Raises `UserError` if there is none."""
 
     def __init__(self, address: str, out: Path, workers: int | None, resources: Resources) -> None:
-        self._ray = _connect(address)
-        self._most, self._need = workers, _need(resources)
+        self._ray = connect(address)
+        cloudpickle = self._ray.cloudpickle
+        for module in (ray_node, packing):
+            cloudpickle.register_pickle_by_value(module)
+        self._most, self._need = workers, wanted(resources)
         self._tasks: dict[Path, Task] = {}
         self._ended: dict[Path, Ended] = {}
         self._nodes: dict[str, bool] = {}  # known by their ids, and whether they may have trials
@@ -91,8 +93,8 @@ class RayLauncher:
                 return
         mine = ",".join(node for node, welcome in self._nodes.items() if welcome)
         environment = {**defaults(resources.cores or 1), **_carried(), DRIVEN: "1"}
-        with _no_warnings():
-            task = self._ray.remote(max_retries=0, max_calls=1, **_options(self._need))(ray_node.run)
+        with no_warnings():
+            task = self._ray.remote(max_retries=0, max_calls=1, **as_options(self._need))(ray_node.run)
             ref = task.options(name=folder.name, label_selector={"ray.io/node-id": f"in({mine})"}).remote(
                 str(folder), environment, packed
             )
@@ -152,7 +154,7 @@ class RayLauncher:
         except self._ray.exceptions.TaskCancelledError:
             return Ended(-signal.SIGKILL if task.killed else STOPPED)
         except self._ray.exceptions.RayError as error:
-            return Ended(None, f"Ray lost it ({_first_line(error)})")
+            return Ended(None, f"Ray lost it ({first_line(error)})")
         except ValueError as error:
             return Ended(1, f"what came back from its node is no trial's folder: {error}")
         return Ended(code, words)
@@ -161,7 +163,7 @@ class RayLauncher:
         """Ask all nodes what they are; whether trials can be run where they lie.
 
         Raises:
-            UserError: one of them has other code, or none has room for a trial.
+            UserError: one of them has other code, or does not answer.
         """
         self.in_place = False  # that is known when all have answered
         self._ask_new()
@@ -182,7 +184,7 @@ class RayLauncher:
         for node, address in alive.items():
             if node in self._nodes or node in asked:
                 continue
-            with _no_warnings():
+            with no_warnings():
                 look = self._ray.remote(max_retries=0, max_calls=1, num_cpus=0)(ray_node.look)
                 ref = look.options(scheduling_strategy=pinned(node, soft=False)).remote(
                     str(self._probe), self._token, ASKING
@@ -209,12 +211,9 @@ class RayLauncher:
     def _count(self) -> None:
         """How many trials there is room for: on the nodes by what they have, and by what others leave free now."""
         nodes = {each["NodeID"]: each["Resources"] for each in self._ray.nodes() if each["Alive"]}
-        most = sum(_fits(has, self._need) for node, has in nodes.items() if self._nodes.get(node))
-        if not most and not self._tasks and not self._looked:
-            has = ", ".join(f"{each.get('CPU', 0):g} cores, {each.get('GPU', 0):g} GPUs" for each in nodes.values())
-            raise must("a trial", "small enough for one node", f"nodes with {has}", "See: --cores and --gpus.")
+        most = sum(fits(has, self._need) for node, has in nodes.items() if self._nodes.get(node))
         if time.monotonic() - self._started > LOOK_SECONDS:  # what just began is not in these numbers yet
-            most = min(most, len(self._tasks) + _fits(self._ray.available_resources(), self._need))
+            most = min(most, len(self._tasks) + fits(self._ray.available_resources(), self._need))
         self.workers = most if self._most is None else min(most, self._most)
 
 
@@ -232,55 +231,6 @@ def _drop_probes(out: Path) -> None:
                 os.kill(int(process), 0)
             except ProcessLookupError:
                 path.unlink()
-
-
-def _connect(address: str) -> Any:
-    """Ray, connected to the cluster at ``address``.
-
-    Raises:
-        UserError: Ray is not installed, or no cluster answers.
-    """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.exceptions
-        import ray.util.scheduling_strategies
-        from ray import cloudpickle
-    except ImportError:
-        raise UserError("--ray must have ray; got none. pip install 'engram[ray]'") from None
-    remedy = "Start one: ray start --head, and on the other machines: ray start --address HOST:6379"
-    host, colon, port = address.rpartition(":")
-    if address != "auto" and not (host and "/" not in host and port.isdigit()):
-        raise must("--ray", "auto or HOST:PORT of a running cluster", address, remedy)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        if colon:
-            socket.create_connection((host, int(port)), timeout=5.0).close()
-        with _no_warnings():
-            ray.init(address=address, configure_logging=False, log_to_driver=False, include_dashboard=None)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise must("--ray", "the address of a running cluster", f"{address} ({_first_line(error)})", remedy) from None
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for module in (ray_node, packing):
-        cloudpickle.register_pickle_by_value(module)
-    return ray
-
-
-def _need(resources: Resources) -> dict[str, float]:
-    """What a trial takes of a node, in Ray's words."""
-    need = {"CPU": resources.cores or 1, "GPU": resources.gpus or 0, "memory": resources.memory or 0}
-    return {name: float(amount) for name, amount in need.items() if amount}
-
-
-def _options(need: Mapping[str, float]) -> dict[str, float | None]:
-    return {"num_cpus": need["CPU"], "num_gpus": need.get("GPU", 0.0), "memory": need.get("memory")}
-
-
-def _fits(has: Mapping[str, float], need: Mapping[str, float]) -> int:
-    return min(int(has.get(name, 0.0) // amount) for name, amount in need.items())
 
 
 def _packed(folder: Path) -> bytes:
@@ -304,15 +254,3 @@ def _other_code(host: str, code: str) -> str:
 
 def _apart(host: str) -> str:
     return f"{host} gets no trials: unlike the nodes that were there first, it does not see this folder"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engram.benchmarks.driving.launch.contract import Ended, Resources
-from engram.benchmarks.driving.launch.jobs import Jobs, LocalJobs, Seen, SlurmJobs, Unanswered, job_name
+from engram.benchmarks.driving.launch.jobs import Jobs, LocalJobs, Seen, SlurmJobs, Unanswered, job_name, submitit
 from engram.benchmarks.driving.launch.process import last_words, logged
 from engram.benchmarks.records.layout import BUSY
 from engram.benchmarks.records.trials import alive
@@ -41,12 +41,10 @@ class Started:
 class SlurmLauncher:
     """At most ``workers`` jobs at once in a partition, one a trial; ``local`` stands for processes of this machine."""
 
-    def __init__(self, out: Path, partition: str, workers: int | None, resources: Resources) -> None:
+    def __init__(self, out: Path, partition: str, workers: int | None) -> None:
         self.workers = workers or AT_ONCE
         self._files = out / "slurm"
-        self._jobs: Jobs = (
-            LocalJobs(self._files) if partition == LOCAL else SlurmJobs(self._files, partition, resources)
-        )
+        self._jobs: Jobs = LocalJobs(self._files) if partition == LOCAL else SlurmJobs(self._files, partition)
         self._running: dict[Path, Started] = {}
         self._ended: dict[Path, Ended] = {}
         self._to_end: dict[str, bool] = {}  # jobs that are to end, by force or not, as Slurm has yet to hear
@@ -165,6 +163,18 @@ class SlurmLauncher:
         for path in self._files.glob(".submission_file_*.sh"):
             if not path.exists():  # a link to what was just removed
                 path.unlink(missing_ok=True)
+
+
+def check(partition: str, resources: Resources) -> None:
+    """Refuse a partition that takes no such jobs.
+
+    Raises:
+        UserError: submitit is not installed, there is no Slurm here, or it refuses them.
+    """
+    if partition == LOCAL:
+        submitit()
+    else:
+        SlurmJobs(Path(), partition).require(resources)
 
 
 def _newest_state(folder: Path) -> str:
