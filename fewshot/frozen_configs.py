@@ -20,7 +20,7 @@ class FrozenConfig(ExperimentConfig):
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)
     """Options of the dataset."""
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trial with the network: its id, the beginning of it, or its folder."""
+    """The trial with the network: its id, the beginning of it, its folder, or models:/NAME@ALIAS."""
     backbone: Annotated[str, Registered("backbones")] | None = None
     """In place of a trial, a network whose weights are in a file, such as FILE.py:Class: see ``engram list
     backbones``."""

@@ -54,7 +54,8 @@ class OptionsOf:
 
 @dataclass(frozen=True)
 class Input:
-    """Marks a field that names a trial this one is made from: its id, the beginning of it, or its folder.
+    """Marks a field that names a trial this one is made from: its id, the beginning of it, its folder, or
+    models:/NAME@ALIAS.
 
     The trial is finished first, and the experiment is handed its folder under this ``role``.
     """

@@ -256,7 +256,7 @@ class EvaluateConfig(ExperimentConfig):
     renamed: ClassVar[Mapping[str, str]] = {"accuracy": "{split}/accuracy", "loss": "{split}/loss"}
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder."""
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS."""
     backbone: Annotated[str, Registered("backbones")] | None = None
     """In place of a trial, a network that comes as a file with its weights (``nir:FILE``): see ``engram list
     backbones``."""

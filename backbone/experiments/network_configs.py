@@ -33,8 +33,8 @@ class NetworkConfig(ExperimentConfig):
     """Share of the training images held out for validation; 0 trains on all of them. Beside --from that of the
     trial."""
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """Start from the network of this trained trial: its id, the beginning of it, or its folder. Its own adapters stay,
-    and its data set, network and options need not be repeated."""
+    """Start from the network of this trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS. Its
+    own adapters stay, and its data set, network and options need not be repeated."""
     weights: Annotated[str, WeightsFile()] | None = None
     """Start from the weights in this file: safetensors, or a state_dict that torch.save wrote."""
 

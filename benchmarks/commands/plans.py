@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 
 from engram.backbone.errors import must
@@ -15,9 +18,23 @@ from engram.benchmarks.records.stored import held
 
 
 def planner_for(registry: Registry, how: RunSetting, *, dry: bool = False) -> Planner:
-    """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none."""
+    """A planner that knows the bytes of the data below the data root; ``dry``: it fetches none, and writes nothing."""
     contents = Contents(how.out / MEMORY)
-    return Planner(registry, how.out, DataSets(registry, how.data_root, contents, fetch=how.download and not dry))
+
+    def registered(text: str, what: str) -> Path:
+        from engram.benchmarks.sink.registered import fetch
+
+        return fetch(text, what, how.out, _aside() if dry else how.out / "models", how.tracking_uri)
+
+    sets = DataSets(registry, how.data_root, contents, fetch=how.download and not dry)
+    return Planner(registry, how.out, sets, registered)
+
+
+def _aside() -> Path:
+    """A folder that is there as long as this process."""
+    made = tempfile.mkdtemp(prefix="engram-models-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def check_name(suite: Suite, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.memory import Memory, memory_of
 from engram.benchmarks.records.trials import Record, find_trial
 from engram.benchmarks.saying import say
+
+REGISTERED = "models:/"
+"""How addresses of MLflow's model registry begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,8 @@ class Planner:
     registry: Registry
     out: Path
     sets: DataSets
+    registered: Callable[[str, str], Path] | None = None
+    """Finds the trial's folder behind a registered model (``models:/...``), given what names it."""
     trials: dict[str, Trial] = field(default_factory=dict)
     _origins: dict[str, Origin] = field(default_factory=dict)
     _inherited: dict[tuple[type, str], dict[str, Any]] = field(default_factory=dict)
@@ -314,7 +319,8 @@ class Planner:
                 data=trial.data,
                 content=None,
             )
-        identity, folder = find_trial(self.out, text, what)
+        place = self.registered(text, what) if self.registered and text.startswith(REGISTERED) else text
+        identity, folder = find_trial(self.out, str(place), what)
         record = Record(folder)
         content = finished(folder, self.sets.contents)
         if not still_holds(folder, record.result.get("content", content), self.sets.contents):

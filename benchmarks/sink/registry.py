@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 """Where a trial's network lies, in its folder and in its run."""
+MANIFEST = "MLmodel"
+"""MLflow's own file in the run's."""
 _FILES = (f"{MODEL}/model.json", f"{MODEL}/model.safetensors")
 
 
@@ -86,9 +88,10 @@ def _register(client: MlflowClient, run: Run, record: Record, made: Made, name: 
     if same:
         version = str(same[0].version)
     else:
-        client.log_text(run.info.run_id, _manifest(run, made), f"{MODEL}/MLmodel")
+        client.log_text(run.info.run_id, _manifest(run, made), f"{MODEL}/{MANIFEST}")
         numbers = {f"metric.{metric}": repr(value) for metric, value in record.metrics.items()}
         about = {"engram.experiment": record.experiment, "engram.input_shape": "x".join(map(str, made.in_shape))}
+        about |= {} if made.data is None else {"dataset": made.data.name, "data.sha256": made.data.fingerprint}
         said = {key: text[:TAG_SIZE] for key, text in (tags | about | numbers).items()}
         source, words = f"{run.info.artifact_uri}/{MODEL}", run_name(record)
         version = str(client.create_model_version(name, source, run.info.run_id, said, description=words).version)

@@ -30,7 +30,7 @@ class AttentionConfig(ExperimentConfig):
     )
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder. Its network was made with
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS. Its network was made with
     causal.counterfactual-attention. None: one is trained first."""
     dataset: Annotated[str, Registered("datasets", training=False)] | None = None
     """What to look at; by default what the trial was trained on."""

@@ -57,7 +57,7 @@ class AnalyseConfig(ExperimentConfig):
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder."""
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS."""
     dataset: Annotated[str, Registered("datasets", training=False)] | None = None
     """What to look at; by default what the trial was trained on."""
     dataset_options: Annotated[Mapping[str, Scalar], OptionsOf("dataset")] = field(default_factory=dict)

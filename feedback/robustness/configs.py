@@ -53,7 +53,8 @@ class RobustnessConfig(FeedbackConfig):
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder. Options of training are then its own."""
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS. Options of training
+    are then its own."""
     tune: Annotated[int, Ge(0)] = 0
     """Passes over the training images with the adapter that adds feedback, after those without it, at a fifth of the
     learning rate. 0: the adapter is there from the start."""

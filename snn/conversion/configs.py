@@ -57,7 +57,8 @@ class ConvertConfig(TrainConfig):
     dataset: Annotated[str, Registered("datasets", training=False)] = "digits"
     """What the network is trained on where no trial is given: see ``engram list datasets``."""
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder. Options of training are then its own."""
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS. Options of training
+    are then its own."""
     steps: Annotated[int, Ge(1), Le(4096)] = 64
     """Simulation steps of a picture; accuracy is also given for 1, 2, 4, ... up to it. Of a recording every frame takes
     as many, at whose beginning neurons begin anew, and accuracy is given for 1, 2, 4, ... frames."""

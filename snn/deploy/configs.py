@@ -53,7 +53,7 @@ class DeployConfig(QuantiseOptions, TrainingOptions, ExperimentConfig):
     metrics: ClassVar[tuple[Metric, ...]] = DEPLOY_METRICS
 
     from_trial: Annotated[str | None, Flag("from"), Input("trained")] = None
-    """The trained trial: its id, the beginning of it, or its folder."""
+    """The trained trial: its id, the beginning of it, its folder, or models:/NAME@ALIAS."""
     ann: Annotated[str | None, Input("ann")] = None
     """A trained trial with ReLUs to compare with; by default the network that the trial was converted from."""
     target: Target = "loihi2-sim"

@@ -199,3 +199,7 @@ def test_a_network_is_promoted_and_comes_back_over_http(here, tracking, tmp_path
     ours, theirs = engram.load(tmp_path / "runs" / "trials" / trial), engram.load(back)
     images = torch.rand(8, *ours.made.in_shape)
     assert torch.equal(ours.predict(images), theirs.predict(images))
+    run = ("run", "backbone.evaluate", "--json", "--tracking-uri", tracking.uri)
+    (planned,) = here(*run, "--from", trial, "--dry-run").json["trials"]
+    done = here(*run, "--from", "models:/digits-mlp@champion", "--out", "elsewhere")
+    assert done.code == 0 and done.json["trial"] == planned["trial"], done.err

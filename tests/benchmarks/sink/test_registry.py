@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import torch
 import yaml
 
 import engram
+from engram.backbone.registry import Registry
 from engram.benchmarks.cli import main
+from engram.benchmarks.commands.plans import planner_for
+from engram.benchmarks.driving.setting import RunSetting
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.sink.database import uri_of
 
 
@@ -54,6 +59,7 @@ def test_a_promoted_network_loads_from_the_registry_and_is_there_once(ready, cap
     client = client_of(out)
     version = client.get_model_version_by_alias("digits-mlp", "champion")
     made = engram.load(out / "trials" / trial).made
+    assert (version.tags["dataset"], version.tags["data.sha256"]) == ("digits", made.data.fingerprint)
     assert (version.tags["engram.trial"], version.tags["engram.sha256"]) == (trial, made.sha256)
     assert float(version.tags["metric.test/accuracy"]) == made.test_accuracy
     assert client.get_run(version.run_id).data.tags["engram.trial"] == trial
@@ -100,3 +106,70 @@ def test_a_run_that_was_deleted_is_not_promoted(ready, capsys):
     capsys.readouterr()
     assert main(["promote", trial, "name", "--out", str(out)]) == 2
     assert "TRIAL must be one whose run is in MLflow" in capsys.readouterr().err
+
+
+@pytest.fixture
+def registered(ready, capsys):
+    """Where a trial lies, its id, and the store in which its network is ``digits-mlp``, version 1, champion."""
+    out, trial = ready
+    assert main(["promote", trial, "digits-mlp", "--alias", "champion", "--out", str(out)]) == 0
+    capsys.readouterr()
+    return out, trial, uri_of(out / "mlflow.db")
+
+
+def test_a_trial_begins_with_a_registered_network(registered, capsys, tmp_path):
+    """It is the trial that it would be with the other one's folder, wherever that lies, and needs that no more."""
+    out, trial, store = registered
+    expected = None
+    for text, where in ((trial, out), ("models:/digits-mlp/1", out), ("models:/digits-mlp@champion", tmp_path / "new")):
+        words = ("--from", text, "--out", str(where), "--tracking-uri", store, "--dry-run", "--json")
+        assert main(["run", "backbone.evaluate", *words]) == 0
+        planned = json.loads(capsys.readouterr().out)["trials"]
+        expected = expected or planned
+        assert planned == expected and not (where / "models").exists()
+    how = RunSetting(out=tmp_path / "new", data_root=tmp_path, argv=[], tracking_uri=store)
+
+    def plan():
+        return planner_for(Registry.discover(), how).add("backbone.evaluate", {"from_trial": "models:/digits-mlp/1"})
+
+    planned = plan()
+    assert planned.id == expected[0]["trial"] and planned.inputs == {"trained": trial}
+    place = Path(planned.paths["trained"])
+    assert place.parents[1] == tmp_path / "new" / "models" and Record(place).status == "done"
+    images = torch.rand(4, *engram.load(place).made.in_shape)
+    assert torch.equal(engram.load(place).predict(images), engram.load(out / "trials" / trial).predict(images))
+    fetched = (place / "config.json").stat().st_mtime_ns
+    assert plan().paths == planned.paths and (place / "config.json").stat().st_mtime_ns == fetched  # once
+    assert [path.name for path in place.parent.iterdir()] == [trial]
+
+
+def test_registered_networks_that_no_trial_begins_with(registered, capsys, tmp_path):
+    out, trial, store = registered
+    client, new = client_of(out), tmp_path / "new"
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", "file:///nowhere")
+
+    def refused(text, *more):
+        assert main(["run", "backbone.evaluate", "--from", text, "--out", str(new), *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert not list(new.glob("trials/*")) and not list(new.glob("models/*/*"))
+        return line.removeprefix("engram: --from must be ")
+
+    told = ("--tracking-uri", store)
+    assert refused("models:/digits-mlp", *told).startswith("models:/NAME/VERSION or models:/NAME@ALIAS; got ")
+    for text in ("models:/digits/1", "models:/digits-mlp/7", "models:/digits-mlp@best"):
+        assert refused(text, *told).startswith(f"a registered model that can be fetched; got {text} in sqlite:")
+    assert refused("models:/theirs/1", *told).startswith("a model that engram promote registered; got ")
+    assert refused("models:/digits-mlp/1").startswith("in a store that exists; got ")
+    assert "refused" in refused("models:/digits-mlp/1", "--tracking-uri", "http://127.0.0.1:1")
+    (weights,) = (out / "mlartifacts").rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    said = refused("models:/digits-mlp/1", *told)
+    assert said.startswith(f"the files that trial {trial} was finished with; got others in run ")
+    weights.unlink()
+    assert refused("models:/digits-mlp/1", *told).startswith("a registered model that can be fetched; got ")
+    (result,) = (out / "mlartifacts").rglob("result.json")
+    said = json.loads(result.read_text())
+    said.pop("sha256")
+    result.write_text(json.dumps({**said, "artifacts": {"model": "../../model"}}))
+    assert "(leads out of its folder: ../../model)" in refused("models:/digits-mlp/1", *told)
