@@ -12,8 +12,8 @@ from ray_nodes import RayCluster
 from servers import Server
 from sweeping import Sweep, launches
 
-WEIGHTS = {"worker": 10, "driver": 5, "warm": 2, "postgres": 2, "mlflow": 1, "ray": 2}
-"""How often each is killed, as shares. Servers take longest to come back."""
+WEIGHTS = {"worker": 12, "driver": 2, "warm": 2, "postgres": 2, "mlflow": 2, "ray": 2}
+"""How often each is killed, as shares. A sweep whose driver dies every few seconds would last the whole storm."""
 NODES = 2
 """Of the Ray cluster, with two processors each, beside its head."""
 LULL = (0.2, 2.0)
