@@ -13,13 +13,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 from engram.backbone.errors import TrialError, UserError, nearest
 from engram.benchmarks.commands.command import invoke
 from engram.benchmarks.plugin import PLUGIN, discover
 from engram.benchmarks.records.layout import BUSY, Busy
-from engram.benchmarks.worker.disk import full, no_room
+from engram.benchmarks.worker.disk import trouble
 
 _PLAIN = {
     "\N{MINUS SIGN}": "-",
@@ -46,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Busy as error:
         return _complain(error, BUSY)
     except OSError as error:
-        if (lack := no_room(error)) is None:
+        said, code = trouble(error)
+        if not said:
             raise
-        return _complain(TrialError(full(Path(lack.filename or Path.cwd()), lack)), 1)
+        return _complain(UserError(said), code)
 
 
 def _dispatch(words: list[str]) -> int:

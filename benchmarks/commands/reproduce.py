@@ -79,6 +79,8 @@ def judge(targets: Sequence[Target], registry: Registry, how: RunSetting, flags:
     report_troubles(outcome, flags)
     for line in dict.fromkeys(lost.values()):
         say(f"engram: {line}")
+    if outcome.so_far:
+        say(outcome.so_far)
     if outcome.signal is not None:
         raise KeyboardInterrupt
     outcome.failures += [Failure(trial, "data", line) for trial, line in lost.items()]

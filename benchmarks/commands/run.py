@@ -107,6 +107,8 @@ def _finish_run(trial: Trial, outcome: PlanOutcome, flags: Planning) -> int:
     record = Record(trial.folder)
     if record.status != "done":
         kinds = {failure.kind for failure in outcome.failures if failure.kind != "needs"}
+        if outcome.so_far:
+            say(outcome.so_far)
         by_kind = {"user": 2, "data": 2, "busy": 4}
         return by_kind.get(kinds.pop(), 1) if len(kinds) == 1 and outcome.signal is None else outcome.code
     if flags.json:
@@ -133,6 +135,8 @@ def public(record: Record) -> dict[str, Any]:
 def report_troubles(outcome: PlanOutcome, flags: Running) -> None:
     """One line per failed trial, and one for each reason for which the tracking store is not complete."""
     for failure in outcome.failures:
+        if outcome.halted and failure.kind == "disk":
+            continue  # that was said
         for line in failure.message.splitlines():
             say(f"engram: trial {failure.trial} failed: {line}")
     again = sync_command(flags.out, flags.tracking_uri)
@@ -251,11 +255,10 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags
         rows.append((cell, record, status))
     if flags.json:
         trials = [{**cell, "status": status, "metrics": record.metrics} for cell, record, status in rows]
-        print(
-            json.dumps(
-                {"sweep": plan["name"], "trials": trials, "failures": [vars(failure) for failure in outcome.failures]}
-            )
-        )
+        failures = [vars(failure) for failure in outcome.failures]
+        print(json.dumps({"sweep": plan["name"], "trials": trials, "failures": failures}))
+        if outcome.so_far:
+            say(outcome.so_far)
         return outcome.code
     primary = _primary(str(plan["trials"][0]["experiment"]), [record for _, record, _ in rows])
     table = [
@@ -270,7 +273,7 @@ def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags
     ]
     print(render(f"sweep {plan['name']}", table, terminal_width()))
     compare = shlex.join(["engram", "compare", str(plan["name"]), "--out", str(flags.out)])
-    say(f"{len(outcome.skipped)} skipped; {compare} says which differ")
+    say(outcome.so_far or f"{len(outcome.skipped)} skipped; {compare} says which differ")
     return outcome.code
 
 

@@ -103,14 +103,15 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
         plan = _plan(suite)
 
         def publish(cells: Sequence[Mapping[str, Any]]) -> None:
-            plan["trials"], plan["axes"] = list(cells), _values(suite, cells)
-            if held(folder / "plan.json") != plan:
-                write_json(folder / "plan.json", plan, durable=True)
+            fresh = {**plan, "trials": list(cells), "axes": _values(suite, cells)}
+            if held(folder / "plan.json") != fresh:
+                write_json(folder / "plan.json", fresh, durable=True)
+            plan.update(fresh)
 
         proposer = Searching(suite, planner, registry, folder, publish)
         try:
             outcome = propose(proposer, how, suite.name)
-            if proposer.ended and outcome.signal is None:
+            if not outcome.so_far and proposer.ended:
                 say(f"the search ends: {proposer.ended}")
         finally:
             proposer.close()
@@ -156,6 +157,8 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
         trials = [_cell(record, cell) for record, cell in zip(sweep.records, plan["trials"], strict=True)]
         failures = [vars(failure) for failure in outcome.failures]
         print(json.dumps({"sweep": sweep.name, "trials": trials, "failures": failures, "chosen": chosen}))
+        if outcome.so_far:
+            say(outcome.so_far)
         return outcome.code
     rows = [
         {
@@ -172,7 +175,7 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
     if chosen:
         what = "the best" if len(found.objectives) == 1 else "the Pareto front"
         print(render(f"{what} by {', '.join(found.objectives)}: means over {len(sweep.seeds)} seeds", chosen, width))
-    say(f"{shlex.join(['engram', 'report', sweep.name, '--out', str(flags.out)])} shows them all")
+    say(outcome.so_far or f"{shlex.join(['engram', 'report', sweep.name, '--out', str(flags.out)])} shows them all")
     return outcome.code
 
 

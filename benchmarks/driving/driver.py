@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, Feeder
+from engram.benchmarks.driving.feeder import PATIENCE_SECONDS, PAUSE_SECONDS, Feeder
 from engram.benchmarks.driving.launch.contract import Launcher
 from engram.benchmarks.driving.launch.local import LocalLauncher
 from engram.benchmarks.driving.loop import Drive
@@ -39,18 +39,19 @@ def propose(proposer: Proposer, setting: RunSetting, sweep: str | None) -> PlanO
     feeder = Feeder(setting.out, setting.tracking_uri, [], sweep)
     launcher = launcher_for(setting, proposer.total)
     folder = None if sweep is None else sweep_dir(setting.out, sweep)
-    if folder is not None:
-        if setting.ray is not None or setting.slurm is not None:
-            setting = replace(setting, sweep=folder)
-        kind = type(launcher).__name__.removesuffix("Launcher").lower()
-        write_json(folder / DRIVER, {"where": f"{socket.gethostname()}, {kind}"})
+    if folder is not None and (setting.ray is not None or setting.slurm is not None):
+        setting = replace(setting, sweep=folder)
     try:
+        if folder is not None:
+            kind = type(launcher).__name__.removesuffix("Launcher").lower()
+            write_json(folder / DRIVER, {"where": f"{socket.gethostname()}, {kind}"})
         with open_view(proposer.total) as view, _signals(outcome):
             feeder.start()
             Drive(proposer, launcher, view, outcome, setting, feeder.know, Orders(folder)).run()
     finally:
         launcher.close()
-    outcome.untold = feeder.finish(PATIENCE_SECONDS if outcome.signal is None else IMPATIENT_SECONDS)
+    patience = IMPATIENT_SECONDS if outcome.signal is not None else PATIENCE_SECONDS
+    outcome.untold = feeder.finish(PAUSE_SECONDS if outcome.halted else patience)
     outcome.refused = dict(feeder.sink.refused)
     return outcome
 

@@ -72,10 +72,10 @@ class Feeder:
                 return ""
             if report.lasting:
                 return report.message
-            if report.message != why:
-                why = report.message
-                say(f"waiting for MLflow, {max(0.0, deadline - time.monotonic()):.0f} s at most: {why}")
+            news, why = report.message != why, report.message
             if time.monotonic() + PAUSE_SECONDS >= deadline:
                 return why
+            if news:
+                say(f"waiting for MLflow, {deadline - time.monotonic():.0f} s at most: {why}")
             time.sleep(PAUSE_SECONDS)
         return ""

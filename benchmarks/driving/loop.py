@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.stored import write_json
 from engram.benchmarks.records.trials import PRUNED, Record
-from engram.benchmarks.worker.disk import RESERVE, release, tidy
+from engram.benchmarks.worker.disk import RESERVE, has_room, release, tidy, trouble
 from engram.benchmarks.worker.limits import grace, over_time
 from engram.benchmarks.worker.stopping import STOPPED
 
@@ -76,22 +77,56 @@ class Drive:
         while self.running or (self.outcome.signal is None and not self.draining and self._more()):
             self._obey()
             if not self.stopping and not self.draining:
-                self._fill()
+                with self._halting():
+                    self._fill()
             for folder, ended in self.launcher.finished().items():
-                self._ended(self.running.pop(folder), ended)
+                with self._halting():
+                    self._ended(self.running.pop(folder), ended)
             if time.monotonic() >= look:
                 begun = time.monotonic()
-                self._look()
+                with self._halting():
+                    self._look()
                 look = time.monotonic() + max(LOOK_SECONDS, LEISURE * (time.monotonic() - begun))
             self.view.draw()
             time.sleep(POLL_SECONDS)
         if self.draining and self.outcome.signal is None and self._more():
             self.outcome.signal = signal.SIGTERM
-        self.orders.clear()
+        with self._halting():
+            self.orders.clear()
         self.memory.save()
+        self.outcome.total = self.proposer.total
 
     def _more(self) -> bool:
-        return bool(len(self.queue) or self.resting or not self.proposer.exhausted)
+        more = False
+        if not self.outcome.halted:
+            with self._halting():
+                more = bool(len(self.queue) or self.resting or not self.proposer.exhausted)
+        return more
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Start nothing more, and ask the proposer nothing, once something that has to be written cannot be.
+
+        What runs goes on: it may have what it needs.
+        """
+        try:
+            yield
+        except OSError as error:
+            said, _ = trouble(error)
+            if not said:
+                raise
+            self._halt(said)
+
+    def _halt(self, why: str) -> None:
+        if not self.outcome.halted:
+            self.outcome.halted = why
+            self.view.line(f"engram: {why}")
+            self._drain()
+
+    def _drain(self) -> None:
+        if self.running and not self.draining and not self.stopping:
+            self.view.line("draining: what runs goes on to its end, nothing more is started")
+        self.draining = True
 
     def _take_orders(self) -> None:
         """Do what `engram stop` left for us to do."""
@@ -99,8 +134,7 @@ class Drive:
         if order == STOP and self.outcome.signal is None:
             self.outcome.signal = signal.SIGTERM
         elif order == DRAIN and not self.draining:
-            self.draining = True
-            self.view.line("draining: what runs goes on to its end, nothing more is started")
+            self._drain()
 
     def _obey(self) -> None:
         if self.outcome.signal is None:
@@ -158,11 +192,11 @@ class Drive:
     def _start(self, trial: Trial) -> None:
         attempt = max(self.attempts.get(trial.id, 0), attempts_lost(trial.folder)) + 1
         write_trial(trial, self.setting, attempt)
+        self.launcher.start(trial.folder, self.setting.resources)
         self.attempts[trial.id] = attempt
         self.outlook.waits_no_more(trial)
         self.running[trial.folder] = Running(trial, time.monotonic())
         self.view.started(trial)
-        self.launcher.start(trial.folder, self.setting.resources)
 
     def _look(self) -> None:
         """Show how far every trial is and how long is left of all, and give up what has no hope."""
@@ -173,12 +207,12 @@ class Drive:
             said = Progress.read(folder)
             self.view.progress(held.trial, said)
             running.append((held.trial, now - held.begun, said.left() if said else None))
-            if self.stopping or held.given_up:
+            if self.stopping or self.outcome.halted or held.given_up:
                 continue
             held.given_up = self.proposer.look(held.trial, Record(folder))
             if held.given_up:
                 self.launcher.stop(frozenset((folder,)))
-        if self.proposer.exhausted:  # else nobody knows what is to come
+        if not self.outcome.halted and self.proposer.exhausted:  # else nobody knows what is to come
             self.view.left = self.outlook.left(running, self.launcher.workers)
 
     def _end_overdue(self, folder: Path, held: Running) -> None:
@@ -225,10 +259,13 @@ class Drive:
             release(trial.folder)  # whoever runs it again begins to count anew
         self.view.ended(trial, why.kind if why.kind in ("killed", "lost", "busy") else "failed")
         self.outcome.failures.append(why)
+        if why.kind == "disk" and not has_room(self.setting.out):
+            self._halt(why.message)  # or every trial fails, one after the other
         self._over(trial, Record(trial.folder), done=False)
 
     def _over(self, trial: Trial, record: Record, *, done: bool) -> None:
-        self.proposer.tell(trial, record)
+        self.outcome.done += done
+        self._tell(trial, record)
         for other, need in self.queue.over(trial.id, done):
             self._drop(other, need)
 
@@ -238,4 +275,8 @@ class Drive:
         self.outlook.waits_no_more(trial)
         why = "was given up" if need in self.outcome.pruned else "failed"
         self.outcome.failures.append(Failure(trial.id, "needs", f"it needs trial {need}, which {why}"))
-        self.proposer.tell(trial, Record(trial.folder))
+        self._tell(trial, Record(trial.folder))
+
+    def _tell(self, trial: Trial, record: Record) -> None:
+        if not self.outcome.halted:  # else it is told when the same command goes on
+            self.proposer.tell(trial, record)

@@ -55,6 +55,12 @@ class PlanOutcome:
     """Trials that were given up, and why."""
     failures: list[Failure] = field(default_factory=list)
     signal: int | None = None
+    halted: str = ""
+    """Why the driver could not go on; "" where it could."""
+    done: int = 0
+    """How many have a result."""
+    total: int | None = None
+    """How many there are; None: nobody knows."""
     untold: str = ""
     """Why the tracking store is not complete; "" when it is."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -65,4 +71,12 @@ class PlanOutcome:
         """The exit code of a sweep: it depends on the trials alone."""
         if self.signal is not None:
             return 128 + self.signal
-        return 1 if self.failures else 0
+        return 1 if self.failures or self.halted else 0
+
+    @property
+    def so_far(self) -> str:
+        """What to say of a plan that was broken off; "" of one that was not."""
+        if self.signal is None and not self.halted:
+            return ""
+        of = "" if self.total is None else f" of {self.total}"
+        return f"{self.done}{of} trials done; the same command goes on"

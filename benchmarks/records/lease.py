@@ -64,7 +64,11 @@ def machine() -> str:
 def _create(path: Path, text: str) -> bool:
     """Make a file that is not there yet, whole at once, which one alone can do on a network file system, too."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    aside.write_text(text)
+    try:
+        _write(aside, text)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
     try:
         os.link(aside, path)  # nobody reads a lease that says nothing yet, and takes it for nobody's
     except FileExistsError:
@@ -74,6 +78,14 @@ def _create(path: Path, text: str) -> bool:
     finally:
         aside.unlink(missing_ok=True)
     return True
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        error.filename = str(path)  # which a full disk does not say
+        raise
 
 
 def _create_empty(path: Path, text: str) -> bool:

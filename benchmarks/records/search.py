@@ -104,11 +104,22 @@ class SearchRecord:
                 os.close(folder)
 
     def append(self, event: Event) -> None:
-        """Write an event; it outlives a power cut when this returns."""
+        """Write an event; it outlives a power cut when this returns.
+
+        Raises:
+            OSError: it cannot be written, and nothing of it stands there.
+        """
         data = sealed(vars(event), self._count)
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        begun = os.lseek(self._file, 0, os.SEEK_CUR)
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+        except OSError as error:
+            error.filename = str(self.path)  # which a full disk does not say
+            os.ftruncate(self._file, begun)
+            os.lseek(self._file, begun, os.SEEK_SET)
+            raise
         self._count += 1
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engram.backbone.errors import must
 from engram.benchmarks.sink.address import without_secrets
+from engram.benchmarks.worker.disk import no_room
 
 _LASTING = {
     *("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST"),
@@ -75,6 +76,8 @@ def concerns_one(error: Exception, ask: Callable[[], object]) -> bool:
     if getattr(error, "error_code", "") in _PASSING or any(
         isinstance(cause, ConnectionError | TimeoutError | sqlite3.OperationalError) for cause in _causes(error)
     ):
+        return False
+    if no_room(error):
         return False
     try:
         ask()

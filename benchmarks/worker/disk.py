@@ -16,7 +16,9 @@ from engram.benchmarks.records.pace import PROGRESS
 FULL = 74  # exit code, the shell's EX_IOERR: on a full disk no error.json may say it
 RESERVE = ".reserve"
 _RESERVED = 2**16
+_LEAST = 2**20  # bytes: a disk with less is as good as full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def no_room(error: BaseException | None) -> OSError | None:
@@ -36,11 +38,33 @@ def full(path: Path, error: OSError) -> str:
     return str(must(f"the disk of {path}", "one with room for what is written there", error.strerror, remedy))
 
 
+def trouble(error: OSError) -> tuple[str, int]:
+    """What to say and do about files that cannot be written, and the exit code; ("", 0) of any other error."""
+    if lack := no_room(error):
+        return full(Path(lack.filename).parent if lack.filename else Path.cwd(), lack), 1
+    if error.errno in _FORBIDDEN and error.filename is not None:
+        remedy = "Change that, or choose another --out: then the same command goes on."
+        return str(must(str(error.filename), "readable and writable here", error.strerror, remedy)), 2
+    return "", 0
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a disk has some: what was in the way of one file may have been its size alone."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        probe.write_bytes(os.urandom(_LEAST))
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
+
+
 @contextmanager
 def reserve(folder: Path) -> Iterator[None]:
     """Hold room for the last words of whoever works in the folder: `release` gives it to them."""
-    (folder / RESERVE).write_bytes(os.urandom(_RESERVED))
     try:
+        (folder / RESERVE).write_bytes(os.urandom(_RESERVED))
         yield
     finally:
         release(folder)

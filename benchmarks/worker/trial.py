@@ -37,7 +37,7 @@ from engram.benchmarks.records.lines import LEDGER, digest
 from engram.benchmarks.records.pace import PROGRESS
 from engram.benchmarks.records.stored import held, misfit, read_json, write_json
 from engram.benchmarks.records.trials import PRUNED, Record
-from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve, tidy
+from engram.benchmarks.worker.disk import FULL, full, no_room, release, reserve, tidy, trouble
 from engram.benchmarks.worker.ledger import Ledger
 from engram.benchmarks.worker.limits import Limits, OverTime
 from engram.benchmarks.worker.loop import Loop, drop_states_ahead
@@ -67,6 +67,26 @@ def main(folder: Path) -> int:
     if not (folder / "config.json").is_file():
         return _say(said, f"trial must be a folder with a config.json; got {folder}. See: engram run --help", 2)
     try:
+        return _alone(folder, stop, said)
+    except Busy as error:
+        return _say(said, str(error), BUSY)
+    except OSError as error:
+        if lack := no_room(error):
+            return _say(said, full(folder, lack), FULL)
+        why, code = trouble(error)
+        if not why:
+            raise
+        return _say(said, why, code)
+
+
+def _alone(folder: Path, stop: Stop, said: int) -> int:
+    """Run the trial as the only one that does, or as one of the processes that share it.
+
+    Raises:
+        Busy: another process runs it.
+        OSError: nothing can be written in its folder.
+    """
+    try:
         refuse_links_out(f"trial {folder.name}", folder)  # before a log or a ledger is written to where they lead
     except UserError as error:
         write_json(folder / "error.json", {"kind": "user", "message": str(error), "traceback": ""}, durable=True)
@@ -77,21 +97,14 @@ def main(folder: Path) -> int:
         return _say(said, line, code) if line else code
     if devices > 1 and place is not None and place.rank:
         return _follow(folder, stop, place)
-    try:
-        with (
-            lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
-            lease(folder / LEASE, f"trial {folder.name}"),
-            _logging_to(folder / LOG),
-            reserve(folder),
-            watched(folder),
-        ):
-            return _guarded(folder, stop, said, place if devices > 1 else None)
-    except Busy as error:
-        return _say(said, str(error), BUSY)
-    except OSError as error:
-        if (lack := no_room(error)) is None:
-            raise
-        return _say(said, full(folder, lack), FULL)
+    with (
+        lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
+        lease(folder / LEASE, f"trial {folder.name}"),
+        _logging_to(folder / LOG),
+        reserve(folder),
+        watched(folder),
+    ):
+        return _guarded(folder, stop, said, place if devices > 1 else None)
 
 
 def _devices(folder: Path) -> int:

@@ -164,6 +164,8 @@ def _require_done(outcome: PlanOutcome, flags: Sweeping) -> None:
     """Raise what the command line would print and end with."""
     if outcome.signal is not None:
         raise KeyboardInterrupt
+    if outcome.halted:
+        raise TrialError(outcome.halted)
     failures = [failure for failure in outcome.failures if failure.kind != "needs"]
     if not failures:
         report_troubles(outcome, flags)  # of the tracking store alone: they cost no result

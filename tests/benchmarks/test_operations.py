@@ -48,6 +48,7 @@ def test_a_sweep_is_drained_and_gone_on_with(engram, here, put_store, wait_for):
     assert "draining: what runs goes on to its end, nothing more is started" in err
     statuses = [record.status for record in read_sweep(engram.cwd / "runs", "slow").records]
     assert 2 <= statuses.count("done") < 6
+    assert err.endswith(f"{statuses.count('done')} of 6 trials done; the same command goes on\n")
     assert set(statuses) == {"done", "planned"}
     assert not (engram.cwd / "runs" / "sweeps" / "slow" / orders.ORDER).exists()
 
@@ -68,6 +69,7 @@ def test_a_sweep_is_stopped_from_elsewhere(here, put_store):
     thread.join()
     assert done.code == 143
     assert "stopping: trials save a checkpoint" in done.err
+    assert done.err.endswith("0 of 6 trials done; the same command goes on\n")
     assert read_sweep(here.cwd / "runs", "slow").records[0].status == "unfinished"
     done = here("stop", "slow")
     assert done.complaints == [

@@ -124,6 +124,7 @@ def test_a_second_driver_is_refused(engram, here, sweep, wait_for, workers_in):
     _, err = first.communicate(timeout=120)
     assert first.returncode == 130
     assert "stopping: trials save a checkpoint" in err
+    assert "of 2 trials done; the same command goes on" in err.splitlines()[-1]
     assert not workers_in(engram.cwd / "runs")
     statuses = {Record(engram.cwd / "runs" / "trials" / trial).status for trial in trial_names(engram.cwd / "runs")}
     assert statuses <= {"planned", "unfinished", "done"}

@@ -59,3 +59,27 @@ def test_a_folder_that_may_only_be_read(here, sealed, as_everybody):
     remedy = "Copy the folder to where you may write."
     assert (done.code, done.out, done.err) == (1, "", f"engram: MLflow is not complete: {said} {remedy}\n")
     assert {path: path.stat().st_mtime_ns for path in sealed.rglob("*")} == before
+
+
+def test_commands_that_would_write_there_say_so_in_one_line(here, sealed, as_everybody):
+    """Whoever works in a trial, too, and however deep it is that may not be written."""
+    (folder, _) = sorted((sealed / "trials").iterdir())
+    forbidden = "must be readable and writable here; got Permission denied. Change that, or choose another --out: "
+    done = as_everybody("exec", folder)
+    assert (done.code, done.out, done.err) == (
+        2,
+        "",
+        f"{folder / 'lock'} {forbidden}then the same command goes on.\n",
+    )
+    sealed.chmod(0o755)
+    (here.cwd / "small.toml").write_text('experiment = "counting.count"\nseeds = 3\n')
+    for words, path, code in (
+        (("sweep", "small.toml"), "sweeps/small/lock", 2),
+        (("run", "counting.count", "--seed", "7"), "trials/", 1),
+    ):
+        done = as_everybody(*words)
+        assert (done.code, done.out, len(done.complaints)) == (code, "", 1), done.err
+        assert done.complaints[0].startswith(f"engram: {sealed / path}"), done.err
+        assert forbidden in done.err and "Traceback" not in done.err
+    done = as_everybody("clean", "--yes")
+    assert (done.code, "Traceback" in done.err) == (0, False), done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -344,7 +345,8 @@ class Searching:
 
     def close(self) -> None:
         """Note what was spent to the end; no driver works on the search any more."""
-        self._write(Clocked())
+        with contextlib.suppress(OSError):  # on a full disk a moment is forgotten
+            self._write(Clocked())
         self.record.close()
 
 
