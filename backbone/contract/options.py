@@ -170,7 +170,10 @@ class ExperimentConfig:
         return cls(**given)
 
     def problems(self) -> list[str]:
-        """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>"."""
+        """Errors that concern more than one field, each "<what> must be <rule>; got <value>. <next step>".
+
+        They are those of every seed: of trials that differ in their seeds alone a plan asks one, here and below.
+        """
         return []
 
     def data_problems(self, known: KnownData) -> list[str]:
@@ -183,5 +186,8 @@ class ExperimentConfig:
         return []
 
     def requires(self) -> Mapping[str, Requirement]:
-        """Trials to plan before this one, by role; the runner completes them first and hands over their folders."""
+        """Trials to plan before this one, by role; the runner completes them first and hands over their folders.
+
+        Whether there are any does not depend on the seed; what they are may.
+        """
         return {}

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+_LEAVES = {str, int, float, bool, type(None), list, tuple}
+"""Types of which it is known, without asking, that they are no mappings: thousands of trials have fifty values each."""
+
 
 @lru_cache(maxsize=10_000)
 def spell(name: str) -> str:
@@ -29,7 +32,7 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
     [('a', 1), ('b.c', 2)]
     """
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if type(value) not in _LEAVES and isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -45,7 +48,13 @@ def by_flag(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> by_flag({"batch_size": 8, "backbone_options": {"width": 2.0}})
     {'batch-size': 8, 'backbone.width': 2.0}
     """
-    return {spell(key): value for key, value in leaves(config)}
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if type(value) not in _LEAVES and isinstance(value, Mapping):
+            found |= {spell(inside): each for inside, each in leaves(value, f"{key}.")}
+        else:
+            found[spell(key)] = value
+    return found
 
 
 def twice(values: Mapping[str, Any]) -> list[str]:

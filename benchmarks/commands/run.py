@@ -29,7 +29,7 @@ from engram.benchmarks.planning.suite import Suite, load_suite
 from engram.benchmarks.records.layout import lock, prepare, sweep_dir
 from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.meaning import declared
-from engram.benchmarks.records.memory import memory_of
+from engram.benchmarks.records.memory import Memory, memory_of
 from engram.benchmarks.records.quantities import parse_duration, parse_size
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record
@@ -46,7 +46,7 @@ def run(given: Given[Planning]) -> int:
         planner = planner_for(registry, how, dry=True)
         planner.add(given.words[0], options)
         told = written(experiment_config(registry, given.words[0]), options)
-        return show_plan(list(planner.trials.values()), told, flags.json)
+        return show_plan(list(planner.trials.values()), told, flags.json, planner.memory)
     return _finish_run(*carry_out(given.words[0], options, registry, how), flags)
 
 
@@ -146,12 +146,15 @@ def report_troubles(outcome: PlanOutcome, flags: Running) -> None:
         say(f"engram: not all trials are in MLflow yet ({outcome.untold}); {again} completes it")
 
 
-def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool) -> int:
+def show_plan(trials: Sequence[Trial], axes: Sequence[str], as_json: bool, memory: Memory) -> int:
     """Print what would be run, a line for each trial; ``axes`` are the options that tell them apart.
 
     The id of a trial is not known before its data are there.
     """
-    statuses = {trial.id: Record(trial.folder).status if trial.settled else "no data" for trial in trials}
+    statuses = {
+        trial.id: Record(trial.folder, memory=memory).status if trial.settled else "no data" for trial in trials
+    }
+    memory.save()
     ids = {trial.id: trial.id if trial.settled else None for trial in trials}
     if as_json:
         rows = [
@@ -176,7 +179,7 @@ def sweep(given: Given[Sweeping]) -> int:
     if flags.dry_run:
         planner = planner_for(registry, how, dry=True)
         trials = plan_suite(suite, planner)[0] if suite.search is None else first_proposals(suite, registry, planner)
-        return show_plan(trials, list(suite.axes), flags.json)
+        return show_plan(trials, list(suite.axes), flags.json, planner.memory)
     plan, outcome = carry_out_suite(suite, registry, how)
     if suite.search is None:
         return finish_sweep(how.out, plan, outcome, flags)
@@ -246,12 +249,12 @@ def run_suite(suite: Suite, trials: Sequence[Trial], plan: Mapping[str, Any], ho
 def finish_sweep(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags: Running) -> int:
     """Print the table of a sweep, or its JSON object."""
     report_troubles(outcome, flags)
-    why = {failure.trial: failure for failure in outcome.failures}
+    why, skipped = {failure.trial: failure for failure in outcome.failures}, {*outcome.skipped}
     rows, memory = [], memory_of(out)
     for cell in plan["trials"]:
         record = Record(out / "trials" / cell["trial"], memory=memory)
         failure = why.get(cell["trial"])
-        status = "skipped" if cell["trial"] in outcome.skipped else (failure.kind if failure else record.status)
+        status = "skipped" if cell["trial"] in skipped else (failure.kind if failure else record.status)
         rows.append((cell, record, status))
     if flags.json:
         trials = [{**cell, "status": status, "metrics": record.metrics} for cell, record, status in rows]

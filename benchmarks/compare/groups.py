@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engram.backbone.contract import Bounds, Direction, Scalar
 from engram.backbone.measures.intervals import UNBOUNDED, Interval, interval
-from engram.benchmarks.compare.stats import Paired, holm, paired, verdict
+from engram.benchmarks.compare.stats import Paired, all_paired, holm, verdict
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import Outcome, Outcomes
@@ -108,7 +108,7 @@ def make_pairs(groups: list[Group], bounds: Bounds = UNBOUNDED) -> list[Pair]:
     many = len(groups) > MOST_GROUPS
     others = groups[:1] if many else groups
     couples = [(worse, better) for place, better in enumerate(others) for worse in groups[place + 1 :]]
-    tests = [paired(worse.scores, better.scores, bounds) for worse, better in couples]
+    tests = all_paired([(worse.scores, better.scores) for worse, better in couples], bounds)
     raw = [(index, test.p) for index, test in enumerate(tests) if test.p is not None]
     count = math.comb(len(groups), 2) if many else len(raw)
     values = [p for _, p in raw]

@@ -10,7 +10,7 @@ from engram.backbone.measures.intervals import LEVEL
 from engram.benchmarks.compare.baseline import Baseline, Scores
 from engram.benchmarks.compare.gate import WORSE, Check, Condition, GateResult
 from engram.benchmarks.compare.groups import Group, label, make_groups
-from engram.benchmarks.compare.stats import holm, paired, verdict
+from engram.benchmarks.compare.stats import all_paired, holm, verdict
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import Outcomes, choose_metric
 
@@ -90,7 +90,7 @@ def _worse(
 ) -> Iterator[Check]:
     """By sign flips over the seeds of both, Holm over the groups; with too few seeds nothing proves it good."""
     bounds = bounds_of(declared(outcomes.experiment), metric)
-    tests = [paired(groups[name].scores if name in groups else {}, before[name], bounds) for name in names]
+    tests = all_paired([(groups[name].scores if name in groups else {}, before[name]) for name in names], bounds)
     known = [test.p for test in tests if test.p is not None]
     adjusted = iter(holm(known))
     for name, test in zip(names, tests, strict=True):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engram.backbone.contract import Bounds
 from engram.backbone.measures.intervals import LEVEL, UNBOUNDED, Interval, interval
 
 EXACT_UP_TO = 16  # 2^16 flips take milliseconds
 DRAWS = 100_000
+_AT_ONCE = 64
+"""Tests that are worked out together, with as many signs as there are then room for."""
+_ROWS = 4096
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,41 @@ def sign_flip(differences: Sequence[float], draws: int = DRAWS, seed: int = 0) -
     Source: Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth, Permutation P-values Should Never
     Be Zero, Stat. Appl. Genet. Mol. Biol. 9 (2010), for the +1.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    n = len(values)
-    observed = abs(float(values.sum()))
-    # sums that are equal on paper may differ in their last bits, according to the order of addition
-    threshold = observed - 1e-9 * float(np.abs(values).sum())
-    if n <= EXACT_UP_TO:
-        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return float(np.mean(np.abs((1 - 2 * bits) @ values) >= threshold))
-    signs = np.random.default_rng(seed).integers(0, 2, size=(draws, n), dtype=np.int8) * 2 - 1
-    hits = int(np.sum(np.abs(signs @ values) >= threshold))
-    return (1 + hits) / (1 + draws)
+    return sign_flips([differences], draws, seed)[0]
+
+
+def sign_flips(tests: Sequence[Sequence[float]], draws: int = DRAWS, seed: int = 0) -> list[float]:
+    """`sign_flip` of each of several tests: those of as many differences share their signs."""
+    alike: dict[int, list[int]] = {}
+    for place, differences in enumerate(tests):
+        alike.setdefault(len(differences), []).append(place)
+    found = [0.0] * len(tests)
+    for n, places in alike.items():
+        for part in (places[first : first + _AT_ONCE] for first in range(0, len(places), _AT_ONCE)):
+            values = np.array([tests[place] for place in part], dtype=np.float64).reshape(len(part), n)
+            observed = np.abs([float(each.sum()) for each in values])
+            # sums that are equal on paper may differ in their last bits, according to the order of addition
+            thresholds = observed - 1e-9 * np.abs(values).sum(1)
+            total, hits = 0, np.zeros(len(part))
+            for signs in _all_signs(n) if n <= EXACT_UP_TO else _drawn_signs(n, draws, seed):
+                total, hits = total + len(signs), hits + (np.abs(signs @ values.T) >= thresholds).sum(0)
+            drawn = 0 if n <= EXACT_UP_TO else 1
+            for place, count in zip(part, hits.tolist(), strict=True):
+                found[place] = (drawn + count) / (drawn + total)
+    return found
+
+
+def _all_signs(n: int) -> Iterator[Floats]:
+    bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    yield (1 - 2 * bits).astype(np.float64)
+
+
+def _drawn_signs(n: int, draws: int, seed: int) -> Iterator[Floats]:
+    """``[rows, n]`` at a time: rows a multiple of 4, so that all are those of one draw of ``[draws, n]``."""
+    rng = np.random.default_rng(seed)
+    for first in range(0, draws, _ROWS):
+        drawn = rng.integers(0, 2, size=(min(_ROWS, draws - first), n), dtype=np.int8)
+        yield drawn.astype(np.float64) * 2 - 1
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float], bounds: Bounds = UNBOUNDED) -> Paired:
@@ -53,12 +82,26 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], bounds: Bound
 
     ``bounds`` are those of a score; where it has both, a difference has the bounds that follow.
     """
-    seeds = tuple(sorted(ours.keys() & theirs.keys()))
-    differences = [ours[seed] - theirs[seed] for seed in seeds]
-    usable = seeds and all(map(math.isfinite, differences))
+    return all_paired([(ours, theirs)], bounds)[0]
+
+
+def all_paired(
+    couples: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], bounds: Bounds = UNBOUNDED
+) -> list[Paired]:
+    """`paired` of each of several couples."""
     low, high = bounds
     possible = UNBOUNDED if low is None or high is None else (low - high, high - low)
-    return Paired(interval(differences, bounds=possible), sign_flip(differences) if usable else None, seeds)
+    seeds = [tuple(sorted(ours.keys() & theirs.keys())) for ours, theirs in couples]
+    differences = [
+        [ours[seed] - theirs[seed] for seed in common]
+        for (ours, theirs), common in zip(couples, seeds, strict=True)
+    ]
+    usable = [place for place, each in enumerate(differences) if each and all(map(math.isfinite, each))]
+    p_values = dict(zip(usable, sign_flips([differences[place] for place in usable]), strict=True))
+    return [
+        Paired(interval(each, bounds=possible), p_values.get(place), seeds[place])
+        for place, each in enumerate(differences)
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -25,7 +25,8 @@ def check_data(trials: Sequence[Trial], registry: Registry, how: RunSetting) -> 
     Raises:
         UserError: all that is wrong with any of them, one line for each problem.
     """
-    todo = [trial for trial in trials if Record(trial.folder, memory=memory_of(how.out)).status != "done"]
+    memory = memory_of(how.out)
+    todo = [trial for trial in trials if Record(trial.folder, memory=memory).status != "done"]
     wanted = {json.dumps(each, sort_keys=True): each for trial in todo for each in datasets_of(trial, registry)}
     problems: list[str] = []
     for experiment in dict.fromkeys(trial.experiment for trial in todo):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from engram.backbone.options.spelling import by_flag
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.records.pace import Pace, kind
 
@@ -40,12 +39,14 @@ class Outlook:
             running: trial, seconds so far, and seconds left where the trial's progress says so.
             workers: trials at once.
         """
+        waiting, kinds = +self._waiting, [(self._kind(trial), so_far, left) for trial, so_far, left in running]
+        if not waiting and not kinds:
+            return None
         while self._before:
             self.took(*self._before.pop())
-        kinds = ((self._kind(trial), so_far, left) for trial, so_far, left in running)
-        return self._pace.left(+self._waiting, kinds, workers)
+        return self._pace.left(waiting, kinds, workers)
 
     def _kind(self, trial: Trial) -> tuple[str, str]:
         if trial.id not in self._kinds:
-            self._kinds[trial.id] = kind(trial.experiment, by_flag(trial.config))
+            self._kinds[trial.id] = kind(trial.experiment, trial.config)
         return self._kinds[trial.id]

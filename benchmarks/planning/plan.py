@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engram.backbone.options.schema import Option, owners, schema
 from engram.backbone.options.spelling import by_flag
 from engram.backbone.registry import Registry
 from engram.benchmarks.planning.abilities import unmet
+from engram.benchmarks.planning.alike import Alike, Common, Origin, seedless
 from engram.benchmarks.planning.config import (
     changed,
     experiment_config,
@@ -33,6 +35,8 @@ from engram.benchmarks.saying import say
 
 REGISTERED = "models:/"
 """How addresses of MLflow's model registry begin."""
+_PLAIN = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+"""Made once: `json.dumps` makes one for every text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,23 +106,14 @@ def trial_id(
     """
     content = {"experiment": experiment, "version": version, "options": options, "inputs": inputs}
     content |= {key: values for key, values in more.items() if values}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_PLAIN.encode(content).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """A trial that another one is made from. ``config`` is what its network was trained with, plain.
-
-    ``content`` is what it holds; None for one that is planned beside it and yet to be done.
-    """
-
-    id: str
-    folder: Path
-    experiment: str
-    config: Mapping[str, Any]
-    data: Mapping[str, str | None]
-    content: str | None
+@cache
+def _named_sets(cls: type) -> tuple[tuple[Option, str | None], ...]:
+    """The options that name data sets, each with the field that has the options of such a set."""
+    fields = {owner.field: of_it for of_it, owner in owners(cls).items()}
+    return tuple((option, fields.get(option.field)) for option in schema(cls) if option.kind == "datasets")
 
 
 @dataclass
@@ -133,6 +128,8 @@ class Planner:
     trials: dict[str, Trial] = field(default_factory=dict)
     _origins: dict[str, Origin] = field(default_factory=dict)
     _inherited: dict[tuple[type, str], dict[str, Any]] = field(default_factory=dict)
+    _problems: Alike[tuple[str, ...]] = field(default_factory=Alike)
+    _common: Alike[Common] = field(default_factory=Alike)
     _folder: Path = field(init=False)
     memory: Memory = field(init=False)
     """What is known of finished trials in ``out``."""
@@ -154,10 +151,14 @@ class Planner:
         given |= {option.field: origins[role].id for option, role in made_from(cls) if role in origins}
         known = {role: self._values(cls, origin) for role, origin in origins.items()}
         config = without_defaults(self.registry, cls.resolve(given, known))
-        problems = [*config.problems(), *unmet(self.registry, config, known), *self._of_data(cls, config, known)]
-        if problems:
+        alike = seedless(config, given, origins)
+        if problems := self._problems.get(alike, lambda: self._wrong(config, known)):
             raise UserError("\n".join(problems))
-        return self._plan(experiment, config, origins, given)
+        return self._plan(experiment, config, origins, given, alike)
+
+    def _wrong(self, config: ExperimentConfig, known: Inputs) -> tuple[str, ...]:
+        """Why there can be no such trial, a line for each reason, whatever its seed."""
+        return (*config.problems(), *unmet(self.registry, config, known), *self._of_data(config, known))
 
     def _plan(
         self,
@@ -165,35 +166,20 @@ class Planner:
         config: ExperimentConfig,
         origins: Mapping[str, Origin],
         given: Mapping[str, Any],
+        alike: str,
     ) -> Trial:
         """Plan a trial whose configuration is whole; ``given`` are the options that somebody chose."""
-        cls = type(config)
-        found = self._data_sets(cls, vars(config))
-        moved = {option.field: each.where for option, each in found if getattr(config, option.field) != each.where}
-        config = replace(config, **moved) if moved else config
-        data: dict[str, str | None] = {each.where: each.sha256 for _, each in found}
-        taken = self._taken_over(config, origins, given, data)
+        common = self._common.get(alike, lambda: self._without_seed(config, origins, given))
+        config = replace(config, **common.moved) if common.moved else config
         inputs = {role: origin.id for role, origin in origins.items()}
         paths = {role: str(origin.folder) for role, origin in origins.items()}
         needs = [origin.id for origin in origins.values() if origin.content is None]
-        for role, requirement in config.requires().items():
+        for role, requirement in config.requires().items() if common.requires else ():
             needed = self._required(requirement)
             inputs[role], paths[role] = needed.id, str(needed.folder)
             needs.append(needed.id)
-        contents = {role: origin.content for role, origin in origins.items() if origin.content is not None}
-        options = changed(self.registry, config)
-        options = {key: value for key, value in options.items() if key not in taken}
-        options |= {option.key: each.name for option, each in found if option.key in options}
-        versions = {
-            f"{kind} {self.registry.canonical(kind, name).partition(':')[0]}": self.registry.entry(kind, name).version
-            for kind, name in used(self.registry, config)
-        }
-        more = {
-            "data": {option.key: each.sha256 for option, each in found if option.key not in taken},
-            "contents": contents,
-            "versions": versions,
-        }
-        identity = trial_id(experiment, config.version, options, inputs, **more)
+        own = {} if config.seed == type(config).seed else {"seed": config.seed}
+        identity = trial_id(experiment, config.version, {**common.options, **own}, inputs, **common.more)
         if identity in self.trials:
             return self.trials[identity]
         trial = Trial(
@@ -201,21 +187,48 @@ class Planner:
             folder=self._folder / identity,
             experiment=experiment,
             version=config.version,
-            config=full(self.registry, config),
+            config={**common.values, "seed": config.seed},
             inputs=inputs,
             paths=paths,
             needs=tuple(needs),
-            data=data,
-            contents=contents,
+            data=common.data,
+            contents=common.more["contents"],
         )
         trial.check(self.memory)
         self.trials[identity] = trial
         return trial
 
-    def _of_data(self, cls: type, config: ExperimentConfig, inputs: Inputs) -> list[str]:
+    def _without_seed(
+        self, config: ExperimentConfig, origins: Mapping[str, Origin], given: Mapping[str, Any]
+    ) -> Common:
+        """What `_plan` says of a trial that its seed has no part in."""
+        registry = self.registry
+        found = self._data_sets(type(config), vars(config))
+        moved = {option.field: each.where for option, each in found if getattr(config, option.field) != each.where}
+        config = replace(config, **moved) if moved else config
+        data: dict[str, str | None] = {each.where: each.sha256 for _, each in found}
+        taken = self._taken_over(config, origins, given, data)
+        options = {key: value for key, value in changed(registry, config).items() if key not in {*taken, "seed"}}
+        options |= {option.key: each.name for option, each in found if option.key in options}
+        versions = {
+            f"{kind} {registry.canonical(kind, name).partition(':')[0]}": registry.entry(kind, name).version
+            for kind, name in used(registry, config)
+        }
+        contents = {role: origin.content for role, origin in origins.items() if origin.content is not None}
+        kept = {option.key: each.sha256 for option, each in found if option.key not in taken}
+        return Common(
+            moved=moved,
+            data=data,
+            values=full(registry, config),
+            options=options,
+            more={"data": kept, "contents": contents, "versions": versions},
+            requires=bool(config.requires()),
+        )
+
+    def _of_data(self, config: ExperimentConfig, inputs: Inputs) -> list[str]:
         """What the data show that a trial is to work with, as far as anything is known of them."""
-        for of_it, option in owners(cls).items():
-            if option.kind == "datasets":
+        for option, of_it in _named_sets(type(config)):
+            if of_it is not None:
                 held = vars(config) if getattr(config, option.field) is not None else inputs.get("trained", {})
                 name, given = held.get(option.field), held.get(of_it, {})
                 known = self.sets.known(name, given) if isinstance(name, str) else None
@@ -231,17 +244,17 @@ class Planner:
         origins = self._made_from(cls, vars(config))
         # known by what they are, done or not: the same command again, with some of them done, plans the same trials
         origins |= {role: replace(origins[role], content=None) for role in before}
-        return self._plan(requirement.experiment, config, origins, vars(config))
+        given = vars(config)
+        return self._plan(requirement.experiment, config, origins, given, seedless(config, given, origins))
 
     def _data_sets(self, cls: type, values: Mapping[str, Any]) -> list[tuple[Option, DataSet]]:
         """The data sets among values that are known by their files, each with the option that names it."""
         found: list[tuple[Option, DataSet]] = []
-        for option in schema(cls):
+        for option, of_it in _named_sets(cls):
             name = values.get(option.field)
-            if option.kind == "datasets" and isinstance(name, str):
-                own = next((values.get(held, {}) for held, owner in owners(cls).items() if owner is option), {})
-                if (each := self.sets.find(name, own)) is not None:
-                    found.append((option, each))
+            own = {} if of_it is None else values.get(of_it, {})
+            if isinstance(name, str) and (each := self.sets.find(name, own)) is not None:
+                found.append((option, each))
         return found
 
     def _taken_over(
@@ -256,9 +269,7 @@ class Planner:
         They are part of its identity with that trial.
         """
         found: set[str] = set()
-        for option in schema(type(config)):
-            if option.kind != "datasets":
-                continue
+        for option, _ in _named_sets(type(config)):
             name: str | None = getattr(config, option.field)
             for origin in origins.values():
                 if name is None or (
@@ -308,7 +319,9 @@ class Planner:
     def _origin(self, text: str, what: str) -> Origin:
         if text in self._origins:
             return self._origins[text]
-        planned = [trial for trial in self.trials.values() if text and trial.id.startswith(text)]
+        whole = self.trials.get(text)
+        others = self.trials.values() if whole is None else (whole,)
+        planned = [trial for trial in others if text and trial.id.startswith(text)]
         if len(planned) == 1 and Record(planned[0].folder).status != "done":
             (trial,) = planned
             return Origin(

@@ -181,16 +181,14 @@ def _points(
     checker: Checker,
 ) -> list[Point]:
     """The checked points of the grid; raises UserError with all problems, those found before included."""
-    found: list[Point] = []
+    cells: list[Point] = []
     for cell in itertools.product(*axes.values()):
         options = dict(zip(axes, cell, strict=True))
-        common = checker.check(cls, {**fixed, **options})
-        for seed in seeds:
-            given = common | checker.check(cls, {"seed": seed})
-            found.append(Point(options, given["seed"], given))
-    checker.problems += _same(found)
+        cells.append(Point(options, 0, checker.check(cls, {**fixed, **options})))
+    checked = [checker.check(cls, {"seed": seed}) for seed in seeds]
+    checker.problems += _same(cells)
     checker.require()
-    return found
+    return [Point(each.options, seed["seed"], {**each.given, **seed}) for each in cells for seed in checked]
 
 
 def _search(

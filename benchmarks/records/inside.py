@@ -43,7 +43,7 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        found = os.open(folder / name if is_name(name) else inside(folder, name), flags)
+        found = os.open(f"{folder}/{name}" if is_name(name) else inside(folder, name), flags)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,37 @@ _KIND = "trials"
 _WORTH = 200
 """Trials that were read anew: for fewer it is not worth a file."""
 _MOST_FILES = 20
+Texts = tuple[str, str, str]
+Entry = tuple[str, Texts]
+"""The stamp of a trial's files, and what it said (`Said.texts`)."""
 _SETTLED_NS = 2 * 10**9
 """As in `engram.benchmarks.records.contents`: two writings within a tick of the clock leave the same times."""
-Stamp = list[list[int]]
 
 
-@dataclass(frozen=True)
 class Said:
-    """What a finished and undamaged trial says: its config.json, and of its result.json metrics and time."""
+    """What a finished and undamaged trial says: its config.json, and of its result.json metrics and time.
 
-    about: dict[str, Any]
-    metrics: dict[str, Any]
-    seconds: float | None
+    It is held as three texts, for most trials are only asked whether they are done.
+    """
+
+    def __init__(self, texts: Texts) -> None:
+        self.texts = texts
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], metrics: Mapping[str, Any], seconds: float | None) -> Said:
+        return cls((json.dumps(about), json.dumps(metrics), json.dumps(seconds)))
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return json.loads(self.texts[0])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads(self.texts[1])
+
+    @property
+    def seconds(self) -> float | None:
+        return json.loads(self.texts[2])
 
 
 class Memory:
@@ -45,27 +64,28 @@ class Memory:
     """
 
     def __init__(self, out: Path) -> None:
-        self._place = f"{sha256(os.fsencode(out.resolve())).hexdigest()[:32]}.json"
-        self._held: dict[str, Any] | None = None
-        self._before: dict[str, Stamp | None] = {}
-        self._fresh: dict[str, Any] = {}
+        self._place = f"{sha256(os.fsencode(out.resolve())).hexdigest()[:32]}.lines"
+        self._held: dict[str, Entry] | None = None
+        self._before: dict[str, str] = {}
+        self._fresh: dict[str, Entry] = {}
 
     def of(self, folder: Path) -> Said | None:
         """What the trial in ``folder`` said when its files were those that are there now."""
         if self._held is None:
             self._held = _read(user_cache(_KIND) / self._place)
-        stamp = self._before[folder.name] = _stamp(folder)
-        found = self._held.get(folder.name)
-        return Said(*found[1:]) if found is not None and stamp is not None and found[0] == stamp else None
+        name = folder.name
+        stamp = self._before[name] = _stamp(folder)[0]
+        found = self._held.get(name)
+        return Said(found[1]) if found is not None and stamp and found[0] == stamp else None
 
     def learn(self, folder: Path, said: Said) -> None:
         """Remember what was read since `of` was asked; not what was written meanwhile or a moment before."""
-        stamp = _stamp(folder)
-        if stamp is None or stamp != self._before.get(folder.name) or not said.about:
+        name, (stamp, newest) = folder.name, _stamp(folder)
+        if not stamp or stamp != self._before.get(name) or not said.about:
             return
-        newest = max(max(times) for _, *times, _ in filter(None, stamp))
-        if time.time_ns() - newest > _SETTLED_NS:
-            self._fresh[folder.name] = [stamp, said.about, said.metrics, said.seconds]
+        plain = name.isascii() and name.isprintable()  # a stranger's plan may have others
+        if plain and time.time_ns() - newest > _SETTLED_NS:
+            self._fresh[name] = stamp, said.texts
 
     def save(self) -> None:
         """Keep what was learned; of two processes that do so at once one may be forgotten, which costs time alone."""
@@ -75,7 +95,8 @@ class Memory:
         folder = kept_in(_KIND)
         if folder is None:
             return
-        text = json.dumps(self._held).encode()
+        lines = ["\t".join((name, stamp, *texts)) for name, (stamp, texts) in self._held.items()]
+        text = "\n".join(lines).encode()
         with contextlib.suppress(OSError):
             write_atomically(folder / self._place, sha256(text).hexdigest().encode() + b"\n" + text)
             for old in sorted(folder.iterdir(), key=lambda path: -path.stat().st_mtime)[_MOST_FILES:]:
@@ -92,24 +113,33 @@ def _memory_of(out: Path) -> Memory:
     return Memory(out)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Entry]:
+    """A line for each trial: its name, the stamp of its files and what it said, with tabs between, which JSON has none
+    of.
+    """
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
     except OSError:
         return {}
-    return json.loads(text) if sha256(text).hexdigest().encode() == digest else {}
+    if not text or sha256(text).hexdigest().encode() != digest:
+        return {}
+    lines = (line.split("\t") for line in text.decode().split("\n"))
+    return {parts[0]: (parts[1], (parts[2], parts[3], parts[4])) for parts in lines if len(parts) == 5}
 
 
-def _stamp(folder: Path) -> Stamp | None:
-    """Changes when one of the files is replaced, written to or renamed; None where there is no result."""
-    found: Stamp = []
+def _stamp(folder: Path) -> tuple[str, int]:
+    """(what changes when one of the files is replaced, written to or renamed, when the last one was); "" where there is
+    no result.
+    """
+    found, newest, place = "", 0, str(folder)
     for name in FILES:
         try:
-            about = os.stat(f"{folder}/{name}")  # noqa: PTH116 - a path object a file costs more than the call
+            about = os.stat(f"{place}/{name}")  # noqa: PTH116 - a path object a file costs more than the call
         except OSError:
             if name in FILES[:2]:
-                return None
-            found.append([])
+                return "", 0
+            found += ";"
             continue
-        found.append([about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino])
-    return found
+        found += f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino};"
+        newest = max(newest, about.st_mtime_ns, about.st_ctime_ns)
+    return found, newest

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from engram.backbone.atomic import write_atomically
 from engram.backbone.errors import UserError
@@ -56,14 +57,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         raw = read_bytes(path)
-        value = _unsealed(raw)
+        value, checked = _unsealed(raw, path.name)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise Damaged(path, f"a file that is not readable here ({error.strerror})") from None
     except ValueError as error:
         raise Damaged(path, str(error)) from None
-    if why := misfit(path.name, raw):
+    if not checked and (why := misfit(path.name, raw)):
         raise Damaged(path, why)
     return value
 
@@ -134,16 +135,39 @@ def decoded(text: bytes) -> dict[str, Any]:
     return value
 
 
-def _unsealed(raw: bytes) -> dict[str, Any]:
-    """The object in a file without its checksum, which must be right where there is one."""
+def _unsealed(raw: bytes, name: str) -> tuple[dict[str, Any], bool]:
+    """(the object in a file without its checksum, which must be right where there is one, whether its shape was looked
+    at).
+
+    Raises:
+        ValueError: it is not what was written.
+    """
     seal = _SEAL.fullmatch(raw, max(0, len(raw) - _SEAL_SIZE))
     if seal is not None and (seal[1], seal[2].decode()) != (b"sha256", sha256(raw[: seal.start()]).hexdigest()):
         raise ValueError("other bytes than were written (sha256)")
-    value = decoded(raw)
+    value = _quickly(raw, name)
+    checked = value is not None
+    value = decoded(raw) if value is None else value
     if seal is None and "sha256" in value:
         raise ValueError("a damaged checksum")
     value.pop("sha256", None)
-    return value
+    return value, checked
+
+
+def _quickly(raw: bytes, name: str) -> dict[str, Any] | None:
+    """As `decoded` and `misfit`, in half of their time, for what nothing is wrong with; else None.
+
+    Numbers that no float holds are no `Leaf` of any shape, but for integers: of those with more digits than
+    `_LONGEST_INTEGER` one block of half as many is digits alone.
+    """
+    half = _LONGEST_INTEGER // 2
+    if any(raw[at : at + half].isdigit() for at in range(0, len(raw), half)):
+        return None
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and not misfit(name, raw) else None
 
 
 def _integer(digits: str) -> int:

@@ -167,7 +167,7 @@ class Record:
             return "planned"
         if finished and not self.damage:
             if self.memory is not None:
-                self.memory.learn(self.folder, Said(self.about, self.result["metrics"], self.seconds))
+                self._keep_little(self.memory)
             return "done"
         if alive(self.folder):
             return "running"
@@ -178,6 +178,15 @@ class Record:
         if self.damage:
             return "damaged"
         return "unfinished" if (self.folder / "provenance.json").exists() else "planned"
+
+    def _keep_little(self, memory: Memory) -> None:
+        """Have what was read remembered, and hold no more of it than that: results of thousands are large."""
+        said = Said.of(self.about, self.result["metrics"], self.seconds)
+        memory.learn(self.folder, said)
+        held: dict[str, Any] = self.__dict__
+        held["_known"] = said
+        for name in ("about", "result", "_stated"):
+            held.pop(name, None)
 
     @property
     def why(self) -> str:

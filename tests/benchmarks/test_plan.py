@@ -205,16 +205,15 @@ def test_what_contradicts_the_trial_of_from_is_one_line(planner, given, said):
 
 
 def test_the_version_of_what_a_trial_uses_is_part_of_its_id_alone(planner):
-    def ids() -> list[str]:
-        planner.trials.clear()
-        return [planner.add("continual.stream", {"strategies": (f"continual.{name}",)}).id for name in ("si", "ewc")]
+    def ids(registry: Registry) -> list[str]:
+        made = Planner(registry, planner.out, planner.sets)
+        return [made.add("continual.stream", {"strategies": (f"continual.{name}",)}).id for name in ("si", "ewc")]
 
-    si, ewc = ids()
+    si, ewc = ids(planner.registry)
     plugin = planner.registry.plugins["continual"]
     strategies = {**plugin.strategies, "continual.si": replace(plugin.strategies["continual.si"], version=2)}
     corrected = {**planner.registry.plugins, "continual": replace(plugin, strategies=strategies)}
-    planner.registry = replace(planner.registry, plugins=corrected)
-    now, same = ids()
+    now, same = ids(replace(planner.registry, plugins=corrected))
     assert now != si and same == ewc
 
 
