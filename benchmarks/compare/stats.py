@@ -93,8 +93,7 @@ def all_paired(
     possible = UNBOUNDED if low is None or high is None else (low - high, high - low)
     seeds = [tuple(sorted(ours.keys() & theirs.keys())) for ours, theirs in couples]
     differences = [
-        [ours[seed] - theirs[seed] for seed in common]
-        for (ours, theirs), common in zip(couples, seeds, strict=True)
+        [ours[seed] - theirs[seed] for seed in common] for (ours, theirs), common in zip(couples, seeds, strict=True)
     ]
     usable = [place for place, each in enumerate(differences) if each and all(map(math.isfinite, each))]
     p_values = dict(zip(usable, sign_flips([differences[place] for place in usable]), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,28 @@ def test_a_cache_that_cannot_be_written_is_done_without(folders, remembering):
     remembering.write_text("in the way")
     folders.sweep()
     assert len(compare(folders.out, "nets").groups) == 2
+
+
+def test_lines_of_another_form_are_passed_over(folders, remembering):
+    first, *others = folders.sweep()
+    compare(folders.out, "nets")
+    (path,) = remembering.iterdir()
+    lines = path.read_bytes().partition(b"\n")[2].splitlines()
+    text = b"\n".join(line.rpartition(b"\t")[0] if line.startswith(first.encode()) else line for line in lines)
+    path.write_bytes(sha256(text).hexdigest().encode() + b"\n" + text)
+    found = Memory(folders.out)
+    assert found.of(folders.out / "trials" / first) is None
+    assert all(found.of(folders.out / "trials" / other) for other in others)
+
+
+@pytest.mark.parametrize("name", ["of a\ttab", "of\ntwo lines", "\udcff"])
+def test_a_strangers_name_that_no_line_can_hold_is_not_remembered(folders, remembering, name):
+    folder = folders.out / "trials" / name
+    (folders.out / "trials" / folders.trial()).rename(folder)
+    found = Memory(folders.out)
+    assert Record(folder, memory=found).status == "done"
+    found.save()
+    assert not remembering.exists()
 
 
 def test_few_files_are_kept(folders, folders_in, remembering, monkeypatch, tmp_path):
