@@ -32,6 +32,7 @@ from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
 from engram.benchmarks.records.stored import held
 from engram.benchmarks.worker.provenance import environment
+from engram.benchmarks.worker.title import entitle
 from engram.benchmarks.worker.trial import main
 
 MESSAGE = 2**16  # bytes of the longest one
@@ -53,6 +54,7 @@ def serve(given: Given[Flags]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job = _Server(control, given.words[0]).run()
     if job is not None:
+        entitle(f"engram {Path(job['folder']).name} {given.words[0]}")
         _work(job)
     return 0
 

@@ -127,6 +127,18 @@ def test_signals_reach_a_forked_worker(planned, launcher, wait_for):
     assert (ended[stopped].code, ended[killed].code) == (STOPPED, -signal.SIGKILL)
 
 
+def test_a_forked_worker_is_listed_by_its_trial(planned, launcher, wait_for, workers_in):
+    folder = planned(0, steps=900, pause=0.05)
+    launcher.start(folder, Resources())
+    wait_for(lambda: launcher.finished() or (folder / "metrics.jsonl").exists())
+    (process,) = workers_in(folder.parents[1])
+    title = f"engram {folder.name} counting.count"
+    assert Path(f"/proc/{process}/cmdline").read_bytes().rstrip(b"\0").decode() == title
+    assert Path(f"/proc/{process}/comm").read_text() == f"{title[:15]}\n"
+    server = Path(f"/proc/{server_of(launcher)._process.pid}/cmdline").read_bytes().split(b"\0")
+    assert server[-3:] == [b"warm", b"counting.count", b""]
+
+
 def test_a_server_that_is_killed_loses_no_trial(planned, launcher, wait_for):
     folder, second = planned(0, steps=20, pause=0.05), planned(1)
     launcher.start(folder, Resources())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from engram.benchmarks.records.layout import lock
 from engram.benchmarks.records.trials import Record, trial_names
 
 SUITE = """
@@ -128,6 +130,46 @@ def test_a_second_driver_is_refused(engram, here, sweep, wait_for, workers_in):
     assert not workers_in(engram.cwd / "runs")
     statuses = {Record(engram.cwd / "runs" / "trials" / trial).status for trial in trial_names(engram.cwd / "runs")}
     assert statuses <= {"planned", "unfinished", "done"}
+
+
+def test_nothing_outlives_a_killed_driver(engram, put_store, wait_for, workers_in, kill_hard):
+    """Neither a forked worker nor the server that forks it; the trial has a checkpoint, and can be gone on with."""
+    out = engram.cwd / "runs"
+    put_store(out)
+    (engram.cwd / "long.toml").write_text(
+        'experiment = "counting.count"\n[options]\npause = 0.05\n[grid]\nsteps = [1, 900]\n'
+    )
+    driver = engram.start("sweep", "long.toml", "--out", "runs")
+
+    def measuring():
+        ledgers = [path for path in out.glob("trials/*/metrics.jsonl") if path.stat().st_size]
+        return [path.parent for path in ledgers if not (path.parent / "result.json").exists()]
+
+    wait_for(lambda: (list(out.glob("trials/*/result.json")) and measuring()) or driver.poll() is not None)
+    (folder,) = measuring()
+    (server,) = (each for each in _children(driver.pid) if b"warm" in _words(each))
+    assert workers_in(out) == _children(server)
+    kill_hard(driver.pid)
+    driver.communicate(timeout=60)
+    wait_for(lambda: not workers_in(out))
+    wait_for(lambda: not _words(server))
+    assert Record(folder).status == "unfinished"
+    assert list((folder / "ckpt").glob("state-*.json"))
+    assert not (folder / "lease").exists()
+    with lock(out / "sweeps" / "long" / "lock", patience=0.0, what=""):
+        pass
+
+
+def _words(process: int) -> bytes:
+    """The command of a process; none of one that has ended, whether anybody has asked how or not."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def test_whoever_asks_twice_has_them_killed(engram, wait_for, workers_in, put_store):

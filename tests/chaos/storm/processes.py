@@ -36,10 +36,12 @@ def ours(token: str) -> list[Process]:
 
 
 def _kind(folder: Path, words: list[str]) -> str:
+    if words[0].startswith("engram "):
+        return "worker"  # a forked one
     if "engram.benchmarks" not in words or not Path(words[0]).name.startswith("python"):
         return "other"  # the shell before a worker on a node of Ray among them
     command = words[words.index("engram.benchmarks") + 1]
-    if command == "warm":  # its forks have its words, and a pipe that tells them of the driver's death
+    if command == "warm":  # a fork that has just begun has its words, and a pipe that tells it of the driver's death
         return "worker" if str((folder / "fd" / "0").readlink()).startswith("pipe:") else "warm"
     return {"sweep": "driver", "exec": "worker"}.get(command, "other")
 
