@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from engram.backbone.contract import Flags
-from engram.backbone.errors import must
+from engram.backbone.errors import UserError, must
 from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.records.quantities import parse_duration, parse_size
 
@@ -102,9 +103,9 @@ class Running(Tracked):
     slurm: str | None = None
     """Run trials as Slurm jobs in this partition; local is none, but processes here, to try it out."""
     cores: Annotated[int, Ge(1)] | None = None
-    """Cores of each trial; by default its share of this machine's, on a cluster one."""
+    """Cores of each trial; by default its share of this machine's, on a cluster one, or one for each of --devices."""
     gpus: Annotated[int, Ge(0)] | None = None
-    """GPUs of each trial on a cluster; by default none."""
+    """GPUs of each trial on a cluster; by default none, or one for each of --devices unless --device is cpu."""
     memory: str | None = None
     """End a trial whose processes hold more than this, such as 4GiB."""
     time: str | None = None
@@ -121,12 +122,24 @@ class Running(Tracked):
         if self.gpus is not None and self.ray is None and self.slurm is None:
             remedy = "Here trials share the GPUs that CUDA_VISIBLE_DEVICES lists."
             found.append(f"--gpus must be given with --ray or --slurm; got {self.gpus}. {remedy}")
+        elif self.devices > 1:
+            found += map(str, self._too_little())
         for name, text, parse in (("--memory", self.memory, parse_size), ("--time", self.time, parse_duration)):
             try:
                 _ = text is None or parse(text)
             except ValueError as error:
                 found.append(str(must(name, str(error), text, "Leave it out for no limit.")))
         return found
+
+    def _too_little(self) -> Iterator[UserError]:
+        """What a trial would get that its processes cannot share."""
+        each, several = "one for each of --devices", self.devices
+        if self.cores is not None and self.cores < several:
+            yield must("--cores", f"at least {several}, {each}", self.cores, "Raise it, or leave it out.")
+        fit = {"cpu": (0,), "cuda": (several,), "auto": (several, 0)}[self.device]
+        if self.gpus is not None and self.gpus not in fit:
+            rules = {0: "0 for processes without", several: f"{several}, {each}"}
+            yield must("--gpus", ", or ".join(rules[count] for count in fit), self.gpus, "Leave it out.")
 
     @property
     def root(self) -> Path:

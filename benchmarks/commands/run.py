@@ -80,25 +80,35 @@ def ready(flags: Running, argv: Sequence[str], workers: int | None = None) -> Ru
 
 
 def setting(flags: Running, argv: Sequence[str], workers: int | None = None) -> RunSetting:
-    several = flags.gpus is None and flags.devices > 1 and flags.device != "cpu"
+    without = flags.devices > 1 and flags.gpus == 0
     return RunSetting(
         out=flags.out.resolve(),
         data_root=flags.root,
         argv=argv,
         download=flags.download,
-        device=flags.device,
+        device="cpu" if without else flags.device,
         devices=flags.devices,
         tracking_uri=flags.tracking_uri,
         workers=workers,
         ray=flags.ray,
         slurm=flags.slurm,
-        resources=Resources(
-            cores=flags.cores,
-            gpus=flags.devices if several else flags.gpus,
-            memory=None if flags.memory is None else parse_size(flags.memory),
-            seconds=None if flags.time is None else parse_duration(flags.time),
-        ),
+        resources=_resources(flags),
         retries=flags.retries,
+    )
+
+
+def _resources(flags: Running) -> Resources:
+    """What each trial gets: one that several processes share, a core and a GPU for each of them."""
+    cores, gpus = flags.cores, flags.gpus
+    if flags.devices > 1:
+        elsewhere = flags.ray is not None or flags.slurm is not None
+        cores = flags.devices if cores is None and elsewhere else cores
+        gpus = flags.devices if gpus is None and flags.device != "cpu" else gpus
+    return Resources(
+        cores=cores,
+        gpus=gpus,
+        memory=None if flags.memory is None else parse_size(flags.memory),
+        seconds=None if flags.time is None else parse_duration(flags.time),
     )
 
 

@@ -8,12 +8,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engram.backbone.errors import UserError
 from engram.backbone.options.inherited import made_from
 from engram.backbone.registry import Registry
+from engram.benchmarks.commands.flags import Running
+from engram.benchmarks.commands.run import setting
+from engram.benchmarks.driving.launch.contract import Resources
+from engram.benchmarks.driving.launch.jobs import SlurmJobs
+from engram.benchmarks.driving.launch.ray_connection import as_options, wanted
 from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.devices import undivided
@@ -135,6 +141,42 @@ def test_every_experiment_says_whether_it_can():
         config = registry.options("experiments", name).resolve({})
         assert undivided(registry, name, config) == []
         assert {role for _, role in made_from(type(config))} <= {"trained", "teacher", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "cores", "gpus", "device"),
+    [
+        ({}, 4, 4, "auto"),
+        ({"device": "cuda", "cores": 16}, 16, 4, "cuda"),
+        ({"device": "cpu"}, 4, None, "cpu"),
+        ({"gpus": 0, "cores": 8}, 8, 0, "cpu"),
+    ],
+)
+def test_a_cluster_reserves_what_all_processes_of_a_trial_need(flags, cores, gpus, device):
+    for where in ({"ray": "auto"}, {"slurm": "gpu"}):
+        how = setting(Running(devices=4, **where, **flags), [])
+        assert (how.resources, how.device) == (Resources(cores=cores, gpus=gpus), device)
+    assert as_options(wanted(how.resources)) == {"num_cpus": cores, "num_gpus": gpus or 0, "memory": None}
+    wishes = {"partition": "gpu", "cpus_per_task": cores} | ({"gpus_per_node": gpus} if gpus else {})
+    assert SlurmJobs._wishes(SimpleNamespace(partition="gpu"), how.resources) == wishes
+    assert setting(Running(devices=4, **flags), []).resources.cores == flags.get("cores")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ["--gpus must be 4, one for each of --devices, or 0 for processes without; got 2. Leave it out."]),
+        (("--device", "cuda"), ["--gpus must be 4, one for each of --devices; got 2. Leave it out."]),
+        (("--device", "cpu"), ["--gpus must be 0 for processes without; got 2. Leave it out."]),
+    ],
+)
+def test_a_trial_that_gets_too_little_for_its_processes_is_refused(here, words, said):
+    less = "--cores must be at least 4, one for each of --devices; got 3. Raise it, or leave it out."
+    for where in ("--ray", "--slurm"):
+        done = here("run", "backbone.train", "--devices", "4", where, "auto", "--cores", "3", "--gpus", "2", *words)
+        assert (done.code, done.complaints) == (2, [f"engram: {line}" for line in (less, *said)])
+    done = here("run", "backbone.train", "--devices", "4", "--cores", "3")
+    assert (done.code, done.complaints) == (2, [f"engram: {less}"])
 
 
 CRASH = {"kind": "crash", "message": "RuntimeError: Connection closed by peer", "traceback": "x"}

@@ -134,6 +134,17 @@ def test_other_code_is_refused_before_any_work(engram, suite, cluster, tmp_path)
     assert not (engram.cwd / "runs" / "trials").exists() or not trial_names(engram.cwd / "runs")
 
 
+def test_a_trial_by_several_processes_takes_a_core_for_each_of_one_node(engram, cluster):
+    words = ("run", "backbone.train", "--backbone", "lenet5", "--epochs", "1", "--device", "cpu")
+    words += ("--json", "--out", engram.cwd / "runs", "--ray", cluster.address)
+    done = engram(*words, "--devices", "2")
+    assert done.code == 0, done.err
+    assert done.json["metrics"]["test/accuracy"] > 0.2
+    done = engram(*words, "--devices", "3")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "a trial must be small enough for one node; got nodes with 0 cores, 2 cores" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "has"),
     [(("--cores", "64"), "0 cores, 2 cores"), (("--gpus", "1"), "0 cores and 0 GPUs, 2 cores and 0 GPUs")],
@@ -142,6 +153,6 @@ def test_a_trial_that_fits_nowhere_is_refused_before_anything_is_written(engram,
     small()
     done = engram("sweep", "small.toml", "--out", engram.cwd / "new", "--ray", cluster.address, *words)
     assert done.code == 2
-    remedy = "See: --cores, --gpus and --memory."
+    remedy = "See: --devices, --cores, --gpus and --memory."
     assert done.err == f"engram: a trial must be small enough for one node; got nodes with {has}. {remedy}\n"
     assert not (engram.cwd / "new").exists()

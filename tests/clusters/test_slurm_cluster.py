@@ -36,6 +36,19 @@ def test_a_sweep_on_slurm(engram, small, logs, totals):
     assert not (engram.cwd / "runs" / "slurm").exists()
 
 
+def test_a_trial_by_several_processes_takes_a_core_for_each_of_one_node(cluster, engram):
+    words = ("run", "backbone.train", "--backbone", "lenet5", "--epochs", "1", "--device", "cpu", *HERE)
+    words += ("--json", "--out", engram.cwd / "runs")
+    done = engram(*words, "--devices", "2")
+    assert done.code == 0, done.err
+    assert done.json["metrics"]["test/accuracy"] > 0.2
+    job = f"engram-{done.json['trial']}"
+    assert f"2 {job}" in cluster.run("squeue", "--states=all", "--noheader", f"--format=%C %.{len(job)}j")
+    done = engram(*words, "--devices", "64")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "Requested node configuration is not available. See: sinfo, and what --devices" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

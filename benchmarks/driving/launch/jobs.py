@@ -124,7 +124,7 @@ class SlurmJobs:
         try:
             _slurm("sbatch", "--test-only", *asked, "--wrap=true")
         except Unanswered as error:
-            remedy = "See: sinfo, and what --cores and --gpus ask for."
+            remedy = "See: sinfo, and what --devices, --cores and --gpus ask for."
             raise must(f"--slurm {self.partition}", "a partition that can run a trial", str(error), remedy) from None
 
     def _wishes(self, resources: Resources) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def check(address: str, resources: Resources) -> None:
         ray.shutdown()
     if not any(fits(node, need) for node in nodes):
         has = ", ".join(sorted({" and ".join(_said(name, node) for name in need) for node in nodes}))
-        raise must("a trial", "small enough for one node", f"nodes with {has}", "See: --cores, --gpus and --memory.")
+        remedy = "See: --devices, --cores, --gpus and --memory."
+        raise must("a trial", "small enough for one node", f"nodes with {has}", remedy)
 
 
 def connect(address: str) -> Any:
