@@ -63,6 +63,7 @@ class Ranks:
             with suppress(RuntimeError):  # one was killed, or is busy: nothing is lost but its part in this
                 self.store.wait([f"done/{rank}" for rank in range(self.count)], _PATIENCE)
         dist.destroy_process_group()
+        self.store = None  # the last process that lets go of a store's file removes it
 
     def any(self, asked: bool) -> bool:
         """Whether any process was asked."""

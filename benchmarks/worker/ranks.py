@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +52,12 @@ class Place:
         """Leave the reason why this process fails."""
         if self.folder is not None:
             _told(self.folder, self.rank).write_text(json.dumps(told), encoding="utf-8")
+
+    def leave(self, stop: Stop) -> None:
+        """Remove the folder behind the last process, where whoever made it is gone."""
+        if self.folder is not None and stop.deserted:
+            with suppress(OSError):  # others are there yet
+                self.folder.rmdir()
 
 
 def _told(folder: Path, rank: int) -> Path:

@@ -95,8 +95,17 @@ def _alone(folder: Path, stop: Stop, said: int) -> int:
     if devices > 1 and place is None:
         code, line = supervise(folder, devices, stop)
         return _say(said, line, code) if line else code
-    if devices > 1 and place is not None and place.rank:
-        return _follow(folder, stop, place)
+    if devices == 1:
+        place = None
+    try:
+        return _follow(folder, stop, place) if place is not None and place.rank else _lead(folder, stop, said, place)
+    finally:
+        if place is not None:
+            place.leave(stop)
+
+
+def _lead(folder: Path, stop: Stop, said: int, place: Place | None) -> int:
+    """Run the trial as the process that writes; the exit code."""
     with (
         lock(folder / "lock", patience=PATIENCE_SECONDS, what=f"trial {folder.name}"),
         lease(folder / LEASE, f"trial {folder.name}"),
@@ -104,7 +113,7 @@ def _alone(folder: Path, stop: Stop, said: int) -> int:
         reserve(folder),
         watched(folder),
     ):
-        return _guarded(folder, stop, said, place if devices > 1 else None)
+        return _guarded(folder, stop, said, place)
 
 
 def _devices(folder: Path) -> int:
