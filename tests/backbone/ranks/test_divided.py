@@ -39,7 +39,7 @@ def together(tmp_path_factory):
     return run
 
 
-CHEAP = ("lenet", "one-left", "batchnorm", "augmented", "spiking", "vrex")
+CHEAP = ("lenet", "one-left", "batchnorm", "augmented", "spiking", "vrex", "jtt", "eiil", "present")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,8 @@ def blobs(count: int = 50, frames: int | None = None) -> MemorySplit:
     bright = 120 * (rows == labels[:, None])
     images += bright.view(count, *(() if frames is None else (1,)), 1, 10, 1)
     environments = tuple("ab"[each] for each in (torch.arange(count) // 3 % 2).tolist())
-    columns = {"environment": environments, "group": environments}
+    present = torch.eye(3, dtype=torch.bool)[torch.stack((labels, torch.arange(count) // 3 % 3))].any(0)
+    columns = {"environment": environments, "group": environments, "present": present}
     return MemorySplit(images.to(torch.uint8), labels, columns)
 
 
@@ -62,7 +63,8 @@ def network(net="lenet5", adapter=None, adapted=None, **options):
 def objective(name, data, **options):
     registry = Registry.discover()
     cls = registry.options("objectives", name)
-    setting = ObjectiveSetting(data=data, outputs=3, label_smoothing=0.1, device="cpu")
+    reference = network(width=0.25) if registry.entry("objectives", name).asks.reference else None
+    setting = ObjectiveSetting(data=data, outputs=3, label_smoothing=0.1, device="cpu", reference=reference)
     return registry.load("objectives", name)(cls and cls(**options), setting)
 
 
@@ -118,6 +120,8 @@ CASES = {
             "reweight",
         )
     },
+    **{name: lambda name=name: trainer(loss=name) for name in ("jtt", "eiil", "present")},
+    "eiil-groupdro": lambda: trainer(loss=lambda data: objective("eiil", data, then="groupdro")),
     "bf16": lambda: trainer(normed(), precision="bf16"),
 }
 
