@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -268,6 +269,38 @@ def test_torchrun_starts_them_as_well(engram, plan):
     words = ["--standalone", "--nproc-per-node", "2", "-m", "engram.benchmarks", "exec", str(both)]
     env = engram.environment() | {"GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run([sys.executable, "-m", "torch.distributed.run", *words], env=env, check=True, timeout=300)
+    assert work(alone, Stop()) == 0
+    same(both, alone)
+
+
+@pytest.mark.slow
+def test_what_torchrun_leaves_behind_when_it_is_killed_saves_a_checkpoint(engram, plan, ranks_in, wait_for):
+    folder = plan(2, **LONG)
+    words = ["--standalone", "--nproc-per-node", "2", "-m", "engram.benchmarks", "exec", str(folder)]
+    env = engram.environment() | {"GLOO_SOCKET_IFNAME": "lo", "ENGRAM_CHECKPOINT_SECONDS": "1000"}
+    process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", *words], env=env)
+    wait_for(lambda: (folder / "progress.json").exists(), seconds=300)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not ranks_in(folder), seconds=300)
+    assert len(list((folder / "ckpt").glob("state-*.pt"))) == 1
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun(engram, plan):
+    both, alone = plan(2), plan(1, "alone")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "-m", "engram.benchmarks", "exec"]
+    env = engram.environment() | {"GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", *words, str(both)]
+    agents = [subprocess.Popen(command, env=env) for _ in range(2)]
+    try:
+        assert [each.wait(timeout=300) for each in agents] == [0, 0]
+    finally:
+        for each in agents:
+            each.kill()
+            each.wait()
     assert work(alone, Stop()) == 0
     same(both, alone)
 
