@@ -14,6 +14,7 @@ from engram.benchmarks.sink import Sink
 from engram.benchmarks.worker.machine import Watch
 
 PAUSE_SECONDS = 2.0
+LEISURE = 4.0  # times what telling took passes before more is told: trials need the processor more
 PATIENCE_SECONDS = 45.0  # a locked database comes free
 SERVER_PATIENCE_SECONDS = 6.0  # a server that is down seldom comes back while somebody waits
 
@@ -38,12 +39,14 @@ class Feeder:
         self.trials[trial] = None
 
     def _feed(self) -> None:
-        while not self._stop.wait(PAUSE_SECONDS):
+        pause = PAUSE_SECONDS
+        while not self._stop.wait(pause):
+            begun = time.monotonic()
             try:
-                if self.sink.needs_sync(list(self.trials), None):
-                    self.sink.sync(list(self.trials), self.sweep)
+                self.sink.follow(list(self.trials), self.sweep)
             except UserError:
                 return  # the last attempt says it once
+            pause = max(PAUSE_SECONDS, LEISURE * (time.monotonic() - begun))
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> str:
         """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from engram.backbone.atomic import write_atomically
 from engram.backbone.tables import as_csv
 from engram.benchmarks.records.inside import inside, open_inside
 from engram.benchmarks.records.layout import sweep_dir
@@ -20,7 +21,8 @@ from engram.benchmarks.sink.state import short_hash
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+
+    from engram.benchmarks.sink.runs import Known
 
 NAMES = ("config.json", "provenance.json", "result.json", "error.json", "log.txt")
 LARGEST = 512 * 2**20
@@ -115,18 +117,30 @@ def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:
     return {"report.html": clean(page(find(out, sweep.name))), "plan.json": plan, "suite.toml": clean(sweep.suite)}
 
 
-def send(client: MlflowClient, run: Run, found: Mapping[str, Path], told: dict[str, str]) -> Iterator[None]:
-    """Hand files over, those that ``told`` does not know as they are now; yields after each, to be written down."""
+def send(client: MlflowClient, run: Known, found: Mapping[str, Path], told: dict[str, str]) -> Iterator[None]:
+    """Hand files over, those that ``told`` does not know as they are now; yields after uploads, to be written down."""
     store = _local(run)
     for place, file in found.items():
         about = file.stat()
         stamp = f"{about.st_size}:{about.st_mtime_ns}"
         if told.get(place) == stamp:
             continue
-        if store is None or not _link(file, store, place):
-            _upload(client, run.info.run_id, file, PurePosixPath(place))
+        linked = store is not None and _link(file, store, place)
+        if not linked:
+            _upload(client, run.run, file, PurePosixPath(place))
         told[place] = stamp
-        yield
+        if not linked:
+            yield
+
+
+def put(client: MlflowClient, run: Known, name: str, text: str) -> None:
+    """Give a run a file that says ``text``."""
+    store = _local(run)
+    if store is None or not (store / name).parent.resolve().is_relative_to(store.resolve()):
+        client.log_text(run.run, text, name)
+        return
+    (store / name).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(store / name, text.encode(), durable=False)
 
 
 def _upload(client: MlflowClient, run: str, file: Path, place: PurePosixPath) -> None:
@@ -139,9 +153,9 @@ def _upload(client: MlflowClient, run: str, file: Path, place: PurePosixPath) ->
         client.log_artifact(run, str(Path(scratch) / place.name), parent)
 
 
-def _local(run: Run) -> Path | None:
+def _local(run: Known) -> Path | None:
     """The folder of the run's files when it is one of this machine."""
-    parts = urlsplit(run.info.artifact_uri or "")
+    parts = urlsplit(run.files)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
 

@@ -1,7 +1,7 @@
 """Measurements straight into the tables of an MLflow database, row for row what its ``log_batch`` would leave there.
 
 MLflow makes an object of every row and checks it twice, which is most of its time. Here rows go as plain values through
-the same engine and session, with the database's own ``ON CONFLICT``: what is there already stays, and the latest value
+the same engine, with the database's own ``ON CONFLICT``: what is there already stays, and the latest value
 of a metric is replaced by a later one alone, compared by step, time and value as MLflow does.
 """
 
@@ -17,7 +17,6 @@ from engram.benchmarks.sink.state import metric_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 ROWS = 20_000
 """Measurements of a transaction: enough that its end costs nothing, few enough to hold."""
@@ -28,13 +27,13 @@ _IDENTITY = ("key", "timestamp", "step", "run_uuid", "value", "is_nan")  # the p
 class Rows:
     """The tables of one database; `of` says whether a client's store is one that this is for."""
 
-    def __init__(self, store: SqlAlchemyStore, insert: Any) -> None:
+    def __init__(self, insert: Any) -> None:
         from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
 
         metrics, latest = SqlMetric.__table__, SqlLatestMetric.__table__
-        self._session = store.ManagedSessionMaker
+        self.insert = insert  # makes statements that know ON CONFLICT
         self._metrics = metrics
-        self._insert = insert(metrics).on_conflict_do_nothing(index_elements=_IDENTITY)
+        self._add = insert(metrics).on_conflict_do_nothing(index_elements=_IDENTITY)
         self._latest = _latest(insert, latest)
 
     @classmethod
@@ -47,28 +46,20 @@ class Rows:
             return None
         from sqlalchemy.dialects.sqlite import insert
 
-        return cls(store, insert)
+        return cls(insert)
 
-    def log(self, run: str, lines: Sequence[Line], *, once: bool = False) -> bool:
-        """Add measurements to a run, all or none; False where the run takes none, which its store says better.
+    def add(self, session: Any, run: str, lines: Sequence[Line], *, once: bool = False) -> None:
+        """Add measurements to a run in a transaction that is under way.
 
         With ``once`` those are left out whose name and step the run has, at whatever time.
         """
-        from mlflow.store.tracking.dbmodels.models import SqlRun
-        from sqlalchemy import select
-
         values = [_row(run, line) for line in lines]
-        with self._session(read_only=False) as session:
-            state = select(SqlRun.lifecycle_stage).where(SqlRun.run_uuid == run)
-            if session.execute(state).scalar() != "active":
-                return False
-            if once:
-                known = set(self._known(session, run, values))
-                values = [row for row in values if (row["key"], row["step"]) not in known]
-            if values:
-                session.execute(self._insert, values)
-                session.execute(self._latest, _newest(values))
-        return True
+        if once and values:
+            known = set(self._known(session, run, values))
+            values = [row for row in values if (row["key"], row["step"]) not in known]
+        if values:
+            session.execute(self._add, values)
+            session.execute(self._latest, _newest(values))
 
     def _known(self, session: Any, run: str, values: Sequence[dict[str, Any]]) -> Iterator[tuple[str, int]]:
         """Names and steps that the run has among those of ``values`` and between them."""

@@ -1,24 +1,24 @@
-"""Speaks to an MLflow client: runs, batches, endings, sweeps. Every call may be made again and doubles nothing."""
+"""Speaks to a tracking store: of trials and sweeps. Every call may be made again and doubles nothing."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from engram.benchmarks.records.layout import sweep_dir
 from engram.benchmarks.records.lines import LEDGER, Line, extent_of, first_line, last_line
 from engram.benchmarks.records.trials import Record, Sweep
-from engram.benchmarks.sink.files import drawn, files_of, send, sweep_texts
+from engram.benchmarks.sink.files import drawn, files_of, put, send, sweep_texts
 from engram.benchmarks.sink.params import clean, params_of, within
 from engram.benchmarks.sink.read import runs_where
-from engram.benchmarks.sink.rows import ROWS, Rows
+from engram.benchmarks.sink.runs import Beginning, ClientRuns, Known, News, Runs, known_of
 from engram.benchmarks.sink.said import TAG_SIZE, final_key, membership, newest, run_name, source_tags, tags_of
 from engram.benchmarks.sink.state import (
     ASIDE_TAG,
-    BATCH,
     ELSEWHERE_TAG,
     Mark,
     Memory,
@@ -31,18 +31,16 @@ from engram.benchmarks.sink.state import (
     tail_digest,
     told_state,
 )
+from engram.benchmarks.sink.tables import TableRuns
 from engram.benchmarks.sink.trouble import refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run, RunTag
+    from mlflow.entities import DatasetInput, Run
 
-Entity = TypeVar("Entity", "Metric", "Param", "RunTag")
-
-_ENTITIES = 100  # params or tags a request may carry
 _DATASET_SIZE = 500
 _TOO_LARGE = 2**63  # for a step
-_REQUEST_SIZE, _AROUND = 900_000, 150  # bytes of a request, and what it has around an entity's name and value
+_PARENT = "mlflow.parentRunId"
 
 
 class Teller:
@@ -57,113 +55,112 @@ class Teller:
         self.client = client
         self.experiment = experiment
         self.experiments = {experiment: "", **experiments}
-        self.rows = Rows.of(client)
+        self.runs: Runs = TableRuns.of(client) or ClientRuns(client)
         self.home = home
         self.out = out
+        self._known: dict[str, Known] = {}  # runs and, of trials without one that is known, what was found by their tag
+        self._found: dict[str, list[Known]] = {}
 
     # --- trials -------------------------------------------------------------------------------------------------------
 
+    def look(self, trials: Sequence[tuple[Record, Mark]]) -> None:
+        """Ask the store what it has of trials that are told next."""
+        self._known = self.runs.known([mark.run for _, mark in trials if mark.run])
+        new = [record.trial for record, mark in trials if mark.run not in self._known]
+        self._found = self.runs.found(list(self.experiments), new)
+
     def tell_trial(self, record: Record, memory: Memory, mark: Mark, sweep: str, parent: str) -> None:
-        """Bring the trial's run up to date, saving the mark after every step that need not be repeated."""
+        """Bring the run of a trial that was looked at up to date, saving the mark after what need not be repeated."""
         state = told_state(record)  # before the ledger is read: what is told as finished was complete
         if not state:
             return
         run, found = self._run_of(record, mark)
-        if run.info.lifecycle_stage != "active":
+        if isinstance(run, Known) and not run.active:
             mark.told, mark.aside = state, ""  # its owner deleted it on purpose
             memory.save(mark)
             return
-        if found:
-            mark.offset = 0
-        mark.run = run.info.run_id
-        self._adopt(run, record, sweep, parent)
-        mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
-        self._replay(record.folder, run, memory, mark, again=found)
-        if state != mark.told:
-            self._end(record, run, state)
-            for _ in send(self.client, run, files_of(record)[0], mark.files):
+        news = self._news(record, run, sweep, parent, whole=state != mark.told)
+        news.once = self._begin_anew(record.folder, mark) or found
+        at = mark.offset, mark.tail
+        for lines, behind in self._pieces(record.folder, mark):
+            if news.lines:  # the last piece goes with all that is to be said beside
+                run = self._tell(run, news, mark, at)
                 memory.save(mark)
-            mark.told = state
-        if ASIDE_TAG in run.data.tags:
-            self.client.delete_tag(mark.run, ASIDE_TAG)
-        mark.aside = ""
+                news = News(once=news.once)
+            news.lines, at = lines, behind
+        if state != mark.told:
+            self._end(record, news, state)
+        run = self._tell(run, news, mark, at)
+        mark.adopted = sorted({*mark.adopted, adoption(sweep, parent)})
+        if state != mark.told:
+            self._hand_over(record, run, memory, mark)
+        mark.told, mark.aside = state, ""
         memory.save(mark)
 
-    def _replay(self, folder: Path, run: Run, memory: Memory, mark: Mark, *, again: bool = False) -> None:
-        """Tell what the ledger in ``folder`` says behind the mark; ``again``: nothing is known of what was told."""
-        if rewound(folder, mark):
-            mark.offset, again = 0, True
-        known = self._known(run) if again and self.rows is None else set[tuple[str, int]]()
-        for lines, offset in pending(folder, mark.offset, BATCH if self.rows is None else ROWS):
-            fresh = [line for line in lines if (metric_key(line.name), line.step) not in known]
-            self._log(run.info.run_id, fresh, once=again)
-            mark.offset, mark.tail = offset, tail_digest(folder, offset)
-            memory.save(mark)
-
-    def put_aside(self, memory: Memory, mark: Mark, why: str) -> None:
+    def put_aside(self, record: Record, memory: Memory, mark: Mark, sweep: str, parent: str, why: str) -> None:
         """Say of a trial that the store does not take, on what there is of its run, that this is all and why."""
         mark.aside = why
         memory.save(mark)
-        if mark.run:
-            self.client.set_tag(mark.run, ASIDE_TAG, clean(why)[:TAG_SIZE])
-            self.client.set_terminated(mark.run, "KILLED")
+        run, _ = self._run_of(record, mark)
+        news = self._news(record, run, sweep, parent, whole=True)
+        news.tags[ASIDE_TAG], news.untag = clean(why)[:TAG_SIZE], ""
+        news.status, news.end = "KILLED", int(time.time() * 1000)
+        self._tell(run, news, mark, (mark.offset, mark.tail))
+        memory.save(mark)
 
-    def _run_of(self, record: Record, mark: Mark) -> tuple[Run, bool]:
+    def _tell(self, run: Known | Beginning, news: News, mark: Mark, at: tuple[int, str]) -> Known:
+        """Tell a run; the mark then says that its ledger was told up to ``at``."""
+        run = self.runs.tell(run, news)
+        self._known[run.run] = run
+        mark.run, (mark.offset, mark.tail) = run.run, at
+        return run
+
+    def _begin_anew(self, folder: Path, mark: Mark) -> bool:
+        """Whether the ledger is another one than was told: then nothing is known of what was."""
+        anew = rewound(folder, mark)
+        if anew:
+            mark.offset, mark.tail = 0, ""
+        return anew
+
+    def _pieces(self, folder: Path, mark: Mark) -> Iterator[tuple[Sequence[Line], tuple[int, str]]]:
+        """What the ledger in ``folder`` says behind the mark, each piece with the mark behind it."""
+        for lines, offset in pending(folder, mark.offset, self.runs.batch):
+            for line in lines:
+                if not (0 <= line.t < _TOO_LARGE and -_TOO_LARGE <= line.step < _TOO_LARGE):
+                    got = f"step {line.step} at {line.t} of {line.name}"
+                    rule, remedy = "a number of at most 64 bits", "Count otherwise there."
+                    raise refuse("a step in metrics.jsonl", rule, got, remedy)
+            yield lines, (offset, tail_digest(folder, offset))
+
+    def _run_of(self, record: Record, mark: Mark) -> tuple[Known | Beginning, bool]:
         """The trial's run, and whether it was found by its tag: then nothing is known of what was told to it."""
-        if mark.run:
-            try:
-                return self.client.get_run(mark.run), False
-            except Exception as error:  # its type depends on the kind of store
-                if "not found" not in str(error).lower() and "RESOURCE_DOES_NOT_EXIST" not in str(error):
-                    raise
-        mark.offset, mark.tail, mark.told, mark.files = 0, "", "", {}
+        if mark.run in self._known:
+            return self._known[mark.run], False
+        mark.run, mark.offset, mark.tail, mark.told, mark.files = "", 0, "", "", {}
         this = execution(record.folder)
-        for run in self._search({"engram.trial": record.trial}):
-            if run.data.tags.get("engram.execution", "") in (this, ""):
+        for run in self._found.get(record.trial, ()):
+            if run.tags.get("engram.execution", "") in (this, ""):
                 return run, True
-        return self._create(record, this), False
-
-    def _create(self, record: Record, this: str) -> Run:
         ledger = first_line(record.folder / LEDGER)
         start = ledger.t if ledger else int((record.folder / "config.json").stat().st_mtime * 1000)
-        tags = {"engram.trial": record.trial, "engram.execution": this, **tags_of(record)}
-        return self.client.create_run(self.experiment, start_time=start, run_name=run_name(record), tags=tags)
+        return Beginning(self.experiment, run_name(record), start), False
 
-    def _params(self, run: Run, record: Record) -> None:
-        from mlflow.entities import Param
+    def _news(self, record: Record, run: Known | Beginning, sweep: str, parent: str, *, whole: bool) -> News:
+        """What is to be said about a trial, with ``whole`` and to a new run all, else to which sweeps it belongs.
 
-        # params cannot be changed: those that are there stay
-        named = {metric_key(name): value for name, value in params_of(record).items()}
-        fresh = [Param(name, value) for name, value in named.items() if name not in run.data.params]
-        for part in in_requests(fresh, _ENTITIES):
-            self.client.log_batch(run.info.run_id, params=part)
-
-    def _known(self, run: Run) -> set[tuple[str, int]]:
-        history = self.client.get_metric_history
-        return {(key, point.step) for key in run.data.metrics for point in history(run.info.run_id, key)}
-
-    def _log(self, run: str, lines: list[Line], *, once: bool = False) -> None:
-        """Add measurements to a run; ``once`` where it may have them at another time (of a server's is known which)."""
-        from mlflow.entities import Metric
-
-        for line in lines:
-            if not (0 <= line.t < _TOO_LARGE and -_TOO_LARGE <= line.step < _TOO_LARGE):
-                got = f"step {line.step} at {line.t} of {line.name}"
-                raise refuse("a step in metrics.jsonl", "a number of at most 64 bits", got, "Count otherwise there.")
-        if self.rows is not None and (not lines or self.rows.log(run, lines, once=once)):
-            return
-        metrics = [Metric(metric_key(line.name), line.value, line.t, line.step) for line in lines]
-        for part in in_requests(metrics, BATCH):
-            self.client.log_batch(run, part)
-
-    def _adopt(self, run: Run, record: Record, sweep: str, parent: str) -> None:
-        """A trial shared by several sweeps stays below the first, and says it belongs to all."""
-        self._tag(run, {membership(sweep): "yes"} if sweep else {})
-        before = run.data.tags.get("mlflow.parentRunId", "")
+        A trial that several share stays below the first, and says that it belongs to all.
+        """
+        news, had = News(), run.tags if isinstance(run, Known) else {}
+        if whole or isinstance(run, Beginning):
+            news.tags = {"engram.trial": record.trial, "engram.execution": execution(record.folder), **tags_of(record)}
+        if sweep:
+            news.tags[membership(sweep)] = "yes"
+        before = had.get(_PARENT, "")
         if parent and before != parent and not self._is_live(before):
-            self._tag(run, {"mlflow.parentRunId": parent})
-            if run.info.run_name != run_name(record):  # it was run alone before, with nothing to be told apart by
-                self.client.update_run(run.info.run_id, name=run_name(record))
+            news.tags[_PARENT] = parent
+            news.name = run_name(record)  # it may have been run alone before, with nothing to be told apart by
+        news.untag = ASIDE_TAG if ASIDE_TAG in had else ""
+        return news
 
     def _is_live(self, run: str) -> bool:
         if not run:
@@ -173,37 +170,24 @@ class Teller:
         except Exception:
             return False  # gone for good, or the next call fails the same way and says so
 
-    def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        fresh = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
-        for part in in_requests(fresh, _ENTITIES):
-            self.client.log_batch(run.info.run_id, tags=part)
-
-    def _end(self, record: Record, run: Run, state: str) -> None:
-        """Final numbers, figures, tables and the state. Resumed trials come here again, with more to say."""
-        status, run_id = state.partition(":")[0], run.info.run_id
-        self._tag(run, {"engram.execution": execution(record.folder), **tags_of(record)})
-        self._params(run, record)
-        self._dataset(run, record)
-        if status == "RUNNING":
-            self.client.update_run(run_id, status="RUNNING")
+    def _end(self, record: Record, news: News, state: str) -> None:
+        """Options, data, final numbers and the state. Resumed trials come here again, with more to say."""
+        news.params = {metric_key(name): value for name, value in params_of(record).items()}
+        news.dataset = self._dataset(record)
+        news.status = state.partition(":")[0]
+        if news.status == "RUNNING":
             return
         ledger = extent_of(record.folder / LEDGER)
-        end = ledger.last.t if ledger else int(newest(record.folder) * 1000)
-        if status == "FINISHED":
-            told, history = self.client.get_run(run_id).data.metrics, ledger.names if ledger else frozenset[str]()
-            step = ledger.step if ledger else 0
-            final = [Line(end, step, final_key(name, history), value) for name, value in record.metrics.items()]
-            self._log(run_id, [line for line in final if metric_key(line.name) not in told])
-            for place, text in drawn(record).items():
-                self.client.log_text(run_id, text, place)
-        self.client.set_terminated(run_id, status, end_time=end)
+        news.end = ledger.last.t if ledger else int(newest(record.folder) * 1000)
+        if news.status == "FINISHED":
+            history, step = (ledger.names, ledger.step) if ledger else (frozenset[str](), 0)
+            values = record.metrics.items()
+            news.final = [Line(news.end, step, final_key(name, history), value) for name, value in values]
 
-    def _dataset(self, run: Run, record: Record) -> None:
+    def _dataset(self, record: Record) -> DatasetInput | None:
         digest = record.provenance.get("facts.data_sha256")
-        if not digest or (run.inputs is not None and run.inputs.dataset_inputs):
-            return
+        if not digest:
+            return None
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.entities import DatasetInput
@@ -212,7 +196,15 @@ class Teller:
         source = CodeDatasetSource(tags={"dataset": name, "sha256": str(digest)})
         # the column for the digest holds 36 characters
         dataset = MetaDataset(source, name=name, digest=str(digest)[:32])
-        self.client.log_inputs(run.info.run_id, [DatasetInput(dataset._to_mlflow_entity(), tags=[])])
+        return DatasetInput(dataset._to_mlflow_entity(), tags=[])
+
+    def _hand_over(self, record: Record, run: Known, memory: Memory, mark: Mark) -> None:
+        """Give the run its figures, its tables and its files."""
+        if record.status == "done":
+            for place, text in drawn(record).items():
+                put(self.client, run, place, text)
+        for _ in send(self.client, run, files_of(record)[0], mark.files):
+            memory.save(mark)
 
     # --- sweeps -------------------------------------------------------------------------------------------------------
 
@@ -264,10 +256,11 @@ class Teller:
     def _tell_table(self, parent: Run, sweep: Sweep, values: Mapping[str, float]) -> None:
         ends = [line.t for record in sweep.records if (line := last_line(record.folder / LEDGER))]
         end = max(ends) if ends else parent.info.start_time
-        self._log(parent.info.run_id, [Line(end, 0, name, value) for name, value in values.items()])
+        lines = [Line(end, 0, name, value) for name, value in values.items()]
+        self.runs.tell(known_of(parent), News(lines=lines))
         failed = any(record.status == "failed" for record in sweep.records)
         for place, text in sweep_texts(sweep, self.out).items():
-            self.client.log_text(parent.info.run_id, text, place)
+            put(self.client, known_of(parent), place, text)
         self.client.set_terminated(parent.info.run_id, "FAILED" if failed else "FINISHED", end_time=end)
 
     def say_elsewhere(self, sweep: Sweep, parent: str) -> None:
@@ -285,8 +278,10 @@ class Teller:
 
     def tell_machine(self, folder: Path, memory: Memory, mark: Mark) -> None:
         """Tell a sweep's run how busy a machine was; ``folder`` is where its samples are."""
-        if rewound(folder, mark) or next(pending(folder, mark.offset), None) is not None:
-            self._replay(folder, self.client.get_run(mark.run), memory, mark, again=mark.offset == 0)
+        once = self._begin_anew(folder, mark) or mark.offset == 0
+        for lines, at in self._pieces(folder, mark):
+            self._tell(self.runs.known([mark.run])[mark.run], News(lines=lines, once=once), mark, at)
+            memory.save(mark)
 
     def left(self, sweep: Sweep, here: set[str]) -> list[Run]:
         """Our runs that the store counts to a sweep whose plan names them no more: those an edited suite left behind.
@@ -303,21 +298,26 @@ class Teller:
         if trial in here:
             return execution(self.out / "trials" / trial) == run.data.tags.get("engram.execution")
         try:
-            parent = self.client.get_run(run.data.tags["mlflow.parentRunId"])
+            parent = self.client.get_run(run.data.tags[_PARENT])
         except Exception:  # it has none, or it was deleted for good
             return False
         return parent.data.tags.get("engram.home") == self.home
 
     def release(self, run: Run, sweep: str, parent: str, others: Iterable[str]) -> None:
         """Take a run out of a sweep, from below its run ``parent`` to below one of the ``others``, if one is there."""
-        above = run.data.tags.get("mlflow.parentRunId", "")
+        above = run.data.tags.get(_PARENT, "")
         if above and (above == parent or not self._is_live(above)):
             heir = next(filter(self._is_live, others), None)
             if heir is None:
-                self.client.delete_tag(run.info.run_id, "mlflow.parentRunId")
+                self.client.delete_tag(run.info.run_id, _PARENT)
             else:
-                self._tag(run, {"mlflow.parentRunId": heir})
+                self._tag(run, {_PARENT: heir})
         self.client.delete_tag(run.info.run_id, membership(sweep))
+
+    def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        known = known_of(run)
+        if tags.items() - known.tags.items():
+            self.runs.tell(known, News(tags=dict(tags)))
 
     def _runs_by_id(self, run: str) -> list[Run]:
         if not run:
@@ -331,18 +331,3 @@ class Teller:
     def _search(self, tags: Mapping[str, str]) -> list[Run]:
         text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         return list(runs_where(self.client, list(self.experiments), text))
-
-
-def in_requests(entities: Sequence[Entity], most: int) -> Iterator[list[Entity]]:
-    """Metrics, params or tags in as many requests as MLflow asks for, by their number and by their bytes."""
-    part: list[Entity] = []
-    size = 0
-    for entity in entities:
-        needed = _AROUND + len(json.dumps([entity.key, str(entity.value)]))
-        if part and (len(part) == most or size + needed > _REQUEST_SIZE):
-            yield part
-            part, size = [], 0
-        part.append(entity)
-        size += needed
-    if part:
-        yield part

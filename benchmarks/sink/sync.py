@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from engram.backbone.errors import UserError, must, nearest
 from engram.benchmarks.records.layout import MACHINES, lock
-from engram.benchmarks.records.lines import LEDGER
+from engram.benchmarks.records.lines import LEDGER, first_line
 from engram.benchmarks.records.outcomes import Outcomes
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep, read_sweep, trial_names
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0
+_WAITING = "the tracking store failed a moment ago; waiting before the next try"
+_YOUNG_MS = 5000  # of a trial that runs: many a one is over sooner, and then told once
+_TOGETHER = 100  # trials that the store is asked about at once
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,16 @@ class SyncReport:
     message: str
     trials: int
     lasting: bool = False
+
+
+@dataclass(frozen=True)
+class _Following:
+    """A sweep, "" where there is none, that was told as a whole: to the run ``parent`` of the ``store``."""
+
+    teller: Teller
+    sweep: str
+    parent: str
+    store: str
 
 
 class Sink:
@@ -90,12 +103,13 @@ class Sink:
         self._failures = 0
         self._not_before = 0.0
         self._one_at_a_time = threading.Lock()
+        self._following: _Following | None = None
+        self._over: dict[str, tuple[str, str]] = {}  # finished trials that were told by this sink -> store, parent
 
     def needs_sync(self, trials: list[str], sweep: str | None) -> bool:
         """Whether the store lacks anything about these trials; reads small files only and imports no mlflow."""
-        records = [Record(self.out / "trials" / trial) for trial in trials if f"trial {trial}" not in self.refused]
         store = self._known_store()
-        if any(behind(record, Memory(record.folder / "sink.json", self.address).load(store)) for record in records):
+        if next(self._behind(trials, store), None) is not None:
             return True
         if sweep is None or f"sweep {sweep}" in self.refused:
             return False
@@ -117,14 +131,41 @@ class Sink:
         which nothing runs for one that was broken off.
         """
         if not now and time.monotonic() < self._not_before:
-            return SyncReport(False, "the tracking store failed a moment ago; waiting before the next try", 0)
+            return SyncReport(False, _WAITING, 0)
+        return self._attempt(lambda: self._sync(trials, sweep, over=now))
+
+    def follow(self, trials: list[str], sweep: str | None) -> SyncReport:
+        """As `sync` of trials that run, and cheap enough to be done all the time: what only the end of their sweep
+        shows is left to `sync`, and so are trials that have begun just now. Imports no mlflow before there is news.
+        """
+        store, following = self._known_store(), self._following
+        news = [record for record in self._behind(trials, store) if not _young(record)]
+        if not news:
+            return SyncReport(True, "", 0)
+        if following is None or (following.store, following.sweep) != (store, sweep or ""):
+            return self.sync(trials, sweep)
+        if time.monotonic() < self._not_before:
+            return SyncReport(False, _WAITING, 0)
+        return self._attempt(lambda: self._follow(news, following))
+
+    def _behind(self, trials: Iterable[str], store: str) -> Iterator[Record]:
+        """Those of which the store lacks anything."""
+        for trial in trials:
+            if f"trial {trial}" in self.refused or (store and self._over.get(trial, ("", ""))[0] == store):
+                continue
+            record = Record(self.out / "trials" / trial)
+            if behind(record, Memory(record.folder / "sink.json", self.address).load(store)):
+                yield record
+
+    def _attempt(self, work: Callable[[], int]) -> SyncReport:
         with self._one_at_a_time:
             try:
                 with lock(self.out / ".sink.lock", patience=LOCK_SECONDS, what="the tracking store"):
-                    told = self._sync(trials, sweep, over=now)
+                    told = work()
             except UserError:
                 raise
             except Exception as error:  # whatever ails the store, the sweep goes on and the ledgers keep everything
+                self._following = None
                 self._failures += 1
                 self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0**self._failures)
                 said = str(error) if isinstance(error, Refused) else unwritable(error)
@@ -170,18 +211,7 @@ class Sink:
                 with self._setting_aside(f"sweep {sweep}", teller):
                     parent = self._tell_sweep(teller, plan, state, store)
             records |= {record.trial: record for record in plan.records if record.trial in records}
-        for record in records.values():
-            if f"trial {record.trial}" in self.refused:
-                continue
-            memory = Memory(record.folder / "sink.json", self.address)
-            mark = memory.load(store)
-            if behind(record, mark) or (sweep and parent and adoption(sweep, parent) not in mark.adopted):
-                name = f"trial {record.trial}"
-                with self._setting_aside(name, teller):
-                    teller.tell_trial(record, memory, mark, sweep or "", parent)
-                if name in self.refused:
-                    with contextlib.suppress(Exception):  # what ails the trial may ail this too
-                        teller.put_aside(memory, mark, self.refused[name])
+        self._tell_trials(teller, records.values(), sweep or "", parent, store)
         if plan is not None and parent:
             memory = Memory(self._sweep_folder(plan.name) / "sink.json", self.address)
             mark, told = memory.load(store), told_sweep(plan, state)
@@ -189,16 +219,54 @@ class Sink:
                 self._release(teller, plan, store, parent)
                 teller.say_elsewhere(plan, parent)
                 mark.told = told
-            teller.tell_machine(self._sweep_folder(plan.name), memory, mark)
             memory.save(mark)
-            for folder in _machines(self._sweep_folder(plan.name)):
-                memory = Memory(folder / "sink.json", self.address)
-                mark = memory.load(store)
-                mark = mark if mark.run == parent else Mark(store=store, run=parent)
-                teller.tell_machine(folder, memory, mark)
+            self._tell_machines(teller, plan.name, parent, store)
+        self._following = _Following(teller, sweep or "", parent, store) if parent or plan is None else None
         return sum(
-            bool(told_state(record)) and f"trial {record.trial}" not in self.refused for record in records.values()
+            trial in self._over or (bool(told_state(record)) and f"trial {trial}" not in self.refused)
+            for trial, record in records.items()
         )
+
+    def _follow(self, records: Sequence[Record], following: _Following) -> int:
+        if self.database:
+            probe(self.database, LOCK_SECONDS, write=True)
+        teller, sweep, parent, store = following.teller, following.sweep, following.parent, following.store
+        self._tell_trials(teller, records, sweep, parent, store)
+        if parent:
+            self._tell_machines(teller, sweep, parent, store)
+        return len(records)
+
+    def _tell_machines(self, teller: Teller, sweep: str, parent: str, store: str) -> None:
+        home = self._sweep_folder(sweep)
+        for folder in (home, *_machines(home)):
+            memory = Memory(folder / "sink.json", self.address)
+            mark = memory.load(store)
+            teller.tell_machine(folder, memory, mark if mark.run == parent else Mark(store=store, run=parent))
+
+    def _tell_trials(self, teller: Teller, records: Iterable[Record], sweep: str, parent: str, store: str) -> None:
+        """Tell of the trials that the store lacks anything about, or does not know to be of the sweep."""
+        lacking = []
+        for record in records:
+            if f"trial {record.trial}" in self.refused or self._over.get(record.trial) == (store, parent):
+                continue
+            memory = Memory(record.folder / "sink.json", self.address)
+            mark = memory.load(store)
+            if behind(record, mark) or (sweep and parent and adoption(sweep, parent) not in mark.adopted):
+                lacking.append((record, memory, mark))
+            elif record.status == "done":
+                self._over[record.trial] = store, parent
+        for first in range(0, len(lacking), _TOGETHER):
+            group = lacking[first : first + _TOGETHER]
+            teller.look([(record, mark) for record, _, mark in group])
+            for record, memory, mark in group:
+                name = f"trial {record.trial}"
+                with self._setting_aside(name, teller):
+                    teller.tell_trial(record, memory, mark, sweep, parent)
+                if name in self.refused:
+                    with contextlib.suppress(Exception):  # what ails the trial may ail this too
+                        teller.put_aside(record, memory, mark, sweep, parent, self.refused[name])
+                elif record.status == "done":
+                    self._over[record.trial] = store, parent
 
     def _tell_sweep(self, teller: Teller, plan: Sweep, state: str, store: str) -> str:
         """The id of the sweep's run; it counts as told only when its trials are."""
@@ -236,6 +304,7 @@ class Sink:
         for run in teller.left(sweep, here):
             others: list[str] = []
             if (trial := run.data.tags["engram.trial"]) in here:  # else its folder was deleted
+                self._over.pop(trial, None)
                 memory = Memory(self.out / "trials" / trial / "sink.json", self.address)
                 mark = memory.load(store)
                 mark.adopted = [each for each in mark.adopted if not each.startswith(adoption(sweep.name, ""))]
@@ -276,6 +345,12 @@ class Sink:
 def _machines(sweep: Path) -> list[Path]:
     """The folders with samples of other machines than the driver's."""
     return sorted(ledger.parent for ledger in (sweep / MACHINES).glob(f"*/{LEDGER}"))
+
+
+def _young(record: Record) -> bool:
+    """Whether a trial runs, and has for a moment only."""
+    first = first_line(record.folder / LEDGER) if record.status == "running" else None
+    return first is not None and 0 <= time.time() * 1000 - first.t < _YOUNG_MS
 
 
 def read_store(tracking_uri: str, sweep: str) -> Outcomes:

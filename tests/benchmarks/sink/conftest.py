@@ -13,6 +13,14 @@ def store(put_store, folders):
     return put_store(folders.out)
 
 
+@pytest.fixture
+def by_client(monkeypatch):
+    """Tell as a server is told, by MLflow's client alone, for as long as the test needs that."""
+    from engram.benchmarks.sink.tables import TableRuns
+
+    monkeypatch.setattr(TableRuns, "of", lambda client: None)
+
+
 class Told:
     """What stands in an MLflow database, by raw SQL: the sink is not asked."""
 

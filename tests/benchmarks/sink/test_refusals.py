@@ -19,8 +19,8 @@ from engram.benchmarks.sink import Sink
 from engram.benchmarks.sink.database import uri_of
 from engram.benchmarks.sink.files import place_of
 from engram.benchmarks.sink.params import clean
+from engram.benchmarks.sink.runs import in_requests
 from engram.benchmarks.sink.state import metric_key
-from engram.benchmarks.sink.store import in_requests
 
 HUGE = 99999999999999999999  # no 64 bits hold it
 
@@ -66,24 +66,31 @@ def test_one_trial_that_is_refused_blocks_no_other(told, store, folders, capsys,
     told.assert_once(store)
 
 
-def test_whatever_fails_with_one_trial_alone_is_set_aside(told, store, folders, monkeypatch):
+@pytest.mark.parametrize("way", ["tables", "client"])
+def test_whatever_fails_with_one_trial_alone_is_set_aside(told, store, folders, monkeypatch, request, way):
     """A refusal that nobody foresaw; but a store that no longer answers is no trial's fault."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    trials = [folders.trial("mlp", seed) for seed in range(3)]
-    create, gone = MlflowClient.create_run, []
+    from engram.benchmarks.sink.runs import ClientRuns
+    from engram.benchmarks.sink.tables import TableRuns
 
-    def failing(self, *args, tags, **kwargs):
-        if tags["engram.trial"] == trials[0]:
+    if way == "client":
+        request.getfixturevalue("by_client")
+    kind = {"tables": TableRuns, "client": ClientRuns}[way]
+    trials = [folders.trial("mlp", seed) for seed in range(3)]
+    tell, gone = kind.tell, []
+
+    def failing(self, run, news):
+        if news.tags["engram.trial"] == trials[0]:
             raise MlflowException("no room for it")  # by the code that a server's crash has too
-        return create(self, *args, tags=tags, **kwargs)
+        return tell(self, run, news)
 
     def answering(self, experiment):
         if gone:
             raise ConnectionRefusedError
 
-    monkeypatch.setattr(MlflowClient, "create_run", failing)
+    monkeypatch.setattr(kind, "tell", failing)
     monkeypatch.setattr(MlflowClient, "get_experiment", answering)
     gone.append("away")
     assert not Sink(folders.out, None).sync(trials, None).ok

@@ -18,7 +18,7 @@ from engram.benchmarks.sink.database import use_wal
 from engram.benchmarks.sink.state import Mark, metric_key, pending, rewound, tail_digest
 
 
-def test_a_kill_at_every_call(told, store, folders, monkeypatch):
+def test_a_kill_at_every_call(told, store, folders, monkeypatch, by_client):
     """The process dies at the n-th thing it tells the store, for every n; each time a new one takes over."""
     from mlflow import MlflowClient
 
