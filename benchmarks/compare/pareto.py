@@ -32,7 +32,7 @@ def on_front(points: Sequence[Sequence[float]], directions: Sequence[Direction])
     lowest = math.inf
     for cost in known:
         if len(directions) <= 2:  # the first objective only grows: the last one decides
-            beaten = cost[-1] >= lowest if len(directions) == 2 else bool(kept)
+            beaten = bool(kept) and (len(directions) < 2 or cost[-1] >= lowest)
             lowest = min(lowest, cost[-1])
         else:
             beaten = any(all(a <= b for a, b in zip(other, cost, strict=True)) for other in kept)

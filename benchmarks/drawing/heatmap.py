@@ -16,6 +16,7 @@ MOST_WRITTEN = 12  # columns whose values still fit into their cells
 _MOST_LETTERS = 9  # of a row's name
 _LEAST_LETTERS = 6  # of a column's name: where there is less room, every other one is left out
 _MOST_SAID = 3  # mistakes that are put into words
+_BOTH_ENDS = 12  # letters from which on a text keeps its end, too
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,16 @@ def _table(
 
 
 def short(text: str, letters: int) -> str:
-    """A text of at most so many letters, three at least.
+    """A text of at most so many letters, three at least; long ones keep their end, which may be what tells them apart.
 
-    >>> short("airplane", 9), short("aeroplane", 5)
-    ('airplane', 'aero…')
+    >>> short("airplane", 9), short("aeroplane", 5), short("probably-defective, mono", 20)
+    ('airplane', 'aero…', 'probably-defe…, mono')
     """
     letters = max(letters, 3)
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+    if len(text) <= letters:
+        return text
+    end = letters // 3 if letters >= _BOTH_ENDS else 0
+    return f"{text[: letters - 1 - end]}…{text[len(text) - end :]}"
 
 
 def describe(grid: Grid) -> str:

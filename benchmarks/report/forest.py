@@ -6,10 +6,15 @@ import math
 from html import escape
 
 from engram.benchmarks.compare.comparison import Comparison
+from engram.benchmarks.compare.groups import Group
+from engram.benchmarks.drawing.heatmap import short
 from engram.benchmarks.drawing.numbers import number, span
 from engram.benchmarks.drawing.svg import COLOURS, WIDTH, linear_axis, marker, svg_text, tick_text
+from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.report.subject import MOST_DRAWN
 
+_LONGEST = 60
+_BETWEEN = " \N{MIDDLE DOT} "
 _LEFT, _RIGHT, _ROW, _FOOT = 14, 22, 40, 44
 
 
@@ -40,7 +45,7 @@ def forest(comparison: Comparison, name: str) -> str:
     for index, group in enumerate(groups):
         top = 8 + index * _ROW
         middle, mean = top + 25, group.interval.mean
-        parts.append(svg_text("name halo", _LEFT, top + 11, _short(group.label), "start"))
+        parts.append(svg_text("name halo", _LEFT, top + 11, _called(group), "start"))
         for seed, score in group.scores.items():
             if math.isfinite(score):
                 dot = f'<circle class="dot seed c{index % COLOURS}" cx="{x(score):.1f}" cy="{middle}" r="2.6"/>'
@@ -53,5 +58,14 @@ def forest(comparison: Comparison, name: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 60 else f"{label[:57]}..."
+def row_words(comparison: Comparison) -> str:
+    """The options whose values rows are called by, where a name with all of them is too long; else ""."""
+    long = any(len(group.label) > _LONGEST for group in comparison.groups[:MOST_DRAWN])
+    return _BETWEEN.join(comparison.by) if long and len(comparison.by) > 1 else ""
+
+
+def _called(group: Group) -> str:
+    """Its name, or the values of its options alone."""
+    if len(group.label) <= _LONGEST:
+        return group.label
+    return short(_BETWEEN.join(map(word, group.options.values())), _LONGEST)

@@ -21,7 +21,7 @@ from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report.across import figures as task_figures
 from engram.benchmarks.report.curves import learning_curves
 from engram.benchmarks.report.figures import figures
-from engram.benchmarks.report.forest import forest
+from engram.benchmarks.report.forest import forest, row_words
 from engram.benchmarks.report.html import (
     MOST_ROWS,
     Number,
@@ -35,6 +35,7 @@ from engram.benchmarks.report.html import (
     table,
 )
 from engram.benchmarks.report.listing import absent, tables, trials
+from engram.benchmarks.report.naming import Named
 from engram.benchmarks.report.script import POLICY, SCRIPT
 from engram.benchmarks.report.style import STYLE
 from engram.benchmarks.report.subject import MOST_DRAWN, Subject
@@ -104,27 +105,24 @@ def leaderboard(subject: Subject) -> str:
         return section("Results", "results", table("Final metrics", ("metric", "value", "unit"), rows))
     unit = unit_of(found.experiment, found.metric)
     caption = f"{found.metric}{f' ({unit})' if unit else ''}, {found.order}"
-    head = (", ".join(found.by) or "group", "mean", "95 % interval", "seeds", "lowest", "highest", "time per trial")
-    rows = [
-        [
-            group.label,
-            group.interval.mean,
-            span(group.interval.low, group.interval.high, group.interval.n),
-            group.interval.n,
-            group.statistic("min"),
-            group.statistic("max"),
-            duration(group.seconds),
-        ]
-        for group in found.groups[:MOST_ROWS]
-    ]
+    named = Named(found.by, found.groups, behind=True)
+    rows = []
+    for group in found.groups[:MOST_ROWS]:
+        ends = span(group.interval.low, group.interval.high, group.interval.n)
+        most = [group.statistic("min"), group.statistic("max")]
+        said = [group.interval.mean, ends, group.interval.n, *most, duration(group.seconds)]
+        rows.append(named.row(group.label, said))
+    head = named.head("mean", "95 % interval", "seeds", "lowest", "highest", "time per trial")
     oracle = "The first row was chosen by its test score (oracle selection), so that score is optimistic."
     seen = f"<figcaption>{escape(found.metric)}: every seed, mean and 95 % interval</figcaption>"
     drawn = f"<figure>{seen}{forest(found, 'forest')}</figure>"
+    short = f"Long names are cut to their values: {row_words(found)}."
     parts = [
         table(caption, head, rows),
         more(found.groups, "groups"),
         paragraph(oracle, "note") if found.oracle else "",
         drawn,
+        paragraph(short, "note") if row_words(found) else "",
         differences(found),
     ]
     return section("Leaderboard", "leaderboard", *parts, other_metrics(subject, found))
@@ -133,11 +131,12 @@ def leaderboard(subject: Subject) -> str:
 def differences(found: Comparison) -> str:
     if len(found.groups) < 2:
         return ""
-    head = ("group", "difference", "95 % interval", "seeds", "p", "p, Holm", "verdict")
+    named = Named(found.by, found.groups)
     rows = [
-        [name, difference, between, n, _p(p), _p(adjusted), said]
+        named.row(str(name), [difference, between, n, _p(p), _p(adjusted), said])
         for name, difference, between, n, p, adjusted, said in pair_words(found)[:MOST_ROWS]
     ]
+    head = named.head("difference", "95 % interval", "seeds", "p", "p, Holm", "verdict")
     return table(f"Difference to {found.baseline}, paired by seed", head, rows)
 
 
@@ -147,15 +146,16 @@ def other_metrics(subject: Subject, found: Comparison) -> str:
     names = [name for name in declared(found.experiment) if name in known]  # in the order of their declaration
     names += sorted(known.difference(names))
     hidden = set(tested(found.experiment, names))
-    rows = []
+    rows, named = [], Named(found.by, found.groups)
     for label, records in list(subject.groups.items())[:MOST_ROWS]:
         shown = [name for name in names if name not in hidden or label in subject.tested]
         values = [
             [record.metrics[name] for record in records if name in {*shown} & {*record.metrics}] for name in names
         ]
         if any(values):
-            rows.append([label, *(interval(scores).mean if scores else None for scores in values)])
-    return details("All metrics", table("Means over seeds", (", ".join(found.by) or "group", *names), rows))
+            means = [interval(scores).mean if scores else None for scores in values]
+            rows.append(named.row(label, means, records[0].config))
+    return details("All metrics", table("Means over seeds", named.head(*names), rows))
 
 
 def over_tasks(subject: Subject) -> str:
@@ -182,8 +182,13 @@ def objectives(subject: Subject) -> str:
     found = subject.front
     if found is None:
         return ""
-    head = ("group", *found.objectives, "on the front")
-    rows = [[name, *(group.interval.mean for group in held), on] for name, held, on in found.groups]
+    groups = [] if subject.comparison is None else subject.comparison.groups
+    named = Named(tuple(subject.sweep.axes), groups)
+    rows = [
+        named.row(name, [*(group.interval.mean for group in held), on], held[0].options)
+        for name, held, on in found.groups
+    ]
+    head = named.head(*found.objectives, "on the front")
     count = sum(on for *_, on in found.groups)
     caption = f"Means over seeds; {count} of {len(rows)} groups are on the Pareto front: none beats them in everything"
     parts = [table(caption, head, rows[:MOST_ROWS]), more(rows, "groups")]

@@ -78,5 +78,8 @@ figure{padding:.6rem .4rem .5rem}figcaption{padding:0 .4rem}.legend{padding:0 .4
 --c0:#0072b2;--c1:#c8501a;--c2:#00805c;--c3:#9a6fb0;--c4:#8a6d00;--c5:#1b8fc4;--c6:#b0306a;--c7:#555}
 main{max-width:none;padding:0}.tools,thead button::after{display:none}
 .scroll,.legend.long,pre{overflow:visible;max-height:none}
+table{font-size:.75rem}th,td{padding:.3rem .35rem}thead th{font-size:.68rem}
+details>*:not(summary){margin-left:0;margin-right:0}
+thead th,thead .num,.keep{white-space:normal}thead th{overflow-wrap:anywhere}
 pre{white-space:pre-wrap}figure,tr,.tiles div{break-inside:avoid}h2,h3{break-after:avoid}}
 """

@@ -13,6 +13,7 @@ from engram.benchmarks.drawing.numbers import number, p_value, signed
 from engram.benchmarks.records.meaning import declared
 from engram.benchmarks.records.meaning import subject as subject_of
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.report.html import Number
 from engram.benchmarks.report.subject import Subject
 
 
@@ -92,7 +93,8 @@ def pair_words(found: Comparison) -> list[list[object]]:
         difference = pair.paired.difference
         ends = [signed(difference.low), signed(difference.high)]
         between = " to ".join(ends) if difference.low is not None else "none"
-        rows.append([pair.group, signed(difference.mean), between, difference.n, pair.paired.p, pair.p, pair.verdict])
+        shown = Number(difference.mean, signed(difference.mean))
+        rows.append([pair.group, shown, between, difference.n, pair.paired.p, pair.p, pair.verdict])
     return rows
 
 

@@ -37,4 +37,5 @@ def test_the_front_is_what_nothing_beats(case):
 
 def test_no_point_and_equal_ones():
     assert on_front([], ["max"]) == []
+    assert on_front([(0.0, math.inf)], ["max", "min"]) == [True]
     assert on_front([(1.0, 2.0), (1.0, 2.0), (0.0, 2.0)], ["max", "max"]) == [True, True, False]

@@ -322,3 +322,20 @@ def test_a_page_about_very_many_groups_says_what_it_leaves_out(folders, monkeypa
     assert f"{count - 200} more trials are left out here" in words
     assert f"Only the best {MOST_DRAWN} of {count} groups are drawn." in words
     assert len(text) < 3_000_000
+
+
+def test_groups_are_called_by_a_column_for_each_option(folders):
+    options = {"lr": 0.000735062, "epochs": 12}
+    folders.sweep("two", options=options, axes={key: [options[key]] for key in options})
+    html = write_report(folders.out, "two").read_text()
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', html)
+    assert heads[:5] == ["backbone", "lr", "epochs", "mean", "95 % interval"]
+    assert heads[9:13] == ["backbone", "lr", "epochs", "difference"]
+    assert '<th scope="row" class=keep>lenet5</th><td class=num data-v="0.000735062">0.000735062</td>' in html
+    more = options | {"momentum": 0.9, "batch_size": 7}
+    folders.sweep("five", options=more, axes={key: [more[key]] for key in more})
+    html = write_report(folders.out, "five").read_text()
+    heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', html)
+    assert heads[:2] == ["place", "mean"] and heads[7:12] == ["backbone", "lr", "epochs", "momentum", "batch-size"]
+    assert heads[12:14] == ["place", "difference"]
+    assert "Long names are cut to their values: backbone \N{MIDDLE DOT} lr" in html

@@ -24,6 +24,17 @@ def path(folders_in, tmp_path_factory):
     return write_report(made.out, "nets", ("test/accuracy", "test/loss"))
 
 
+@pytest.fixture(scope="module")
+def wide(folders_in, tmp_path_factory):
+    """Groups made by six options, one of them with a long value."""
+    made = folders_in(tmp_path_factory.mktemp("wide") / "runs")
+    options = {"lr": 0.000735062, "epochs": 12, "objective": "cross-entropy", "adapter": "snn.spiking", "momentum": 0.9}
+    made.sweep(
+        backbones=("lenet5", "a-network-with-a-name"), options=options, axes={k: [v] for k, v in options.items()}
+    )
+    return write_report(made.out, "nets", ("test/accuracy", "test/loss"))
+
+
 def column(page, place, table="leaderboard"):
     """The texts of a column, by its place from 1."""
     cells = f"document.querySelectorAll('#{table} ~ .scroll')[0].querySelectorAll('tbody tr > :nth-child({place})')"
@@ -110,6 +121,19 @@ def test_a_telephone_does_not_scroll_sideways(browser, path, opened):
     assert page.run("innerWidth") == 375
     assert page.run("document.documentElement.scrollWidth") <= 375
     assert page.complaints() == []
+
+
+def test_many_options_stand_behind_what_is_said_and_fit_on_paper(browser, wide):
+    page = browser.open(wide, width=375)
+    assert page.run("document.documentElement.scrollWidth") <= 375
+    page = browser.open(wide, width=720)
+    head = "[...document.querySelectorAll('#leaderboard ~ .scroll th[scope=col]')].map(each => each.textContent)"
+    heads = page.run(head)
+    assert heads[:2] == ["place", "mean"] and heads[7] == "backbone" and heads[13:15] == ["place", "difference"]
+    assert column(page, 1) == ["1", "2"] and column(page, 9)[0] == "0.000735062"
+    page.ask("Emulation.setEmulatedMedia", media="print")
+    page.run("dispatchEvent(new Event('beforeprint')), 1")
+    assert page.run("document.documentElement.scrollWidth") <= 720
 
 
 def test_light_and_dark(browser, path):
