@@ -21,7 +21,6 @@ from engram.continual.experiment.learning import Learning, StreamState, Within
 from engram.continual.experiment.metrics import summary
 from engram.continual.experiment.report import outcome
 from engram.continual.experiment.stream import Stream
-from engram.continual.experiment.testing import test
 from engram.continual.traits import said
 
 CHOICE = "choice of strength"
@@ -95,10 +94,8 @@ class StreamExperiment:
             "strategy_bytes": float(sum(strategy.bytes() for strategy in state.strategies)),
             "stored_samples": float(sum(strategy.samples() for strategy in state.strategies)),
         }
-        if state.stream.data.validation is not None:
-            held = [state.stream.part(j, "validation") for j in range(len(state.stream))]
-            scores = [test(state.learner, split, j).accuracy for j, split in enumerate(held) if split is not None]
-            metrics["validation/average_accuracy"] = math.fsum(scores) / len(scores)
+        if (held_out := self.learning.tell_held_out(state)) is not None:
+            metrics["validation/average_accuracy"] = held_out
         result = outcome(self.learning.config, self.services, state, self.beginning, metrics)
         result = result if self.choice is None else self._chosen(self.choice, result)
         return self._connected(state, result) if self.config.connectivity and len(state.solutions) > 1 else result

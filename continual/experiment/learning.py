@@ -219,7 +219,10 @@ class Learning:
         share = learner.step / learner.total_steps
         text = f"task {learner.task + 1} of {self.tasks}"
         self.services.progress(learner.task + share, self.tasks, text)
-        return not (learner.done and learner.task == self.tasks - 1)
+        last = learner.task == self.tasks - 1
+        if learner.done and not last and self.part == "test":  # else `finish` tells, or what is tested is this
+            self.tell_held_out(state)
+        return not (learner.done and last)
 
     def _after(self, state: StreamState) -> None:
         """A task is over: let the strategies take stock, then test."""
@@ -239,6 +242,21 @@ class Learning:
         state.matrices.add(scores + [None] * (self.tasks - len(scores)))
         row = state.matrices.accuracy[-1][: learner.task + 1]
         self.services.log(state.iterations, {"test/average_accuracy": math.fsum(row) / len(row)})
+
+    def tell_held_out(self, state: StreamState) -> float | None:
+        """Log the mean accuracy on the validation images of the tasks so far, and return it; None where there are none.
+
+        Its step is how many tasks were learned, as progress counts them.
+        """
+        stream, learner = state.stream, state.learner
+        held = [stream.part(task, "validation") for task in range(learner.task + 1)]
+        scores = [test(learner, split, task).accuracy for task, split in enumerate(held) if split is not None]
+        if not scores:
+            return None
+        before = self.services.before if isinstance(self.services, Within) else 0
+        found = math.fsum(scores) / len(scores)
+        self.services.log(int(before) + learner.task + 1, {"validation/average_accuracy": found})
+        return found
 
     def state_dict(self, state: StreamState) -> dict[str, Any]:
         return {

@@ -7,6 +7,8 @@ from engram.backbone.errors import UserError
 from engram.backbone.saved.model import load_model
 from engram.backbone.training.loop import Trainer
 
+VALIDATION = "validation/average_accuracy"
+
 
 @pytest.mark.parametrize("scenario", ["task", "domain", "class", "permuted", "online"])
 def test_having_everything_beats_doing_nothing(learn, scenario):
@@ -117,6 +119,9 @@ def test_held_out_images_are_scored_by_the_network_that_is_reported(learn):
             count.append(len(split))
     expected = sum(r / n for r, n in zip(right, count, strict=True)) / 3
     assert ours.metrics["validation/average_accuracy"] == pytest.approx(expected)
+    told = [(step, *found.values()) for step, found in ours.experiment.services.logged if VALIDATION in found]
+    assert [step for step, _ in told] == [1, 2, 3]  # tasks, which is what progress counts
+    assert told[-1][1] == ours.metrics[VALIDATION] < told[0][1]
     assert sum(count) + sum(len(state.stream.task(task).train) for task in range(3)) == 1438
 
 
