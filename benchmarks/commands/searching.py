@@ -25,6 +25,7 @@ from engram.benchmarks.driving.setting import PlanOutcome, RunSetting
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.space import Choice, draw, probes
 from engram.benchmarks.planning.suite import Suite
+from engram.benchmarks.records.history import values_of
 from engram.benchmarks.records.layout import lock, sweep_dir
 from engram.benchmarks.records.lease import LEASE, lease
 from engram.benchmarks.records.meaning import bounds_of, declared
@@ -103,7 +104,11 @@ def carry_out_search(suite: Suite, registry: Registry, how: RunSetting) -> tuple
         plan = _plan(suite)
 
         def publish(cells: Sequence[Mapping[str, Any]]) -> None:
-            fresh = {**plan, "trials": list(cells), "axes": _values(suite, cells)}
+            fresh = {
+                **plan,
+                "trials": list(cells),
+                "axes": values_of(plan["axes"], [each["options"] for each in cells]),
+            }
             if held(folder / "plan.json") != fresh:
                 write_json(folder / "plan.json", fresh, durable=True)
             plan.update(fresh)
@@ -127,7 +132,7 @@ def _plan(suite: Suite) -> dict[str, Any]:
         "name": suite.name,
         "path": suite.path,
         "suite": suite.text,
-        "axes": {},
+        "axes": {axis.name: [] for axis in suite.search.space},
         "seeds": list(suite.seeds),
         "trials": [],
         "search": {
@@ -135,17 +140,6 @@ def _plan(suite: Suite) -> dict[str, Any]:
             "objectives": [metric.name for metric in suite.search.objectives],
         },
     }
-
-
-def _values(suite: Suite, cells: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The values that were proposed of each option."""
-    assert suite.search is not None
-    found: dict[str, list[Any]] = {axis.name: [] for axis in suite.search.space}
-    for cell in cells:
-        for name, value in cell["options"].items():
-            if value not in found[name]:
-                found[name].append(value)
-    return found
 
 
 def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flags: Running) -> int:

@@ -27,7 +27,10 @@ class Outlook:
 
     def waits_no_more(self, trial: Trial) -> None:
         """It starts, or never will."""
-        self._waiting[self._kind(trial)] -= 1
+        of = self._kind(trial)
+        self._waiting[of] -= 1
+        if not self._waiting[of]:
+            del self._waiting[of]
 
     def took(self, trial: Trial, seconds: float) -> None:
         self._pace.add(self._kind(trial), seconds)
@@ -39,7 +42,7 @@ class Outlook:
             running: trial, seconds so far, and seconds left where the trial's progress says so.
             workers: trials at once.
         """
-        waiting, kinds = +self._waiting, [(self._kind(trial), so_far, left) for trial, so_far, left in running]
+        waiting, kinds = self._waiting, [(self._kind(trial), so_far, left) for trial, so_far, left in running]
         if not waiting and not kinds:
             return None
         while self._before:

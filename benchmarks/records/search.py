@@ -137,18 +137,27 @@ def read_events(path: Path) -> tuple[Sequence[Event], int, str]:
     except FileNotFoundError:
         return [], 0, ""
     events: list[Event] = []
-    whole = 0
+    whole = asked = 0
     *texts, _ = raw.split(b"\n")
     for text in texts:
         try:
             said, number = unsealed(text)
-            if number != len(events):
+            event: Event = _EVENT.validate_python(said)
+            if number != len(events) or not _follows(event, asked):
                 raise ValueError("it is another line")
-            events.append(_EVENT.validate_python(said))
+            events.append(event)
+            asked += isinstance(event, Asked)
         except (ValueError, ValidationError):
             return events, whole, f"line {len(events) + 1} of {path} is not the one that was written"
         whole += len(text) + 1
     return events, whole, ""
+
+
+def _follows(event: Event, asked: int) -> bool:
+    """Whether an event can stand behind so many proposals."""
+    if isinstance(event, Asked):
+        return event.proposal == asked
+    return not isinstance(event, Ranked) or event.proposal < asked
 
 
 def plain(value: float | None) -> float | None:

@@ -13,11 +13,13 @@ from typing import Any, Literal
 from engram.backbone.contract import Finished, Scalar
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import by_flag, flat, spell
+from engram.benchmarks.records.history import proposed
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.layout import trials_dir
 from engram.benchmarks.records.lines import LEDGER, Line, digest, lost_in, read_ledger
 from engram.benchmarks.records.meaning import by_todays_names, has_older_names, is_whole
 from engram.benchmarks.records.memory import Memory, Said, memory_of
+from engram.benchmarks.records.search import SEARCH
 from engram.benchmarks.records.stored import Damaged, held, read_json
 
 Status = Literal["done", "failed", "pruned", "running", "unfinished", "damaged", "planned"]
@@ -253,15 +255,17 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
         known = sweep_names(out)
         hint = nearest(name, known) if known else f"There is none in {out} yet: engram sweep SUITE.toml"
         raise must("sweep", "one that was run here", repr(name), hint)
-    strange = [planned["trial"] for planned in plan["trials"] if not is_name(planned["trial"])]
+    search = plan.get("search") or {}
+    cells, varied = plan["trials"], plan.get("axes", {})
+    if search and (record := path.with_name(SEARCH)).exists():  # which is ahead of the plan while a driver works on it
+        cells, varied = proposed(record, plan.get("axes", {}), in_turn=search["method"] == "halving")
+    strange = [planned["trial"] for planned in cells if not is_name(planned["trial"])]
     if strange:
         raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
     memory, folder = memory or memory_of(out), trials_dir(out)
-    records = [
-        Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in plan["trials"]
-    ]
-    axes = {spell(axis): values for axis, values in plan.get("axes", {}).items()}
-    objectives = tuple((plan.get("search") or {}).get("objectives", ()))
+    records = [Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in cells]
+    axes = {spell(axis): values for axis, values in varied.items()}
+    objectives = tuple(search.get("objectives", ()))
     return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory, objectives)
 
 

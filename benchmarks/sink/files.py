@@ -15,6 +15,7 @@ from engram.backbone.atomic import write_atomically
 from engram.backbone.tables import as_csv
 from engram.benchmarks.records.inside import inside, open_inside
 from engram.benchmarks.records.layout import sweep_dir
+from engram.benchmarks.records.search import SEARCH
 from engram.benchmarks.records.trials import Record, Sweep
 from engram.benchmarks.sink.params import clean
 from engram.benchmarks.sink.state import short_hash
@@ -112,9 +113,12 @@ def sweep_texts(sweep: Sweep, out: Path) -> dict[str, str]:
     from engram.benchmarks.report.page import page
     from engram.benchmarks.report.subject import find
 
-    with open_inside(sweep_dir(out, sweep.name), "plan.json") as file:
-        plan = file.read().decode("utf-8")
-    return {"report.html": clean(page(find(out, sweep.name))), "plan.json": plan, "suite.toml": clean(sweep.suite)}
+    texts = {"report.html": clean(page(find(out, sweep.name))), "suite.toml": clean(sweep.suite)}
+    for name in ("plan.json", SEARCH):  # of a search that still runs the record alone says what was proposed
+        if (sweep_dir(out, sweep.name) / name).exists():
+            with open_inside(sweep_dir(out, sweep.name), name) as file:
+                texts[name] = file.read().decode("utf-8")
+    return texts
 
 
 def send(client: MlflowClient, run: Known, found: Mapping[str, Path], told: dict[str, str]) -> Iterator[None]:

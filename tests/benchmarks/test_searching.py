@@ -20,12 +20,14 @@ from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.planning.search import Search
 from engram.benchmarks.planning.space import draw
 from engram.benchmarks.planning.suite import Suite, load_suite
+from engram.benchmarks.records.history import History, Rung
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.lines import sealed
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.search import Clocked, SearchRecord, read_events
-from engram.benchmarks.records.stored import write_json
-from engram.benchmarks.records.trials import PRUNED, Record
+from engram.benchmarks.records.stored import Damaged, write_json
+from engram.benchmarks.records.trials import PRUNED, Record, read_sweep
+from engram.benchmarks.sink.files import sweep_texts
 from engram.benchmarks.worker.ledger import Ledger
 
 REGISTRY = Registry.discover()
@@ -60,7 +62,7 @@ class World:
         assert self.suite.search is not None
         self.search: Search = replace(self.suite.search, **more)
         self.suite = replace(self.suite, search=self.search)
-        self.time, self.ran, self.cells, self.fails = 0.0, [], [], set()
+        self.time, self.ran, self.fails = 0.0, [], set()
         self.silent = False  # whether trials measure nothing before they end
 
     def begin(self) -> Searching:
@@ -68,7 +70,15 @@ class World:
         return Searching(self.suite, planner, REGISTRY, self.folder, self.publish, clock=lambda: self.time)
 
     def publish(self, cells):
-        self.cells = list(cells)
+        said = {"method": self.search.method, "objectives": [metric.name for metric in self.search.objectives]}
+        axes: dict[str, list[object]] = {axis.name: [] for axis in self.search.space}
+        plan = {"trials": list(cells), "axes": axes, "seeds": list(self.suite.seeds), "search": said}
+        write_json(self.folder / "plan.json", plan)
+
+    @property
+    def cells(self):
+        """What those see who look at the search."""
+        return [(record.options, record.trial) for record in read_sweep(self.out, "s").records]
 
     def value(self, config, share=1.0):
         """What a network with these options reaches after a share of its training."""
@@ -120,7 +130,8 @@ def test_random_search_asks_for_its_draws_with_every_seed(tmp_path):
     at = world.run(world.begin())
     wanted = [draw(world.search.space, 0, number) for number in range(7)]
     assert [proposal.options for proposal in at.history.proposals] == wanted
-    assert [(cell["options"], cell["seed"]) for cell in world.cells] == [(each, s) for each in wanted for s in (0, 1)]
+    made = zip([each for each in wanted for _ in world.suite.seeds], world.ran, strict=True)
+    assert world.cells == [*made] and [cell["seed"] for cell in at.cells()] == [0, 1] * 7
     assert len(world.ran) == len(set(world.ran)) == 14 == at.total
     assert at.ended == "its 14 trials are done"
     configs = [Record(tmp_path / "trials" / each).about["config"] for each in at.history.proposals[0].trials]
@@ -213,8 +224,10 @@ def test_halving_gives_up_what_is_not_among_the_best(tmp_path):
             each for each, proposal in zip(config, at.history.proposals, strict=True) if len(proposal.rungs) > rung
         ]
         step = math.ceil(share * 2 * STEPS) / STEPS
-        assert at.history.at_rung(rung) == pytest.approx([world.value(each, step) for each in reached])
-    assert at.history.work(2) <= 20
+        values = [proposal.rungs[rung] for proposal in at.history.proposals if len(proposal.rungs) > rung]
+        assert values == pytest.approx([world.value(each, step) for each in reached])
+        assert at.history.at_rung(rung).count == len(values)
+    assert at.history.work <= 20
     why = Record(
         tmp_path / "trials" / next(e for e in world.ran if Record(tmp_path / "trials" / e).status == "pruned")
     ).why
@@ -230,7 +243,7 @@ def test_rungs_are_those_of_optuna(values, factor, up):
     for index, value in enumerate(values):
         trial = study.ask()
         trial.report(value, step=1)
-        assert goes_on(value, values[:index], factor, "max" if up else "min") == (not trial.should_prune())
+        assert goes_on(value, Rung(values[:index]), factor, "max" if up else "min") == (not trial.should_prune())
 
 
 def test_a_failed_seed_is_tried_again_by_the_next_driver(tmp_path):
@@ -388,3 +401,117 @@ def test_a_trial_whose_driver_was_killed_before_it_said_that_it_gave_it_up(tmp_p
     write_json(folder / "provenance.json", {"facts": {}})
     world.begin()
     assert Record(folder).status == "pruned"
+
+
+@pytest.mark.parametrize("method", ["random", "halving"])
+def test_who_looks_sees_every_proposal_at_once_and_the_plan_is_written_twice(tmp_path, method, monkeypatch):
+    world, written = World(tmp_path, method), []
+    at = world.begin()
+    monkeypatch.setattr(at, "publish", lambda cells: written.append(len(cells)) or world.publish(cells))
+    while not at.exhausted:
+        for trial in at.ask(1):
+            assert world.cells == [(cell["options"], cell["trial"]) for cell in at.cells()]
+            assert trial.id in [identity for _, identity in world.cells]
+            at.tell(trial, world.work(at, trial))
+    sweep = read_sweep(tmp_path, "s")
+    widths = [*dict.fromkeys(record.options["backbone.width"] for record in sweep.records)]
+    assert sweep.axes["backbone.width"] == widths and written == []
+    at.close()
+    assert written == [len(sweep.records)] and read_sweep(tmp_path, "s").axes == sweep.axes
+
+
+def test_a_search_without_its_record_is_what_its_plan_says(tmp_path):
+    world = World(tmp_path)
+    world.run(world.begin()).close()
+    before = world.cells
+    (world.folder / "search.jsonl").unlink()
+    assert len(before) == 14 and world.cells == before
+
+
+def test_the_store_is_told_the_record(tmp_path):
+    world = World(tmp_path)
+    world.run(world.begin(), most=3)
+    texts = sweep_texts(read_sweep(tmp_path, "s"), tmp_path)
+    assert {*texts} == {"report.html", "plan.json", "suite.toml", "search.jsonl"}
+    assert texts["search.jsonl"] == (world.folder / "search.jsonl").read_text()
+
+
+def test_a_record_that_cannot_be_read_is_damage(tmp_path):
+    world = World(tmp_path)
+    world.run(world.begin(), most=2).close()
+    (world.folder / "search.jsonl").unlink()
+    (world.folder / "search.jsonl").mkdir()
+    with pytest.raises(Damaged, match=r"search\.jsonl must be whole; got a file that is not readable here"):
+        world.cells  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "ask", "proposal": 5, "options": {}, "trials": ["a"]},
+        {"event": "rung", "proposal": 5, "rung": 0, "value": 1.0, "share": 0.1, "kept": True},
+    ],
+)
+def test_events_that_cannot_follow_are_another_line(tmp_path, event):
+    world = World(tmp_path)
+    at = world.run(world.begin(), most=2)
+    before, count = world.cells, len(read_events(world.folder / "search.jsonl")[0])
+    with (world.folder / "search.jsonl").open("ab") as file:
+        file.write(sealed({"seconds": 0.0, "joules": 0.0, **event}, count))
+    assert world.cells == before and len(at.history.proposals) == 1
+    assert "is not the one that was written" in read_events(world.folder / "search.jsonl")[2]
+
+
+@pytest.mark.parametrize("method", ["random", "halving"])
+def test_what_is_kept_of_a_search_is_what_its_proposals_say(tmp_path, method):
+    """Counted anew at every event: states, work and who is better at a rung."""
+    world = World(tmp_path, method)
+    at = world.begin()
+    (first,) = at.ask(1)
+    world.fails.add(first.id)
+    at.tell(first, world.work(at, first))
+    world.run(at).close()
+    seen = History(in_turn=method == "halving")
+    for event in read_events(world.folder / "search.jsonl")[0]:
+        seen.add(event)
+        states = [seen.state(each) for each in seen.proposals]
+        assert states == [_state(seen, each) for each in seen.proposals]
+        assert seen.open == states.count("open")
+        assert seen.work == pytest.approx(sum(_work(seen, each) for each in seen.proposals))
+    for rung in range(2):
+        values = [each.rungs[rung] for each in seen.proposals if len(each.rungs) > rung]
+        for value in values:
+            assert seen.at_rung(rung).better(value, "max") == sum(other > value for other in values)
+            assert seen.at_rung(rung).better(value, "min") == sum(other < value for other in values)
+
+
+def _state(history, proposal):
+    told = [history.results[trial].status for trial in proposal.trials if trial in history.results]
+    if told.count("done") == len(proposal.trials):
+        return "done"
+    if proposal.given_up is not None:
+        return "pruned"
+    return "failed" if "failed" in told and (history.in_turn or len(told) == len(proposal.trials)) else "open"
+
+
+def _work(history, proposal):
+    if history.state(proposal) in ("open", "done"):
+        return len(proposal.trials)
+    told = [history.results[trial].status for trial in proposal.trials if trial in history.results]
+    return max(len(told) - told.count("pruned"), (proposal.given_up or 0.0) * len(proposal.trials))
+
+
+@pytest.mark.parametrize("method", ["random", "halving"])
+def test_a_proposal_costs_the_same_however_many_stand_before_it(tmp_path, method, monkeypatch):
+    """What is looked at, counted: proposals whose state is worked out."""
+    world = World(tmp_path, method, trials=40)
+    world.silent, looked, counts = True, [], []
+    original = History._look
+    monkeypatch.setattr(History, "_look", lambda self, proposal: looked.append(1) or original(self, proposal))
+    at = world.begin()
+    while not at.exhausted:
+        looked.clear()
+        for trial in at.ask(1):
+            at.tell(trial, world.work(at, trial))
+        counts.append(len(looked))
+    assert max(counts[-10:]) <= max(counts[:10])

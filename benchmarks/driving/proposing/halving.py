@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from engram.backbone.contract import Direction
+from engram.benchmarks.records.history import Rung
 
 
-def goes_on(value: float, before: Sequence[float], factor: int, direction: Direction) -> bool:
+def goes_on(value: float, before: Rung, factor: int, direction: Direction) -> bool:
     """Whether a proposal with ``value`` at a rung goes on, ``before`` being the values of all that were there earlier.
 
     It does when it is among the best of ``factor``, or as good as the best while there are fewer than ``factor``. It is
     never looked at again: nobody waits at a rung, and the first ones go on more easily than later ones.
 
-    >>> [goes_on(value, [0.9, 0.8, 0.7], 2, "max") for value in (0.95, 0.85, 0.75)]
+    >>> [goes_on(value, Rung([0.9, 0.8, 0.7]), 2, "max") for value in (0.95, 0.85, 0.75)]
     [True, True, False]
 
     Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (arXiv 1810.05934), algorithm 2, without
@@ -22,6 +22,4 @@ def goes_on(value: float, before: Sequence[float], factor: int, direction: Direc
     """
     if math.isnan(value):
         return False
-    ranked = sorted([each for each in (*before, value) if not math.isnan(each)], reverse=direction == "max")
-    last = ranked[max(0, (len(before) + 1) // factor - 1)]
-    return value >= last if direction == "max" else value <= last
+    return before.better(value, direction) < max(1, (before.count + 1) // factor)

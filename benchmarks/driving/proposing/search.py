@@ -15,13 +15,13 @@ from engram.backbone.errors import UserError, must
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.energy import Meter
 from engram.benchmarks.driving.proposing.halving import goes_on
-from engram.benchmarks.driving.proposing.history import History, Proposal
 from engram.benchmarks.driving.proposing.tail import Tail
 from engram.benchmarks.driving.proposing.tpe import suggest
 from engram.benchmarks.planning.plan import Planner, Trial
 from engram.benchmarks.planning.search import Search
 from engram.benchmarks.planning.space import draw
 from engram.benchmarks.planning.suite import Suite
+from engram.benchmarks.records.history import CLOSE, History, Proposal
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.search import SEARCH, Asked, Begun, Clocked, Event, Ranked, SearchRecord, Told, plain
 from engram.benchmarks.records.stored import write_json
@@ -31,7 +31,6 @@ from engram.benchmarks.saying import say
 FRUITLESS = 100
 """After so many proposals in a row that are refused, or were there before, a space is taken to be empty."""
 CLOCK_SECONDS = 30.0  # between two notes of how much time went by
-_CLOSE = 1e-9
 
 
 class Searching:
@@ -40,7 +39,7 @@ class Searching:
     Args:
         suite: one with a search.
         folder: of the sweep, which the caller has locked; the record is there.
-        publish: is given the cells of plan.json whenever there are more.
+        publish: is given the cells of plan.json when it begins and when it is closed; between, the record has them.
 
     Raises:
         UserError: another search, or one with other data, was begun there; or what it needs is not there.
@@ -120,7 +119,7 @@ class Searching:
             return
         if state == "pruned":
             for index, trial in enumerate(proposal.trials):
-                if trial not in self.history.results and self._reached(proposal, index):
+                if trial not in self.history.results and proposal.reaches(index):
                     self._settle(trial)
             return
         trials = self._same(proposal)
@@ -138,10 +137,6 @@ class Searching:
         if Record(folder).status == "unfinished":
             write_json(folder / PRUNED, {"why": "it was not among the best at a rung of its search"})
         self._tell(trial, Record(folder))
-
-    def _reached(self, proposal: Proposal, index: int) -> bool:
-        """Whether a proposal was not given up before it came to that seed."""
-        return proposal.given_up is None or index < proposal.given_up * self._seeds - _CLOSE
 
     # what comes
 
@@ -172,7 +167,6 @@ class Searching:
         if not refused and not proposal.again:
             self._planned |= {trial.id: trial for trial in trials}
             self._waiting += trials[:1] if history.in_turn else trials
-            self.publish(self.cells())
         return True
 
     def _may_propose(self) -> bool:
@@ -180,7 +174,7 @@ class Searching:
         self._clock()
         return not (
             history.fruitless >= FRUITLESS
-            or (search.trials is not None and history.work(self._seeds) + self._seeds > search.trials + _CLOSE)
+            or (search.trials is not None and history.work + self._seeds > search.trials + CLOSE)
             or (search.hours is not None and history.seconds >= 3600 * search.hours)
             or (search.joules is not None and history.joules >= search.joules)
         )
@@ -227,7 +221,6 @@ class Searching:
         self._rank(proposal, done / self._seeds, math.fsum(values) / done)
         if proposal.given_up is None:
             self._waiting.append(self._planned[proposal.trials[done]])
-            self.publish(self.cells())
 
     def _lacks(self, record: Record) -> None:
         lacks = [metric.name for metric in self.search.objectives if metric.name not in record.metrics]
@@ -269,7 +262,7 @@ class Searching:
         shares, search = self.search.shares, self.search
         while proposal.given_up is None and len(proposal.rungs) < len(shares):
             rung = len(proposal.rungs)
-            if share < shares[rung] - _CLOSE:
+            if share < shares[rung] - CLOSE:
                 return
             kept = goes_on(value, self.history.at_rung(rung), search.factor, search.objectives[0].direction)
             self._write(Ranked(proposal=proposal.number, rung=rung, value=plain(value), share=share, kept=kept))
@@ -280,7 +273,7 @@ class Searching:
             return True
         if self._waiting or self._may_propose():
             return False
-        return not self.history.in_turn or "open" not in map(self.history.state, self.history.proposals)
+        return not self.history.in_turn or not self.history.open
 
     @property
     def total(self) -> int | None:
@@ -297,20 +290,15 @@ class Searching:
 
     def cells(self) -> list[dict[str, Any]]:
         """The trials of the proposals, each with its options and seed, as plan.json has them."""
-        found: list[dict[str, Any]] = []
-        for proposal in self.history.proposals:
-            if proposal.refused or proposal.again:
-                continue
-            for index, (trial, seed) in enumerate(zip(proposal.trials, self.suite.seeds, strict=True)):
-                reached = index == 0 or self.history.done(proposal.trials[index - 1])
-                if self.history.in_turn and not reached:
-                    break
-                if not self._reached(proposal, index):
-                    break
-                experiment = self.suite.experiment
-                cell = {"trial": trial, "experiment": experiment, "options": dict(proposal.options), "seed": seed}
-                found.append(cell)
-        return found
+        return [
+            {
+                "trial": proposal.trials[index],
+                "experiment": self.suite.experiment,
+                "options": dict(proposal.options),
+                "seed": self.suite.seeds[index],
+            }
+            for proposal, index in self.history.cells()
+        ]
 
     def _clock(self) -> None:
         """Note the time that went by, now and then, so that a kill loses little of it."""
@@ -347,6 +335,7 @@ class Searching:
         """Note what was spent to the end; no driver works on the search any more."""
         with contextlib.suppress(OSError):  # on a full disk a moment is forgotten
             self._write(Clocked())
+            self.publish(self.cells())
         self.record.close()
 
 
