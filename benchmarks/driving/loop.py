@@ -76,19 +76,19 @@ class Drive:
         look = 0.0
         while self.running or (self.outcome.signal is None and not self.draining and self._more()):
             self._obey()
-            if not self.stopping and not self.draining:
-                with self._halting():
-                    self._fill()
             for folder, ended in self.launcher.finished().items():
                 with self._halting():
                     self._ended(self.running.pop(folder), ended)
+            if not self.stopping and not self.draining:
+                with self._halting():
+                    self._fill()
             if time.monotonic() >= look:
                 begun = time.monotonic()
                 with self._halting():
                     self._look()
                 look = time.monotonic() + max(LOOK_SECONDS, LEISURE * (time.monotonic() - begun))
             self.view.draw()
-            time.sleep(POLL_SECONDS)
+            self.launcher.wait(POLL_SECONDS)
         if self.draining and self.outcome.signal is None and self._more():
             self.outcome.signal = signal.SIGTERM
         with self._halting():

@@ -85,6 +85,9 @@ class Pretending:
         write_json(folder / "provenance.json", {})
         write_json(folder / "result.json", plain)
 
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def stop(self, folders: frozenset[Path] | None = None) -> None:
         pass
 

@@ -30,6 +30,7 @@ from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry, resolve
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.config import experiment_config
+from engram.benchmarks.records.shapes import shape_of
 from engram.benchmarks.records.stored import held
 from engram.benchmarks.worker.provenance import environment
 from engram.benchmarks.worker.title import entitle
@@ -37,6 +38,7 @@ from engram.benchmarks.worker.trial import main
 
 MESSAGE = 2**16  # bytes of the longest one
 CHANGED, UNFIT = "changed", "unfit"
+_READ = ("config.json", "launch.json", "provenance.json", "progress.json", "result.json", "error.json")
 THREADS_SECONDS = 0.1  # what the kernel may take to strike one off its list that has ended
 
 
@@ -130,7 +132,7 @@ class _Server:
         if any(_stamp(file) != stamp for file, stamp in self.files.items()):
             return CHANGED  # a new process would import the code as it is now
         self._load(folder)
-        return UNFIT if self.unfit or not fit() else ""
+        return UNFIT if self.unfit or not _alone() else ""
 
     def _load(self, folder: Path) -> None:
         """Import what the trial will; what fails here fails there, and is said there."""
@@ -145,8 +147,8 @@ class _Server:
             if "torch" not in sys.modules:
                 break  # it says when to import torch: at the top of the experiment's module, or never
         if new:
-            environment([])  # what it asks of packages and git is remembered
-            self.unfit |= _open_files() > before
+            _prepare()
+            self.unfit |= _open_files() > before or not fit()
             self.files = {file: _stamp(file) for file in _sources()}
             gc.collect()
             gc.freeze()  # or a worker's first collection copies every page that holds an object
@@ -161,14 +163,28 @@ def fit() -> bool:
         torch = sys.modules.get("torch")
         os._exit(int(torch is not None and torch.cuda._is_in_bad_fork()))
     _, status = os.waitpid(process, 0)
-    if status != 0:
-        return False
+    return status == 0 and _alone()
+
+
+def _alone() -> bool:
+    """Whether this process has one thread."""
     deadline = time.monotonic() + THREADS_SECONDS
-    while len(list(Path("/proc/self/task").iterdir())) > 1:
+    while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - a list, and once for every trial
         if time.monotonic() > deadline:
             return False
         time.sleep(0.001)
     return True
+
+
+def _prepare() -> None:
+    """Do what every worker would do anew, and remember."""
+    environment([])  # asks packages and git
+    for name in _READ:
+        shape_of(name)
+    if "torch" in sys.modules:
+        from engram.backbone.seeding import seed_everything
+
+        seed_everything(0)  # imports what it needs; every worker seeds for itself
 
 
 def _open_files() -> int:
@@ -197,7 +213,7 @@ def _sources() -> Iterator[str]:
 
 def _stamp(file: str) -> tuple[int, int]:
     try:
-        found = Path(file).stat()
+        found = os.stat(file)  # noqa: PTH116 - a path object for each of thousands costs more than the call
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size

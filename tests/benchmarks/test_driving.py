@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from engram.benchmarks.driving import loop
@@ -52,6 +54,9 @@ class Scripted:
 
     def finish(self, folder):
         done.add(folder.name)
+
+    def wait(self, seconds):
+        time.sleep(seconds)
 
     def stop(self, folders=None):
         for folder in [each for each in self.running if folders is None or each in folders]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,15 @@ def test_memory_of_a_server_does_not_grow(planned, launcher):
         assert launcher.ended(folder).code == 0
         sizes.append(private())
     assert sizes[-1] - sizes[1] < 2048  # kB
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_waiting_ends_when_a_trial_does(planned, launcher, monkeypatch, possible):
+    monkeypatch.setattr(local, "POSSIBLE", possible)
+    folder, begun = planned(0), time.monotonic()
+    launcher.start(folder, Resources())
+    assert isinstance(held(launcher, folder), Forked) == possible
+    while folder not in launcher.finished():
+        launcher.wait(600.0)
+    launcher.wait(0.01)  # for nothing that runs
+    assert time.monotonic() - begun < 300

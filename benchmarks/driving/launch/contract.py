@@ -58,6 +58,10 @@ class Launcher(Protocol):
         """The trials that ended since the last call; all files of theirs are in their folders."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or before where it can be seen that a trial may have ended."""
+        ...
+
     def stop(self, folders: frozenset[Path] | None = None) -> None:
         """Ask trials, all by default, to save a checkpoint and leave."""
         ...

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +90,17 @@ class LocalLauncher:
             no_memory = ended.code == -signal.SIGKILL and ended_by_kernel() > each.ended_by_kernel
             found[folder] = Ended(ended.code, words, no_memory)
         return found
+
+    def wait(self, seconds: float) -> None:
+        found = {each.worker.news() for each in self._running.values()}
+        news = [file for file in found if file is not None]
+        if news:
+            waiting = select.poll()
+            for file in news:
+                waiting.register(file, select.POLLIN)
+            waiting.poll(seconds * 1000)
+        else:
+            time.sleep(seconds)
 
     def _instead(self, folder: Path, each: _Held, forked: Forked) -> Ended | None:
         """Start a process where a server refused to fork one; how it ended where that was not wanted any more."""

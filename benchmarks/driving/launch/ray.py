@@ -113,6 +113,9 @@ class RayLauncher:
                 ended[refs[ref]] = self._outcome(refs[ref], task)
         return ended
 
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def stop(self, folders: frozenset[Path] | None = None) -> None:
         for task in self._meant(folders):
             if not task.pressed:

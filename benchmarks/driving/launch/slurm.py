@@ -83,6 +83,9 @@ class SlurmLauncher:
             self._running.pop(folder, None)
         return ended
 
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def stop(self, folders: frozenset[Path] | None = None) -> None:
         self._end(folders, hard=False)
 

@@ -93,6 +93,11 @@ class Server:
         self.retired = True
         self.unfit |= why == UNFIT
 
+    @property
+    def news(self) -> int | None:
+        """A file that can be read from when it has said something; None where it is gone."""
+        return None if self.gone else self._control.fileno()
+
     def close(self) -> None:
         """End it. Workers of it that are not over go on; nobody will say how they end."""
         self._process.kill()
@@ -133,6 +138,9 @@ class Forked:
             elif select.select([self.handle], [], [], 0)[0]:
                 self._ended = told_by(self.folder)
         return self._ended
+
+    def news(self) -> int | None:
+        return self.handle if self.server.news is None else self.server.news
 
     def signal(self, number: int) -> None:
         if self.handle is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,10 @@ class Worker(Protocol):
 
     def over(self) -> Ended | None:
         """How it ended, without its last words; None as long as it works."""
+        ...
+
+    def news(self) -> int | None:
+        """A file that can be read from once it may be over; None where this system has none."""
         ...
 
     def signal(self, number: int) -> None:
@@ -40,10 +45,14 @@ class Process:
             env=environment,
             start_new_session=True,
         )
+        self._handle = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
 
     def over(self) -> Ended | None:
         code = self._process.poll()
         return None if code is None else Ended(code)
+
+    def news(self) -> int | None:
+        return self._handle
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -51,3 +60,5 @@ class Process:
     def release(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+        if self._handle is not None:
+            os.close(self._handle)
