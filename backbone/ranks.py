@@ -88,10 +88,14 @@ class Ranks:
         """The sums over processes of tensors of one type and device, in place."""
         if not tensors:
             return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
+        flat = self.total(torch.cat([tensor.reshape(-1) for tensor in tensors]))
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+    def total(self, own: Tensor) -> Tensor:
+        """The sum over processes of a tensor that is of one shape everywhere, in its place."""
+        dist.all_reduce(own)
+        return own
 
     def every(self, own: Tensor) -> Tensor:
         """own: [...], of one shape everywhere -> [count, ...], by the numbers of the processes."""
@@ -130,12 +134,9 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, ranks: Ranks, rows: int) -> Tensor:  # type: ignore[override]
         ctx.share = ranks.share(rows)
-        most = -(-rows // ranks.count)
-        even = own.new_zeros(most, *own.shape[1:])
-        even[: len(own)] = own
-        every = ranks.every(even)
-        sizes = [share.stop - share.start for share in (Ranks(r, ranks.count).share(rows) for r in range(ranks.count))]
-        return torch.cat([part[:size] for part, size in zip(every, sizes, strict=True)])
+        whole = own.new_zeros(rows, *own.shape[1:])
+        whole[ctx.share] = own
+        return ranks.total(whole)  # half the time of a gather where messages are small
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]

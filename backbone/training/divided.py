@@ -203,16 +203,14 @@ class AsWhole(TorchFunctionMode):
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance of every channel over the rows of all processes, and how many values each is of."""
         channels = x.shape[1]
-        mean, var = (x.new_zeros(channels, dtype=torch.float32) for _ in range(2))
-        count = 0.0 if self.idle else float(x.numel() // channels)
-        if count:
-            mean, var = _channel_moments(x, count)
-        own = torch.cat((mean, var, mean.new_full((1,), count)))
-        means, variances, counts = self.ranks.every(own).double().split((channels, channels, 1), 1)
-        whole = counts.sum()
-        mean = (counts * means).sum(0) / whole
-        var = (counts * (variances + (means - mean).square())).sum(0) / whole
-        return mean.float(), var.float(), whole.float()
+        sums = x.new_zeros(2 * channels + 1, dtype=torch.float64)
+        if not self.idle:
+            count = float(x.numel() // channels)
+            mean, var = (each.double() for each in _channel_moments(x, count))
+            sums = count * torch.cat((mean, var + mean.square(), mean.new_ones(1)))
+        first, second, whole = self.ranks.total(sums).split((channels, channels, 1))
+        mean = first / whole  # in float64 the difference below loses nothing that float32 has
+        return mean.float(), (second / whole - mean.square()).clamp_min(0).float(), whole.float()
 
     def _dropped(self, func: Any, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0.0:
@@ -280,7 +278,7 @@ class _Normalised(torch.autograd.Function):
         x, weight, mean, var, count = ctx.saved_tensors
         backward = torch.ops.aten.native_batch_norm_backward
         found, dw, db = backward(grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True])
-        sums = ctx.ranks.every(torch.stack((db, dw))).sum(0) / count
+        sums = ctx.ranks.total(torch.stack((db, dw))) / count
         if not ctx.idle:
             scale = (var + ctx.eps).rsqrt()
             slope = weight * scale.square() * sums[1]
