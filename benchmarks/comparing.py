@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engram.benchmarks.compare.comparison import Comparison, compare_outcomes
-from engram.benchmarks.compare.gate import parse
-from engram.benchmarks.compare.gathering import gather, merged
+from engram.benchmarks.compare.gathering import check_words, gather, merged
 from engram.benchmarks.compare.wanted import ALL, Wanted
 
 
@@ -23,8 +22,7 @@ def compare(out: Path, *names: str, wanted: Wanted = ALL, tracking_uri: str | No
         UserError: unknown sweep, trial, option, metric or group; a gate or baseline that cannot be read; a store that
             cannot be reached.
     """
-    if wanted.fail_if is not None:
-        parse(wanted.fail_if)  # before anything is read
+    check_words(wanted)
     if tracking_uri is None:
         outcomes = gather(out, names)
     else:

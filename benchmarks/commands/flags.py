@@ -179,6 +179,13 @@ class Comparing(Wanted, Tracked):
 
     def problems(self) -> list[str]:
         found = super().problems()
+        if self.only or self.fail_if is not None:
+            from engram.benchmarks.compare.gathering import check_words  # which other commands do without
+
+            try:
+                check_words(self)
+            except UserError as error:
+                found += str(error).splitlines()
         if self.to is not None and self.to.suffix not in WRITTEN:
             got, remedy = self.to, "Give it such a name."
             found.append(str(must("--to", f"a file that ends in {', '.join(WRITTEN)}", got, remedy)))

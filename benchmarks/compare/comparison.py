@@ -9,13 +9,14 @@ from typing import Any
 
 from engram.backbone.contract import PLAIN_UNITS, Direction, Metric, Scalar
 from engram.benchmarks.compare.baseline import Scores, read_baseline
-from engram.benchmarks.compare.gate import GateResult, parse
+from engram.benchmarks.compare.gate import Condition, GateResult, parse
 from engram.benchmarks.compare.gathering import narrowed
 from engram.benchmarks.compare.groups import Group, Pair, make_groups, make_pairs, rank
 from engram.benchmarks.compare.judging import judge
 from engram.benchmarks.compare.tasks import Tasks, over_tasks
 from engram.benchmarks.compare.wanted import ALL, Wanted
 from engram.benchmarks.planning.search import TESTED
+from engram.benchmarks.problems import Problems
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import (
     Outcome,
@@ -118,20 +119,15 @@ class Comparison:
 
 def compare_outcomes(outcomes: Outcomes, wanted: Wanted = ALL) -> Comparison:
     """Compare the groups of trials that are read already (`engram.benchmarks.comparing.compare`)."""
-    conditions = () if wanted.fail_if is None else parse(wanted.fail_if)
-    outcomes = narrowed(outcomes, wanted.only)
+    outcomes, name, axes, option, conditions = _understood(outcomes, wanted)
     one_for_each_seed(outcomes)
-    name, promised = choose_metric(outcomes, wanted.metric), declared(outcomes.experiment)
+    promised, problems = declared(outcomes.experiment), Problems()
     meaning = promised.get(name)
     direction = "max" if meaning is None else meaning.direction
-    option = None if wanted.tasks is None else option_of(outcomes, wanted.tasks, "--tasks")
-    axes = choose_axes(outcomes, wanted.by)
-    if wanted.by is None:
-        axes = tuple(axis for axis in axes if axis != option)
     groups = sorted(make_groups(outcomes, axes, name), key=lambda group: rank(group, direction))
-    tasks = None if option is None else over_tasks(outcomes, axes, name, option, groups, direction)
-    baseline = None if wanted.baseline is None else read_baseline(wanted.baseline, axes)
-    gate = judge(wanted.fail_if, conditions, outcomes, axes, baseline) if wanted.fail_if is not None else None
+    tasks = problems.of(lambda: None if option is None else over_tasks(outcomes, axes, name, option, groups, direction))
+    gate = problems.of(lambda: _gate(wanted, conditions, outcomes, axes))
+    problems.require()
     absent = [trial for trial in outcomes.trials if trial.status != "done" or name not in trial.metrics]
     return Comparison(
         outcomes.sweep,
@@ -146,6 +142,34 @@ def compare_outcomes(outcomes: Outcomes, wanted: Wanted = ALL) -> Comparison:
         gate,
         tasks,
     )
+
+
+def _understood(
+    outcomes: Outcomes, wanted: Wanted
+) -> tuple[Outcomes, str, tuple[str, ...], str | None, tuple[Condition, ...]]:
+    """(the trials, the metric, the options that make groups, the one that makes tasks, the conditions) wanted.
+
+    Raises:
+        UserError: a line for everything that there is not.
+    """
+    problems = Problems()
+    conditions = problems.of(lambda: () if wanted.fail_if is None else parse(wanted.fail_if)) or ()
+    outcomes = problems.of(lambda: narrowed(outcomes, wanted.only)) or outcomes
+    name = problems.of(lambda: choose_metric(outcomes, wanted.metric))
+    for condition in conditions:
+        problems.of(lambda metric=condition.metric: choose_metric(outcomes, metric))
+    option = problems.of(lambda: None if wanted.tasks is None else option_of(outcomes, wanted.tasks, "--tasks"))
+    axes = problems.of(lambda: choose_axes(outcomes, wanted.by)) or ()
+    problems.require()
+    axes = tuple(axis for axis in axes if wanted.by is not None or axis != option)
+    return outcomes, name or "", axes, option, conditions
+
+
+def _gate(
+    wanted: Wanted, conditions: Sequence[Condition], outcomes: Outcomes, axes: tuple[str, ...]
+) -> GateResult | None:
+    baseline = None if wanted.baseline is None else read_baseline(wanted.baseline, axes)
+    return None if wanted.fail_if is None else judge(wanted.fail_if, conditions, outcomes, axes, baseline)
 
 
 def _scores(outcomes: Outcomes, axes: tuple[str, ...], metrics: Sequence[str]) -> Mapping[str, Scores]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engram.backbone.errors import must
+from engram.benchmarks.problems import Problems
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -91,9 +92,12 @@ def parse(text: str) -> tuple[Condition, ...]:
     'lenet5'
 
     Raises:
-        UserError: one of them is none.
+        UserError: a line for each that is none.
     """
-    return tuple(_parsed(each.strip()) for each in text.split(";"))
+    problems = Problems()
+    found = [problems.of(lambda each=each: _parsed(each.strip())) for each in text.split(";")]
+    problems.require()
+    return tuple(each for each in found if each is not None)
 
 
 def _parsed(text: str) -> Condition:

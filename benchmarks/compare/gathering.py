@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import spell
+from engram.benchmarks.compare.gate import parse
+from engram.benchmarks.compare.wanted import Wanted
 from engram.benchmarks.drawing.tables import word
 from engram.benchmarks.planning.naming import off_default
+from engram.benchmarks.problems import Problems
 from engram.benchmarks.records.inside import is_name
 from engram.benchmarks.records.outcomes import Outcome, Outcomes, from_sweep, outcome
 from engram.benchmarks.records.trials import Record, find_trial, read_sweep, trial_names
@@ -71,31 +76,79 @@ def narrowed(outcomes: Outcomes, only: Iterable[str]) -> Outcomes:
     """The trials whose options have one of the values given: ``backbone=mlp``, or ``backbone=mlp`` and then ``lenet5``.
 
     Raises:
-        UserError: no trial has such an option, or such a value of it.
+        UserError: a line for each option and each value that no trial has.
     """
-    wanted = _conditions(only)
+    wanted, names, problems = read_only(only), outcomes.option_names(), Problems()
+    for option in wanted:
+        if option not in names:
+            problems.of(partial(_refuse, "about an option of the trials", option, nearest(option, names)))
     trials = outcomes.trials
-    for option, values in wanted.items():
-        if option not in outcomes.option_names():
-            raise must("--only", "about an option of the trials", option, nearest(option, outcomes.option_names()))
-        known = {word(trial.options.get(option)) for trial in trials}
-        as_list = {",".join(values)}
-        allowed = as_list if known & as_list else set(values)  # a list is one value, with commas
-        strange = [value for value in values if value not in known and not known & as_list]
-        if strange:
-            hint = nearest(strange[0], sorted(known))
-            raise must("--only", f"a value of {option} that trials have", f"{option}={strange[0]}", hint)
-        trials = [trial for trial in trials if word(trial.options.get(option)) in allowed]
+    for option, texts in wanted.items():
+        held = {word(trial.options.get(option)): trial.options.get(option) for trial in trials}
+        as_list = ",".join(texts)  # a list is one value, with commas
+        whole = {name for name, value in held.items() if means(as_list, value)}
+        for text in () if whole or option not in names else texts:
+            if not any(means(text, value) for value in held.values()):
+                rule = f"a value of {option} that trials have"
+                problems.of(partial(_refuse, rule, f"{option}={text}", nearest(text, sorted(held))))
+        allowed = whole or {name for name, value in held.items() if any(means(text, value) for text in texts)}
+        kept = [trial for trial in trials if word(trial.options.get(option)) in allowed]
+        trials = kept or trials  # else nothing was left to look for the others in
+    problems.require()
     return varying(replace(outcomes, trials=trials)) if wanted else outcomes
 
 
-def _conditions(only: Iterable[str]) -> dict[str, list[str]]:
+def _refuse(rule: str, got: str, hint: str) -> None:
+    raise must("--only", rule, got, hint)
+
+
+def means(text: str, value: Any) -> bool:
+    """Whether a text of the command line stands for the value of an option.
+
+    >>> means("0.010", 0.01), means("1e1", 10), means("true", True), means("none", None), means("1", True)
+    (True, True, True, True, False)
+    >>> means("0.010", "0.01"), means("0.5,1", [0.5, 1.0])
+    (False, True)
+    """
+    if isinstance(value, list | tuple):
+        parts = text.split(",") if text else []
+        return len(parts) == len(value) and all(map(means, parts, value))
+    if isinstance(value, bool) or value is None:
+        return text.lower() == str(value).lower()
+    if isinstance(value, str):
+        return text == value
+    try:
+        return float(text) == value
+    except (ValueError, OverflowError):
+        return text == word(value)
+
+
+def check_words(wanted: Wanted) -> None:
+    """See that ``--only`` and ``--fail-if`` can be read, before any trial is.
+
+    Raises:
+        UserError: a line for each part that cannot.
+    """
+    problems = Problems()
+    problems.of(lambda: read_only(wanted.only))
+    problems.of(lambda: None if wanted.fail_if is None else parse(wanted.fail_if))
+    problems.require()
+
+
+def read_only(only: Iterable[str]) -> dict[str, list[str]]:
+    """The texts of ``--only`` by the option that they are about.
+
+    Raises:
+        UserError: a line for each that is about none.
+    """
     found: dict[str, list[str]] = {}
-    option = ""
+    option, problems = "", Problems()
     for item in only:
         head, equals, tail = item.partition("=")
         option = spell(head) if equals else option
-        if not option:
-            raise must("--only", "OPTION=VALUE", item, "Write: --only backbone=mlp")
-        found.setdefault(option, []).append(tail if equals else head)
+        if option:
+            found.setdefault(option, []).append(tail if equals else head)
+        else:
+            problems.of(partial(_refuse, "OPTION=VALUE", item, "Write: --only backbone=mlp"))
+    problems.require()
     return found

@@ -11,6 +11,7 @@ from engram.benchmarks.compare.baseline import Baseline, Scores
 from engram.benchmarks.compare.gate import WORSE, Check, Condition, GateResult
 from engram.benchmarks.compare.groups import Group, label, make_groups
 from engram.benchmarks.compare.stats import all_paired, holm, verdict
+from engram.benchmarks.problems import Problems
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.outcomes import Outcomes, choose_metric
 
@@ -21,19 +22,25 @@ def judge(
     """Try conditions on every group they speak of.
 
     Raises:
-        UserError: a metric or a group does not exist, or there is no baseline where one is spoken of.
+        UserError: a line for each metric and group that does not exist, and where there is no baseline that is spoken
+            of.
     """
+    problems = Problems()
+    tried = [problems.of(lambda each=each: _tried(each, outcomes, axes, baseline)) for each in conditions]
+    problems.require()
+    return GateResult(text, tuple(check for checks in tried for check in checks or ()))
+
+
+def _tried(condition: Condition, outcomes: Outcomes, axes: tuple[str, ...], baseline: Baseline | None) -> list[Check]:
+    metric = choose_metric(outcomes, condition.metric)
+    groups = {group.label: group for group in make_groups(outcomes, axes, metric)}
+    if condition.stored:
+        return [*_against(condition, metric, outcomes, groups, baseline)]
     checks: list[Check] = []
-    for condition in conditions:
-        metric = choose_metric(outcomes, condition.metric)
-        groups = {group.label: group for group in make_groups(outcomes, axes, metric)}
-        if condition.stored:
-            checks += _against(condition, metric, outcomes, groups, baseline)
-            continue
-        for name in _spoken_of(condition, list(dict.fromkeys(label(axes, trial.options) for trial in outcomes.trials))):
-            value = groups[name].statistic(condition.statistic) if name in groups else None
-            checks.append(_check(condition, metric, name, value))
-    return GateResult(text, tuple(checks))
+    for name in _spoken_of(condition, list(dict.fromkeys(label(axes, trial.options) for trial in outcomes.trials))):
+        value = groups[name].statistic(condition.statistic) if name in groups else None
+        checks.append(_check(condition, metric, name, value))
+    return checks
 
 
 def _spoken_of(condition: Condition, labels: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from engram.backbone.contract import Scalar
 from engram.backbone.errors import must, nearest
 from engram.backbone.options.spelling import spell
 from engram.benchmarks.drawing.tables import word
+from engram.benchmarks.problems import Problems
 from engram.benchmarks.records.meaning import declared, today
 from engram.benchmarks.records.trials import Record, Status, Sweep
 
@@ -127,11 +128,14 @@ def choose_axes(outcomes: Outcomes, by: str | None) -> tuple[str, ...]:
     """The options that make the groups: those named in ``by`` (several: with commas), else all the sweep varies.
 
     Raises:
-        UserError: no trial has such an option.
+        UserError: a line for each that no trial has.
     """
     if by is None:
         return outcomes.axes
-    return tuple(option_of(outcomes, name, "--by") for name in by.split(","))
+    problems = Problems()
+    found = [problems.of(lambda name=name: option_of(outcomes, name, "--by")) for name in by.split(",")]
+    problems.require()
+    return tuple(name for name in found if name is not None)
 
 
 def option_of(outcomes: Outcomes, name: str, flag: str) -> str:

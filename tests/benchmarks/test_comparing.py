@@ -122,6 +122,48 @@ def test_what_nothing_is_left_of(folders, only, said):
     assert said in str(caught.value)
 
 
+def test_only_compares_numbers_and_not_their_spellings(folders):
+    folders.sweep()
+    for text, count in (("lr=0.050", 6), ("lr=5e-2", 6), ("seed=01", 2), ("epochs=4.0", 6), ("backbone.width=1", 6)):
+        found = compare(folders.out, "nets", wanted=Wanted(only=(text,)))
+        assert sum(group.interval.n for group in found.groups) == count, text
+    assert len(compare(folders.out, "nets", wanted=Wanted(only=("seed=0.0", "2"))).groups[0].scores) == 2
+
+
+def test_all_that_is_wrong_with_a_comparison_is_said_at_once(folders):
+    folders.sweep()
+    wrong = Wanted(
+        only=("backbone=mlq", "lenat5", "speed=1", "seed=9"),
+        metric="test/acuracy",
+        by="backbon,lr,nosuch",
+        tasks="sed",
+        fail_if="tset/loss < 1; test/accuracy < 0.5; what/is < 3",
+    )
+    with pytest.raises(UserError) as caught:
+        compare(folders.out, "nets", wanted=wrong)
+    assert [line.partition("; got ")[2].partition(". ")[0] for line in str(caught.value).splitlines()] == [
+        "speed",
+        "backbone=mlq",
+        "backbone=lenat5",
+        "seed=9",
+        "'test/acuracy'",
+        "'tset/loss'",
+        "'what/is'",
+        "'sed'",
+        "'backbon'",
+        "'nosuch'",
+    ]
+
+
+def test_every_condition_that_cannot_be_judged_is_said(folders):
+    folders.sweep()
+    gate = "test/accuracy of vgg < 1; test/accuracy < 0.1; worse test/accuracy; n test/loss of mpl > 3"
+    with pytest.raises(UserError) as caught:
+        compare(folders.out, "nets", wanted=Wanted(fail_if=gate))
+    first, second, third = str(caught.value).splitlines()
+    assert "'vgg'" in first and "no baseline" in second and "got 'mpl'. Did you mean mlp" in third
+
+
 def test_an_unfinished_trial_by_itself_is_refused(folders):
     trial = folders.trial(state="failed")
     with pytest.raises(UserError, match="compare must be a finished trial; got"):
@@ -331,12 +373,14 @@ def test_a_stored_comparison_is_the_baseline_of_the_next(folders, tmp_path, caps
         (["--baseline", "b.json"], "--baseline must be given with a gate, which asks for it; got none"),
         (["--to", "/nowhere/x.md"], "--to must be a file that can be written; got /nowhere/x.md"),
         (["--fail-if", "what"], "--fail-if must be"),
+        (["--to", "x.pdf", "--fail-if", "so; a < 1; what", "--only", "mlp", "lenet5"], "so\nwhat\nmlp\nlenet5\nx.pdf"),
     ],
 )
 def test_mistakes_on_the_command_line(folders, capsys, words, said):
     folders.sweep()
     code, _, err = run(folders, capsys, "compare", "nets", *words)
-    assert code == 2 and said in err
+    several = said.split("\n")
+    assert code == 2 and all(each in err for each in several) and err.count("must be") == len(several)
 
 
 def test_signs_of_strangers_do_no_harm_in_any_form(tmp_path):
