@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.benchmarks.commands.flags import Watching
-from engram.benchmarks.drawing.numbers import about, number, seconds
+from engram.benchmarks.drawing.numbers import about, pace, seconds
 from engram.benchmarks.drawing.tables import render, terminal_width
 from engram.benchmarks.given import Given
 from engram.benchmarks.planning.naming import record_words
@@ -92,7 +93,8 @@ class _Look:
         for name, found in self.sweeps.items():
             if found.failed:
                 parts.append(render(f"failed in {name}", [_failed_line(group) for group in found.failed], width))
-        lines = [_line(record) for record in self.records.values() if self.sweep is None or record.status != "done"]
+        shown = [record for record in self.records.values() if self.sweep is None or record.status != "done"]
+        lines = [_line(record) for record in sorted(shown, key=lambda record: record.status != "running")]
         if lines:
             parts.append(render("trials", lines, width))
         return "\n".join(parts) or f"no trial in {self.out} yet; start with: engram quickstart"
@@ -103,7 +105,7 @@ class _Look:
 
     def _in_words(self, found: Standing) -> str:
         words = [f"{found.done} of {found.total} done", *_others(found)]
-        words += [f"{number(found.per_hour)} trials/hour"] if found.per_hour is not None else []
+        words += [f"{pace(found.per_hour)} trials/hour"] if found.per_hour is not None else []
         return ", ".join(words + ([f"about {about(found.left)} left"] if found.left is not None else []))
 
     def _where(self, name: str) -> str | None:
@@ -115,7 +117,7 @@ class _Look:
         driver = (self._where(name) or "running") if self.driven[name] else "-"
         said = {"sweep": name, "driver": driver, "done": f"{found.done} of {found.total}"}
         left = "-" if found.left is None else about(found.left)
-        per_hour = {} if found.per_hour is None else {"trials/hour": number(found.per_hour)}
+        per_hour = {} if found.per_hour is None else {"trials/hour": pace(found.per_hour)}
         return {**said, "others": ", ".join(_others(found)) or "-", **per_hour, "left": left}
 
 
@@ -128,13 +130,19 @@ def _watch(out: Path, sweep: str | None, as_json: bool) -> int:
         if as_json:
             print(json.dumps(look.to_json()), flush=True)
         elif sys.stdout.isatty():
-            sys.stdout.write(f"\x1b[H\x1b[2J{look.text(terminal_width())}\n")
+            sys.stdout.write(f"\x1b[H\x1b[2J{_cut(look.text(terminal_width()))}\n")
             sys.stdout.flush()
         elif (line := look.line()) != said:
             print(said := line, flush=True)
         if look.over:
             return 0
         time.sleep(max(WATCH_SECONDS, LEISURE * (time.monotonic() - begun)))
+
+
+def _cut(text: str) -> str:
+    """As much as a screen holds, which would else scroll away from its top."""
+    lines, room = text.splitlines(), shutil.get_terminal_size().lines - 2  # the last one, and the cursor's
+    return text if len(lines) <= room else "\n".join([*lines[:room], f"and {len(lines) - room} lines more"])
 
 
 def _others(found: Standing) -> list[str]:
@@ -167,7 +175,7 @@ def _line(record: Record) -> dict[str, Any]:
     note = _note(record, said)
     if said and record.status == "running":
         speed, left = rate(said), said.left()
-        note += "" if speed is None else f", {number(speed)}/s"
+        note += "" if speed is None else f", {pace(speed)}/s"
         note += "" if left is None else f", {about(left)} left"
     time = "-" if record.seconds is None else seconds(record.seconds)
     line = {"trial": record.trial, "status": record.status, "time": time, "what": " ".join(record_words(record))}

@@ -28,6 +28,16 @@ def number(value: float | None) -> str:
     return text.replace("-", MINUS, 1) if value < 0 else text
 
 
+def pace(value: float) -> str:
+    """So many in some time, which nobody knows to more than three digits.
+
+    >>> pace(8627.2), pace(9.7502), pace(0.01234)
+    ('8,630', '9.75', '0.0123')
+    """
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
+
+
 def signed(value: float | None) -> str:
     """As `number`, with a plus where it applies.
 

@@ -38,7 +38,7 @@ class ProgressView:
         self._told: tuple[str, ...] = ()
         self._common: set[str] | None = None  # words that all trials have that are known
         self._counted = self._over = 0
-        self._failed = 0
+        self._done = self._failed = 0
         self._begun: dict[str, float] = {}
         self._read: dict[Path, int] = {}
         self._shown: set[str] = set()  # ten trials of one network show its table once
@@ -64,6 +64,7 @@ class ProgressView:
         """A trial was done before."""
         self._counted += 1
         self._over += 1
+        self._done += 1
 
     def again(self, trial: Trial, why: str) -> None:
         """A trial whose process was lost will be started again."""
@@ -87,11 +88,15 @@ class ProgressView:
 
     def ended(self, trial: Trial, status: str) -> None:
         self._tables(trial)
+        took = f"after {time.monotonic() - self._begun[trial.id]:.1f} s"
+        if status == "stopped":  # it is not over, and nobody waits for the others
+            self.line(f"{trial.id}  {status}  {took}")
+            return
         self._over += 1
-        self._failed += status not in ("done", "stopped", "pruned")
-        took = time.monotonic() - self._begun[trial.id]
+        self._done += status == "done"
+        self._failed += status not in ("done", "pruned")
         left = f", about {about(self.left)} left" if self.left is not None and self._over != self.total else ""
-        self.line(f"{trial.id}  {status}{self._which(self._over)}  after {took:.1f} s{left}")
+        self.line(f"{trial.id}  {status}{self._which(self._over)}  {took}{left}")
 
     def dropped(self) -> None:
         """A trial will not be run: one that it needs failed."""
@@ -192,11 +197,9 @@ class Bars(ProgressView):
         if time.monotonic() - self._drawn < DRAW_SECONDS:
             return
         self._drawn = time.monotonic()
-        said = (
-            f"{self._over - self._failed} done"
-            if self.total is None
-            else f"{self._over - self._failed} of {self.total} done"
-        )
+        given_up = self._over - self._done - self._failed
+        said = f"{self._done} done" if self.total is None else f"{self._done} of {self.total} done"
+        said += f", {given_up} pruned" if given_up else ""
         said += f", {self._failed} failed" if self._failed else ""
         self._live.update(self._whole, total=self.total, completed=self._over, description=said, left=_left(self.left))
         self._live.refresh()

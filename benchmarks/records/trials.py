@@ -45,6 +45,8 @@ class Record:
     """What the sweep set for this trial (axis -> value), beside its seed."""
     memory: Memory | None = field(default=None, compare=False, repr=False)
     """Where finished trials are looked up before their files are read."""
+    plan: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What its sweep's plan says of it; as long as it has not begun its folder says nothing."""
     _damaged: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -80,7 +82,7 @@ class Record:
 
     @cached_property
     def experiment(self) -> str:
-        return (self.about or self.result).get("experiment", "?")
+        return (self.about or self.result or self.plan).get("experiment", "?")
 
     @property
     def data(self) -> dict[str, str | None]:
@@ -90,7 +92,8 @@ class Record:
     @cached_property
     def config(self) -> dict[str, Scalar]:
         """Every option of the trial by flag name: options of options are ``backbone.width``."""
-        return by_flag({**(self.about or self.result).get("config", {}), **self.options})
+        planned = {"seed": self.plan["seed"]} if "seed" in self.plan else {}
+        return by_flag({**(self.about or self.result).get("config", planned), **self.options})
 
     @cached_property
     def seed(self) -> int | None:
@@ -263,7 +266,9 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
     if strange:
         raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
     memory, folder = memory or memory_of(out), trials_dir(out)
-    records = [Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory) for planned in cells]
+    records = [
+        Record(folder / planned["trial"], by_flag(planned.get("options", {})), memory, planned) for planned in cells
+    ]
     axes = {spell(axis): values for axis, values in varied.items()}
     objectives = tuple(search.get("objectives", ()))
     return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory, objectives)

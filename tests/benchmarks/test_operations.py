@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -156,6 +158,23 @@ def test_watching_ends_with_the_sweep(folders, capsys, monkeypatch, here):
     assert "2 of 4" in shown
     assert "loss must be finite; got nan." in shown
     assert here("status", "nowhere", "--out", folders.out).code == 2
+
+
+def test_what_has_not_begun_is_called_by_its_plan(folders, here):
+    names = folders.sweep(seeds=2)
+    shutil.rmtree(folders.out / "trials" / names[3])
+    shown = here("status", "nets", "--out", folders.out).out
+    assert f"{names[3]}  planned  -     backbone.train mlp seed 1" in shown
+
+
+def test_watching_on_a_terminal_keeps_to_its_height(folders, here, monkeypatch):
+    for seed in range(40):
+        folders.trial(seed=seed, state="failed")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = here("status", "--watch", "--out", folders.out, LINES="12")
+    lines = done.out.removeprefix("\x1b[H\x1b[2J").splitlines()
+    whole = here("status", "--out", folders.out).out.splitlines()
+    assert lines == [*whole[:10], f"and {len(whole) - 10} lines more"]
 
 
 def test_the_log_of_a_trial_with_its_traceback(here, put_store):

@@ -118,6 +118,21 @@ def test_bars_show_the_whole_plan_and_those_that_run(plan, width):
     assert not any("━" in line for line in screen(told.getvalue()))
 
 
+def test_what_was_stopped_is_not_over_and_what_was_given_up_is_not_done(plan, capsys):
+    told = io.StringIO()
+    with Bars(6, Console(file=told, force_terminal=True, width=80, color_system=None)) as view:
+        knowing(view, plan, done=1)
+        for trial, status in zip(plan[1:4], ("done", "pruned", "stopped"), strict=True):
+            view.started(trial)
+            view.ended(trial, status)
+        view.left = 60.0
+        view._drawn = 0.0
+        view.draw()
+        shown = screen(told.getvalue())
+    assert any("2 of 6 done, 1 pruned " in line for line in shown)
+    assert re.search(r"stopped  after 0\.\d s$", "\n".join(line.rstrip() for line in shown), re.MULTILINE)
+
+
 def test_a_long_name_goes_on_in_further_lines(plan):
     told = io.StringIO()
     for trial in plan:
