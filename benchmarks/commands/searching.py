@@ -148,7 +148,9 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
     found = look_through(sweep)
     chosen = [_chosen(each) for each in found.chosen]
     if flags.json:
-        trials = [_cell(record, cell) for record, cell in zip(sweep.records, plan["trials"], strict=True)]
+        fates = {trial: {"given_up": fate} for trial, fate in sweep.given_up.items()}
+        told = zip(sweep.records, plan["trials"], strict=True)
+        trials = [_cell(record, cell) | fates.get(record.trial, {}) for record, cell in told]
         failures = [vars(failure) for failure in outcome.failures]
         print(json.dumps({"sweep": sweep.name, "trials": trials, "failures": failures, "chosen": chosen}))
         if outcome.so_far:
@@ -161,6 +163,7 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
             "trial": record.trial,
             "status": record.status,
             **{name: record.metrics.get(name) for name in sweep.objectives if record.status == "done"},
+            **({"given up": sweep.given_up.get(record.trial, "")} if sweep.given_up else {}),
         }
         for record in sweep.records
     ]

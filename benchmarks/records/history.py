@@ -37,6 +37,13 @@ class Proposal:
     rungs: list[float] = field(default_factory=list)
     given_up: float | None = None
 
+    @property
+    def fate(self) -> str:
+        """Where it was given up, in words; "" where it was not."""
+        if self.given_up is None:
+            return ""
+        return f"at rung {len(self.rungs)}, after {self.given_up:.0%} of its work, with {self.rungs[-1]:.4g}"
+
     def reaches(self, seed: int) -> bool:
         """Whether it was not given up before it came to a seed."""
         return self.given_up is None or seed < self.given_up * len(self.trials) - CLOSE
@@ -187,8 +194,8 @@ class History:
 
 
 def proposed(path: Path, axes: Iterable[str], *, in_turn: bool) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-    """(the trials that a search's record in ``path`` asked for, each with its options; the values of each of ``axes``
-    that they have).
+    """(the trials that a search's record in ``path`` asked for, each with its options and, where its proposal was given
+    up, with its `Proposal.fate`; the values of each of ``axes`` that they have).
 
     Raises:
         Damaged: it cannot be read.
@@ -200,7 +207,9 @@ def proposed(path: Path, axes: Iterable[str], *, in_turn: bool) -> tuple[list[di
         raise Damaged(path, f"a file that is not readable here ({error.strerror})") from None
     for event in events:
         history.add(event)
-    cells = [{"trial": each.trials[index], "options": each.options} for each, index in history.cells()]
+    cells = [
+        {"trial": each.trials[index], "options": each.options, "given_up": each.fate} for each, index in history.cells()
+    ]
     return cells, values_of(axes, [cell["options"] for cell in cells])
 
 

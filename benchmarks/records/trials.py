@@ -223,6 +223,8 @@ class Sweep:
     """Where its records look; `Memory.save` keeps what they have read."""
     objectives: tuple[str, ...] = ()
     """The metrics that a search goes by; none of a grid."""
+    given_up: Mapping[str, str] = field(default_factory=dict)
+    """The trials of proposals that a search gave up, done or not, and where it did."""
 
 
 def number(value: object) -> float:
@@ -271,7 +273,8 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
     ]
     axes = {spell(axis): values for axis, values in varied.items()}
     objectives = tuple(search.get("objectives", ()))
-    return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory, objectives)
+    given_up = {planned["trial"]: planned["given_up"] for planned in cells if planned.get("given_up")}
+    return Sweep(name, axes, plan.get("seeds", []), records, plan.get("suite", ""), memory, objectives, given_up)
 
 
 def sweep_names(out: Path) -> list[str]:

@@ -71,7 +71,8 @@ def trials(subject: Subject) -> str:
 
 
 def _lines(subject: Subject, metric: str | None) -> str:
-    head = ("trial", "group", "seed", "state", *([] if metric is None else [metric]), "time")
+    fate = ["given up"] if subject.sweep.given_up else []
+    head = ("trial", "group", "seed", "state", *([] if metric is None else [metric]), "time", *fate)
     rows = list(itertools.islice(_rows(subject, metric), MOST_ROWS))
     return table("All trials", head, rows) + more(subject.records, "trials")
 
@@ -80,7 +81,9 @@ def _rows(subject: Subject, metric: str | None) -> Iterator[list[object]]:
     for label, records in subject.groups.items():
         for record in records:
             score = [] if metric is None else [record.metrics.get(metric)]
-            yield [record.trial, label, record.seed, record.status, *score, duration(record.seconds)]
+            fates = subject.sweep.given_up
+            fate = [fates.get(record.trial, "")] if fates else []
+            yield [record.trial, label, record.seed, record.status, *score, duration(record.seconds), *fate]
 
 
 def trial_facts(record: Record) -> str:

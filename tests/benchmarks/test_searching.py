@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
+from engram.benchmarks.commands.searching import finish_search
+from engram.benchmarks.compare.choosing import look_through
 from engram.benchmarks.driving.energy import Meter
 from engram.benchmarks.driving.proposing import search as searching
 from engram.benchmarks.driving.proposing import tpe
 from engram.benchmarks.driving.proposing.halving import goes_on
 from engram.benchmarks.driving.proposing.search import Searching
+from engram.benchmarks.driving.setting import PlanOutcome
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.planning.search import Search
 from engram.benchmarks.planning.space import draw
@@ -25,8 +30,10 @@ from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.records.lines import sealed
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.search import Clocked, SearchRecord, read_events
-from engram.benchmarks.records.stored import Damaged, write_json
+from engram.benchmarks.records.stored import Damaged, read_json, write_json
 from engram.benchmarks.records.trials import PRUNED, Record, read_sweep
+from engram.benchmarks.report.page import page
+from engram.benchmarks.report.subject import find
 from engram.benchmarks.sink.files import sweep_texts
 from engram.benchmarks.worker.ledger import Ledger
 
@@ -515,3 +522,52 @@ def test_a_proposal_costs_the_same_however_many_stand_before_it(tmp_path, method
             at.tell(trial, world.work(at, trial))
         counts.append(len(looked))
     assert max(counts[-10:]) <= max(counts[:10])
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["within a seed", "behind one"])
+def test_what_was_given_up_says_so_and_where(tmp_path, capsys, silent):
+    world = World(tmp_path, "halving", trials=16, factor=2, rungs=1)
+    world.silent = silent
+    at = world.run(world.begin())
+    at.close()
+    lost = {proposal.trials[0]: proposal for proposal in at.history.proposals if proposal.given_up is not None}
+    sweep = read_sweep(tmp_path, "s")
+    assert lost and lost.keys() <= sweep.given_up.keys()
+    assert {Record(tmp_path / "trials" / trial).status for trial in lost} == {"done" if silent else "pruned"}
+    flags = SimpleNamespace(json=False, out=tmp_path)
+    plan = read_json(world.folder / "plan.json") | {"name": "s"}
+    finish_search(tmp_path, plan, PlanOutcome(), flags)  # pyright: ignore[reportArgumentType]
+    out = capsys.readouterr().out
+    flags.json = True
+    finish_search(tmp_path, plan, PlanOutcome(), flags)  # pyright: ignore[reportArgumentType]
+    cells = {cell["trial"]: cell for cell in json.loads(capsys.readouterr().out)["trials"]}
+    text = page(find(tmp_path, "s"))
+    for trial, proposal in lost.items():
+        assert proposal.given_up is not None
+        fate = f"at rung 1, after {proposal.given_up:.0%} of its work, with {proposal.rungs[0]:.4g}"
+        assert fate in out and fate in text and cells[trial]["given_up"] == fate
+    assert [trial for trial, cell in cells.items() if "given_up" in cell] == [*sweep.given_up]
+    world = World(tmp_path / "none", "random")
+    world.run(world.begin()).close()
+    assert "given up" not in page(find(tmp_path / "none", "s"))
+
+
+@pytest.mark.parametrize("method", ["random", "halving"])
+def test_a_report_shows_test_images_of_what_was_chosen_alone(tmp_path, method):
+    world = World(tmp_path, method)
+    world.run(world.begin())
+    marks = {}
+    for trial in world.ran:
+        path = tmp_path / "trials" / trial / "result.json"
+        if not (result := read_json(path)):
+            continue
+        mark = marks[trial] = f"shown by {result['config']['lr']}"  # seeds of a proposal share it
+        matrix = {"kind": "confusion", "title": "test", "classes": [f"{mark}, a", f"{mark}, b"], "counts": [[9, 1]] * 2}
+        curve = {"title": "t", "x_label": "x", "y_label": "y", "series": {f"line {mark}": [[1, 0.5], [2, 0.6]]}}
+        tables = {"test": [{"row": f"row {mark}"}]}
+        write_json(path, {**result, "figures": {"confusion": matrix, "curve": curve}, "tables": tables})
+    text = page(find(tmp_path, "s"))
+    (chosen,) = look_through(read_sweep(tmp_path, "s")).chosen
+    best = marks[chosen.records[0].trial]
+    assert all(said in text for said in (f"{best}, a", f"row {best}", f"line {best}"))
+    assert len({*marks.values()}) > 4 and not any(mark in text for mark in marks.values() if mark != best)
