@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,14 +13,27 @@ from engram.backbone.data.corruptions.occlusion import hidden_by_lot
 from engram.backbone.errors import must
 
 
+class Rows(NamedTuple):
+    """Which images of a batch are at hand, where another process has the others: every one is drawn for."""
+
+    whole: int
+    """How many the batch has."""
+    here: slice
+
+
+def all_rows(x: Tensor) -> Rows:
+    """All images of a batch [B, ...]."""
+    return Rows(len(x), slice(None))
+
+
 def flip(x: Tensor, which: Tensor) -> Tensor:
     """Mirror some images left to right. x: [B, C, H, W]; which: [B] bool."""
     return torch.where(which[:, None, None, None], x.flip(-1), x)
 
 
-def by_chance(count: int, random: torch.Generator, device: torch.device) -> Tensor:
-    """[count] bool, true for half of them."""
-    return (torch.rand(count, generator=random) < 0.5).to(device, non_blocking=True)
+def by_chance(rows: Rows, random: torch.Generator, device: torch.device) -> Tensor:
+    """[B] bool, true for half of them."""
+    return (torch.rand(rows.whole, generator=random)[rows.here] < 0.5).to(device, non_blocking=True)
 
 
 def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
@@ -33,7 +48,9 @@ def flip_alternate(x: Tensor, indices: Tensor, epoch: int) -> Tensor:
     return flip(x, (coin + epoch) % 2 == 1)
 
 
-def translate(x: Tensor, pixels: int, generator: torch.Generator, black: Tensor | None = None) -> Tensor:
+def translate(
+    x: Tensor, pixels: int, generator: torch.Generator, black: Tensor | None = None, rows: Rows | None = None
+) -> Tensor:
     """Shift every image by up to ``pixels`` in each direction. x: [B, C, H, W].
 
     Beyond its border an image is reflected, or where ``black`` [C] is given, what black is in each channel.
@@ -45,14 +62,22 @@ def translate(x: Tensor, pixels: int, generator: torch.Generator, black: Tensor 
         padded[:, :, pixels : pixels + height, pixels : pixels + width] = x
     else:
         padded = F.pad(x, (pixels,) * 4, mode="reflect" if pixels < min(height, width) else "replicate")
-    shift = torch.randint(0, 2 * pixels + 1, (2, batch), generator=generator, device=generator.device)
+    count, here = rows or all_rows(x)
+    shift = torch.randint(0, 2 * pixels + 1, (2, count), generator=generator, device=generator.device)[:, here]
     if x.is_cuda:
         return gathered(padded, shift.to(x.device, non_blocking=True), height, width)
-    rows = _crop(padded, shift[0], 2, height)
-    return _crop(rows, shift[1], 3, width)
+    high = _crop(padded, shift[0], 2, height)
+    return _crop(high, shift[1], 3, width)
 
 
-def warp(x: Tensor, affine: float, elastic: float, generator: torch.Generator, black: Tensor | None = None) -> Tensor:
+def warp(
+    x: Tensor,
+    affine: float,
+    elastic: float,
+    generator: torch.Generator,
+    black: Tensor | None = None,
+    rows: Rows | None = None,
+) -> Tensor:
     """Turn, shear and stretch every image about its middle, and bend it smoothly. x: [B, C, H, W].
 
     Beyond its border an image is reflected, or where ``black`` [C] is given, what black is in each channel.
@@ -64,16 +89,17 @@ def warp(x: Tensor, affine: float, elastic: float, generator: torch.Generator, b
             between them displacements are cubic (Simard, Steinkraus and Platt 2003 smooth noise of every pixel).
     """
     batch, _, height, width = x.shape
+    count, here = rows or all_rows(x)
     size = torch.tensor([width, height], dtype=torch.float32)
     if affine:
-        drawn = affine * (2 * torch.rand(4, batch, generator=generator, device=generator.device) - 1)
+        drawn = affine * (2 * torch.rand(4, count, generator=generator, device=generator.device)[:, here] - 1)
         matrix = _linear(drawn) * (size / size[:, None])  # of places in pixels, where grids have sides of length 2
     else:
         matrix = torch.eye(2).expand(batch, 2, 2)
     theta = F.pad(matrix, (0, 1)).to(x.device, non_blocking=True)
     grid = F.affine_grid(theta, [batch, 1, height, width], align_corners=False)
     if elastic:
-        moved = elastic * torch.randn(batch, 2, 4, 4, generator=generator, device=generator.device)
+        moved = elastic * torch.randn(count, 2, 4, 4, generator=generator, device=generator.device)[here]
         moved = (moved * (2 / size)[:, None, None]).to(x.device, non_blocking=True)
         bent = F.interpolate(moved, (height, width), mode="bicubic", align_corners=True)
         grid = grid + bent.permute(0, 2, 3, 1)
@@ -118,39 +144,44 @@ def _crop(x: Tensor, start: Tensor, dim: int, length: int) -> Tensor:
     return out
 
 
-def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def cutout(x: Tensor, side: int, generator: torch.Generator, rows: Rows | None = None) -> Tensor:
     """Blank a square in every image; zero is the mean colour of normalised images. x: [B, C, H, W].
 
     Source: DeVries and Taylor 2017 (arXiv 1708.04552), section 3.
     """
-    batch, _, height, width = x.shape
-    top = torch.randint(0, height, (batch,), generator=generator, device=generator.device) - side // 2
-    left = torch.randint(0, width, (batch,), generator=generator, device=generator.device) - side // 2
+    height, width = x.shape[2:]
+    count, here = rows or all_rows(x)
+    top = torch.randint(0, height, (count,), generator=generator, device=generator.device)[here] - side // 2
+    left = torch.randint(0, width, (count,), generator=generator, device=generator.device)[here] - side // 2
     row = torch.arange(height, device=x.device) - top[:, None].to(x.device, non_blocking=True)
     column = torch.arange(width, device=x.device) - left[:, None].to(x.device, non_blocking=True)
     inside = ((row >= 0) & (row < side))[:, :, None] & ((column >= 0) & (column < side))[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
 
 
-def occlude(x: Tensor, most: float, generator: torch.Generator, hidden: Tensor) -> Tensor:
+def occlude(x: Tensor, most: float, generator: torch.Generator, hidden: Tensor, rows: Rows | None = None) -> Tensor:
     """Hide up to a share of ``most`` of every image, by lot (`engram.backbone.data.corruptions.occlusion`).
 
     x: [B, C, H, W]; hidden: [C], what is seen in its place.
     """
-    draws = Draws.of(_drawn_seed(generator), torch.arange(len(x)))
+    count, here = rows or all_rows(x)
+    draws = Draws.of(_drawn_seed(generator), torch.arange(count)[here])
     where = hidden_by_lot(most, draws, *x.shape[-2:]).to(x.device, non_blocking=True)
     return torch.where(where[:, None], hidden[:, None, None].to(x.dtype), x)
 
 
-def noisy(x: Tensor, most: float, generator: torch.Generator, black: Tensor, white: Tensor) -> Tensor:
+def noisy(
+    x: Tensor, most: float, generator: torch.Generator, black: Tensor, white: Tensor, rows: Rows | None = None
+) -> Tensor:
     """Add Gaussian noise of a standard deviation of up to ``most`` of the way from black to white, one an image.
 
     No value leaves that way. x: [B, C, H, W]; black, white: [C], what these are in each channel.
     """
     on_device = torch.Generator(x.device).manual_seed(_drawn_seed(generator))
     black, white = black[:, None, None], white[:, None, None]
-    deviation = most * torch.rand(len(x), 1, 1, 1, generator=on_device, device=x.device)
-    noise = torch.randn(x.shape, generator=on_device, device=x.device)
+    count, here = rows or all_rows(x)
+    deviation = most * torch.rand(count, 1, 1, 1, generator=on_device, device=x.device)[here]
+    noise = torch.randn(count, *x.shape[1:], generator=on_device, device=x.device)[here]
     return torch.clamp(x + deviation * (white - black) * noise, black, white)
 
 

@@ -16,17 +16,15 @@ from engram.backbone.contract import Hook, Outputs
 from engram.backbone.data.sets import Split
 from engram.backbone.errors import must
 from engram.backbone.ranks import Ranks
+from engram.backbone.training.augment import Rows, all_rows
 from engram.backbone.training.options import TrainingOptions
 
 _ROWS = {"logits": 0, "steps": 1, "features": 0, "given": 0, "counterfactual": 0, "concepts": 0}
 """Which dimension of the outputs the rows are; others cannot be gathered."""
 _BY_CONTENT = ("event_drop", "time_jitter")
 """Options of augmentations that draw for every event there is."""
-_DRAWING = (
-    *("translate", "affine", "elastic", "cutout", "noise", "occlude", "randaugment", "time_shift"),
-    *_BY_CONTENT,
-)
-"""Options of all augmentations that draw, beside ``flip``."""
+_TOGETHER = (*_BY_CONTENT, "randaugment", "time_shift")
+"""Options of augmentations that change all images of a batch at once."""
 _MOST_STEPS = 10_000
 _FACTORS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 """What multiplies every row by factors that are drawn."""
@@ -58,8 +56,9 @@ class Divided:
             rule, got = "1 where something is called around every step", ranks.count
             raise must("--devices", rule, got, "Leave it out.")
         self.ranks, self.device = ranks, device
-        self.draws = options.flip != "none" or any(getattr(options, name) for name in _DRAWING)
-        self.draws_by_content = any(getattr(options, name) for name in _BY_CONTENT)
+        self.together, self.by_content = (
+            any(getattr(options, name) for name in names) for names in (_TOGETHER, _BY_CONTENT)
+        )
         self.step_seconds = math.inf
 
     def unit(self, seconds: float, model: nn.Module) -> int:
@@ -94,23 +93,24 @@ class Divided:
         own = rows[self.ranks.share(len(rows))]
         return own if len(own) else rows[:1]
 
-    def changed(self, raw: Tensor, rows: int, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """This process's rows of ``change(whole batch)``, which treats images one by one and draws for all of them.
+    def changed(self, raw: Tensor, rows: int, change: Callable[[Tensor, Rows], Tensor]) -> Tensor:
+        """This process's rows of a changed batch, which are changed as all of them would be.
 
         Args:
             raw: this process's images.
             rows: of the whole batch.
-            change: augments images.
+            change: augments those images of a batch that it is told.
         """
-        if not self.draws:
-            return change(raw)
         share = self.ranks.share(rows)
-        if self.draws_by_content:
+        here = share if share.start < share.stop else slice(0, 1)
+        if not self.together:
+            return change(raw, Rows(rows, here))
+        if self.by_content:
             whole = self.ranks.gathered(raw, rows)
         else:
             whole = raw.new_zeros(rows, *raw.shape[1:])
             whole[share] = raw[: share.stop - share.start]
-        return change(whole)[share if share.start < share.stop else slice(0, 1)]
+        return change(whole, all_rows(whole))[here]
 
     def add_gradients(self, model: nn.Module) -> None:
         """Make every gradient that of the whole batch."""

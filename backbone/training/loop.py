@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -291,18 +292,18 @@ class Trainer:
         return self.divided.batches(data, order, self.batch_size)
 
     def _images(self, model: Classifier, raw: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        def change(images: Tensor) -> Tensor:
-            return self._augment(model, images, indices, epoch)
+        change = partial(self._augment, model, indices, epoch)
+        if self.divided is None:
+            return change(raw, augment.all_rows(raw))
+        return self.divided.changed(raw, len(indices), change)
 
-        return change(raw) if self.divided is None else self.divided.changed(raw, len(indices), change)
-
-    def _augment(self, model: Classifier, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+    def _augment(self, model: Classifier, indices: Tensor, epoch: int, images: Tensor, rows: augment.Rows) -> Tensor:
         """Normalised and augmented images; what happens to one frame of a recording happens to all of them."""
         options = self.options
         x, random = self._begin_augmentation(model, images, "")
         if options.flip == "alternate":
-            x = augment.flip_alternate(x, indices.to(x.device, non_blocking=True), epoch)
-        return self._finish_augmentation(x, images, random)
+            x = augment.flip_alternate(x, indices[rows.here].to(x.device, non_blocking=True), epoch)
+        return self._finish_augmentation(x, images, random, rows)
 
     def augmented(self, raw: Tensor, purpose: str) -> Tensor:
         """Images from elsewhere as this training sees its own: normalised, augmented with draws of their own.
@@ -311,8 +312,8 @@ class Trainer:
         """
         x, random = self._begin_augmentation(self.progress.model, raw, purpose)
         if self.options.flip == "alternate":
-            x = augment.flip(x, augment.by_chance(len(x), random, x.device))
-        return self._finish_augmentation(x, raw, random)
+            x = augment.flip(x, augment.by_chance(augment.all_rows(x), random, x.device))
+        return self._finish_augmentation(x, raw, random, augment.all_rows(x))
 
     def _begin_augmentation(self, model: Classifier, images: Tensor, purpose: str) -> tuple[Tensor, torch.Generator]:
         seed, step = self.options.seed, self.progress.step
@@ -325,21 +326,22 @@ class Trainer:
         x = x.flatten(1, 2) if images.ndim == 5 else x  # frames as channels of one image
         return x, generator(seed, f"augment{purpose}", step)
 
-    def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator) -> Tensor:
+    def _finish_augmentation(self, x: Tensor, images: Tensor, random: torch.Generator, rows: augment.Rows) -> Tensor:
         options = self.options
         if options.flip == "random":
-            x = augment.flip(x, augment.by_chance(len(x), random, x.device))
+            x = augment.flip(x, augment.by_chance(rows, random, x.device))
         black = self._grey(images, 0) if options.border == "black" else None
         if options.affine or options.elastic:
-            x = augment.warp(x, options.affine, options.elastic, random, black)
+            x = augment.warp(x, options.affine, options.elastic, random, black, rows)
         if options.translate:
-            x = augment.translate(x, options.translate, random, black)
+            x = augment.translate(x, options.translate, random, black, rows)
         if options.cutout:
-            x = augment.cutout(x, options.cutout, random)
+            x = augment.cutout(x, options.cutout, random, rows)
         if options.occlude:
-            x = augment.occlude(x, options.occlude, random, self._grey(images, GREY if images.ndim == 4 else 0))
+            hidden = self._grey(images, GREY if images.ndim == 4 else 0)
+            x = augment.occlude(x, options.occlude, random, hidden, rows)
         if options.noise:
-            x = augment.noisy(x, options.noise, random, self._grey(images, 0), self._grey(images, 255))
+            x = augment.noisy(x, options.noise, random, self._grey(images, 0), self._grey(images, 255), rows)
         return x.reshape(images.shape) if images.ndim == 5 else arranged(x, self.progress.model.backbone)
 
     def _grey(self, images: Tensor, level: int) -> Tensor:
