@@ -149,8 +149,7 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
     chosen = [_chosen(each) for each in found.chosen]
     if flags.json:
         fates = {trial: {"given_up": fate} for trial, fate in sweep.given_up.items()}
-        told = zip(sweep.records, plan["trials"], strict=True)
-        trials = [_cell(record, cell) | fates.get(record.trial, {}) for record, cell in told]
+        trials = [_cell(record) | fates.get(record.trial, {}) for record in sweep.records]
         failures = [vars(failure) for failure in outcome.failures]
         print(json.dumps({"sweep": sweep.name, "trials": trials, "failures": failures, "chosen": chosen}))
         if outcome.so_far:
@@ -176,11 +175,12 @@ def finish_search(out: Path, plan: Mapping[str, Any], outcome: PlanOutcome, flag
     return outcome.code
 
 
-def _cell(record: Record, cell: Mapping[str, Any]) -> dict[str, Any]:
+def _cell(record: Record) -> dict[str, Any]:
     """A trial without what it says of test images, which is not looked at before the end."""
     hidden = tested(record.experiment, list(record.metrics)) if record.status == "done" else []
     metrics = {name: value for name, value in record.metrics.items() if name not in hidden}
-    return {**cell, "status": record.status, "metrics": metrics if record.status == "done" else {}}
+    planned = {name: record.plan[name] for name in ("trial", "experiment", "options", "seed")}
+    return {**planned, "status": record.status, "metrics": metrics if record.status == "done" else {}}
 
 
 def _chosen(candidate: Candidate) -> dict[str, Scalar]:

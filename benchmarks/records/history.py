@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from engram.backbone.contract import Direction
-from engram.benchmarks.records.search import Asked, Event, Ranked, Told, read_events
+from engram.benchmarks.records.search import Asked, Begun, Event, Ranked, Told, read_events
 from engram.benchmarks.records.stored import Damaged
 
 CLOSE = 1e-9
@@ -193,9 +193,11 @@ class History:
         return count
 
 
-def proposed(path: Path, axes: Iterable[str], *, in_turn: bool) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-    """(the trials that a search's record in ``path`` asked for, each with its options and, where its proposal was given
-    up, with its `Proposal.fate`; the values of each of ``axes`` that they have).
+def proposed(
+    path: Path, axes: Iterable[str], seeds: Sequence[int], *, in_turn: bool
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """(the trials that a search's record in ``path`` asked for, as plan.json has them, each with its `Proposal.fate`
+    where its proposal was given up; the values of each of ``axes`` that they have).
 
     Raises:
         Damaged: it cannot be read.
@@ -207,8 +209,18 @@ def proposed(path: Path, axes: Iterable[str], *, in_turn: bool) -> tuple[list[di
         raise Damaged(path, f"a file that is not readable here ({error.strerror})") from None
     for event in events:
         history.add(event)
+    first = events[0] if events else None
+    experiment = first.about.get("experiment", "?") if isinstance(first, Begun) else "?"
+    known = dict(enumerate(seeds))  # a stranger's plan may have other ones
     cells = [
-        {"trial": each.trials[index], "options": each.options, "given_up": each.fate} for each, index in history.cells()
+        {
+            "trial": each.trials[index],
+            "experiment": experiment,
+            "options": dict(each.options),
+            "seed": known.get(index),
+            "given_up": each.fate,
+        }
+        for each, index in history.cells()
     ]
     return cells, values_of(axes, [cell["options"] for cell in cells])
 

@@ -263,7 +263,9 @@ def read_sweep(out: Path, name: str, memory: Memory | None = None) -> Sweep:
     search = plan.get("search") or {}
     cells, varied = plan["trials"], plan.get("axes", {})
     if search and (record := path.with_name(SEARCH)).exists():  # which is ahead of the plan while a driver works on it
-        cells, varied = proposed(record, plan.get("axes", {}), in_turn=search["method"] == "halving")
+        cells, varied = proposed(
+            record, plan.get("axes", {}), plan.get("seeds", []), in_turn=search["method"] == "halving"
+        )
     strange = [planned["trial"] for planned in cells if not is_name(planned["trial"])]
     if strange:
         raise Damaged(path, f"a trial that is none of this folder, {strange[0]!r}")
