@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -58,11 +59,17 @@ def test_the_newest_two_stay(tmp_path):
 
 
 def test_any_flipped_byte_of_the_newest_is_noticed(two, caplog):
-    size = (two / "state-000000020.pt").stat().st_size
-    for place in range(0, size, 97):
-        flip(two / "state-000000020.pt", place)
+    path, only = two / "state-000000020.pt", two / "only"
+    shutil.copytree(two, only, ignore=shutil.ignore_patterns("*10.*"))
+    for place in range(path.stat().st_size):
+        flip(only / path.name, place)
+        assert newest(only) is None
+        flip(only / path.name, place)
+    assert newest(only) == 20
+    for place in (0, path.stat().st_size - 1):
+        flip(path, place)
         assert newest(two) == 10
-        flip(two / "state-000000020.pt", place)
+        flip(path, place)
     assert newest(two) == 20
     damaged = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert damaged and "state-000000020.pt is damaged" in damaged[0].getMessage()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -86,22 +85,6 @@ def test_an_order_for_a_driver_that_is_gone_is_not_obeyed(tmp_path):
     assert fresh.given() == ""
     orders.give(tmp_path, orders.STOP)
     assert fresh.given() == orders.STOP
-
-
-def test_interrupted_twice_workers_are_killed(engram, put_store, wait_for, workers_in):
-    put_store(engram.cwd / "runs")
-    (engram.cwd / "slow.toml").write_text(SLOW.replace("0.05", "60.0"))  # no step ends in time
-    driver = engram.start("sweep", "slow.toml", "--workers", "2")
-    wait_for(lambda: len(list(engram.cwd.glob("runs/trials/*/.reserve"))) == 2 or driver.poll() is not None)
-    begun = time.monotonic()
-    driver.send_signal(signal.SIGINT)
-    assert "started" in driver.stderr.readline()
-    wait_for(lambda: "stopping" in driver.stderr.readline())
-    driver.send_signal(signal.SIGINT)
-    driver.communicate(timeout=120)
-    assert driver.returncode == 130
-    assert time.monotonic() - begun < 55
-    assert not workers_in(engram.cwd / "runs")
 
 
 def test_failures_are_grouped_by_what_was_said(folders):

@@ -14,14 +14,17 @@ from engram.backbone.contract import Requirement
 from engram.backbone.errors import UserError
 from engram.backbone.experiments.configs import TrainConfig
 from engram.backbone.options.inherited import inherited
+from engram.backbone.options.schema import schema
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.setting import RunSetting
 from engram.benchmarks.driving.writing import write_trial
+from engram.benchmarks.planning.config import changed
 from engram.benchmarks.planning.plan import Planner, trial_id
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.worker.provenance import distributions
 
 pytestmark = pytest.mark.usefixtures("with_plugins")
+REGISTRY = Registry.discover()
 BASE = {"backbone": "lenet5"}
 CHANGES = {
     "seed": 1,
@@ -74,6 +77,26 @@ def test_every_semantic_field_is_part_of_the_id(planner):
     found = {"": planner.add("backbone.train", BASE).id}
     found |= {key: planner.add("backbone.train", {**BASE, key: value}).id for key, value in CHANGES.items()}
     assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("experiment", [name for _, name, _ in REGISTRY.entries("experiments")])
+def test_no_field_of_any_experiment_is_left_out_of_the_id(experiment):
+    config = REGISTRY.options("experiments", experiment)()
+    ids = {"": trial_id(experiment, 1, changed(REGISTRY, config), {})}
+    for option in schema(type(config)):
+        if option.options_of is None:
+            other = replace(config, **{option.field: another(getattr(config, option.field))})
+            ids[option.name] = trial_id(experiment, 1, changed(REGISTRY, other), {})
+    assert len(set(ids.values())) == len(ids)
+
+
+def another(value):
+    """A value that is not that one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return (*value, "another") if isinstance(value, tuple) else f"{value} another"
 
 
 def test_experiment_version_and_inputs_are_part_of_the_id():
