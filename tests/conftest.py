@@ -337,17 +337,29 @@ def slurm_cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(site: Path) -> Iterator[Any]:
-    """A Ray cluster on this machine (`clusters/ray_nodes.py`); its nodes come and go."""
+def new_ray_cluster(site: Path) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Start a Ray cluster on this machine (`clusters/ray_nodes.py`); its nodes come and go."""
     pytest.importorskip("ray")
-    with tempfile.TemporaryDirectory(prefix="ray-") as home, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cluster = _script("ray_nodes").RayCluster(Path(home), {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"})
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
+
+    @contextlib.contextmanager
+    def start() -> Iterator[Any]:
+        with tempfile.TemporaryDirectory(prefix="ray-") as home, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cluster = _script("ray_nodes").RayCluster(Path(home), {"PYTHONPATH": f"{site}{os.pathsep}{HERE.parent}"})
+            try:
+                cluster.start()
+                yield cluster
+            finally:
+                cluster.stop()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(new_ray_cluster: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[Any]:
+    """The Ray cluster that tests share."""
+    with new_ray_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

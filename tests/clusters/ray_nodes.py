@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+APART = 'mount -t tmpfs none "$0" && mount --bind "$1" /proc/sys/kernel/random/boot_id && hostname apart && shift'
+
 
 class RayCluster:
     """Each node is what ``ray start`` starts, with ``environment`` beside this process's."""
@@ -41,7 +43,7 @@ class RayCluster:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def add_apart(self, hidden: Path, cpus: int) -> None:
-        """Start a node that sees an empty folder where ``hidden`` is, as on another machine."""
+        """Start a node that sees an empty folder where ``hidden`` is, as on another machine, called ``apart``."""
         more = {"num-cpus": cpus, "num-gpus": 0, "object-store-memory": 80 * 2**20, "address": self.address}
         ray = [
             sys.executable,
@@ -50,11 +52,13 @@ class RayCluster:
             "start",
             *(f"--{name}={value}" for name, value in more.items()),
         ]
-        words = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *ray, "--block"]
+        boot = self.home / "boot"
+        boot.write_text("another machine\n")
+        words = ["sh", "-c", f'{APART} && exec "$@"', str(hidden), str(boot), *ray, "--block"]
         before = len(self._alive())
         self._apart.append(
             subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", *words],
+                ["unshare", "--mount", "--uts", "--propagation", "private", *words],
                 env={**os.environ, **self.environment},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -65,6 +69,13 @@ class RayCluster:
         while len(self._alive()) == before:
             assert time.monotonic() < deadline, "no node came"
             time.sleep(0.2)
+
+    def lose_head(self) -> None:
+        """Kill what all nodes report to; the cluster is of no use any more."""
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{process}/comm").read_text().startswith("gcs_server"):
+                    os.kill(process, signal.SIGKILL)
 
     def only(self, cpus: int) -> None:
         """Leave one node with so many processors beside the head; with 0, none."""

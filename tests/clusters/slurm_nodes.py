@@ -20,7 +20,7 @@ SlurmctldPort={controller}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={home}/munge/socket
+AuthInfo=socket={home}/munge/socket,cred_expire={waits}
 CredType=cred/munge
 StateSaveLocation={home}/state
 SlurmdSpoolDir={home}/spool-%n
@@ -50,7 +50,9 @@ PartitionName=here Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmCluster:
-    """``nodes`` nodes, each with ``cpus`` processors; one that is silent for ``timeout`` seconds is taken for lost."""
+    """``nodes`` nodes, each with ``cpus`` processors; one that is silent for ``timeout`` seconds is taken for lost, and
+    its jobs begin again when their credentials have expired, twice as long after.
+    """
 
     def __init__(self, home: Path, *, nodes: int = 2, cpus: int = 2, timeout: int = 10) -> None:
         self.home, self.nodes = home, [f"n{number + 1}" for number in range(nodes)]
@@ -69,6 +71,7 @@ class SlurmCluster:
                 nodes=nodes,
                 cpus=cpus,
                 timeout=timeout,
+                waits=2 * timeout,
             )
         )
         self.environment = {"SLURM_CONF": str(home / "slurm.conf")}
@@ -89,9 +92,15 @@ class SlurmCluster:
             self.add(node)
         self.wait_for(lambda: self.run("sinfo", "-h", "-o", "%T %D").split() == ["idle", str(len(self.nodes))])
 
-    def add(self, node: str) -> None:
-        """Start a node, or start it again."""
-        self.run("slurmd", "-N", node)
+    def add(self, node: str, *, apart: bool = False) -> None:
+        """Start a node, or start it again; ``apart``: as another machine, which is called so."""
+        if not apart:
+            self.run("slurmd", "-N", node)
+            return
+        boot = self.home / "boot"
+        boot.write_text("another machine\n")
+        there = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && hostname apart && exec slurmd -N "$1"'
+        self.run("unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", there, str(boot), node)
 
     def kill(self, node: str, *, jobs: bool) -> None:
         """Kill a node's daemon; ``jobs``: and all that runs there, as if the machine had lost its power."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from engram.benchmarks.records.lines import read_ledger
 from engram.benchmarks.records.trials import Record, trial_names
 
 ROOT = Path(__file__).parents[2]
@@ -53,14 +55,36 @@ def test_a_node_that_is_killed_loses_its_trials_alone(
     driver = engram.start(*words)
     wait_for(lambda: len(begun(out)) >= 3, seconds=120)
     cluster.kill(other)
-    _, err = driver.communicate(timeout=300)
+    said, err = driver.communicate(timeout=300)
     assert driver.returncode == 1, err
-    assert err.count("Ray lost it (") == 1, err
+    assert [each["kind"] for each in json.loads(said)["failures"]] == ["lost"]
+    (line,) = (line for line in err.splitlines() if "counting.count" not in line and "  after " not in line)
+    assert "Ray lost it (" in line
     wait_for(lambda: not workers_in(out))
     done = engram(*words)
     assert done.code == 0, done.err
     assert totals(done.out) == [150.0, 151.0, 300.0, 301.0]
     assert sum("resumed at step" in log for log in logs(out)) == 1
+
+
+def test_a_head_that_is_lost_is_said_in_a_line_of_ours_and_one_of_rays(
+    engram, small, new_ray_cluster, begun, wait_for, workers_in
+):
+    with new_ray_cluster() as cluster:
+        cluster.add(2)
+        words, out = small("--ray", cluster.address, pause=0.1, steps=150), engram.cwd / "runs"
+        driver = engram.start(*words, RAY_gcs_rpc_server_reconnect_timeout_s="8")
+        wait_for(lambda: len(begun(out)) == 2, seconds=120)
+        cluster.lose_head()
+        said, err = driver.communicate(timeout=120)
+        wait_for(lambda: not workers_in(out), seconds=120)
+    assert driver.returncode == 1
+    assert said == ""
+    ours, *theirs = (line for line in err.splitlines() if line and " started " not in line)
+    assert f"the head of the Ray cluster at {cluster.address} does not answer (Connection refused)." in ours
+    assert len(theirs) <= 2, err
+    for trial in trial_names(out):  # the nodes wait for another head for a minute
+        assert Record(out / "trials" / trial).status == "done" or list(out.glob(f"trials/{trial}/ckpt/state-*.pt"))
 
 
 def test_trials_of_a_driver_that_is_killed_save_a_checkpoint(engram, suite, begun, wait_for, workers_in, kill_hard):
@@ -102,18 +126,23 @@ def test_two_drivers(engram, suite, begun, wait_for):
 
 
 def test_folders_that_a_node_does_not_see_are_sent_and_come_back(engram, suite, cluster, totals, wait_for):
+    """With them what their machine was sampled for."""
     cluster.only(0)
     words, out = suite(pause=0.05, steps=60), engram.cwd / "runs"
     cluster.add_apart(out, 2)
     driver = engram.start(*words)
-    wait_for(lambda: "started 2 of 2" in driver.stderr.readline(), seconds=120)
-    assert [Record(out / "trials" / trial).status for trial in trial_names(out)] == ["running", "running"]
+    running = ["running", "running"]
+    wait_for(lambda: [Record(out / "trials" / trial).status for trial in trial_names(out)] == running, seconds=120)
     driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 143, err
     done = engram(*words)
     assert done.code == 0, done.err
     assert totals(done.out) == [60.0, 120.0]
+    (ledger,) = (out / "sweeps" / "small" / "machines").glob("*/metrics.jsonl")
+    assert ledger.parent.name == "apart"
+    assert {line.name.rpartition("/")[0] for line in read_ledger(ledger).lines} == {"system/apart"}
+    assert not list(out.glob("trials/*/machines"))
     twice = engram("run", "counting.twice", "--json", "--out", out, "--ray", cluster.address)
     assert twice.code == 0, twice.err
     assert twice.json["metrics"]["double"] == 6.0

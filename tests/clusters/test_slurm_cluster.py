@@ -8,6 +8,7 @@ import pytest
 
 from engram.benchmarks.driving.launch.contract import Resources
 from engram.benchmarks.driving.launch.jobs import SlurmJobs, job_name
+from engram.benchmarks.records.lines import read_ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 pytest.importorskip("submitit")
@@ -104,11 +105,11 @@ def test_the_notice_of_slurm_is_a_checkpoint_and_another_job(cluster, engram, sm
     assert totals(said) == [150.0, 300.0]
 
 
-def test_a_node_that_loses_its_power(cluster, engram, small, begun, logs, totals, wait_for):
+def test_a_node_that_loses_its_power(cluster, engram, small, logs, totals, wait_for):
     """Slurm runs the job again elsewhere, and the trial goes on from its checkpoint."""
     words, out = small(*HERE, "--cores", "2", pause=0.1, steps=200), engram.cwd / "runs"
     driver = engram.start(*words, ENGRAM_CHECKPOINT_SECONDS="0.5")
-    wait_for(lambda: len(begun(out)) == 2)
+    wait_for(lambda: len({path.parent for path in out.glob("trials/*/ckpt/state-*.json")}) == 2)
     cluster.kill("n1", jobs=True)
     try:
         said, err = driver.communicate(timeout=300)
@@ -131,6 +132,22 @@ def test_a_daemon_that_dies_alone(cluster, engram, small, begun, totals, wait_fo
         cluster.add("n1")
     assert driver.returncode == 0, err
     assert totals(said) == [300.0, 600.0]
+
+
+def test_every_machine_is_sampled_once(cluster, engram, small, totals):
+    cluster.kill("n2", jobs=False)
+    cluster.add("n2", apart=True)
+    try:
+        done = engram(*small(*HERE, "--workers", "4", pause=0.1, steps=50, seeds=2))
+    finally:
+        cluster.kill("n2", jobs=False)
+        cluster.add("n2")
+    assert done.code == 0, done.err
+    (ledger,) = (engram.cwd / "runs" / "sweeps" / "small" / "machines").glob("*/metrics.jsonl")  # not n1: the driver's
+    lines = read_ledger(ledger).lines
+    assert ledger.parent.name == "apart"
+    assert {line.name.rpartition("/")[0] for line in lines} == {"system/apart"}
+    assert len({line.step for line in lines}) == len({line.t for line in lines})
 
 
 def test_jobs_know_their_codes(cluster, tmp_path):

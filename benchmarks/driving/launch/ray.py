@@ -19,7 +19,7 @@ from engram.backbone.errors import UserError, must
 from engram.benchmarks.driving.launch import packing, ray_node
 from engram.benchmarks.driving.launch.contract import Ended, Resources
 from engram.benchmarks.driving.launch.process import defaults
-from engram.benchmarks.driving.launch.ray_connection import as_options, connect, first_line, fits, no_warnings, wanted
+from engram.benchmarks.driving.launch.ray_connection import as_options, connect, fits, how_lost, no_warnings, wanted
 from engram.benchmarks.records.code import fingerprint
 from engram.benchmarks.records.layout import BUSY, Busy, lock
 from engram.benchmarks.records.stored import held, read_json, write_json
@@ -31,6 +31,10 @@ MEET_SECONDS = 120.0  # how long the nodes that are there may take to say what t
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are and what is free
 PRESSED = ((0.0, False), (1.0, False), (20.0, True))
 """How a worker is killed: after so many seconds interrupted, interrupted again, and at last its task killed by Ray."""
+HEADLESS = (
+    "the head of the Ray cluster at {host}:{port} does not answer ({error}). If it stays away for a minute Ray ends "
+    "this command; trials come to their end or save a checkpoint, and the same command goes on."
+)
 ASKING = "from engram.benchmarks.records.code import fingerprint; print(fingerprint())"
 
 
@@ -60,6 +64,7 @@ class RayLauncher:
         self._nodes: dict[str, bool] = {}  # known by their ids, and whether they may have trials
         self._asked: dict[Any, tuple[str, str]] = {}  # what a node is asked -> its id and address
         self._looked = self._started = 0.0
+        self._alone = False
         self.workers = 0
         _drop_probes(out)
         self._probe = out / f"{_ours()}{os.getpid()}-{secrets.token_hex(8)}"
@@ -75,6 +80,8 @@ class RayLauncher:
     def free(self) -> int:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
+            if not self._answers():
+                return 0
             self._ask_new()
             self._hear(0.0)
             self._count()
@@ -157,10 +164,23 @@ class RayLauncher:
         except self._ray.exceptions.TaskCancelledError:
             return Ended(-signal.SIGKILL if task.killed else STOPPED)
         except self._ray.exceptions.RayError as error:
-            return Ended(None, f"Ray lost it ({first_line(error)})")
+            return Ended(None, f"Ray lost it ({how_lost(error)})")
         except ValueError as error:
             return Ended(1, f"what came back from its node is no trial's folder: {error}")
         return Ended(code, words)
+
+    def _answers(self) -> bool:
+        """Whether the head is there: whoever asks Ray without one waits until Ray ends the process."""
+        host, _, port = self._ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
+        except OSError as error:
+            if not self._alone:
+                say(f"engram: {HEADLESS.format(host=host, port=port, error=error.strerror or error)}")
+            self._alone = True
+            return False
+        self._alone = False
+        return True
 
     def _meet_all(self) -> bool:
         """Ask all nodes what they are; whether trials can be run where they lie.

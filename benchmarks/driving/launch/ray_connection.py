@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import warnings
@@ -46,12 +47,14 @@ def connect(address: str) -> Any:
         import ray
         import ray.exceptions
         import ray.util.scheduling_strategies
+        from ray._private import worker
     except ImportError:
         raise UserError("--ray must have ray; got none. pip install 'engram[ray]'") from None
     remedy = "Start one: ray start --head, and on the other machines: ray start --address HOST:6379"
     host, colon, port = address.rpartition(":")
     if address != "auto" and not (host and "/" not in host and port.isdigit()):
         raise must("--ray", "auto or HOST:PORT of a running cluster", address, remedy)
+    worker._worker_logs_enabled = False  # it prints pages about lost nodes on standard output, where --json speaks
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         if colon:
@@ -93,6 +96,17 @@ def first_line(error: Exception) -> str:
     """What an error says first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def how_lost(error: Exception) -> str:
+    """What an error says of a task that was lost: its first sentence, and the node.
+
+    >>> how_lost(ValueError("The node is dead. Node IP: 10.0.0.7, node ID: 0c4e. To see more, use ray logs."))
+    'The node is dead, 10.0.0.7'
+    """
+    what, _, more = first_line(error).partition(". ")
+    place = re.search(r"Node IP: ([^,\s]+)", more)
+    return what.rstrip(".") + (f", {place[1]}" if place else "")
 
 
 @contextmanager
