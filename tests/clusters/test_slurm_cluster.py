@@ -122,7 +122,7 @@ def test_a_node_that_loses_its_power(cluster, engram, small, logs, totals, wait_
 
 def test_a_daemon_that_dies_alone(cluster, engram, small, begun, totals, wait_for):
     """Its job works on: the one that Slurm starts in its place is refused, and the trial is done once."""
-    words, out = small(*HERE, "--cores", "2", pause=0.1, steps=300), engram.cwd / "runs"
+    words, out = small(*HERE, "--cores", "2", pause=0.1, steps=500), engram.cwd / "runs"
     driver = engram.start(*words)
     wait_for(lambda: len(begun(out)) == 2)
     cluster.kill("n1", jobs=False)
@@ -131,7 +131,7 @@ def test_a_daemon_that_dies_alone(cluster, engram, small, begun, totals, wait_fo
     finally:
         cluster.add("n1")
     assert driver.returncode == 0, err
-    assert totals(said) == [300.0, 600.0]
+    assert totals(said) == [500.0, 1000.0]
 
 
 def test_every_machine_is_sampled_once(cluster, engram, small, totals):
