@@ -32,7 +32,10 @@ def show(given: Given[Following]) -> int:
             if over:
                 break
             time.sleep(POLL_SECONDS)
+        printed = log.tell()
     record = Record(folder)
+    if not printed:
+        say(f"trial {record.trial} has printed nothing; it is {record.status}")
     if record.status == "failed":
         trace = str(record.error.get("traceback", "")).rstrip()
         if trace and trace.encode() not in (folder / LOG).read_bytes():

@@ -175,6 +175,8 @@ def test_the_log_of_a_trial_with_its_traceback(here, put_store):
     assert (said["status"], said["trial"]) == ("failed", name)
     assert said["traceback"] in said["log"]
     assert here("logs", "nobody").code == 2
+    (here.cwd / "runs" / "trials" / name / "log.txt").write_text("")
+    assert f"trial {name} has printed nothing; it is failed\n" in here("logs", name).err
 
 
 def test_a_log_is_followed_to_the_end_of_its_trial(folders, here, monkeypatch):
