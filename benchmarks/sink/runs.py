@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from engram.benchmarks.records.lines import Line
 from engram.benchmarks.sink.read import runs_where
 from engram.benchmarks.sink.state import BATCH, metric_key
+from engram.benchmarks.sink.together import together
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 Entity = TypeVar("Entity", "Metric", "Param", "RunTag")
 
 NAME_TAG = "mlflow.runName"
+_AT_ONCE = 4  # runs that a server is told of: each waits for it most of the time
 _ENTITIES = 100  # params or tags a request may carry
 _REQUEST_SIZE, _AROUND = 900_000, 150  # bytes of a request, and what it has around an entity's name and value
 
@@ -70,6 +73,8 @@ class Runs(Protocol):
 
     batch: int
     """Measurements that one piece of news has at most."""
+    at_once: int
+    """Runs that may be told at a time, each by a thread of its own."""
 
     def known(self, runs: Sequence[str]) -> dict[str, Known]:
         """Those of ``runs`` that the store has, deleted ones too."""
@@ -100,6 +105,14 @@ def told(run: Known, news: News) -> Known:
     return Known(run.run, run.experiment, name, status, run.active, run.files, tags)
 
 
+class _History(threading.local):
+    """Names and steps of the run that this thread last told with `once`."""
+
+    def __init__(self) -> None:
+        self.run = ""
+        self.told: set[tuple[str, int]] = set()
+
+
 class ClientRuns:
     """Those of any store, through MLflow's client."""
 
@@ -107,24 +120,26 @@ class ClientRuns:
 
     def __init__(self, client: MlflowClient) -> None:
         self.client = client
-        self._history: tuple[str, set[tuple[str, int]]] = "", set()  # names and steps of the run last told with `once`
+        self.at_once = _AT_ONCE if client.tracking_uri.startswith(("http://", "https://")) else 1
+        self._history = _History()
 
     def known(self, runs: Sequence[str]) -> dict[str, Known]:
-        found: dict[str, Known] = {}
-        for run in runs:
-            try:
-                found[run] = known_of(self.client.get_run(run))
-            except Exception as error:  # its type depends on the kind of store
-                if "not found" not in str(error).lower() and "RESOURCE_DOES_NOT_EXIST" not in str(error):
-                    raise
-        return found
+        return {known.run: known for known in together(self._run, runs, self.at_once) if known is not None}
+
+    def _run(self, run: str) -> Known | None:
+        try:
+            return known_of(self.client.get_run(run))
+        except Exception as error:  # its type depends on the kind of store
+            if "not found" not in str(error).lower() and "RESOURCE_DOES_NOT_EXIST" not in str(error):
+                raise
+            return None
 
     def found(self, experiments: Sequence[str], trials: Sequence[str]) -> dict[str, list[Known]]:
-        asked = {trial: f"tags.`engram.trial` = '{trial}'" for trial in trials}
-        return {
-            trial: [known_of(run) for run in runs_where(self.client, experiments, text)]
-            for trial, text in asked.items()
-        }
+        def of(trial: str) -> list[Known]:
+            text = f"tags.`engram.trial` = '{trial}'"
+            return [known_of(run) for run in runs_where(self.client, experiments, text)]
+
+        return dict(zip(trials, together(of, trials, self.at_once), strict=True))
 
     def tell(self, run: Known | Beginning, news: News) -> Known:
         entity: Run | None = None
@@ -138,7 +153,7 @@ class ClientRuns:
             entity = entity or self.client.get_run(run.run)
         self._log(run, news, entity)
         if news.dataset is not None and not (entity and entity.inputs and entity.inputs.dataset_inputs):
-            self.client.log_inputs(run.run, [news.dataset])
+            self._log_dataset(run.run, news.dataset)
         if news.name and news.name != run.name:
             self.client.update_run(run.run, name=news.name)
         if news.status and news.end is not None:
@@ -147,6 +162,15 @@ class ClientRuns:
             self.client.update_run(run.run, status=news.status)
         return told(run, news)
 
+    def _log_dataset(self, run: str, dataset: DatasetInput) -> None:
+        """Say what a run worked on. Of two that bring a data set at once a server takes one, and the other again."""
+        try:
+            self.client.log_inputs(run, [dataset])
+        except Exception as error:
+            if getattr(error, "error_code", "") != "INTERNAL_ERROR":
+                raise
+            self.client.log_inputs(run, [dataset])
+
     def _log(self, run: Known, news: News, entity: Run | None) -> None:
         """Tags, params and measurements, in one request where that holds them; ``entity``: the run as it was read."""
         from mlflow.entities import Metric, Param, RunTag
@@ -154,8 +178,8 @@ class ClientRuns:
         lines = self._new(run.run, news.lines) if news.once else news.lines
         held = {*(entity.data.metrics if entity else ()), *(metric_key(line.name) for line in lines)}
         lines = [*lines, *(line for line in news.final if metric_key(line.name) not in held)]
-        if self._history[0] == run.run:
-            self._history[1].update((metric_key(line.name), line.step) for line in lines)
+        if self._history.run == run.run:
+            self._history.told.update((metric_key(line.name), line.step) for line in lines)
         there = entity.data.params if entity else {}
         tags = [RunTag(key, value) for key, value in news.tags.items() if run.tags.get(key) != value]
         params = [Param(key, value) for key, value in news.params.items() if key not in there]
@@ -174,11 +198,12 @@ class ClientRuns:
 
     def _new(self, run: str, lines: Sequence[Line]) -> list[Line]:
         """Those of ``lines`` whose name and step the run does not have."""
-        if self._history[0] != run:
+        if self._history.run != run:
             history = self.client.get_metric_history
             names = self.client.get_run(run).data.metrics
-            self._history = run, {(name, point.step) for name in names for point in history(run, name)}
-        return [line for line in lines if (metric_key(line.name), line.step) not in self._history[1]]
+            self._history.told = {(name, point.step) for name in names for point in history(run, name)}
+            self._history.run = run  # last: what was asked in vain is asked again
+        return [line for line in lines if (metric_key(line.name), line.step) not in self._history.told]
 
 
 def _fit(tags: Sequence[RunTag], params: Sequence[Param], metrics: Sequence[Metric]) -> bool:

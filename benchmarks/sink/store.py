@@ -69,6 +69,12 @@ class Teller:
         new = [record.trial for record, mark in trials if mark.run not in self._known]
         self._found = self.runs.found(list(self.experiments), new)
 
+    def _look_at(self, record: Record, mark: Mark) -> None:
+        """As `look` at one trial; what is known of others stays."""
+        self._known |= self.runs.known([mark.run] if mark.run else [])
+        if mark.run not in self._known:
+            self._found |= self.runs.found(list(self.experiments), [record.trial])
+
     def tell_trial(self, record: Record, memory: Memory, mark: Mark, sweep: str, parent: str) -> None:
         """Bring the run of a trial that was looked at up to date, saving the mark after what need not be repeated."""
         state = told_state(record)  # before the ledger is read: what is told as finished was complete
@@ -101,6 +107,7 @@ class Teller:
         """Say of a trial that the store does not take, on what there is of its run, that this is all and why."""
         mark.aside = why
         memory.save(mark)
+        self._look_at(record, mark)  # the run may have been made, and the answer lost
         run, _ = self._run_of(record, mark)
         news = self._news(record, run, sweep, parent, whole=True)
         news.tags[ASIDE_TAG], news.untag = clean(why)[:TAG_SIZE], ""

@@ -51,6 +51,7 @@ from engram.benchmarks.sink.state import (
     told_sweep,
 )
 from engram.benchmarks.sink.store import Teller
+from engram.benchmarks.sink.together import together
 from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, unwritable
 
 if TYPE_CHECKING:
@@ -258,7 +259,9 @@ class Sink:
         for first in range(0, len(lacking), _TOGETHER):
             group = lacking[first : first + _TOGETHER]
             teller.look([(record, mark) for record, _, mark in group])
-            for record, memory, mark in group:
+
+            def tell(each: tuple[Record, Memory, Mark]) -> None:
+                record, memory, mark = each
                 name = f"trial {record.trial}"
                 with self._setting_aside(name, teller):
                     teller.tell_trial(record, memory, mark, sweep, parent)
@@ -267,6 +270,8 @@ class Sink:
                         teller.put_aside(record, memory, mark, sweep, parent, self.refused[name])
                 elif record.status == "done":
                     self._over[record.trial] = store, parent
+
+            together(tell, group, teller.runs.at_once)
 
     def _tell_sweep(self, teller: Teller, plan: Sweep, state: str, store: str) -> str:
         """The id of the sweep's run; it counts as told only when its trials are."""

@@ -29,6 +29,7 @@ class TableRuns:
     """Those of a database that knows ``ON CONFLICT``; `of` says whether a client's store is one."""
 
     batch = ROWS
+    at_once = 1  # a database has one writer
 
     def __init__(self, store: SqlAlchemyStore, rows: Rows) -> None:
         from mlflow.store.tracking.dbmodels import models

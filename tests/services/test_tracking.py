@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def written(out, trials, rows, base=0):
         folder.mkdir(parents=True)
         about = {"experiment": "counting.count", "version": 1, "config": {"seed": number}, "inputs": {}}
         (folder / "config.json").write_text(json.dumps(about))
-        (folder / "provenance.json").write_text("{}")
+        (folder / "provenance.json").write_text(json.dumps({"facts": {"data_sha256": "ab" * 32}}))
         lines = (Line(1_700_000_000_000 + n, n // 5, f"m{n % 5}", n / 7) for n in range(rows))
         (folder / "metrics.jsonl").write_bytes(b"".join(encoded(line, n) for n, line in enumerate(lines)))
     return records(out)
@@ -142,6 +141,25 @@ def test_tables_locked_by_another(here, database, tracking, told, tmp_path, monk
     told.assert_complete(found)
 
 
+def test_an_answer_that_is_lost_makes_no_second_run(here, tracking, told, tmp_path, monkeypatch):
+    """As of a database that is killed and back at once: the run is there, and its trial is set aside with an error."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    create = MlflowClient.create_run
+
+    def made_in_vain(self, *args, **kwargs):
+        create(self, *args, **kwargs)
+        raise MlflowException("server closed the connection unexpectedly")
+
+    found = written(tmp_path / "runs", 3, 20, base=500)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", made_in_vain)
+        assert here("sync", "--tracking-uri", tracking.uri).code == 1
+    assert here("sync", "--tracking-uri", tracking.uri).code == 0
+    told.assert_complete(found)
+
+
 def test_the_database_behind_the_server_is_refused(here, database, tmp_path):
     written(tmp_path / "runs", 1, 5, base=300)
     done = here("sync", "--tracking-uri", database.uri)
@@ -166,18 +184,24 @@ def test_a_copied_folder_tells_the_same_runs(engram, here, tracking, told, tmp_p
 
 
 def test_two_that_tell_at_once(engram, tracking, told, tmp_path):
-    """Two machines with trials of their own, and both with copies of some."""
+    """Two machines, each with several trials under way, all of one data set; one of them is killed, and comes back."""
     first, second = tmp_path / "first", tmp_path / "second"
-    found = written(first, 2, 2000, base=400)
-    written(second, 2, 2000, base=402)
-    processes = [engram.start("sync", "--out", out, "--tracking-uri", tracking.uri) for out in (first, second)]
-    waiting = [threading.Thread(target=process.communicate) for process in processes]
-    for thread in waiting:
-        thread.start()
-    for thread in waiting:
-        thread.join(300)
-    assert [process.returncode for process in processes] == [0, 0]
-    told.assert_complete([*found, *records(second)])
+    found = [*written(first, 20, 60, base=400), *written(second, 20, 60, base=440)]
+    trials = [record.trial for record in found]
+    words = [("sync", "--out", out, "--tracking-uri", tracking.uri) for out in (first, second)]
+    killed, other = (engram.start(*each) for each in words)
+    while len(told.runs(trials)) < 5:
+        time.sleep(0.02)
+    killed.kill()
+    _, err = other.communicate(timeout=300)
+    killed.communicate()
+    assert (other.returncode, err) == (0, "")
+    assert len(told.runs(trials)) < len(trials)
+    done = engram(*words[0])
+    assert (done.code, done.err) == (0, "")
+    told.assert_complete(found)
+    query = "select count(*) from inputs i join tags t on t.run_uuid = i.destination_id where t.value = any(%s)"
+    assert told.rows(query, trials) == [(len(trials),)]
 
 
 def test_a_network_is_promoted_and_comes_back_over_http(here, tracking, tmp_path, monkeypatch):
