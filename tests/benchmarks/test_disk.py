@@ -23,7 +23,7 @@ from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.records.identity import DataSets
 from engram.benchmarks.worker import ledger, trial
-from engram.benchmarks.worker.disk import FULL, no_room, reserve
+from engram.benchmarks.worker.disk import FULL, has_room, no_room, reserve, trouble
 from engram.benchmarks.worker.stopping import Stop
 
 ROOM = "must be one with room for what is written there; got "
@@ -115,6 +115,18 @@ def test_a_full_disk_is_found_behind_other_errors():
         assert no_room(error) is lack
     assert no_room(OSError(errno.ENOENT, "none")) is None
     assert no_room(ValueError()) is None
+
+
+def test_what_cannot_be_written_is_told_from_other_trouble(tmp_path):
+    said, code = trouble(OSError(errno.ENOSPC, "No space left", str(tmp_path / "plan.json")))
+    assert (said, code) == (f"the disk of {tmp_path} {ROOM}No space left. {REMEDY}", 1)
+    said, code = trouble(OSError(errno.EROFS, "Read-only file system", "runs/lock"))
+    rule = "runs/lock must be readable and writable here; got Read-only file system. "
+    assert (said, code) == (f"{rule}Change that, or choose another --out: then the same command goes on.", 2)
+    assert trouble(PermissionError(errno.EACCES, "of a socket")) == ("", 0)
+    assert trouble(FileNotFoundError(errno.ENOENT, "none", "x")) == ("", 0)
+    assert has_room(tmp_path) and not has_room(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
 
 
 def said_of(planned, code, words="", *, forced=False):
