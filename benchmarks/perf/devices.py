@@ -6,6 +6,7 @@ script it is one of the processes.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import statistics
@@ -34,34 +35,32 @@ def measure() -> list[Row]:
     gpus = int(os.environ.get("ENGRAM_GPUS", "0"))
     count, device = (gpus, "cuda") if gpus > 1 else (2, "cpu")
     what = f"{count} GPUs" if gpus > 1 else f"{count} processes"
-    rows = []
-    for index, (net, _, batch, _) in enumerate(CASES):
-        speeds: tuple[list[float], list[float]] = ([], [])
-        for turn in range(ROUNDS):
-            for which in (0, 1) if turn % 2 == 0 else (1, 0):
-                speeds[which].append(_speed(index, (count, 1)[which], device))
-        ours, peer = map(statistics.median, speeds)
-        rows.append(
-            Row(
-                name=f"training/{net} by {what}, batches of {batch}",
-                ours=ours,
-                peer=peer,
-                peer_name="one process",
-                unit="images/s",
-                higher_is_better=True,
-                n=ROUNDS,
-            )
+    speeds: tuple[list[list[float]], list[list[float]]] = ([], [])
+    for turn in range(ROUNDS):
+        for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            speeds[which].append(_speeds((count, 1)[which], device))
+    several, alone = (list(map(statistics.median, zip(*each, strict=True))) for each in speeds)
+    return [
+        Row(
+            name=f"training/{net} by {what}, batches of {batch}",
+            ours=ours,
+            peer=peer,
+            peer_name="one process",
+            unit="images/s",
+            higher_is_better=True,
+            n=ROUNDS,
         )
-    return rows
+        for (net, _, batch, _), ours, peer in zip(CASES, several, alone, strict=True)
+    ]
 
 
-def _speed(case: int, count: int, device: str) -> float:
-    """Images a second of so many processes."""
+def _speeds(count: int, device: str) -> list[float]:
+    """Images a second of so many processes, in each case."""
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     with TemporaryDirectory() as place:
         started = [
             subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, str(case), device, f"{place}/store", f"{place}/speed"],
+                [sys.executable, "-m", __spec__.name, device, f"{place}/store", f"{place}/speeds"],
                 env={
                     **os.environ,
                     **{name: str(rank) for name in ("RANK", "LOCAL_RANK")},
@@ -78,14 +77,12 @@ def _speed(case: int, count: int, device: str) -> float:
                 each.kill()
         if any(codes):
             raise RuntimeError(f"one of {count} processes failed")
-        return float(Path(place, "speed").read_text())
+        return json.loads(Path(place, "speeds").read_text())
 
 
-def _train(case: int, device: str, store: str, result: str) -> None:
-    """One of the processes; the first one writes the speed."""
+def _speed(case: int, device: str) -> float:
+    """Images a second, by this process and those that it works with."""
     net, shape, batch, steps = CASES[case]
-    count = int(os.environ["WORLD_SIZE"])
-    ranks = join(device, store) if count > 1 else None
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     suit_threads(batch * math.prod(shape))
     torch.manual_seed(0)
@@ -102,16 +99,18 @@ def _train(case: int, device: str, store: str, result: str) -> None:
     before, images = trainer.progress.seconds, trainer.step
     while not trainer.done:
         trainer.advance(2.0)
-    speed = (trainer.step - images) * batch / (trainer.progress.seconds - before)
-    if ranks is None or ranks.leads:
-        Path(result).write_text(str(speed))
-    if ranks is not None:
-        ranks.leave()
+    return (trainer.step - images) * batch / (trainer.progress.seconds - before)
 
 
 def _main(words: Sequence[str]) -> None:
-    case, device, store, result = words
-    _train(int(case), device, store, result)
+    """One of the processes; the first one writes the speeds."""
+    device, store, result = words
+    ranks = join(device, store) if int(os.environ["WORLD_SIZE"]) > 1 else None
+    found = [_speed(case, device) for case in range(len(CASES))]
+    if ranks is None or ranks.leads:
+        Path(result).write_text(json.dumps(found))
+    if ranks is not None:
+        ranks.leave()
 
 
 if __name__ == "__main__":
