@@ -24,7 +24,7 @@ _KIND = "trials"
 _WORTH = 200
 """Trials that were read anew: for fewer it is not worth a file."""
 _MOST_FILES = 20
-Texts = tuple[str, str, str]
+Texts = tuple[str, str, str, str]
 Entry = tuple[str, Texts]
 """The stamp of a trial's files, and what it said (`Said.texts`)."""
 _SETTLED_NS = 2 * 10**9
@@ -34,7 +34,7 @@ _SETTLED_NS = 2 * 10**9
 class Said:
     """What a finished and undamaged trial says: its config.json, and of its result.json metrics and time.
 
-    It is held as three texts, for most trials are only asked whether they are done.
+    It is held as texts, for most trials are only asked whether they are done.
     """
 
     def __init__(self, texts: Texts) -> None:
@@ -42,46 +42,50 @@ class Said:
 
     @classmethod
     def of(cls, about: Mapping[str, Any], metrics: Mapping[str, Any], seconds: float | None) -> Said:
-        return cls((json.dumps(about), json.dumps(metrics), json.dumps(seconds)))
+        said = json.dumps(about.get("experiment")), json.dumps(about), json.dumps(metrics), json.dumps(seconds)
+        return cls(said)
 
     @cached_property
-    def about(self) -> dict[str, Any]:
+    def experiment(self) -> str | None:
         return json.loads(self.texts[0])
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         return json.loads(self.texts[1])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads(self.texts[2])
 
     @property
     def seconds(self) -> float | None:
-        return json.loads(self.texts[2])
+        return json.loads(self.texts[3])
 
 
 class Memory:
     """Of the trials below one ``out``; read when it is first asked. `memory_of` makes it.
 
-    It may live as long as its process: each answer looks at the files.
+    It may live as long as its process, and be asked by several of its threads: each answer looks at the files.
     """
 
     def __init__(self, out: Path) -> None:
         self._place = f"{sha256(os.fsencode(out.resolve())).hexdigest()[:32]}.lines"
         self._held: dict[str, Entry] | None = None
-        self._before: dict[str, str] = {}
         self._fresh: dict[str, Entry] = {}
 
-    def of(self, folder: Path) -> Said | None:
-        """What the trial in ``folder`` said when its files were those that are there now."""
+    def of(self, folder: Path) -> tuple[str, Said | None]:
+        """(the stamp of the trial's files now, what it said when they were those that are there now)."""
         if self._held is None:
             self._held = _read(user_cache(_KIND) / self._place)
-        name = folder.name
-        stamp = self._before[name] = _stamp(folder)[0]
-        found = self._held.get(name)
-        return Said(found[1]) if found is not None and stamp and found[0] == stamp else None
+        stamp, found = _stamp(folder)[0], self._held.get(folder.name)
+        return stamp, Said(found[1]) if found is not None and stamp and found[0] == stamp else None
 
-    def learn(self, folder: Path, said: Said) -> None:
-        """Remember what was read since `of` was asked; not what was written meanwhile or a moment before."""
+    def learn(self, folder: Path, said: Said, before: str) -> None:
+        """Remember what was read since the files had the stamp ``before``; not what was written meanwhile or a moment
+        before.
+        """
         name, (stamp, newest) = folder.name, _stamp(folder)
-        if not stamp or stamp != self._before.get(name) or not said.about:
+        if not stamp or stamp != before or not said.about:
             return
         plain = name.isascii() and name.isprintable()  # a stranger's plan may have others
         if plain and time.time_ns() - newest > _SETTLED_NS:
@@ -124,7 +128,7 @@ def _read(path: Path) -> dict[str, Entry]:
     if not text or sha256(text).hexdigest().encode() != digest:
         return {}
     lines = (line.split("\t") for line in text.decode().split("\n"))
-    return {parts[0]: (parts[1], (parts[2], parts[3], parts[4])) for parts in lines if len(parts) == 5}
+    return {parts[0]: (parts[1], (parts[2], parts[3], parts[4], parts[5])) for parts in lines if len(parts) == 6}
 
 
 def _stamp(folder: Path) -> tuple[str, int]:

@@ -54,6 +54,7 @@ class Record:
         return self.folder.name
 
     def _read(self, name: str) -> dict[str, Any]:
+        _ = self._looked  # before anything is read: what changes meanwhile is not remembered
         try:
             return read_json(self.folder / name)
         except Damaged as error:
@@ -61,8 +62,12 @@ class Record:
             return {}
 
     @cached_property
+    def _looked(self) -> tuple[str, Said | None]:
+        return ("", None) if self.memory is None else self.memory.of(self.folder)
+
+    @cached_property
     def _known(self) -> Said | None:
-        return None if self.memory is None else self.memory.of(self.folder)
+        return self._looked[1]
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -82,6 +87,8 @@ class Record:
 
     @cached_property
     def experiment(self) -> str:
+        if self._known is not None and self._known.experiment is not None:
+            return self._known.experiment
         return (self.about or self.result or self.plan).get("experiment", "?")
 
     @property
@@ -187,7 +194,7 @@ class Record:
     def _keep_little(self, memory: Memory) -> None:
         """Have what was read remembered, and hold no more of it than that: results of thousands are large."""
         said = Said.of(self.about, self.result["metrics"], self.seconds)
-        memory.learn(self.folder, said)
+        memory.learn(self.folder, said, self._looked[0])
         held: dict[str, Any] = self.__dict__
         held["_known"] = said
         for name in ("about", "result", "_stated"):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from engram.backbone.errors import UserError, must, nearest
 from engram.benchmarks.records.layout import MACHINES, lock
 from engram.benchmarks.records.lines import LEDGER, first_line
+from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.outcomes import Outcomes
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep, read_sweep, trial_names
@@ -151,10 +152,11 @@ class Sink:
 
     def _behind(self, trials: Iterable[str], store: str) -> Iterator[Record]:
         """Those of which the store lacks anything."""
+        known = memory_of(self.out)
         for trial in trials:
             if f"trial {trial}" in self.refused or (store and self._over.get(trial, ("", ""))[0] == store):
                 continue
-            record = Record(self.out / "trials" / trial)
+            record = Record(self.out / "trials" / trial, memory=known)
             if behind(record, Memory(record.folder / "sink.json", self.address).load(store)):
                 yield record
 

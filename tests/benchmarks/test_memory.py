@@ -91,6 +91,18 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(folders, remembe
     assert not remembering.exists()
 
 
+def test_what_was_read_before_a_file_changed_is_not_remembered_whoever_asked_since(folders, remembering):
+    folder = folders.out / "trials" / folders.trial()
+    found = Memory(folders.out)
+    record = Record(folder, memory=found)
+    assert record.result["metrics"]
+    (folder / "result.json").write_bytes((folder / "result.json").read_bytes().replace(b"61706", b"61707"))
+    assert found.of(folder)[0]  # as another thread does
+    assert record.status == "done"
+    found.save()
+    assert not remembering.exists()
+
+
 @pytest.mark.parametrize("harm", [lambda raw: raw[:-1], lambda raw: b"", lambda raw: raw.replace(b"0.9", b"0.8", 1)])
 def test_a_damaged_memory_costs_time_alone(folders, remembering, harm):
     folders.sweep()
@@ -115,8 +127,8 @@ def test_lines_of_another_form_are_passed_over(folders, remembering):
     text = b"\n".join(line.rpartition(b"\t")[0] if line.startswith(first.encode()) else line for line in lines)
     path.write_bytes(sha256(text).hexdigest().encode() + b"\n" + text)
     found = Memory(folders.out)
-    assert found.of(folders.out / "trials" / first) is None
-    assert all(found.of(folders.out / "trials" / other) for other in others)
+    assert found.of(folders.out / "trials" / first)[1] is None
+    assert all(found.of(folders.out / "trials" / other)[1] for other in others)
 
 
 @pytest.mark.parametrize("name", ["of a\ttab", "of\ntwo lines", "\udcff"])
