@@ -245,7 +245,7 @@ def test_all_frames_of_a_recording_are_augmented_alike(blobs, plain_options, cha
     for split in (stills, frames):
         trainer = Trainer(network(0), split, replace(plain_options, **change), Machine("cpu"))
         model, order = trainer.progress.model, torch.arange(32)
-        seen.append(trainer._augment(model, split.images, order, 1))
+        seen.append(trainer._images(model, split.images, order, 1))
     assert seen[1].shape == (32, 4, 1, 10, 10)
     for t in range(4):
         assert torch.equal(seen[1][:, t], seen[0])
@@ -256,11 +256,11 @@ def test_randaugment_does_the_same_to_every_frame(blobs, plain_options):
     stills = blobs(16, (1, 10, 10))
     frames = MemorySplit(stills.images[:, None].expand(-1, 3, -1, -1, -1).contiguous(), stills.labels)
     trainer = Trainer(network(0), frames, replace(plain_options, randaugment=2), Machine("cpu"))
-    out = trainer._augment(trainer.progress.model, frames.images, torch.arange(16), 0)
+    out = trainer._images(trainer.progress.model, frames.images, torch.arange(16), 0)
     assert torch.equal(out[:, 0], out[:, 1]) and torch.equal(out[:, 0], out[:, 2])
     polarities = MemorySplit(torch.zeros(16, 3, 2, 10, 10, dtype=torch.uint8), stills.labels)
     with pytest.raises(UserError, match="--randaugment must be 0 for images of neither 1 nor 3 channels"):
-        trainer._augment(trainer.progress.model, polarities.images, torch.arange(16), 0)
+        trainer._images(trainer.progress.model, polarities.images, torch.arange(16), 0)
 
 
 def test_recordings_are_trained_and_prepared_from_their_frames(plain_options, train):
