@@ -122,6 +122,7 @@ class ClientRuns:
         self.client = client
         self.at_once = _AT_ONCE if client.tracking_uri.startswith(("http://", "https://")) else 1
         self._history = _History()
+        self._datasets = threading.Lock()
 
     def known(self, runs: Sequence[str]) -> dict[str, Known]:
         return {known.run: known for known in together(self._run, runs, self.at_once) if known is not None}
@@ -163,13 +164,14 @@ class ClientRuns:
         return told(run, news)
 
     def _log_dataset(self, run: str, dataset: DatasetInput) -> None:
-        """Say what a run worked on. Of two that bring a data set at once a server takes one, and the other again."""
-        try:
-            self.client.log_inputs(run, [dataset])
-        except Exception as error:
-            if getattr(error, "error_code", "") != "INTERNAL_ERROR":
-                raise
-            self.client.log_inputs(run, [dataset])
+        """Say what a run worked on. Of two machines that bring a data set at once a server refuses one."""
+        with self._datasets:
+            try:
+                self.client.log_inputs(run, [dataset])
+            except Exception as error:
+                if getattr(error, "error_code", "") not in ("BAD_REQUEST", "INTERNAL_ERROR"):
+                    raise
+                self.client.log_inputs(run, [dataset])
 
     def _log(self, run: Known, news: News, entity: Run | None) -> None:
         """Tags, params and measurements, in one request where that holds them; ``entity``: the run as it was read."""

@@ -32,7 +32,7 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tracking(database):
     servers = _servers()
-    with servers.Tracking(database.folder.parent / "mlflow", database.uri) as tracking:
+    with servers.Tracking(database.folder.parent / "mlflow", database.uri, processes=1) as tracking:
         yield tracking
 
 

@@ -194,11 +194,12 @@ class Postgres(Server):
 
 
 class Tracking(Server):
-    """MLflow's server on any database, with artifacts over HTTP."""
+    """MLflow's server on any database, with artifacts over HTTP. Each of its ``processes`` takes seconds to start."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, processes: int = 2) -> None:
         super().__init__(folder)
         self.store = store
+        self.processes = processes
 
     @property
     def uri(self) -> str:
@@ -206,7 +207,7 @@ class Tracking(Server):
 
     def command(self) -> list[str]:
         artifacts = ["--serve-artifacts", "--artifacts-destination", str(self.folder / "artifacts")]
-        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "2"]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.processes)]
         server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store]
         return [*_dies_with_us(), *server, *artifacts, *address]
 
