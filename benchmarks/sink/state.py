@@ -6,6 +6,7 @@ import hashlib
 import json
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -18,11 +19,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from engram.backbone.atomic import remove_half_written
 from engram.benchmarks.records.inside import open_inside
-from engram.benchmarks.records.lines import Line, parse_lines
+from engram.benchmarks.records.layout import MACHINES
+from engram.benchmarks.records.lines import LEDGER, Line, first_line, parse_lines
 from engram.benchmarks.records.meaning import bounds_of, declared
 from engram.benchmarks.records.stored import held, write_json
 from engram.benchmarks.records.trials import Record, Sweep
 
+YOUNG_MS = 5000  # of a trial that runs: many a one is over sooner, and then told once
 BATCH = 1000  # metrics a request may carry
 TELLING = 2  # raised when what stands in stores has to be told anew
 CONFIG_TAG = "engram.config"  # a trial's options as JSON; what one tag does not hold goes on in .1 and further
@@ -165,6 +168,17 @@ def behind(record: Record, mark: Mark) -> bool:
     if state != mark.told or rewound(record.folder, mark):
         return True
     return next(pending(record.folder, mark.offset), None) is not None
+
+
+def young(record: Record) -> bool:
+    """Whether a trial runs, and has for a moment only."""
+    first = first_line(record.folder / LEDGER) if record.status == "running" else None
+    return first is not None and 0 <= time.time() * 1000 - first.t < YOUNG_MS
+
+
+def machines_of(sweep: Path) -> list[Path]:
+    """The folders with samples of other machines than the driver's."""
+    return sorted(ledger.parent for ledger in (sweep / MACHINES).glob(f"*/{LEDGER}"))
 
 
 def group_label(options: Mapping[str, object]) -> str:

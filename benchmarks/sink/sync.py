@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.backbone.errors import UserError, must, nearest
-from engram.benchmarks.records.layout import MACHINES, lock
-from engram.benchmarks.records.lines import LEDGER, first_line
+from engram.benchmarks.records.layout import lock
 from engram.benchmarks.records.memory import memory_of
 from engram.benchmarks.records.outcomes import Outcomes
 from engram.benchmarks.records.stored import held, write_json
@@ -44,12 +43,14 @@ from engram.benchmarks.sink.state import (
     Memory,
     adoption,
     behind,
+    machines_of,
     pending,
     rewound,
     sweep_digest,
     sweep_state,
     told_state,
     told_sweep,
+    young,
 )
 from engram.benchmarks.sink.store import Teller
 from engram.benchmarks.sink.together import together
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0
-_WAITING = "the tracking store failed a moment ago; waiting before the next try"
-_YOUNG_MS = 5000  # of a trial that runs: many a one is over sooner, and then told once
 _TOGETHER = 100  # trials that the store is asked about at once
 
 
@@ -119,7 +118,7 @@ class Sink:
         mark = Memory(folder / "sink.json", self.address).load(store)
         if mark.told != told_sweep(plan, sweep_state(plan, over=True)):
             return True
-        told = {each: Memory(each / "sink.json", self.address).load(store) for each in (folder, *_machines(folder))}
+        told = {each: Memory(each / "sink.json", self.address).load(store) for each in (folder, *machines_of(folder))}
         return any(
             of.run != mark.run or rewound(each, of) or next(pending(each, of.offset), None) is not None
             for each, of in told.items()
@@ -133,7 +132,7 @@ class Sink:
         which nothing runs for one that was broken off.
         """
         if not now and time.monotonic() < self._not_before:
-            return SyncReport(False, _WAITING, 0)
+            return SyncReport(False, "the tracking store failed a moment ago; waiting before the next try", 0)
         return self._attempt(lambda: self._sync(trials, sweep, over=now))
 
     def follow(self, trials: list[str], sweep: str | None) -> SyncReport:
@@ -141,13 +140,11 @@ class Sink:
         shows is left to `sync`, and so are trials that have begun just now. Imports no mlflow before there is news.
         """
         store, following = self._known_store(), self._following
-        news = [record for record in self._behind(trials, store) if not _young(record)]
+        news = [record for record in self._behind(trials, store) if not young(record)]
         if not news:
             return SyncReport(True, "", 0)
         if following is None or (following.store, following.sweep) != (store, sweep or ""):
             return self.sync(trials, sweep)
-        if time.monotonic() < self._not_before:
-            return SyncReport(False, _WAITING, 0)
         return self._attempt(lambda: self._follow(news, following))
 
     def _behind(self, trials: Iterable[str], store: str) -> Iterator[Record]:
@@ -241,7 +238,7 @@ class Sink:
 
     def _tell_machines(self, teller: Teller, sweep: str, parent: str, store: str) -> None:
         home = self._sweep_folder(sweep)
-        for folder in (home, *_machines(home)):
+        for folder in (home, *machines_of(home)):
             memory = Memory(folder / "sink.json", self.address)
             mark = memory.load(store)
             teller.tell_machine(folder, memory, mark if mark.run == parent else Mark(store=store, run=parent))
@@ -347,17 +344,6 @@ class Sink:
 
     def _sweep_folder(self, sweep: str) -> Path:
         return self.out / "sweeps" / sweep
-
-
-def _machines(sweep: Path) -> list[Path]:
-    """The folders with samples of other machines than the driver's."""
-    return sorted(ledger.parent for ledger in (sweep / MACHINES).glob(f"*/{LEDGER}"))
-
-
-def _young(record: Record) -> bool:
-    """Whether a trial runs, and has for a moment only."""
-    first = first_line(record.folder / LEDGER) if record.status == "running" else None
-    return first is not None and 0 <= time.time() * 1000 - first.t < _YOUNG_MS
 
 
 def read_store(tracking_uri: str, sweep: str) -> Outcomes:

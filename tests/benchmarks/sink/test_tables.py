@@ -229,7 +229,7 @@ def test_trials_that_run_are_followed_and_the_rest_waits(told, store, folders, m
 
 def test_a_trial_that_has_just_begun_is_told_when_it_is_over_or_older(told, store, folders, monkeypatch):
     trial = folders.trial("mlp", 0, state="interrupted")
-    monkeypatch.setattr("engram.benchmarks.sink.sync._YOUNG_MS", 1e14)
+    monkeypatch.setattr("engram.benchmarks.sink.state.YOUNG_MS", 1e14)
     sink = Sink(folders.out, None)
     with (folders.out / "trials" / trial / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
