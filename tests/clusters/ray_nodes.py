@@ -55,7 +55,7 @@ class RayCluster:
         boot = self.home / "boot"
         boot.write_text("another machine\n")
         words = ["sh", "-c", f'{APART} && exec "$@"', str(hidden), str(boot), *ray, "--block"]
-        before = len(self._alive())
+        before = self._alive()
         self._apart.append(
             subprocess.Popen(
                 ["unshare", "--mount", "--uts", "--propagation", "private", *words],
@@ -66,7 +66,7 @@ class RayCluster:
             )
         )
         deadline = time.monotonic() + 60
-        while len(self._alive()) == before:
+        while self._alive() <= before:  # one that was killed a moment ago may go meanwhile
             assert time.monotonic() < deadline, "no node came"
             time.sleep(0.2)
 
@@ -96,8 +96,8 @@ class RayCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
-    def _alive(self) -> list[object]:
-        return [node for node in self._cluster.global_state.node_table() if node["Alive"]]
+    def _alive(self) -> set[str]:
+        return {node["NodeID"] for node in self._cluster.global_state.node_table() if node["Alive"]}
 
     def processes(self) -> list[int]:
         """What runs of this cluster, its tasks included."""
