@@ -9,6 +9,7 @@ SINCE ?= HEAD~1
 CHAOS ?=
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+POSTGRESQL = apt-get install --yes --quiet --no-install-recommends postgresql
 
 .PHONY: demo test pytest test-slow test-clusters test-services chaos lint perf reproduce unchanged clean
 
@@ -31,8 +32,11 @@ test-clusters: .venv/.all
 # MLflow's server on PostgreSQL, both real, on loopback ports and in folders that are removed. Debian's packages are
 # installed where that is possible; where it is not, and they are not there, the tests say so and are skipped.
 test-services: .venv/.services
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-		&& apt-get install --yes --quiet --no-install-recommends postgresql; } || echo "PostgreSQL is not installed, and cannot be from here: tests that need it are skipped"
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && export DEBIAN_FRONTEND=noninteractive && { \
+			timeout 90 $(POSTGRESQL) --download-only || { timeout 60 apt-get update --quiet && timeout 90 $(POSTGRESQL) --download-only; }; \
+		} && $(POSTGRESQL) --no-download; \
+	} || echo "PostgreSQL is not installed, and cannot be from here: tests that need it are skipped"
 	$(BIN)/python -m pytest -m services tests/services
 
 # 200 random kills during sweeps; CHAOS="--kills 20 --trials 10 --seed 3" makes it smaller, or another one
