@@ -173,7 +173,7 @@ class RayLauncher:
         """Whether the head is there: whoever asks Ray without one waits until Ray ends the process."""
         host, _, port = self._ray.get_runtime_context().gcs_address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=LOOK_SECONDS).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK_SECONDS).close()
         except OSError as error:
             if not self._alone:
                 say(f"engram: {HEADLESS.format(host=host, port=port, error=error.strerror or error)}")

@@ -58,7 +58,7 @@ def connect(address: str) -> Any:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         if colon:
-            socket.create_connection((host, int(port)), timeout=5.0).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
         with no_warnings():
             ray.init(address=address, configure_logging=False, log_to_driver=False, include_dashboard=None)
     except (OSError, RuntimeError, ValueError) as error:
