@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 
@@ -11,8 +12,9 @@ import torch
 from engram.backbone.data.load import load
 from engram.backbone.errors import UserError
 from engram.benchmarks.perf import __main__ as command
-from engram.benchmarks.perf import causal_objectives, conversion, feedback, fewshot, harness, loihi, training
+from engram.benchmarks.perf import causal_objectives, conversion, feedback, fewshot, harness, loihi, plans, training
 from engram.benchmarks.perf.curves import charts, page
+from engram.benchmarks.records.trials import read_sweep
 from engram.snn.loihi.simulator import Simulator
 
 KEYS = ["name", "ours", "peer", "peer_name", "ratio", "unit", "higher_is_better", "n"]
@@ -219,3 +221,14 @@ def test_a_step_of_irm_is_compared_with_equal_losses():
     rows = causal_objectives.compared("tiny", causal_objectives.Setup((1, 8, 8), 32, 16, "mlp", {"units": 4}, 1))
     assert [row.peer_name for row in rows] == ["cross-entropy", "gradients of gradients"]
     assert all(row.ours > 0 and row.peer > 0 for row in rows)
+
+
+def test_the_plan_that_is_measured_is_finished_and_starts_nothing(tmp_path, monkeypatch):
+    small = re.sub(r"(\[0[.\d]*, 0[.\d]*)[^\]]*", r"\1", plans.SUITE).replace("seeds = 100", "seeds = 1")
+    monkeypatch.setattr(plans, "SUITE", small)
+    monkeypatch.setattr(plans, "SETTLING", 0.0)
+    assert plans.build(tmp_path) == 2 * 2
+    assert {record.status for record in read_sweep(tmp_path / "runs", "plans").records} == {"done"}
+    clock, processor = plans.took(tmp_path, plans.COMMANDS["listed"])
+    assert 0 < processor < 60 and clock > 0
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
