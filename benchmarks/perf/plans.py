@@ -19,7 +19,6 @@ from pathlib import Path
 from engram.benchmarks.commands.plans import planner_for
 from engram.benchmarks.commands.run import plan_suite
 from engram.benchmarks.driving.setting import RunSetting
-from engram.benchmarks.driving.writing import write_trial
 from engram.benchmarks.perf.harness import Row
 from engram.benchmarks.planning.plan import Trial
 from engram.benchmarks.planning.suite import check_suite
@@ -77,14 +76,15 @@ def build(folder: Path) -> int:
     (how.out / "sweeps" / suite.name).mkdir(parents=True)
     write_json(how.out / "sweeps" / suite.name / "plan.json", plan)
     for trial in trials:
-        write_trial(trial, how)
         _finish(trial)
     time.sleep(SETTLING)
     return len(trials)
 
 
 def _finish(trial: Trial) -> None:
-    """A ledger, facts, and a result with a table and a figure of ten epochs."""
+    """A configuration, a ledger, facts, and a result with a table and a figure of ten epochs."""
+    trial.folder.mkdir(parents=True)
+    write_json(trial.folder / "config.json", trial.stored())
     epochs, seed = range(1, 11), trial.config["seed"]
     accuracy = 0.9 + trial.config["lr"] + 0.0001 * (seed * 7919 % 100)
     said = itertools.product(epochs, ("train/loss", "validation/accuracy"))
