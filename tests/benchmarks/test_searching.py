@@ -452,6 +452,17 @@ def test_a_record_that_cannot_be_read_is_damage(tmp_path):
         world.cells  # noqa: B018
 
 
+@pytest.mark.parametrize("harm", [lambda raw, at: raw[:at], lambda raw, at: raw[:at] + b"\x00" + raw[at + 1 :]])
+def test_who_looks_at_a_damaged_record_sees_what_stands_before(tmp_path, harm):
+    world = World(tmp_path, "halving")
+    world.run(world.begin(), most=4)
+    path, before = world.folder / "search.jsonl", world.cells
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 61):
+        path.write_bytes(harm(whole, at))
+        assert world.cells == before[: len(world.cells)]
+
+
 @pytest.mark.parametrize(
     "event",
     [
