@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -185,6 +186,10 @@ def _prepare() -> None:
         from engram.backbone.seeding import seed_everything
 
         seed_everything(0)  # imports what it needs; every worker seeds for itself
+    for each in list(weakref.finalize._registry):  # pyright: ignore[reportAttributeAccessIssue]
+        known = each.peek()
+        if known is not None and getattr(known[1], "__module__", "") == "torch.library":
+            each.atexit = False  # at its end a process takes torch's operators apart one by one, for nothing
 
 
 def _open_files() -> int:
