@@ -46,13 +46,18 @@ def run(
     slurm: str | None = None,
     cores: int | None = None,
     gpus: int | None = None,
+    devices: int = 1,
+    memory: str | None = None,
+    time: str | None = None,
+    retries: int = 0,
     **options: Any,
 ) -> FinishedTrial:
     """Run an experiment as ``engram run`` does: what is done already is not done again, what was killed is resumed.
 
     Args:
         experiment: its name, see ``engram list experiments``.
-        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus: as the flags of these names.
+        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus, devices, memory, time, retries: as the
+            flags of these names.
         options: the experiment's, by the names in ``engram run EXPERIMENT --help`` with underscores; those of a thing
             as a dictionary: ``backbone_options={"width": 0.5}``. ``from_trial`` stands for ``--from``, and takes a
             trial as well.
@@ -69,8 +74,9 @@ def run(
     registry = Registry.discover()
     cls = experiment_config(registry, experiment)
     checker = Checker(registry, str, f"See: engram run {experiment} --help")
-    where = {"ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus}
-    flags = _flags(checker, out, data_root, download, device, tracking_uri, where)
+    where = {"ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus, "devices": devices}
+    limits = {"memory": memory, "time": time, "retries": retries}
+    flags = _flags(checker, out, data_root, download, device, tracking_uri, {**where, **limits})
     fields = {option.field: option.name for option in schema(cls) if option.options_of is None}
     given = {fields.get(name, name): _plain(value) for name, value in options.items()}
     checked = checker.check(cls, given)
@@ -94,6 +100,10 @@ def sweep(
     slurm: str | None = None,
     cores: int | None = None,
     gpus: int | None = None,
+    devices: int = 1,
+    memory: str | None = None,
+    time: str | None = None,
+    retries: int = 0,
 ) -> FinishedSweep:
     """Run a grid of options and seeds, or a search, as ``engram sweep`` does.
 
@@ -101,7 +111,8 @@ def sweep(
         suite: the path of a TOML file, or its content: ``name``, ``experiment``, ``seeds``, ``options``, ``grid`` or
             ``search``.
         workers: trials at once; by default one, on a cluster as many as fit.
-        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus: as the flags of these names.
+        out, data_root, download, device, tracking_uri, ray, slurm, cores, gpus, devices, memory, time, retries: as the
+            flags of these names.
 
     Raises:
         UserError: a line for everything that is wrong, before anything runs; or data that are not what they must be.
@@ -116,8 +127,9 @@ def sweep(
     """
     registry = Registry.discover()
     checker = Checker(registry, str, "See: help(engram.sweep)")
-    where = {"workers": workers, "ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus}
-    flags = _flags(checker, out, data_root, download, device, tracking_uri, where)
+    where = {"workers": workers, "ray": ray, "slurm": slurm, "cores": cores, "gpus": gpus, "devices": devices}
+    limits = {"memory": memory, "time": time, "retries": retries}
+    flags = _flags(checker, out, data_root, download, device, tracking_uri, {**where, **limits})
     if isinstance(suite, Mapping):
         if not suite.get("name"):
             raise must("a suite", "given with a name", "none", 'Write {"name": "...", ...}.')
@@ -140,15 +152,15 @@ def _flags(
     download: bool,
     device: str,
     tracking_uri: str | None,
-    where: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> Sweeping:
-    """The flags of a run, checked as those of the command line; ``where``: on what it runs.
+    """The flags of a run, checked as those of the command line; ``more``: on what it runs, and its limits.
 
     Raises:
         UserError: one line for each that cannot be.
     """
     given = {"out": str(out), "data-root": None if data_root is None else str(data_root), "download": download}
-    given |= {"device": device, "tracking-uri": tracking_uri, **where}
+    given |= {"device": device, "tracking-uri": tracking_uri, **more}
     flags = checker.build(Sweeping, given)
     checker.problems += flags.problems() if flags else []
     if flags is None or checker.problems:

@@ -81,6 +81,15 @@ def test_errors_are_those_of_the_command_line(trial, out):
         ),
         (lambda: face.run("backbone.trian", out=out), "experiment must be a registered name; got 'backbone.trian'"),
         (lambda: face.train("mlp", "digits", device="tpu", out=out), "device must be .*; got tpu"),
+        (
+            lambda: face.train("mlp", "digits", devices=0, retries=-1, out=out),
+            "devices must be .*; got 0.*\nretries must",
+        ),
+        (
+            lambda: face.run("backbone.train", memory="much", time="long", out=out),
+            "--memory must be .*; got much.*\n--time must",
+        ),
+        (lambda: face.sweep({"name": "none"}, memory="much", out=out), "--memory must be .*; got much"),
         (lambda: face.run("snn.convert", from_trial=trial, epochs=3, out=out), "epochs must be left out beside --from"),
         (lambda: face.sweep({"experiment": "backbone.train"}, out=out), "a suite must be given with a name"),
         (lambda: face.sweep("none.toml", out=out), "suite must be a TOML file; got none.toml"),
