@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-_HALF = re.compile(r"\..+?\.(\d+)(\.tmp|\.[0-9a-f]{8})?")
+_HALF = re.compile(r"\.(.+?)\.(\d+)(\.tmp|\.[0-9a-f]{8})?")
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -40,20 +40,29 @@ def _write(path: Path, data: bytes, durable: bool) -> None:
             os.fsync(file.fileno())
 
 
-def remove_half_written(folder: Path) -> None:
-    """Remove what processes were writing in ``folder`` when they were killed, as far as that can be."""
+def remove_half_written(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove what processes were writing in ``folder`` when they were killed, as far as that can be.
+
+    Args:
+        names: as in `half_written`.
+    """
     with contextlib.suppress(OSError):
-        for path, process in half_written(folder):
+        for path, process in half_written(folder, names):
             if not _lives(process):
                 path.unlink(missing_ok=True)
 
 
-def half_written(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Files in ``folder`` that wait for their name (``.NAME.PROCESS``), each with the process that writes it."""
+def half_written(folder: Path, names: Collection[str] | None = None) -> Iterator[tuple[Path, int]]:
+    """Files in ``folder`` that wait for their name (``.NAME.PROCESS``), each with the process that writes it.
+
+    Args:
+        names: those that are meant, in a folder that is not ours alone; None: all.
+    """
     with os.scandir(folder) as found:
         for entry in found:
-            if (match := _HALF.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
-                yield Path(entry.path), int(match[1])
+            match = _HALF.fullmatch(entry.name)
+            if match and (names is None or match[1] in names) and entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), int(match[2])
 
 
 def _lives(process: int) -> bool:

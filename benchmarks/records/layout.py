@@ -14,6 +14,8 @@ from engram.backbone.errors import must
 
 LOG = "log.txt"
 """All that a trial's worker printed."""
+OURS = ("contents.json", "sink.json")
+"""What is written in ``--out`` itself: whatever else lies there may be its owner's, in whose home it may be."""
 DRIVER = "driver.json"
 """Where the driver of a sweep runs, or last ran."""
 MACHINES = "machines"
@@ -49,7 +51,7 @@ def prepare(out: Path) -> Path:
         probe = out / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        remove_half_written(out)
+        remove_half_written(out, OURS)
     except OSError as error:
         raise must(
             "--out", "a folder that can be written", f"{out} ({error.strerror})", "Choose another one."

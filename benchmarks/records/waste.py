@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engram.backbone.atomic import half_written
 from engram.backbone.caching import user_cache
-from engram.benchmarks.records.layout import STATES, Busy, lock, trials_dir
+from engram.benchmarks.records.layout import OURS, STATES, Busy, lock, sweep_dir, trials_dir
+from engram.benchmarks.records.search import SEARCH, read_events
+from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
 
 RESTING_SECONDS = 3600.0
@@ -21,7 +23,7 @@ CACHES = ("kernels", "features", "trials")
 CACHE_SECONDS = 30 * 86400.0
 """How long a file of the user's cache is kept that nobody reads."""
 KILLED = "left by a process that was killed"
-_TEMPORARY = re.compile(r"\.writable-\d+|\.node-.+|\.reserve")
+_TEMPORARY = re.compile(r"\.writable-\d+|\.node-.+-\d+-[0-9a-f]+|\.reserve")
 _SCRATCH = "tmp*"
 """What `tempfile` calls folders, as one in which a kernel is compiled."""
 
@@ -62,8 +64,10 @@ def find_waste(out: Path) -> Iterator[Waste]:
     """All that may be removed below ``out``, and what is old in the user's cache.
 
     Raises:
-        Damaged: a sweep's plan, so that nobody knows which trials are its.
+        Damaged: a sweep's plan, or a search's record, so that nobody knows which trials are its.
     """
+    for name in sweep_names(out):
+        _see_whole(sweep_dir(out, name) / SEARCH)
     records = [record for name in sweep_names(out) for record in read_sweep(out, name).records]
     wanted = _wanted(out, records)
     # what one is made from that has not begun, nothing here says yet
@@ -72,9 +76,20 @@ def find_waste(out: Path) -> Iterator[Waste]:
         folder = trials_dir(out) / name
         if not alive(folder):
             yield from _of_trial(folder, wanted)
-    for folder in (out, *map(Path, _folders(out / "sweeps"))):
+    yield from (Waste(path, KILLED) for path in _temporaries(out, OURS))
+    for folder in (*_folders(out / "sweeps"), *_folders(out / "mlartifacts")):
         yield from (Waste(path, KILLED) for path in _temporaries(folder))
+    for path in (out / "models").glob("*/.fetching-*"):
+        if min(map(_age, (path, *path.rglob("*")))) > RESTING_SECONDS:
+            yield Waste(path, KILLED)
     yield from _of_caches()
+
+
+def _see_whole(record: Path) -> None:
+    """Refuse a search's record behind whose damage trials may be named that are half done."""
+    _, _, why = read_events(record)
+    if why:
+        raise Damaged(record, why)
 
 
 def _wanted(out: Path, of_sweeps: Sequence[Record]) -> set[str]:
@@ -109,11 +124,11 @@ def _folders(folder: Path) -> Iterator[Path]:
     yield from (Path(here) for here, _, _ in os.walk(folder))
 
 
-def _temporaries(folder: Path) -> Iterator[Path]:
-    """What processes that were killed have left in a folder."""
+def _temporaries(folder: Path, names: Collection[str] | None = None) -> Iterator[Path]:
+    """What processes that were killed have left in a folder, of whose files ``names`` alone are ours; None: all."""
     if folder.is_dir():
         others = (path for path in folder.glob(".*") if _TEMPORARY.fullmatch(path.name) and path.is_file())
-        found = [*(path for path, _ in half_written(folder)), *others]
+        found = [*(path for path, _ in half_written(folder, names)), *others]
         yield from (path for path in sorted(found) if _age(path) > RESTING_SECONDS)
 
 

@@ -69,15 +69,17 @@ def test_each_folder_has_somebody_who_removes_it(tmp_path, gone):
     """Of a trial its worker, of a sweep its driver, of the output folder any driver, of what is told whoever tells."""
     trial, sweep = tmp_path / "trials" / "a", tmp_path / "sweeps" / "s"
     places = [tmp_path, sweep, trial, trial / "model"]
+    somebodys = tmp_path / f".profile.{gone}"  # the output folder may be a home
+    somebodys.touch()
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
 
     def leave() -> None:
         for place in places:
-            (place / f".some.json.{gone}").touch()
+            (place / f".sink.json.{gone}").touch()
 
     def left() -> set[Path]:
-        return {place for place in places if any(place.glob(".*"))}
+        return {place for place in places if any(place.glob(".sink.*"))}
 
     for folder in (trial, sweep):
         leave()
@@ -88,3 +90,4 @@ def test_each_folder_has_somebody_who_removes_it(tmp_path, gone):
     assert left() == {sweep, trial, trial / "model"}
     Memory(trial / "sink.json", "here").save(Mark())
     assert left() == {sweep, trial / "model"}
+    assert somebodys.exists()

@@ -214,10 +214,16 @@ def test_what_nobody_needs_is_listed_and_removed(folders, here, old, tmp_path):
         folders.out / ".contents.json.123",
         folders.out / ".node-here-123-ab",
         folders.out / "sweeps" / "some" / ".lease.123.0a1b2c3d",
+        folders.out / "mlartifacts" / "1" / "ab" / "artifacts" / ".report.html.123",
     ]
     for path in half:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("torn")
+    somebodys = [folders.out / ".profile.123", folders.out / ".node-version"]  # whose home it may be
+    for path in somebodys:
+        path.touch()
+    fetched = folders.out / "models" / "ab" / ".fetching-cd"
+    (fetched / kept.name).mkdir(parents=True)
     cells = [{"trial": each.name, "options": {}, "seed": 0} for each in (pruned, planned)]
     folders.json(folders.out / "sweeps" / "some" / "plan.json", {"trials": cells, "axes": {}, "seeds": []})
     cache = here.cwd / "home" / ".cache" / "engram" / "kernels"
@@ -237,6 +243,7 @@ def test_what_nobody_needs_is_listed_and_removed(folders, here, old, tmp_path):
         planned / "ckpt" / "state-000000002.pt",
         cache / "scan.so",
         scratch,
+        fetched,
     }
     results = {path: path.read_bytes() for path in folders.out.rglob("result.json")}
     listed = here("clean", "--out", folders.out, "--json", HOME=str(here.cwd / "home")).json
@@ -251,6 +258,16 @@ def test_what_nobody_needs_is_listed_and_removed(folders, here, old, tmp_path):
     assert {path: path.read_bytes() for path in folders.out.rglob("result.json")} == results
     assert here("clean", "--yes", "--out", folders.out).code == 0
     assert "nothing to remove" in here("clean", "--yes", "--out", folders.out).out
+    assert all(path.exists() for path in somebodys)
+
+
+def test_nothing_is_waste_beside_a_damaged_record_of_a_search(folders, here):
+    sweep = folders.out / "sweeps" / "some"
+    folders.json(sweep / "plan.json", {"trials": [], "axes": {}, "seeds": []})
+    (sweep / "search.jsonl").write_text("nonsense\n")
+    refused = here("clean", "--out", folders.out)
+    assert refused.code == 2
+    assert "search.jsonl must be whole; got line 1 of" in refused.err
 
 
 def test_a_trial_that_began_to_run_keeps_all_it_has(folders, old):
