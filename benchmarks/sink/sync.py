@@ -54,7 +54,7 @@ from engram.benchmarks.sink.state import (
 )
 from engram.benchmarks.sink.store import Teller
 from engram.benchmarks.sink.together import together
-from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, unwritable
+from engram.benchmarks.sink.trouble import Refused, concerns_one, lasting, one_line, refusal, unwritable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -168,8 +168,7 @@ class Sink:
                 self._following = None
                 self._failures += 1
                 self._not_before = time.monotonic() + min(_LONGEST_PAUSE, 2.0**self._failures)
-                said = str(error) if isinstance(error, Refused) else unwritable(error)
-                said = said or f"{self.address}: {one_line(error)}"
+                said = refusal(error) or unwritable(error) or f"{self.address}: {one_line(error)}"
                 return SyncReport(False, said, 0, lasting(error))
         self._failures = 0
         self._not_before = 0.0
@@ -193,7 +192,7 @@ class Sink:
             told = [mark.run for mark in marks if mark.run and not mark.aside]
             held = len(active_runs(client, experiments, told))
         except Exception as error:
-            said = str(error) if isinstance(error, Refused) else unwritable(error) or one_line(error)
+            said = refusal(error) or unwritable(error) or one_line(error)
             return SyncReport(False, said, 0, lasting(error))
         gone = len(told) - held
         return SyncReport(True, f"deleted in MLflow, and left so: {gone}" if gone else "", held)
@@ -300,7 +299,7 @@ class Sink:
             if not concerns_one(error, lambda: teller.client.get_experiment(teller.experiment)):
                 raise
             said = f"{one_line(error).rstrip('.')}. Mend that, or delete its folder."
-            self.refused[name] = str(error) if isinstance(error, Refused) else said
+            self.refused[name] = refusal(error) or said
 
     def _release(self, teller: Teller, sweep: Sweep, store: str, parent: str) -> None:
         """Let trials go that the sweep's plan names no more; each mark first, so that a kill leaves no false one."""

@@ -38,9 +38,14 @@ def refuse(what: str, rule: str, got: object, next_step: str) -> Refused:
     return Refused(str(must(what, rule, got, next_step)))
 
 
+def refusal(error: Exception) -> str:
+    """What we refused; "" where it was not us. MLflow wraps what is raised while it has its database open."""
+    return next((str(cause) for cause in _causes(error) if isinstance(cause, Refused)), "")
+
+
 def lasting(error: Exception) -> bool:
     """Whether asking again would bring the same answer."""
-    return isinstance(error, Refused) or bool(unwritable(error)) or getattr(error, "error_code", "") in _LASTING
+    return bool(refusal(error)) or bool(unwritable(error)) or getattr(error, "error_code", "") in _LASTING
 
 
 def unwritable(error: Exception) -> str:

@@ -21,6 +21,7 @@ from engram.benchmarks.sink.files import place_of
 from engram.benchmarks.sink.params import clean
 from engram.benchmarks.sink.runs import in_requests
 from engram.benchmarks.sink.state import metric_key
+from engram.benchmarks.sink.store import Teller
 
 HUGE = 99999999999999999999  # no 64 bits hold it
 
@@ -125,6 +126,24 @@ def test_a_deleted_experiment_is_said_at_once(told, store, folders, capsys, hurr
     assert main(command) == 0  # its owner's wish
     said = capsys.readouterr()
     assert (said.out, said.err) == ("2 of 3 trials are in MLflow\n", "engram: deleted in MLflow, and left so: 1\n")
+
+
+def test_a_run_that_is_deleted_while_it_is_told_is_said_as_it_is(store, folders, monkeypatch):
+    trial = folders.trial("mlp", 0)
+    assert Sink(folders.out, None).sync([trial], None).ok
+    result = folders.out / "trials" / trial / "result.json"
+    result.write_text(result.read_text() + "\n")  # it was run again
+    look = Teller.look
+
+    def look_and_delete(self, trials):
+        look(self, trials)
+        self.client.delete_run(trials[0][1].run)
+
+    monkeypatch.setattr(Teller, "look", look_and_delete)
+    sink = Sink(folders.out, None)
+    assert sink.sync([trial], None).ok
+    said = "a run must be in the store; got one that was deleted in MLflow just now. Restore it."
+    assert sink.refused == {f"trial {trial}": said}
 
 
 def test_what_is_long_is_shortened(told, store, folders):
