@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from engram.backbone.errors import UserError, must
 from engram.backbone.saved.made import from_json
 from engram.benchmarks.records.contents import Contents, still_holds
-from engram.benchmarks.records.inside import open_inside
+from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.stored import read_json, write_json
 from engram.benchmarks.records.trials import Record
 from engram.benchmarks.sink.address import address_of
@@ -54,7 +54,7 @@ def fetch(text: str, what: str, out: Path, home: Path, tracking_uri: str | None)
         name, number, alias = match.groups()
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         trial, sha256 = version.tags.get("engram.trial"), version.tags.get("engram.sha256")
-        if not (trial and sha256 and version.run_id):
+        if not (trial and sha256 and version.run_id and is_name(trial) and is_name(version.run_id)):
             raise must(what, "a model that engram promote registered", shown, "Promote the trial that it is of.")
         for folder in (out / "trials" / trial, home / version.run_id / trial):
             if _is(folder, sha256):

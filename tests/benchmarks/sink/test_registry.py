@@ -148,6 +148,9 @@ def test_registered_networks_that_no_trial_begins_with(registered, capsys, tmp_p
     client, new = client_of(out), tmp_path / "new"
     client.create_registered_model("theirs")
     client.create_model_version("theirs", "file:///nowhere")
+    (run,) = (each.run_id for each in client.search_model_versions("name = 'digits-mlp'"))
+    leading_out = {"engram.trial": "../../out", "engram.sha256": "0"}  # out of the folder for what is fetched
+    client.create_model_version("theirs", "file:///nowhere", run, tags=leading_out)
 
     def refused(text, *more):
         assert main(["run", "backbone.evaluate", "--from", text, "--out", str(new), *more]) == 2
@@ -159,7 +162,8 @@ def test_registered_networks_that_no_trial_begins_with(registered, capsys, tmp_p
     assert refused("models:/digits-mlp", *told).startswith("models:/NAME/VERSION or models:/NAME@ALIAS; got ")
     for text in ("models:/digits/1", "models:/digits-mlp/7", "models:/digits-mlp@best"):
         assert refused(text, *told).startswith(f"a registered model that can be fetched; got {text} in sqlite:")
-    assert refused("models:/theirs/1", *told).startswith("a model that engram promote registered; got ")
+    for text in ("models:/theirs/1", "models:/theirs/2"):
+        assert refused(text, *told).startswith(f"a model that engram promote registered; got {text}")
     assert refused("models:/digits-mlp/1").startswith("in a store that exists; got ")
     assert "refused" in refused("models:/digits-mlp/1", "--tracking-uri", "http://127.0.0.1:1")
     (weights,) = (out / "mlartifacts").rglob("model.safetensors")
