@@ -74,7 +74,7 @@ class Memory:
             return Mark(store=store)
 
     def save(self, mark: Mark) -> None:
-        remove_half_written(self.path.parent)
+        remove_half_written(self.path.parent, (self.path.name,))  # a worker elsewhere may be writing others
         write_json(self.path, {**held(self.path), self.address: asdict(mark)})
 
 
