@@ -37,8 +37,20 @@ def test_a_folder_comes_back_as_it_is_there(tmp_path):
     write(there / "a", result_json="3", log_txt="done", lock="theirs")
     (there / "a" / "ckpt" / "state.pt").unlink()
     (there / "a" / "progress.json").unlink()
+    write(here, sink_json="told meanwhile")
     put_back(pack({"a": there / "a"}), here)
-    assert read(here) == {"config.json": "1", "log.txt": "done", "result.json": "3", "lock": ""}
+    told = {"sink.json": "told meanwhile"}
+    assert read(here) == {"config.json": "1", "log.txt": "done", "result.json": "3", "lock": "", **told}
+
+
+def test_files_that_go_while_a_folder_travels_are_no_trouble(tmp_path, monkeypatch):
+    here, packed = tmp_path / "a", tar("a/x")
+    walk = packing.os.walk
+    monkeypatch.setattr(packing.os, "walk", lambda top: ((h, d, [*f, ".sink.json.12"]) for h, d, f in walk(top)))
+    put_back(packed, here)
+    assert [*read(here)] == ["x"]
+    monkeypatch.setattr(packing, "_is_own", lambda path, folder: True)
+    assert packed == pack({"a": here})
 
 
 def test_what_says_that_others_are_there_is_written_last(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -10,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 MOST_BYTES = 2 * 2**30
 """What a trial's folder may have to travel."""
-LEFT = ("lock", "lease")
-"""Files that speak of who works in a folder where it lies."""
+LEFT = ("lock", "lease", "sink.json")
+"""Files that speak of a folder where it lies: who works there, and what a tracking store was told from there."""
 
 
 def pack(folders: Mapping[str, Path], instead: Mapping[str, bytes] | None = None) -> bytes:
@@ -29,9 +30,10 @@ def pack(folders: Mapping[str, Path], instead: Mapping[str, bytes] | None = None
                     word = f"{name}/{path.relative_to(folder).as_posix()}"
                     if path.name in LEFT or word in given or not _is_own(path, folder):
                         continue
-                    if written.tell() + path.stat().st_size > MOST_BYTES:
-                        raise OverflowError(f"{folder} is larger than {MOST_BYTES // 2**20} MiB")
-                    _add(tar, word, path.read_bytes())
+                    with contextlib.suppress(FileNotFoundError):  # half written: it has its name by now
+                        if written.tell() + path.stat().st_size > MOST_BYTES:
+                            raise OverflowError(f"{folder} is larger than {MOST_BYTES // 2**20} MiB")
+                        _add(tar, word, path.read_bytes())
         for word, content in given.items():
             _add(tar, word, content)
     return written.getvalue()
@@ -79,7 +81,7 @@ def put_back(packed: bytes, folder: Path) -> None:
     for here, _, files in os.walk(folder):
         for path in (Path(here, each) for each in files):
             if path not in written and path.name not in LEFT:
-                path.unlink()
+                path.unlink(missing_ok=True)  # whoever tells a store writes there at the same time
 
 
 def _is_own(path: Path, folder: Path) -> bool:
