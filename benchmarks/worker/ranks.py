@@ -57,6 +57,7 @@ class Place:
         """Remove the folder behind the last process, where whoever made it is gone."""
         if self.folder is not None and stop.deserted:
             with suppress(OSError):  # others are there yet
+                _told(self.folder, self.rank).unlink(missing_ok=True)  # which nobody will read
                 self.folder.rmdir()
 
 

@@ -208,6 +208,20 @@ def test_who_failed_first_says_why(tmp_path, codes, told, code, said):
     assert (json.loads(written.read_text())["message"] if written.exists() else "") == said
 
 
+def test_the_folder_where_processes_met_goes_with_the_last_that_nobody_watches(tmp_path):
+    folder = tmp_path / "met"
+    folder.mkdir()
+    places, deserted = [Place(rank, folder) for rank in range(2)], Stop()
+    deserted.deserted = True
+    for place in places:
+        place.fail({"message": "it lost its neighbour"})
+    places[0].leave(Stop())
+    places[1].leave(deserted)
+    assert [path.name for path in folder.iterdir()] == ["error-0.json"]
+    places[0].leave(deserted)
+    assert not folder.exists()
+
+
 LONG = {"epochs": 40, "batch_size": 8, "backbone": "vgg-tiny"}
 """A training of some minutes at most."""
 
