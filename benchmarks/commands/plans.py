@@ -14,6 +14,7 @@ from engram.benchmarks.planning.plan import Planner
 from engram.benchmarks.planning.suite import Suite
 from engram.benchmarks.records.contents import MEMORY, Contents
 from engram.benchmarks.records.identity import DataSets
+from engram.benchmarks.records.layout import MODELS
 from engram.benchmarks.records.stored import held
 
 
@@ -24,7 +25,7 @@ def planner_for(registry: Registry, how: RunSetting, *, dry: bool = False) -> Pl
     def registered(text: str, what: str) -> Path:
         from engram.benchmarks.sink.registered import fetch
 
-        return fetch(text, what, how.out, _aside() if dry else how.out / "models", how.tracking_uri)
+        return fetch(text, what, how.out, _aside() if dry else how.out / MODELS, how.tracking_uri)
 
     sets = DataSets(registry, how.data_root, contents, fetch=how.download and not dry)
     return Planner(registry, how.out, sets, registered)

@@ -22,6 +22,8 @@ MACHINES = "machines"
 """The folder of a sweep with what other machines than its driver's were sampled for, a folder of each."""
 STATES = "ckpt"
 """The folder of a trial's checkpoints."""
+MODELS = "models"
+"""The folder below ``--out`` with what was fetched of registered models: a folder of each run, with its trial's."""
 
 
 BUSY = 4

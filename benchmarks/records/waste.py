@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engram.backbone.atomic import half_written
 from engram.backbone.caching import user_cache
-from engram.benchmarks.records.layout import OURS, STATES, Busy, lock, sweep_dir, trials_dir
+from engram.benchmarks.records.layout import MODELS, OURS, STATES, Busy, lock, sweep_dir, trials_dir
 from engram.benchmarks.records.search import SEARCH, read_events
 from engram.benchmarks.records.stored import Damaged
 from engram.benchmarks.records.trials import Record, alive, read_sweep, sweep_names, trial_names
@@ -21,7 +21,9 @@ RESTING_SECONDS = 3600.0
 """How long nothing may have been written to what belongs to nobody: a trial may be about to start."""
 CACHES = ("kernels", "features", "trials")
 CACHE_SECONDS = 30 * 86400.0
-"""How long a file of the user's cache is kept that nobody reads."""
+"""How long is kept what can be had again, and nobody reads."""
+FETCHING = ".fetching-"
+"""How folders begin into which a registered model is fetched."""
 KILLED = "left by a process that was killed"
 _TEMPORARY = re.compile(r"\.writable-\d+|\.node-.+-\d+-[0-9a-f]+|\.reserve")
 _SCRATCH = "tmp*"
@@ -79,9 +81,7 @@ def find_waste(out: Path) -> Iterator[Waste]:
     yield from (Waste(path, KILLED) for path in _temporaries(out, OURS))
     for folder in (*_folders(out / "sweeps"), *_folders(out / "mlartifacts")):
         yield from (Waste(path, KILLED) for path in _temporaries(folder))
-    for path in (out / "models").glob("*/.fetching-*"):
-        if min(map(_age, (path, *path.rglob("*")))) > RESTING_SECONDS:
-            yield Waste(path, KILLED)
+    yield from _of_models(out / MODELS)
     yield from _of_caches()
 
 
@@ -132,6 +132,15 @@ def _temporaries(folder: Path, names: Collection[str] | None = None) -> Iterator
         yield from (path for path in sorted(found) if _age(path) > RESTING_SECONDS)
 
 
+def _of_models(home: Path) -> Iterator[Waste]:
+    for path in sorted(home.glob("*/*")):
+        if path.name.startswith(FETCHING):
+            if min(map(_age, (path, *path.rglob("*")))) > RESTING_SECONDS:
+                yield Waste(path, KILLED)
+        elif min((_unread(each) for each in path.rglob("*") if each.is_file()), default=_age(path)) > CACHE_SECONDS:
+            yield Waste(path, "a registered model that nobody read for 30 days")
+
+
 def _of_caches() -> Iterator[Waste]:
     for kind in CACHES:
         folder = user_cache(kind)
@@ -139,13 +148,18 @@ def _of_caches() -> Iterator[Waste]:
         killed = [*_temporaries(folder), *scratch]
         yield from (Waste(path, KILLED) for path in killed)
         for path in sorted({*folder.glob("*")} - {*killed}):
-            if path.is_file() and min(_age(path), time.time() - path.stat().st_atime) > CACHE_SECONDS:
+            if path.is_file() and _unread(path) > CACHE_SECONDS:
                 yield Waste(path, "a cache that nobody read for 30 days")
 
 
 def _age(path: Path) -> float:
     """Seconds since it was written to."""
     return time.time() - path.stat().st_mtime
+
+
+def _unread(path: Path) -> float:
+    """Seconds since it was written to or read, which most file systems note once a day."""
+    return min(_age(path), time.time() - path.stat().st_atime)
 
 
 def _remove(path: Path) -> None:

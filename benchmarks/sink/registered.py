@@ -16,6 +16,7 @@ from engram.benchmarks.records.contents import Contents, still_holds
 from engram.benchmarks.records.inside import is_name, open_inside
 from engram.benchmarks.records.stored import read_json, write_json
 from engram.benchmarks.records.trials import Record
+from engram.benchmarks.records.waste import FETCHING
 from engram.benchmarks.sink.address import address_of
 from engram.benchmarks.sink.database import database_of, uri_of
 from engram.benchmarks.sink.files import place_of
@@ -70,7 +71,7 @@ def fetch(text: str, what: str, out: Path, home: Path, tracking_uri: str | None)
 def _fetched(client: MlflowClient, run: str, place: Path, sha256: str, what: str) -> Path:
     """Put the files of a trial's run at ``place``, all of them or none; ``sha256``: of the weights."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".fetching-", dir=place.parent) as scratch:
+    with TemporaryDirectory(prefix=FETCHING, dir=place.parent) as scratch:
         folder = Path(scratch, place.name)
         folder.mkdir()
         for name in _WRITTEN:

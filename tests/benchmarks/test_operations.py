@@ -270,6 +270,17 @@ def test_nothing_is_waste_beside_a_damaged_record_of_a_search(folders, here):
     assert "search.jsonl must be whole; got line 1 of" in refused.err
 
 
+def test_registered_models_that_nobody_reads_are_listed(folders, old):
+    models = folders.out / "models" / "run"
+    for each in (models / "unread", models / ".fetching-abc", models / "read"):
+        each.mkdir(parents=True)
+        (each / "config.json").write_text("{}")
+    old(folders.out)
+    os.utime(models / "read" / "config.json")
+    found = {each.path for each in find_waste(folders.out)}
+    assert {models / "unread", models / ".fetching-abc"} <= found and models / "read" not in found
+
+
 def test_a_trial_that_began_to_run_keeps_all_it_has(folders, old):
     folder = folders.out / "trials" / folders.trial(state="interrupted")
     old(folders.out)
