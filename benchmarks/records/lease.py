@@ -71,7 +71,7 @@ def _create(path: Path, text: str) -> bool:
         raise
     try:
         os.link(aside, path)  # nobody reads a lease that says nothing yet, and takes it for nobody's
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # the latter: another machine took it for a killed one's
         return False
     except OSError:  # no hard links here
         return _create_empty(path, text)

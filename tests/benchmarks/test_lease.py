@@ -79,3 +79,17 @@ def test_a_lease_is_whole_at_once_with_hard_links_and_without(tmp_path, monkeypa
             raise PermissionError("no hard links here")
 
         monkeypatch.setattr(module.os, "link", refuse)
+
+
+def test_a_lease_whose_beginning_another_machine_removed_is_made_again(tmp_path, monkeypatch):
+    link, path = module.os.link, tmp_path / "lease"
+
+    def swept(beginning, place):
+        monkeypatch.setattr(module.os, "link", link)
+        beginning.unlink()
+        link(beginning, place)
+
+    monkeypatch.setattr(module.os, "link", swept)
+    monkeypatch.setattr(module, "_create_empty", lambda *_: pytest.fail("whoever reads it then takes it for nobody's"))
+    with lease(path, "trial a"):
+        assert path.read_text().startswith(module.machine())
