@@ -26,6 +26,8 @@ FETCHING = ".fetching-"
 """How folders begin into which a registered model is fetched."""
 KILLED = "left by a process that was killed"
 _TEMPORARY = re.compile(r"\.writable-\d+|\.node-.+-\d+-[0-9a-f]+|\.reserve")
+_RUN = re.compile(r"[0-9a-f]{32}")
+"""The id of a run of MLflow's."""
 _SCRATCH = "tmp*"
 """What `tempfile` calls folders, as one in which a kernel is compiled."""
 
@@ -133,7 +135,8 @@ def _temporaries(folder: Path, names: Collection[str] | None = None) -> Iterator
 
 
 def _of_models(home: Path) -> Iterator[Waste]:
-    for path in sorted(home.glob("*/*")):
+    """What was fetched; other folders there are somebody's own, whose ``--out`` may be where they work."""
+    for path in sorted(each for each in home.glob("*/*") if _RUN.fullmatch(each.parent.name) and each.is_dir()):
         if path.name.startswith(FETCHING):
             if min(map(_age, (path, *path.rglob("*")))) > RESTING_SECONDS:
                 yield Waste(path, KILLED)
