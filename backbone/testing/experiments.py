@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engram.backbone.contract import FIGURES, AnyFigure, Pictures
+from engram.backbone.contract import FIGURES, AnyFigure, ExperimentConfig, Pictures
 from engram.backbone.seeding import random_state, set_random_state
 from engram.backbone.testing.case import require
 from engram.backbone.testing.workshop import Ran, Told, Workshop
@@ -31,8 +31,16 @@ def check_run(shop: Workshop, experiment: str, chosen: Mapping[str, Any]) -> Ran
     if (option := shop.cannot_be_without(experiment)) is not None:
         chosen = {**chosen, option: str(shop.run(TRAIN).folder)}
     ran = shop.run(experiment, **chosen)
+    same_for_seeds(ran.config)
     reports(ran)
     return ran
+
+
+def same_for_seeds(config: ExperimentConfig) -> None:
+    """What it refuses, and whether it requires other trials, is so for every seed, of which plans ask one alone."""
+    other = replace(config, seed=config.seed + 1)
+    require(other.problems() == config.problems(), "a configuration has the same problems with another seed")
+    require(bool(other.requires()) == bool(config.requires()), "trials are required with every seed, or with none")
 
 
 def check_from(shop: Workshop, experiment: str, trained: Mapping[str, Any]) -> None:

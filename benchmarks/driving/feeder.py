@@ -14,7 +14,7 @@ from engram.benchmarks.sink import Sink
 from engram.benchmarks.worker.machine import Watch
 
 PAUSE_SECONDS = 2.0
-LEISURE = 4.0  # times the processor time of what was told passes before more is: trials need the processor more
+LEISURE = 4.0  # times our processor time while things were told passes before more are: trials need the processor more
 PATIENCE_SECONDS = 45.0  # a locked database comes free
 SERVER_PATIENCE_SECONDS = 6.0  # a server that is down seldom comes back while somebody waits
 
@@ -41,12 +41,12 @@ class Feeder:
     def _feed(self) -> None:
         pause = PAUSE_SECONDS
         while not self._stop.wait(pause):
-            begun = time.thread_time()
+            begun = time.process_time()
             try:
                 self.sink.follow(list(self.trials), self.sweep)
             except UserError:
                 return  # the last attempt says it once
-            pause = max(PAUSE_SECONDS, LEISURE * (time.thread_time() - begun))
+            pause = max(PAUSE_SECONDS, LEISURE * (time.process_time() - begun))
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> str:
         """Complete the store within ``patience`` seconds; "" or why that was not possible, in one line.

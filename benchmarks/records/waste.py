@@ -42,10 +42,13 @@ class Waste:
 
     @property
     def size(self) -> int:
-        """Bytes on the disk."""
-        if self.path.is_dir() and not self.path.is_symlink():
-            return sum(Waste(each, "").size for each in self.path.iterdir())
-        return self.path.lstat().st_size
+        """Bytes on the disk; none of what went since it was found."""
+        try:
+            if self.path.is_dir() and not self.path.is_symlink():
+                return sum(Waste(each, "").size for each in self.path.iterdir())
+            return self.path.lstat().st_size
+        except FileNotFoundError:
+            return 0
 
     def remove(self) -> bool:
         """Remove it; False where its trial runs by now, which keeps all that it has.

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.driving.launch.contract import Resources
-from engram.benchmarks.driving.launch.ray import _drop_probes
+from engram.benchmarks.driving.launch.packing import pack
+from engram.benchmarks.driving.launch.ray import RayLauncher, Task, _drop_probes
 from engram.benchmarks.driving.launch.ray_connection import check
 
 
@@ -43,3 +45,15 @@ def test_what_killed_drivers_of_this_machine_left_is_removed(tmp_path):
         (tmp_path / name).touch()
     _drop_probes(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_what_comes_back_to_a_full_disk_is_lost_and_nothing_else(tmp_path):
+    exceptions = pytest.importorskip("ray").exceptions
+    there, here = tmp_path / "there" / "trial", tmp_path / "here" / "trial"
+    there.mkdir(parents=True)
+    (there / "result.json").write_text("{}")
+    here.parent.write_text("no folder")
+    launcher = RayLauncher.__new__(RayLauncher)  # without a cluster
+    launcher._ray = SimpleNamespace(get=lambda ref: ref, exceptions=exceptions)
+    ended = launcher._outcome(here, Task((0, "", pack({"trial": there}))))
+    assert ended.code is None and "could not be written" in ended.words

@@ -99,7 +99,12 @@ REFUSALS = [
     Refusal(("continual.stream", "feedback.reconstruction"), "one that looks at logits"),
     *(
         Refusal(("feedback.clutter", name), "a column 'present'")
-        for name in (*OF_LABELS, *ATTENTION, *ADJUSTED, "concepts")
+        for name in ("cross-entropy", "irm", "vrex", "groupdro", "reweight", "jtt", "eiil")
+    ),
+    *(Refusal(("feedback.clutter", name), "one that others can be put around") for name in (*LAST_LAYER, "lff")),
+    *(  # it puts --discount around them
+        Refusal(("feedback.clutter", name), "one that looks at logits alone")
+        for name in ("coral", "mmd", "feedback.reconstruction", *ATTENTION, *ADJUSTED, "concepts")
     ),
     *(Refusal(("feedback.generative", name), "whose features do not depend on the head") for name in LAST_LAYER),
     *(
@@ -145,7 +150,7 @@ REFUSALS = [
     Refusal(("fewshot.tim", "fewshot.enrol"), "one that makes a classifier of labelled images"),
     Refusal(("present", "continual.stream"), "a column 'present'"),  # its classes have other numbers
     Refusal(("present", "fewshot.incremental"), "a column 'present'"),
-    Refusal(("feedback.clutter", "--from"), "must be 1x12x12 like those trained on"),  # its own images are larger
+    Refusal(("feedback.clutter", "--from"), "must be 1x12x12 like those trained on", without=("snn.readout",)),
 ]
 SCM = {"images": 120, "size": 12}
 CLUTTER = {"train_images": 120, "validation_images": 60, "test_images": 60}

@@ -167,6 +167,8 @@ class RayLauncher:
             return Ended(None, f"Ray lost it ({how_lost(error)})")
         except ValueError as error:
             return Ended(1, f"what came back from its node is no trial's folder: {error}")
+        except OSError as error:  # others go on; what comes next is refused by the disk, too, and ends the sweep
+            return Ended(None, f"what came back from its node could not be written below {folder} ({error.strerror})")
         return Ended(code, words)
 
     def _answers(self) -> bool:
