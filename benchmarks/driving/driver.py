@@ -51,7 +51,10 @@ def propose(proposer: Proposer, setting: RunSetting, sweep: str | None) -> PlanO
     finally:
         launcher.close()
     patience = IMPATIENT_SECONDS if outcome.signal is not None else PATIENCE_SECONDS
-    outcome.untold = feeder.finish(PAUSE_SECONDS if outcome.halted else patience)
+    try:
+        outcome.untold = feeder.finish(PAUSE_SECONDS if outcome.halted else patience)
+    except KeyboardInterrupt:  # somebody has waited long enough: no trial is touched by it
+        outcome.untold = "it was asked to stop"
     outcome.refused = dict(feeder.sink.refused)
     return outcome
 

@@ -13,6 +13,7 @@ import pytest
 
 from engram.benchmarks.commands import logs, status
 from engram.benchmarks.driving import orders
+from engram.benchmarks.driving.feeder import Feeder
 from engram.benchmarks.records.layout import lock
 from engram.benchmarks.records.pace import Progress
 from engram.benchmarks.records.standing import failures, rate, standing
@@ -279,6 +280,18 @@ def test_registered_models_that_nobody_reads_are_listed(folders, old):
     os.utime(models / "read" / "config.json")
     found = {each.path for each in find_waste(folders.out)}
     assert {models / "unread", models / ".fetching-abc"} == {path for path in found if "models" in path.parts}
+
+
+def test_who_stops_the_last_telling_is_told_of_the_trials_and_what_completes_the_store(here, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Feeder, "finish", stop)
+    suite = here.cwd / "two.toml"
+    suite.write_text('experiment = "counting.count"\nseeds = 2\n')
+    swept = here("sweep", suite)
+    assert swept.code == 0 and swept.out.count("done") == 2
+    assert "not all trials are in MLflow yet (it was asked to stop); engram sync" in swept.err
 
 
 def test_a_trial_that_began_to_run_keeps_all_it_has(folders, old):
