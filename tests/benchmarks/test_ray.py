@@ -12,6 +12,7 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.driving.launch.contract import Resources
+from engram.benchmarks.driving.launch import ray
 from engram.benchmarks.driving.launch.packing import pack
 from engram.benchmarks.driving.launch.ray import RayLauncher, Task, _drop_probes
 from engram.benchmarks.driving.launch.ray_connection import check
@@ -57,3 +58,19 @@ def test_what_comes_back_to_a_full_disk_is_lost_and_nothing_else(tmp_path):
     launcher._ray = SimpleNamespace(get=lambda ref: ref, exceptions=exceptions)
     ended = launcher._outcome(here, Task((0, "", pack({"trial": there}))))
     assert ended.code is None and "could not be written" in ended.words
+
+
+def test_who_did_not_hear_that_it_is_to_stop_is_asked_again(tmp_path, monkeypatch):
+    asked = []
+    launcher = RayLauncher.__new__(RayLauncher)  # without a cluster
+    launcher._ray = SimpleNamespace(cancel=lambda ref, force: asked.append((ref, force)))
+    launcher._tasks = {tmp_path: (task := Task("task"))}
+    launcher.stop()
+    launcher.stop()
+    launcher._press(task)
+    assert asked == [("task", False)]
+    monkeypatch.setattr(ray, "AGAIN_SECONDS", -1.0)
+    launcher._press(task)
+    assert asked == [("task", False)] * 2
+    launcher.kill()
+    assert asked == [("task", False)] * 3

@@ -21,7 +21,7 @@ BOUND = (*WITHOUT_MEMORY, "feedback.blt", "feedback.lateral")
 FEEDBACK = ("feedback.gated", "feedback.additive", *BOUND)
 WITHOUT_PREDICTIONS = (
     *(name for name in FEEDBACK if name != "feedback.predictive"),
-    *("snn.qcfs", "snn.spiking", "linear", "cosine", "fewshot.prototype"),
+    *("snn.qcfs", "snn.spiking", "linear", "cosine", "logistic", "fewshot.prototype"),
     *("causal.counterfactual-attention", "causal.complementary", "causal.concept-bottleneck"),
     *("causal.backdoor", "causal.frontdoor"),
 )
@@ -82,7 +82,7 @@ REFUSALS = [
     Refusal((BOTTLENECK, "snn.deploy", "--from"), "the read-out has to be linear"),
     *(
         Refusal(("feedback.generative", name), "must be a linear layer")  # its weights go down as well
-        for name in ("cosine", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING)
+        for name in ("cosine", "logistic", "fewshot.prototype", "fewshot.enrol", "fewshot.incremental", *ADJUSTING)
     ),
     *(
         Refusal(("feedback.generative", name), "must be a linear layer", without=("--from",))
@@ -116,7 +116,7 @@ REFUSALS = [
     Refusal(("causal.frontdoor", "backdoor"), "Add --head causal.backdoor"),
     *(
         Refusal((name, objective), f"Add --head causal.{objective}")
-        for name in (*WITHOUT_PREDICTIONS, "feedback.predictive", "logistic", *TRAINING, "causal.scm")
+        for name in (*WITHOUT_PREDICTIONS, "feedback.predictive", *TRAINING, "causal.scm")
         for objective in ADJUSTED
         if name not in ADJUSTING
     ),

@@ -29,6 +29,9 @@ from engram.benchmarks.worker.stopping import DRIVEN, STOPPED
 
 MEET_SECONDS = 120.0  # how long the nodes that are there may take to say what they are
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are and what is free
+AGAIN_SECONDS = 10.0
+"""After which a trial that was asked to stop is asked again: on a busy node Ray loses interrupts. More than there are
+between two in a row, which kill (`engram.benchmarks.driving.launch.ray_node`)."""
 PRESSED = ((0.0, False), (1.0, False), (20.0, True))
 """How a worker is killed: after so many seconds interrupted, interrupted again, and at last its task killed by Ray."""
 HEADLESS = (
@@ -40,12 +43,13 @@ ASKING = "from engram.benchmarks.records.code import fingerprint; print(fingerpr
 
 @dataclass
 class Task:
-    """A trial's task. ``held``: its lock here, where it runs in a copy; ``killed``: since when it is to die, and
-    ``pressed``, how often it was told.
+    """A trial's task. ``held``: its lock here, where it runs in a copy; ``asked``: when it was asked to stop, last;
+    ``killed``: since when it is to die, and ``pressed``, how often it was told.
     """
 
     ref: Any
     held: ExitStack = field(default_factory=ExitStack)
+    asked: float | None = None
     pressed: int = 0
     killed: float | None = None
 
@@ -125,9 +129,8 @@ class RayLauncher:
 
     def stop(self, folders: frozenset[Path] | None = None) -> None:
         for task in self._meant(folders):
-            if not task.pressed:
-                task.pressed = 1
-                self._ray.cancel(task.ref, force=False)
+            if task.asked is None:
+                self._ask(task)
 
     def kill(self, folders: frozenset[Path] | None = None) -> None:
         for task in self._meant(folders):
@@ -144,8 +147,14 @@ class RayLauncher:
     def _meant(self, folders: frozenset[Path] | None) -> list[Task]:
         return [task for folder, task in self._tasks.items() if folders is None or folder in folders]
 
+    def _ask(self, task: Task) -> None:
+        task.asked = time.monotonic()
+        self._ray.cancel(task.ref, force=False)
+
     def _press(self, task: Task) -> None:
-        """Go on killing a task that is still there."""
+        """Go on stopping or killing a task that is still there."""
+        if task.killed is None and task.asked is not None and time.monotonic() - task.asked > AGAIN_SECONDS:
+            self._ask(task)
         while task.killed is not None and task.pressed < len(PRESSED):
             after, force = PRESSED[task.pressed]
             if time.monotonic() - task.killed < after:

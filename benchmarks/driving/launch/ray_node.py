@@ -22,6 +22,8 @@ RELAY = 'trap : TERM; "$@"; exit $?'
 """A shell between Ray's process and the worker: what Ray kills when its process ends are that one's own children, and
 the worker is to find its input closed and save a checkpoint."""
 LEFT_SECONDS = 60.0
+IN_A_ROW_SECONDS = 4.0
+"""Between two interrupts that are to kill, at most."""
 
 
 def look(probe: str, token: str, code: str) -> tuple[str, bool, str]:
@@ -60,7 +62,7 @@ def run(folder: str, environment: Mapping[str, str], packed: bytes | None) -> tu
 
 
 def _work(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """The first interrupt asks the worker to stop, the second kills it."""
+    """An interrupt asks the worker to stop, two in a row kill it. One alone may come again: Ray loses some."""
     with (folder / LOG).open("ab") as log:
         begun = log.tell()
         worker = subprocess.Popen(
@@ -71,14 +73,18 @@ def _work(folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
             env={**os.environ, **environment},
             start_new_session=True,
         )
-    code, asked = None, False
+    code, asked = None, 0.0
     while code is None:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = worker.wait(timeout=0.5)
         except KeyboardInterrupt:
-            os.killpg(worker.pid, signal.SIGKILL if asked else signal.SIGTERM)
-            asked = True
+            if not asked:
+                os.killpg(worker.pid, signal.SIGTERM)
+            elif time.monotonic() - asked < IN_A_ROW_SECONDS:
+                os.killpg(worker.pid, signal.SIGKILL)
+            asked = time.monotonic()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what it did is on its way back
     ended_by = code - 128 if code > 128 and code != 128 + signal.SIGTERM else 0
     return -ended_by or code, _last_line(folder / LOG, begun) if code else ""
 
