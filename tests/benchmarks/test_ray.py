@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from engram.backbone.errors import UserError
-from engram.benchmarks.driving.launch.contract import Resources
 from engram.benchmarks.driving.launch import ray
+from engram.benchmarks.driving.launch.contract import Resources
 from engram.benchmarks.driving.launch.packing import pack
 from engram.benchmarks.driving.launch.ray import RayLauncher, Task, _drop_probes
 from engram.benchmarks.driving.launch.ray_connection import check
