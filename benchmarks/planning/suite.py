@@ -23,6 +23,7 @@ from typing import Any
 from engram.backbone.contract import ExperimentConfig
 from engram.backbone.errors import UserError, must, nearest
 from engram.backbone.options import Checker
+from engram.backbone.options.schema import schema
 from engram.backbone.options.spelling import by_flag, twice
 from engram.backbone.registry import Registry
 from engram.benchmarks.planning.config import experiment_config
@@ -215,10 +216,11 @@ def _search(
     ]
     if any(axis.name == "seed" for axis in space):
         problems.append("search.space.seed must be left out; got a distribution. Write: seeds = [...] at the top.")
+    usual = {option.name: option.default for option in schema(cls)}.get("validation")
     for options in (*probes(space), *(draw(space, 0, number) for number in range(1))):
         common = checker.check(cls, {**fixed, **{name: each for name, each in options.items() if name != "seed"}})
-        if common.get("validation") == 0 and search and "validation" in {each.split for each in search.objectives}:
-            problems.append("validation must be more than 0 for a search, which chooses by it; got 0. Leave it out.")
+        if common.get("validation", usual) == 0 and search and "validation" in {each.split for each in search.objectives}:
+            problems.append("validation must be more than 0 for a search, which chooses by it; got 0. Give 0.1, say.")
     checker.problems = list(dict.fromkeys(problems))
     checker.require()
     assert search is not None  # or there was a problem

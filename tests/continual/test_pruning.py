@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engram.backbone.errors import UserError
 from engram.backbone.registry import Registry
 from engram.benchmarks.driving.proposing.search import Searching
 from engram.benchmarks.driving.setting import RunSetting
@@ -70,3 +71,10 @@ def test_a_stream_without_hope_is_given_up_halfway(tmp_path, strategies, scenari
     assert first.rungs[0] > second.rungs[0]
     steps = [line.step for line in Record(trial.folder).ledger() if line.name == "validation/average_accuracy"]
     assert steps == [1, 2]
+
+
+def test_a_search_without_held_out_images_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(SUITE.replace("validation = 0.2\n", ""))  # by default all images are trained on
+    with pytest.raises(UserError, match="validation must be more than 0 for a search, which chooses by it; got 0"):
+        load_suite(path, Registry.discover())
