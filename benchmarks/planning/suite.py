@@ -219,7 +219,8 @@ def _search(
     usual = {option.name: option.default for option in schema(cls)}.get("validation")
     for options in (*probes(space), *(draw(space, 0, number) for number in range(1))):
         common = checker.check(cls, {**fixed, **{name: each for name, each in options.items() if name != "seed"}})
-        if common.get("validation", usual) == 0 and search and "validation" in {each.split for each in search.objectives}:
+        asked = search is not None and "validation" in {each.split for each in search.objectives}
+        if asked and common.get("validation", usual) == 0:
             problems.append("validation must be more than 0 for a search, which chooses by it; got 0. Give 0.1, say.")
     checker.problems = list(dict.fromkeys(problems))
     checker.require()
