@@ -134,13 +134,13 @@ def test_from_episodes_to_spikes_to_a_chip(run, tmp_path):
     assert "accuracies say what is lost" in str(converted.tables["cautions"])
     spiking = run(trained=tmp_path / "converted", **net)[2].metrics["test/accuracy"]
     assert spiking > analog.metrics["test/accuracy"] - 0.05
-    glyphs = {"dataset": "glyphs", "dataset_options": trained.config.dataset_options}
+    # many test images: with the 35 that it was trained beside, two are 5.7 points
+    glyphs = {"dataset": "glyphs", "dataset_options": {**trained.config.dataset_options, "drawings": 60}}
     enrol = EnrolConfig.resolve({"from_trial": "x", **glyphs})
     enrolled = finished(Enrol, enrol, "enrolled", tmp_path / "converted")
     deployed = finished(Deploy, DeployConfig(from_trial="x"), "chip", tmp_path / "enrolled").metrics
     assert deployed["float/test/accuracy"] == pytest.approx(enrolled.metrics["test/accuracy"])
-    # of 35 images: two machines differ by one or two
-    assert abs(deployed["test/accuracy_drop"]) < 9 and deployed["synaptic_operations"] > 0
+    assert abs(deployed["test/accuracy_drop"]) < 5 and deployed["synaptic_operations"] > 0
 
 
 def statistics(model):
