@@ -81,8 +81,10 @@ def _told(record: Record) -> list[str]:
 def off_default(record: Record) -> dict[str, Scalar] | None:
     """The options to give for the same trial: what it is made from, and what differs from what follows from that.
 
-    None where its experiment is gone or has other options now.
+    None where its experiment is gone or has other options now, and where its config.json is not there or damaged.
     """
+    if not record.about:
+        return None
     registry = Registry.discover()
     try:
         cls = experiment_config(registry, record.experiment)

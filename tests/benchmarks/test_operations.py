@@ -262,6 +262,17 @@ def test_what_nobody_needs_is_listed_and_removed(folders, here, old, tmp_path):
     assert all(path.exists() for path in somebodys)
 
 
+def test_a_trial_whose_config_is_damaged_has_its_line(folders, here):
+    trials = [folders.trial(seed=seed) for seed in (0, 1)]
+    cells = [{"trial": trial, "options": {}, "seed": seed} for seed, trial in enumerate(trials)]
+    plan = {"experiment": "counting.count", "trials": cells, "axes": {}, "seeds": [0, 1]}
+    folders.json(folders.out / "sweeps" / "some" / "plan.json", plan)
+    (folders.out / "trials" / trials[1] / "config.json").write_bytes(b"\xff")
+    shown = here("status", "some", "--out", folders.out)
+    assert shown.code == 0, shown.err
+    assert f"{trials[1]}  damaged" in shown.out
+
+
 def test_nothing_is_waste_beside_a_damaged_record_of_a_search(folders, here):
     sweep = folders.out / "sweeps" / "some"
     folders.json(sweep / "plan.json", {"trials": [], "axes": {}, "seeds": []})
