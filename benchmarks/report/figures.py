@@ -49,7 +49,8 @@ def figure(name: str, groups: Groups) -> list[Drawable]:
 
 
 def _figures(record: Record) -> Mapping[str, Any]:
-    return record.result.get("figures") or {}
+    """Of a trial that is counted: a damaged one may have a result all the same."""
+    return record.result.get("figures") or {} if record.status == "done" else {}
 
 
 def _lines(held: Mapping[str, list[Held]]) -> list[Chart]:

@@ -13,8 +13,10 @@ import pytest
 
 from engram.backbone.errors import UserError
 from engram.benchmarks.cli import main
+from engram.benchmarks.records.trials import Record
 from engram.benchmarks.report import write_report
 from engram.benchmarks.report.curves import merge_lines
+from engram.benchmarks.report.figures import figures
 from engram.benchmarks.report.html import MOST_ROWS
 from engram.benchmarks.report.script import POLICY, SCRIPT
 from engram.benchmarks.report.subject import MOST_DRAWN
@@ -105,6 +107,13 @@ def test_charts_and_tables_can_be_read_without_eyes(folders):
     assert all("<title" in chart and "<desc" in chart for chart in charts)
     assert page.tags.count("table") == page.tags.count("caption") == page.tags.count("thead")
     assert text.count('scope="col"') > 5
+
+
+def test_a_damaged_trial_is_in_no_figure(folders):
+    folder = folders.out / "trials" / folders.trial()
+    assert figures({"all": [Record(folder)]})
+    (folder / "config.json").write_bytes(b"\xff")
+    assert figures({"all": [Record(folder)]}) == []
 
 
 def test_figures_are_averaged_over_seeds_with_their_reference_lines(folders):
